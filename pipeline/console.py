@@ -1,0 +1,71 @@
+"""What a person sees: progress, aligned tables, and errors that end in an exit code instead of a traceback."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NoReturn, TypeVar
+
+T = TypeVar("T")
+
+
+def run_door(main: Callable[[], int]) -> NoReturn:
+    """Run a door: its return value is the exit code, a `ValueError` is a message and 2, Ctrl-C is 130."""
+    try:
+        sys.exit(main())
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("stopped; run the same command again to go on", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(0)
+
+
+def progress(items: Iterable[T], *, total: int, what: str) -> Iterator[T]:
+    """Pass `items` on under a bar on a terminal, or under a plain line every half minute in a log."""
+    if sys.stderr.isatty():
+        from tqdm import tqdm
+
+        yield from tqdm(items, total=total, desc=what, unit="", dynamic_ncols=True)
+        return
+    started = said = time.monotonic()
+    for done, item in enumerate(items, start=1):
+        yield item
+        if (now := time.monotonic()) - said > 30:
+            said = now
+            print(f"{what}: {done} of {total}, {done / (now - started):.0f} a second", file=sys.stderr, flush=True)
+
+
+def table(rows: Sequence[Sequence[object]], *, header: Sequence[str] = ()) -> str:
+    """Rows as aligned text; columns that hold only numbers are set flush right."""
+    texts = [[str(cell) for cell in row] for row in rows]
+    lines = ([list(header)] if header else []) + texts
+    if not lines:
+        return ""
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    right = [bool(texts) and all(_is_number(row[column]) for row in texts) for column in range(len(widths))]
+
+    def laid(line: list[str]) -> str:
+        cells = (c.rjust(w) if r else c.ljust(w) for c, w, r in zip(line, widths, right, strict=True))
+        return "  ".join(cells).rstrip()
+
+    out = [laid(line) for line in lines]
+    if header:
+        out.insert(1, "  ".join("-" * width for width in widths))
+    return "\n".join(out)
+
+
+def _is_number(text: str) -> bool:
+    return text.replace(",", "").replace(".", "", 1).rstrip("%").isdigit() or text in ("", "–")
+
+
+def duration(seconds: float) -> str:
+    """`42 s`, `7 min`, `3 h 05 min`: two units at the most."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"

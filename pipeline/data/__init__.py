@@ -1,0 +1,1 @@
+"""Pictures: decoding, splitting, writing shards, reading them back."""

@@ -1,0 +1,371 @@
+"""Sharding: raw pictures, once, into WebDataset tars with a Parquet index and a manifest.
+
+Two passes. The first reads every file for its checksum and fixes keys, splits, order and the fingerprint that names
+the folder; the second decodes, resizes and writes, tar by tar. A tar is published whole with its rows beside it, so
+an interrupted job goes on from the finished tars; the manifest comes last.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import re
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from pipeline import files
+from pipeline.data import images, splits
+from pipeline.data.index import Shards, open_shards, write_index
+from pipeline.data.tar import TarWriter
+from pipeline.datasets.base import Listing, Record
+from pipeline.seeds import derive
+
+TAR_BYTES = 256 << 20  # a tar stays below this even if its pictures did not compress at all
+TAR_PICTURES = 2_000  # and is small enough that a killed job repeats little
+
+Progress = Callable[..., Iterator[Any]]
+A = TypeVar("A")
+B = TypeVar("B")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How pictures are stored; every field is part of the dataset's fingerprint."""
+
+    size: int
+    split: str
+    format: str
+    quality: int | None
+    keep_names: bool
+
+    def __post_init__(self) -> None:
+        if not 8 <= self.size <= 4096:
+            raise ValueError(f"--size is {self.size}; give a side between 8 and 4096 pixels")
+        if self.quality is not None and not 1 <= self.quality <= 100:
+            raise ValueError(f"--quality is {self.quality}; give a number from 1 to 100")
+        if self.quality is not None and self.format == "png":
+            raise ValueError("--quality does not go with --format png, which loses nothing; leave it out")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """A picture that is to be written."""
+
+    key: str
+    record: Record
+    group: str | None
+    split: str
+    checksum: str
+
+
+@dataclass
+class Plan:
+    """What pass one found: the samples in the order they are written, and who is out."""
+
+    name: str
+    listing: Listing
+    metric: str
+    label_fractions: tuple[float, ...]
+    settings: Settings
+    root: Path
+    samples: list[Sample] = field(default_factory=list)
+    bad: list[dict[str, str]] = field(default_factory=list)
+    fingerprint: str = ""
+    source: str = ""
+
+    @property
+    def folder_name(self) -> str:
+        return f"{self.name}-{self.settings.size}-{self.settings.split}-{self.fingerprint[:8]}"
+
+    def quarantine(self, record: Record, reason: str) -> None:
+        self.bad.append({"file": _relative(record.path, self.root), "reason": reason})
+
+    def tars(self) -> list[tuple[str, list[Sample]]]:
+        """The name and samples of every tar; a function of the plan, so a second start deals the same hands."""
+        each = max(1, min(TAR_PICTURES, TAR_BYTES // (self.settings.size**2 * 3 + 4096)))
+        out = []
+        for split in splits.SPLITS:
+            members = [sample for sample in self.samples if sample.split == split]
+            for number, start in enumerate(range(0, len(members), each)):
+                out.append((f"{split}-{number:06d}", members[start : start + each]))
+        return out
+
+
+def make_plan(
+    name: str,
+    listing: Listing,
+    root: Path,
+    settings: Settings,
+    *,
+    metric: str,
+    label_fractions: tuple[float, ...],
+    workers: int,
+    progress: Progress,
+) -> Plan:
+    """Pass one: checksums, keys, splits, order, fingerprint. Writes nothing."""
+    plan = Plan(name, listing, metric, label_fractions, settings, root)
+    found: list[tuple[Record, str]] = []
+    paths = [record.path for record in listing.records]
+    with Workers(workers) as pool:
+        answers = pool.map(_checksum, paths)
+        for record, answer in zip(
+            listing.records, progress(answers, total=len(paths), what="reading"), strict=True
+        ):
+            if record.problem:
+                plan.quarantine(record, record.problem)
+            elif isinstance(answer, images.BadPicture):
+                plan.quarantine(record, str(answer))
+            else:
+                found.append((record, answer))
+
+    keys = _keys(plan, found)
+    found = [(record, checksum) for record, checksum in found if record.path in keys]
+    secret = not settings.keep_names
+    groups = [_hash("group", name, r.group) if secret and r.key is None and r.group else r.group for r, _ in found]
+    table = splits.split_table(
+        [record.labels for record, _ in found],
+        groups,
+        [record.split for record, _ in found],
+        listing.classes,
+        grouped=settings.split == "grouped",
+    )
+    samples = [
+        Sample(key=keys[record.path], record=record, group=group, split=part, checksum=checksum)
+        for (record, checksum), group, part in zip(found, groups, table, strict=True)
+    ]
+    samples.sort(key=lambda sample: sample.key)
+    digest = hashlib.sha256()
+    source = hashlib.sha256()
+    head = [name, settings.__dict__, listing.classes, listing.task, images.REVISION]
+    digest.update(json.dumps(head, sort_keys=True).encode())
+    for sample in samples:
+        row = [sample.key, sample.checksum, sample.record.labels, sample.group, sample.split]
+        digest.update(json.dumps(row).encode())
+        source.update(f"{sample.key} {sample.checksum}\n".encode())
+    plan.fingerprint, plan.source = digest.hexdigest()[:16], source.hexdigest()
+    order = np.random.default_rng(derive("shard order", splits.SPLIT_SEED)).permutation(len(samples))
+    plan.samples = [samples[i] for i in order]
+    return plan
+
+
+def write(plan: Plan, out: Path, *, workers: int, max_bad: float, strict: bool, progress: Progress) -> Shards:
+    """Pass two: write what of the plan is not there yet; `ValueError` when too many pictures are bad.
+
+    Raises `files.Busy` when another process writes the same folder.
+    """
+    folder = out / plan.folder_name
+    check_bad(plan.bad, total=len(plan.listing.records), max_bad=max_bad, strict=strict)
+    if (folder / "manifest.json").exists():
+        return open_shards(folder)
+    with files.lock(folder / ".lock", what=str(folder)):
+        files.remove_temporaries(folder)
+        todo = [(tar, members) for tar, members in plan.tars() if not (folder / f".{tar}.json").exists()]
+        pending = [(s.record.path, plan.settings) for _, members in todo for s in members]
+        with Workers(workers) as pool:
+            answers = progress(pool.map(_picture, pending), total=len(pending), what="writing")
+            for tar, members in todo:
+                _write_tar(folder, tar, members, plan, answers)
+            for _ in answers:  # run the progress display to its end
+                pass
+        rows: list[dict[str, Any]] = []
+        bad = list(plan.bad)
+        for tar, _ in plan.tars():
+            part = files.read_json(folder / f".{tar}.json")
+            rows += part["rows"]
+            bad += part["bad"]
+        check_bad(bad, total=len(plan.listing.records), max_bad=max_bad, strict=strict)
+        write_index(folder / "index.parquet", rows)
+        files.write_json(folder / "manifest.json", _manifest(plan, rows, bad))
+        for tar, _ in plan.tars():
+            (folder / f".{tar}.json").unlink(missing_ok=True)
+    (folder / ".lock").unlink(missing_ok=True)
+    return open_shards(folder)
+
+
+def check_bad(bad: list[dict[str, str]], *, total: int, max_bad: float, strict: bool) -> None:
+    """`ValueError` listing the bad pictures when there are more than the job accepts."""
+    if not bad or (not strict and len(bad) <= max_bad * total):
+        return
+    shown = "\n".join(f"  {entry['file']}: {entry['reason']}" for entry in bad[:20])
+    more = f"\n  and {len(bad) - 20} more" if len(bad) > 20 else ""
+    rule = "--strict accepts none" if strict else f"--max-bad accepts {max_bad:g} of them"
+    raise ValueError(
+        f"{len(bad)} of {total} pictures cannot be used and {rule}; mend them or raise --max-bad:\n{shown}{more}"
+    )
+
+
+def _write_tar(folder: Path, tar: str, members: list[Sample], plan: Plan, answers: Iterator[Any]) -> None:
+    rows, bad = [], []
+    extension = images.FORMATS[plan.settings.format]
+    with files.publish(folder / f"{tar}.tar") as file:
+        writer = TarWriter(file)
+        for sample in members:
+            answer = next(answers)
+            labels = sample.record.labels
+            if isinstance(answer, images.BadPicture):
+                bad.append({"file": _relative(sample.record.path, plan.root), "reason": str(answer)})
+                continue
+            data, width, height = answer
+            offset = writer.add(f"{sample.key}.{extension}", data)
+            writer.add(f"{sample.key}.json", json.dumps({"labels": labels}).encode())
+            rows.append(
+                {
+                    "key": sample.key,
+                    "split": sample.split,
+                    "labels": labels,
+                    "group": sample.group,
+                    "tar": f"{tar}.tar",
+                    "offset": offset,
+                    "size": len(data),
+                    "sha256": files.sha256_bytes(data),
+                    "width": width,
+                    "height": height,
+                }
+            )
+        writer.close()
+    files.write_json(folder / f".{tar}.json", {"rows": rows, "bad": bad})
+
+
+def _manifest(plan: Plan, rows: list[dict[str, Any]], bad: list[dict[str, str]]) -> dict[str, Any]:
+    written = {row["key"] for row in rows}
+    samples = [sample for sample in plan.samples if sample.key in written]
+    table = [sample.split for sample in samples]
+    counts: dict[str, dict[str, int]] = {}
+    for split in splits.SPLITS:
+        members = [row["labels"] for row in rows if row["split"] == split]
+        counter = Counter(name for labels in members for name in labels or ())
+        counts[split] = {
+            "pictures": len(members),
+            "unlabelled": sum(labels is None for labels in members),
+            **{name: counter[name] for name in plan.listing.classes},
+        }
+    return {
+        "name": plan.name,
+        "fingerprint": plan.fingerprint,
+        "task": plan.listing.task,
+        "classes": list(plan.listing.classes),
+        "metric": plan.metric,
+        "label_fractions": list(plan.label_fractions),
+        "settings": dict(plan.settings.__dict__),
+        "counts": counts,
+        "test_sharing_group_with_train": splits.shared_groups([s.group for s in samples], table),
+        "identical_across_splits": splits.identical_across([s.checksum for s in samples], table),
+        "source_sha256": plan.source,
+        "versions": {name: version(name) for name in ("pillow", "numpy", "pyarrow")},
+        "quarantined": sorted(bad, key=lambda entry: entry["file"]),
+    }
+
+
+def _keys(plan: Plan, found: list[tuple[Record, str]]) -> dict[Path, str]:
+    """A key for each usable path: the published id, else a hash, else (asked for) the cleaned file name."""
+    keys: dict[Path, str] = {}
+    taken: set[str] = set()
+    for record, checksum in found:
+        relative = _relative(record.path, plan.root)
+        key = record.key or _hash(checksum, relative)
+        if plan.settings.keep_names:
+            key = re.sub(r"[^A-Za-z0-9-]+", "_", str(Path(relative).with_suffix(""))).strip("_")
+            if key in taken:
+                key = f"{key}_{_hash(checksum, relative)[:8]}"
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", key):
+            plan.quarantine(record, f"its id {key!r} holds characters that tar readers split names at")
+            continue
+        taken.add(key)
+        keys[record.path] = key
+    return keys
+
+
+def _hash(*parts: str) -> str:
+    return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:20]
+
+
+def _relative(path: Path, root: Path) -> str:
+    return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
+
+
+def _checksum(path: Path) -> str | images.BadPicture:
+    try:
+        if not path.is_file():
+            return images.BadPicture("no such file")
+        if path.stat().st_size == 0:
+            return images.BadPicture("is empty")
+        return files.sha256_file(path)
+    except OSError as error:
+        return images.BadPicture(f"cannot be read: {error.strerror}")
+
+
+def _picture(task: tuple[Path, Settings]) -> tuple[bytes, int, int] | images.BadPicture:
+    path, settings = task
+    try:
+        picture = images.decode(path.read_bytes())
+        small = images.resize(picture, settings.size)
+        return images.encode(small, format=settings.format, quality=settings.quality), *picture.size
+    except images.BadPicture as error:
+        return error
+    except OSError as error:
+        return images.BadPicture(f"cannot be read: {error.strerror}")
+
+
+class Workers:
+    """Worker processes that map a function over items in order, a bounded number of items ahead.
+
+    An item that kills its worker (a decoder's crash, memory) is tried once more alone, then answered `BadPicture`.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.pool = self._start()
+
+    def _start(self) -> ProcessPoolExecutor:
+        return ProcessPoolExecutor(self.count, mp_context=multiprocessing.get_context("spawn"))
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.pool.shutdown(cancel_futures=True)
+
+    def map(self, function: Callable[[A], B], items: Iterable[A]) -> Iterator[B | images.BadPicture]:
+        source = iter(items)
+        waiting: deque[tuple[list[A], Future[list[B]]]] = deque()
+
+        def refill() -> None:
+            while len(waiting) < 4 * self.count:
+                block = list(islice(source, 16))
+                if not block:
+                    return
+                waiting.append((block, self.pool.submit(_each, function, block)))
+
+        refill()
+        while waiting:
+            block, future = waiting.popleft()
+            try:
+                answers: list[B | images.BadPicture] = list(future.result())
+            except BrokenProcessPool:
+                answers = [self._alone(function, item) for item in block]
+                self.pool = self._start()
+                blocks = [again for again, _ in waiting]
+                waiting = deque((again, self.pool.submit(_each, function, again)) for again in blocks)
+            refill()
+            yield from answers
+
+    def _alone(self, function: Callable[[A], B], item: A) -> B | images.BadPicture:
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+            try:
+                return pool.submit(function, item).result()
+            except BrokenProcessPool:
+                return images.BadPicture("crashes the decoder")
+
+
+def _each(function: Callable[[A], B], block: list[A]) -> list[B]:
+    return [function(item) for item in block]

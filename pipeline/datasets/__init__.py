@@ -1,0 +1,1 @@
+"""Leaves: one file a dataset, from its raw files to records."""

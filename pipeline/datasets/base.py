@@ -1,0 +1,99 @@
+"""What a dataset is to the pipeline: records with paths and labels; no picture is opened here."""
+
+from __future__ import annotations
+
+import csv
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+PICTURES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".dcm", ".jp2", ".ppm", ".pgm"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """One picture as its dataset lists it."""
+
+    key: str | None
+    """An id the dataset publishes, or None: the key is then a hash, for a file name can hold a patient's name."""
+    path: Path
+    labels: tuple[str, ...] | None
+    """Class names; empty: none of the classes (multi-label); None: not labelled, for pretraining only."""
+    group: str | None = None
+    """The lesion or patient it shows, where known."""
+    split: str | None = None
+    """`train`, `val` or `test` where the curator fixed it."""
+    problem: str | None = None
+    """Why it cannot be used, when the listing itself shows it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listing:
+    """All records of a dataset with the classes and the task they make up."""
+
+    classes: tuple[str, ...]
+    task: str
+    """`multi-class` (one class a picture) or `multi-label`."""
+    records: list[Record]
+
+
+class Dataset(ABC):
+    """A leaf. `DATASET` in each module of this package is one."""
+
+    name: str
+    classes: tuple[str, ...]
+    """The class names in the order of their indices; empty when only the files tell."""
+    task: str
+    metric: str
+    """The metric of the paper's tables for it, a name from `learn.metrics`."""
+    label_fractions: tuple[float, ...]
+    obtain: str
+    """How one lawfully gets the files."""
+
+    @abstractmethod
+    def listing(self, root: Path) -> Listing:
+        """List the pictures under `root`; `ValueError` naming what is missing and how to get it."""
+
+    def need(self, path: Path) -> Path:
+        """`path`, or an error that says what is missing and where it comes from."""
+        if not path.exists():
+            raise ValueError(f"{self.name}: there is no {path}; give --raw the folder that holds it. {self.obtain}")
+        return path
+
+
+def read_csv(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+    """The header and rows of a CSV file (UTF-8, with or without a byte-order mark), cells stripped."""
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file)
+        header = [name.strip() for name in reader.fieldnames or []]
+        rows = []
+        for number, row in enumerate(reader, start=2):
+            if None in row or None in row.values():
+                raise ValueError(f"{path}, line {number}: it has another number of cells than the header; mend it")
+            rows.append({name.strip(): cell.strip() for name, cell in row.items()})
+    return header, rows
+
+
+def pictures_under(root: Path, *, hidden: bool = False) -> Iterator[Path]:
+    """Every picture file below `root` in a fixed order; without those in hidden files and folders unless asked."""
+    for path in sorted(root.rglob("*")):
+        is_hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
+        if path.suffix.lower() in PICTURES and path.is_file() and (hidden or not is_hidden):
+            yield path
+
+
+def without_duplicates(records: list[Record], *, name: str = "id") -> list[Record]:
+    """Turn repeated keys into problems: a repetition is left out, contradicting labels condemn every row."""
+    rows: dict[str, list[int]] = {}
+    for position, record in enumerate(records):
+        rows.setdefault(record.key or str(record.path), []).append(position)
+    out = list(records)
+    for key, positions in rows.items():
+        if len({(records[p].labels, records[p].path) for p in positions}) > 1:
+            for p in positions:
+                out[p] = replace(records[p], problem=f"duplicate {name} {key} with differing rows")
+        else:
+            for p in positions[1:]:
+                out[p] = replace(records[p], problem=f"duplicate {name} {key}: the same row again")
+    return out

@@ -1,0 +1,53 @@
+"""ISIC-2019, skin lesions in eight classes (paper E.1.1): `python -m pipeline.shard isic --raw DIR`.
+
+25,331 dermoscopic JPEGs of 600 × 450 to 1024 × 1024; balanced multi-class accuracy (Table 6: CASS ViT-B/16 0.5819).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pipeline.datasets.base import Dataset, Listing, Record, pictures_under, read_csv, without_duplicates
+
+
+class Isic(Dataset):
+    name = "isic"
+    classes = ("MEL", "NV", "BCC", "AK", "BKL", "DF", "VASC", "SCC")  # E.1.1
+    task = "multi-class"
+    metric = "balanced_accuracy"  # E.1.1: balanced multi-class accuracy
+    label_fractions = (0.01, 0.1, 1.0)  # Table 6
+    obtain = (
+        "It is public: ISIC Challenge 2019, training data, ground truth and metadata at "
+        "challenge.isic-archive.com/data (CC BY-NC 4.0)."
+    )
+
+    def listing(self, root: Path) -> Listing:
+        truth = self.need(root / "ISIC_2019_Training_GroundTruth.csv")
+        pictures = self.need(root / "ISIC_2019_Training_Input")
+        metadata = self.need(root / "ISIC_2019_Training_Metadata.csv")
+        header, rows = read_csv(truth)
+        if missing := [name for name in ("image", *self.classes) if name not in header]:
+            raise ValueError(f"{truth} has no column {missing[0]!r}; it has {', '.join(header)}")
+        lesion = {row["image"]: row["lesion_id"] or None for row in read_csv(metadata)[1]}
+        paths = {path.stem: path for path in pictures_under(pictures)}
+        records = []
+        for row in rows:
+            key = row["image"]
+            labels = tuple(name for name in self.classes if float(row[name] or 0) == 1.0)
+            records.append(
+                Record(
+                    key=key,
+                    path=paths.pop(key, None) or pictures / f"{key}.jpg",
+                    labels=labels or None,  # UNK, or no class at all: not labelled
+                    group=lesion.get(key),
+                    problem=f"{len(labels)} classes in one row: {', '.join(labels)}" if len(labels) > 1 else None,
+                )
+            )
+        listed = {row["image"] for row in rows}
+        for key, path in paths.items():
+            if key not in listed:
+                records.append(Record(key=key, path=path, labels=None, group=lesion.get(key)))
+        return Listing(classes=self.classes, task=self.task, records=without_duplicates(records))
+
+
+DATASET = Isic()

@@ -1,0 +1,72 @@
+"""Generated pictures, learnable but not trivial: `python -m pipeline.shard toy` makes and shards them.
+
+Four classes of one bright shape (disc, ring, square, cross) of any size, place, turn and colour, over textured
+noise with a distractor line; unbalanced, and a fifth of the pictures carries no label. Nothing to download.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from pipeline import files
+from pipeline.datasets.base import Dataset, Listing
+from pipeline.datasets.folder import Folder
+from pipeline.seeds import derive
+
+COUNTS = {"disc": 260, "ring": 200, "square": 160, "cross": 100, "unlabelled": 180}
+SIDE = 96
+
+
+class Toy(Dataset):
+    name = "toy"
+    classes = ("cross", "disc", "ring", "square")
+    task = "multi-class"
+    metric = "balanced_accuracy"
+    label_fractions = (0.1, 1.0)
+    obtain = "It is generated: leave --raw out."
+
+    def listing(self, root: Path) -> Listing:
+        return Folder(self.name, "folder").listing(root)
+
+    def generate(self, root: Path) -> None:
+        """Draw the pictures under `root` (deterministic); a finished folder is left as it is."""
+        done = root / "complete"
+        if done.exists():
+            return
+        for label, count in COUNTS.items():
+            (root / label).mkdir(parents=True, exist_ok=True)
+            for number in range(count):
+                rng = np.random.default_rng(derive("toy", label, number))
+                shape = label if label in self.classes else str(rng.choice(self.classes))
+                Image.fromarray(draw(shape, rng)).save(root / label / f"{number:04d}.png")
+        files.write_text(done, "all pictures are drawn\n")
+
+
+def draw(shape: str, rng: np.random.Generator) -> np.ndarray:
+    """One picture of `shape`: uint8 [SIDE, SIDE, 3]."""
+    y, x = np.mgrid[0:SIDE, 0:SIDE] / SIDE - 0.5
+    radius = rng.uniform(0.15, 0.3)
+    centre_x, centre_y = rng.uniform(-0.18, 0.18, size=2)
+    turn = rng.uniform(0, np.pi)
+    u = (x - centre_x) * np.cos(turn) + (y - centre_y) * np.sin(turn)
+    v = (y - centre_y) * np.cos(turn) - (x - centre_x) * np.sin(turn)
+    far, box = np.hypot(u, v), np.maximum(abs(u), abs(v))
+    inside = {
+        "disc": far < radius,
+        "ring": (far < radius) & (far > 0.55 * radius),
+        "square": box < 0.85 * radius,
+        "cross": (box < radius) & (np.minimum(abs(u), abs(v)) < 0.3 * radius),
+    }[shape]
+    coarse = Image.fromarray(rng.uniform(60, 140, (8, 8)).astype(np.uint8)).resize((SIDE, SIDE))
+    picture = np.asarray(coarse, dtype=np.float64)[..., None] * rng.uniform(0.7, 1.1, 3)
+    line = abs(np.cos(turn + 1) * x + np.sin(turn + 1) * y - rng.uniform(-0.4, 0.4)) < 0.015
+    picture[line] *= 0.5
+    picture[inside] = picture[inside] * 0.35 + 0.65 * rng.uniform(110, 240, 3)
+    picture += rng.normal(0, 14, picture.shape)
+    return picture.clip(0, 255).astype(np.uint8)
+
+
+DATASET = Toy()

@@ -1,0 +1,1 @@
+"""Everything that trains: augmentation, backbones, losses, the one loop and its checkpoints."""

@@ -1,0 +1,1 @@
+"""Leaves: one file a self-supervised method."""

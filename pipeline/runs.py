@@ -1,0 +1,127 @@
+"""A run's folder: the only place that knows its file names, and what those files say of its state."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline import files
+from pipeline.spec import Spec, from_json, run_id, to_json
+
+STATES = ("done", "running", "interrupted", "failed", "pending", "missing")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What a finished run says of itself; written last, so its presence is the proof of completion."""
+
+    metrics: dict[str, Any]
+    seconds: float
+    """Time spent in training steps and validation, over all starts of the run."""
+    images_per_second: float
+    epochs: int
+    best_epoch: int | None
+    device: str
+    precision: str
+    threads: int
+    code: str
+    versions: dict[str, str]
+    notes: dict[str, Any] = field(default_factory=dict)
+
+
+class Run:
+    """A run folder, by path. Reading its state never imports torch and never asks a scheduler."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @property
+    def id(self) -> str:
+        return self.folder.name
+
+    def __getitem__(self, name: str) -> Path:
+        """The path of one of the run's files."""
+        return self.folder / FILES[name]
+
+    @property
+    def spec(self) -> Spec:
+        return from_json(files.read_json(self["spec"]))
+
+    def announce(self, spec: Spec) -> None:
+        """Make the folder of a wanted run; doing it again changes nothing."""
+        assert run_id(spec) == self.id
+        if not self["spec"].exists():
+            files.write_json(self["spec"], to_json(spec))
+
+    def state(self) -> str:
+        """One of `STATES`; a file written last is the proof, a lock held by a living process the rest."""
+        if self["result"].exists():
+            return "done"
+        if not self.folder.exists():
+            return "missing"
+        if files.is_locked(self["lock"]):
+            return "running"
+        if self["error"].exists():
+            return "failed"
+        return "interrupted" if self["job"].exists() else "pending"
+
+    def lock(self) -> Any:
+        """The lock a task holds while it works on the run; patient, since a look at the state takes it briefly."""
+        return files.lock(self["lock"], patience=5, what=f"run {self.id}")
+
+    def result(self) -> Result:
+        value = files.read_json(self["result"])
+        known = {item.name for item in dataclasses.fields(Result)}
+        return Result(**{name: item for name, item in value.items() if name in known})
+
+    def finish(self, result: Result) -> None:
+        """Publish the result; everything it speaks of must be on disk by now."""
+        files.write_json(self["result"], dataclasses.asdict(result))
+        self["error"].unlink(missing_ok=True)
+        self["progress"].unlink(missing_ok=True)
+
+    def checkpoints(self) -> list[Path]:
+        """The run's checkpoint files, newest first."""
+        return sorted(self.folder.glob("checkpoint-*.pt"), reverse=True)
+
+    def drop_checkpoints(self) -> int:
+        """Delete the checkpoints; returns the bytes set free."""
+        freed = 0
+        for path in self.checkpoints():
+            freed += path.stat().st_size
+            path.unlink()
+        return freed
+
+    def progress(self) -> dict[str, Any]:
+        """Where a working run stands: epoch, epochs, step, steps, images_per_second, eta_seconds, age (s)."""
+        try:
+            value: dict[str, Any] = files.read_json(self["progress"])
+        except (OSError, ValueError):
+            return {}
+        return {**value, "age": time.time() - value["time"]}
+
+    def reason(self) -> str:
+        """The last line of a failed run's error, empty where there is none."""
+        if not self["error"].exists():
+            return ""
+        lines = self["error"].read_text(encoding="utf-8").strip().splitlines()
+        return lines[-1] if lines else "unknown error"
+
+
+FILES = {
+    "spec": "spec.json",
+    "job": "job.json",
+    "lock": "lock",
+    "progress": "progress.json",
+    "metrics": "metrics.jsonl",
+    "tensorboard": "tensorboard",
+    "weights": "weights.safetensors",
+    "last_weights": "weights-last.safetensors",
+    "predictions": "predictions.parquet",
+    "result": "result.json",
+    "error": "error.txt",
+    "log": "log.txt",
+}

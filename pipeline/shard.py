@@ -1,0 +1,125 @@
+"""Door: resize a raw dataset once into WebDataset tars with a Parquet index.
+
+    python -m pipeline.shard isic --raw DIR
+    python -m pipeline.shard my_lesions --layout folder --raw DIR
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from pipeline import lookup
+from pipeline.console import progress, run_door, table
+
+
+def parser() -> argparse.ArgumentParser:
+    out = argparse.ArgumentParser(prog="python -m pipeline.shard", description=__doc__, allow_abbrev=False)
+    out.formatter_class = argparse.RawDescriptionHelpFormatter
+    add = out.add_argument
+    names = ", ".join(name for name in lookup.known("datasets") if name != "folder")
+    add("name", help=f"{names}, or a name of your own with --layout")
+    add("--raw", type=Path, help="the folder that holds the raw files")
+    add("--layout", choices=("folder", "csv"), help="for your own pictures: one folder a class, or a CSV")
+    add("--out", type=Path, default=Path("shards"), help="parent folder of the shards (default: shards)")
+    add("--size", type=int, default=384, help="side of the stored pictures in pixels (default: 384, paper E.2.2)")
+    add("--split", choices=("image", "grouped"), default="image", help="grouped keeps a lesion or patient together")
+    add("--format", choices=("jpeg", "webp", "png"), default="jpeg", help="png and webp without --quality are lossless")
+    add("--quality", type=int, help="1 to 100 (default: 95 for jpeg, lossless for webp)")
+    add("--workers", type=int, default=len(os.sched_getaffinity(0)), help="processes (default: one a core)")
+    add("--max-bad", type=float, default=0.01, help="share of unusable pictures that is accepted (default: 0.01)")
+    add("--strict", action="store_true", help="accept no unusable picture")
+    add("--keep-names", action="store_true", help="keys from file names, which may identify patients")
+    add("--dry-run", action="store_true", help="say what would be written, write nothing")
+    return out
+
+
+def main() -> int:
+    args = parser().parse_args()
+    from pipeline.data import write
+    from pipeline.data.index import open_shards
+    from pipeline.datasets.folder import Folder
+
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", args.name):
+        raise ValueError(f"the dataset's name is {args.name!r}; use lower-case letters, digits and _")
+    if args.workers < 1:
+        raise ValueError(f"--workers is {args.workers}; give 1 or more")
+    if not 0 <= args.max_bad <= 1:
+        raise ValueError(f"--max-bad is {args.max_bad}; give a fraction between 0 and 1")
+    if args.layout:
+        if args.name in lookup.known("datasets"):
+            raise ValueError(f"{args.name!r} is a known dataset; with --layout give your pictures another name")
+        dataset: Any = Folder(args.name, args.layout)
+    elif args.name == "folder":
+        raise ValueError("give your pictures a name of their own: pipeline.shard my_pictures --layout folder --raw DIR")
+    elif args.name in lookup.known("datasets"):
+        dataset = lookup.find("datasets", args.name).DATASET
+    else:
+        known = ", ".join(name for name in lookup.known("datasets") if name != "folder")
+        raise ValueError(f"there is no dataset {args.name!r}; known: {known}; for your own add --layout folder or csv")
+    raw = args.raw
+    if raw is None and args.name == "toy":
+        raw = args.out / ".raw-toy"
+        dataset.generate(raw)
+    elif raw is None:
+        raise ValueError(f"{args.name}: give --raw the folder that holds the files. {dataset.obtain}")
+
+    settings = write.Settings(
+        size=args.size, split=args.split, format=args.format, quality=args.quality, keep_names=args.keep_names
+    )
+    plan = write.make_plan(
+        dataset.name,
+        dataset.listing(raw),
+        raw,
+        settings,
+        metric=dataset.metric,
+        label_fractions=dataset.label_fractions,
+        workers=args.workers,
+        progress=progress,
+    )
+    folder = args.out / plan.folder_name
+    if args.dry_run:
+        tars = plan.tars()
+        print(f"would write {len(plan.samples)} pictures in {len(tars)} tars to {folder}")
+        print_bad(plan.bad, len(plan.listing.records))
+        return 0
+    if (folder / "manifest.json").exists():
+        print(f"{folder} is complete already; nothing to do")
+        print_shards(open_shards(folder).manifest)
+        return 0
+    shards = write.write(
+        plan, args.out, workers=args.workers, max_bad=args.max_bad, strict=args.strict, progress=progress
+    )
+    print_shards(shards.manifest)
+    print(f"\n{folder}")
+    return 0
+
+
+def print_shards(manifest: dict[str, Any]) -> None:
+    """The closing table: pictures by class and split, leaks between splits, the quarantine."""
+    counts = manifest["counts"]
+    rows = [
+        [name, *(counts[split][name] for split in counts)]
+        for name in (*manifest["classes"], "unlabelled", "pictures")
+    ]
+    print(f"{manifest['name']}: {manifest['task']}, fingerprint {manifest['fingerprint']}\n")
+    print(table(rows, header=("", *counts)))
+    print(
+        f"\n{manifest['test_sharing_group_with_train']} test pictures share a lesion or patient with a training picture"
+        f"\n{manifest['identical_across_splits']} files are byte-identical to one in another split"
+    )
+    total = sum(split["pictures"] for split in counts.values()) + len(manifest["quarantined"])
+    print_bad(manifest["quarantined"], total)
+
+
+def print_bad(bad: list[dict[str, str]], total: int) -> None:
+    print(f"{len(bad)} of {total} quarantined")
+    if bad:
+        print(table([[entry["file"], entry["reason"]] for entry in bad], header=("file", "reason")))
+
+
+if __name__ == "__main__":
+    run_door(main)
