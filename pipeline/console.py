@@ -37,7 +37,11 @@ def progress(items: Iterable[T], *, total: int, what: str) -> Iterator[T]:
         yield item
         if (now := time.monotonic()) - said > 30:
             said = now
-            print(f"{what}: {done} of {total}, {done / (now - started):.0f} a second", file=sys.stderr, flush=True)
+            print(
+                f"{what}: {done} of {total}, {done / (now - started):.0f} a second",
+                file=sys.stderr,
+                flush=True,
+            )
 
 
 def table(rows: Sequence[Sequence[object]], *, header: Sequence[str] = ()) -> str:

@@ -66,7 +66,7 @@ class Run:
             return "running"
         if self["error"].exists():
             return "failed"
-        return "interrupted" if self["job"].exists() else "pending"
+        return "interrupted" if self["start"].exists() else "pending"
 
     def lock(self) -> Any:
         """The lock a task holds while it works on the run; patient, since a look at the state takes it briefly."""
@@ -113,7 +113,8 @@ class Run:
 
 FILES = {
     "spec": "spec.json",
-    "job": "job.json",
+    "job": "job.json",  # where the run was sent: the cluster's facts
+    "start": "start.json",  # device, precision, threads, fixed at the first start
     "lock": "lock",
     "progress": "progress.json",
     "metrics": "metrics.jsonl",

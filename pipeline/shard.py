@@ -1,7 +1,7 @@
 """Door: resize a raw dataset once into WebDataset tars with a Parquet index.
 
-    python -m pipeline.shard isic --raw DIR
-    python -m pipeline.shard my_lesions --layout folder --raw DIR
+python -m pipeline.shard isic --raw DIR
+python -m pipeline.shard my_lesions --layout folder --raw DIR
 """
 
 from __future__ import annotations
@@ -25,12 +25,32 @@ def parser() -> argparse.ArgumentParser:
     add("--raw", type=Path, help="the folder that holds the raw files")
     add("--layout", choices=("folder", "csv"), help="for your own pictures: one folder a class, or a CSV")
     add("--out", type=Path, default=Path("shards"), help="parent folder of the shards (default: shards)")
-    add("--size", type=int, default=384, help="side of the stored pictures in pixels (default: 384, paper E.2.2)")
-    add("--split", choices=("image", "grouped"), default="image", help="grouped keeps a lesion or patient together")
-    add("--format", choices=("jpeg", "webp", "png"), default="jpeg", help="png and webp without --quality are lossless")
+    add(
+        "--size",
+        type=int,
+        default=384,
+        help="side of the stored pictures in pixels (default: 384, paper E.2.2)",
+    )
+    add(
+        "--split",
+        choices=("image", "grouped"),
+        default="image",
+        help="grouped keeps a lesion or patient together",
+    )
+    add(
+        "--format",
+        choices=("jpeg", "webp", "png"),
+        default="jpeg",
+        help="png and webp without --quality are lossless",
+    )
     add("--quality", type=int, help="1 to 100 (default: 95 for jpeg, lossless for webp)")
     add("--workers", type=int, default=len(os.sched_getaffinity(0)), help="processes (default: one a core)")
-    add("--max-bad", type=float, default=0.01, help="share of unusable pictures that is accepted (default: 0.01)")
+    add(
+        "--max-bad",
+        type=float,
+        default=0.01,
+        help="share of unusable pictures that is accepted (default: 0.01)",
+    )
     add("--strict", action="store_true", help="accept no unusable picture")
     add("--keep-names", action="store_true", help="keys from file names, which may identify patients")
     add("--dry-run", action="store_true", help="say what would be written, write nothing")
@@ -102,8 +122,7 @@ def print_shards(manifest: dict[str, Any]) -> None:
     """The closing table: pictures by class and split, leaks between splits, the quarantine."""
     counts = manifest["counts"]
     rows = [
-        [name, *(counts[split][name] for split in counts)]
-        for name in (*manifest["classes"], "unlabelled", "pictures")
+        [name, *(counts[split][name] for split in counts)] for name in (*manifest["classes"], "unlabelled", "pictures")
     ]
     print(f"{manifest['name']}: {manifest['task']}, fingerprint {manifest['fingerprint']}\n")
     print(table(rows, header=("", *counts)))

@@ -224,7 +224,10 @@ class FinetuneSpec:
 
 
 Spec = PretrainSpec | FinetuneSpec
-KINDS: dict[str, type[PretrainSpec] | type[FinetuneSpec]] = {"pretrain": PretrainSpec, "finetune": FinetuneSpec}
+KINDS: dict[str, type[PretrainSpec] | type[FinetuneSpec]] = {
+    "pretrain": PretrainSpec,
+    "finetune": FinetuneSpec,
+}
 
 
 def kind_of(spec: Spec) -> str:

@@ -94,7 +94,9 @@ def open_shards(folder: Path) -> Shards:
 def find_shards(root: Path, name: str, *, size: int, split: str) -> Shards | None:
     """The shards of a dataset at a picture size and split mode; the newest, where contents differ."""
     found = sorted(
-        root.glob(f"{name}-{size}-{split}-*/manifest.json"), key=lambda path: (path.stat().st_mtime, path), reverse=True
+        root.glob(f"{name}-{size}-{split}-*/manifest.json"),
+        key=lambda path: (path.stat().st_mtime, path),
+        reverse=True,
     )
     return open_shards(found[0].parent) if found else None
 

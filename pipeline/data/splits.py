@@ -90,9 +90,7 @@ def assign(counts: np.ndarray, shares: Sequence[float], *, seed: int) -> list[in
     return [int(part) for part in part_of]
 
 
-def label_fraction(
-    labels: Sequence[Labels], classes: Sequence[str], fraction: float, seed: int
-) -> np.ndarray:
+def label_fraction(labels: Sequence[Labels], classes: Sequence[str], fraction: float, seed: int) -> np.ndarray:
     """The positions of the labelled pictures a run may see: sorted int64 [n].
 
     Stratified by class (a picture of several classes counts for its rarest), nested (a smaller fraction lies in a

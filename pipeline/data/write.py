@@ -118,9 +118,7 @@ def make_plan(
     paths = [record.path for record in listing.records]
     with Workers(workers) as pool:
         answers = pool.map(_checksum, paths)
-        for record, answer in zip(
-            listing.records, progress(answers, total=len(paths), what="reading"), strict=True
-        ):
+        for record, answer in zip(listing.records, progress(answers, total=len(paths), what="reading"), strict=True):
             if record.problem:
                 plan.quarantine(record, record.problem)
             elif isinstance(answer, images.BadPicture):

@@ -26,7 +26,16 @@ SPLITS = {
     "testing": "test",
 }
 UNLABELLED = ("unlabelled", "unlabeled")
-YES_NO = {"1": True, "1.0": True, "true": True, "yes": True, "0": False, "0.0": False, "false": False, "no": False}
+YES_NO = {
+    "1": True,
+    "1.0": True,
+    "true": True,
+    "yes": True,
+    "0": False,
+    "0.0": False,
+    "false": False,
+    "no": False,
+}
 
 
 class Folder(Dataset):
@@ -108,7 +117,14 @@ def _csv(root: Path) -> Listing:
             labels = tuple(name for name in marks if YES_NO[row[name].lower()])
         group = row[group_column] or None if group_column else None
         records.append(
-            Record(key=None, path=root / row[path_column], labels=labels, group=group, split=split, problem=problem)
+            Record(
+                key=None,
+                path=root / row[path_column],
+                labels=labels,
+                group=group,
+                split=split,
+                problem=problem,
+            )
         )
     listed = {record.path.resolve() for record in records}
     for path in pictures_under(root):

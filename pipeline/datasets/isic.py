@@ -37,7 +37,7 @@ class Isic(Dataset):
             records.append(
                 Record(
                     key=key,
-                    path=paths.pop(key, None) or pictures / f"{key}.jpg",
+                    path=paths.get(key, pictures / f"{key}.jpg"),
                     labels=labels or None,  # UNK, or no class at all: not labelled
                     group=lesion.get(key),
                     problem=f"{len(labels)} classes in one row: {', '.join(labels)}" if len(labels) > 1 else None,

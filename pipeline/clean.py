@@ -1,0 +1,89 @@
+"""Door: free the disk of what no run needs any more, or make one run begin anew.
+
+python -m pipeline.clean            says what would go
+python -m pipeline.clean --yes      removes it
+python -m pipeline.clean --restart RUN
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from pathlib import Path
+
+from pipeline import flags
+from pipeline.console import run_door, table
+
+
+def parser() -> argparse.ArgumentParser:
+    out = argparse.ArgumentParser(prog="python -m pipeline.clean", description=__doc__, allow_abbrev=False)
+    out.formatter_class = argparse.RawDescriptionHelpFormatter
+    add = out.add_argument
+    flags.add_cluster_flag(out)
+    add("--yes", action="store_true", help="remove what is listed")
+    add("--scratch", action="store_true", help="the decoded pictures too (they are made again when needed)")
+    add("--restart", metavar="RUN", help="forget all a run has done, so that the next launch begins it anew")
+    return out
+
+
+def main() -> int:
+    args = parser().parse_args()
+    from pipeline.cluster import load_cluster
+    from pipeline.runs import Run
+
+    cluster = load_cluster(args.cluster)
+    runs = Path(cluster.runs)
+    if args.restart:
+        run = Run(runs / args.restart)
+        if not run["spec"].exists():
+            raise ValueError(f"there is no run {args.restart!r} in {runs}; see python -m pipeline.status")
+        with run.lock():
+            shutil.rmtree(run["tensorboard"], ignore_errors=True)
+            for path in list(run.folder.iterdir()):
+                if path.is_file() and path not in (run["spec"], run["job"], run["lock"]):
+                    path.unlink()
+        print(f"{run.id} begins anew at the next launch")
+        return 0
+
+    found: list[tuple[str, Path]] = []
+    for folder in sorted(runs.glob("*/")):
+        run = Run(folder)
+        state = run.state()
+        if state != "running":
+            found += [("left by a killed writer", path) for path in folder.glob(".*.tmp")]
+        if state == "done":
+            found += [("checkpoint of a finished run", path) for path in run.checkpoints()]
+    found += [("submitit's scratch", path) for path in (runs / ".submitit").glob("*/") if not _at_work(runs, path)]
+    if args.scratch:
+        found += [("decoded pictures", path) for path in Path(cluster.scratch).glob("*.u8")]
+    if not found:
+        print("nothing to remove")
+        return 0
+    rows = [[what, f"{_size(path) / 1e6:,.1f} MB", path] for what, path in found]
+    print(table(rows, header=("what", "size", "path")))
+    if not args.yes:
+        print("nothing removed; add --yes to remove it")
+        return 0
+    for _, path in found:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+    print(f"removed {len(found)}")
+    return 0
+
+
+def _at_work(runs: Path, scratch: Path) -> bool:
+    from pipeline.runs import Run
+
+    return Run(runs / scratch.name).state() == "running"
+
+
+def _size(path: Path) -> int:
+    if path.is_dir():
+        return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    return path.stat().st_size
+
+
+if __name__ == "__main__":
+    run_door(main)

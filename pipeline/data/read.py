@@ -1,0 +1,53 @@
+"""Shards as pixels: decoded once into a uint8 memory map on scratch, read by row number ever after."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from pipeline import files
+from pipeline.data import images
+from pipeline.data.index import Shards
+
+
+def open_pixels(shards: Shards, scratch: Path) -> np.ndarray:
+    """All pictures of the shards in the order of the index: a read-only uint8 map [n, size, size, 3].
+
+    The map is built by the first that asks (others wait), keyed by the index's checksum, which covers every stored
+    picture, and by the decoder's revision. Raises `ValueError` naming tar and key where a tar's bytes are not what
+    the index says.
+    """
+    checksum = files.sha256_file(shards.folder / "index.parquet")[:12]
+    path = scratch / f"{shards.name}-{shards.size}-{checksum}-r{images.REVISION}.u8"
+    shape = (len(shards.rows["key"]), shards.size, shards.size, 3)
+    if not path.exists():
+        with files.lock(path.with_suffix(".lock"), patience=3600, what=str(path)):
+            if not path.exists():
+                _build(shards, path, shape)
+    return np.memmap(path, dtype=np.uint8, mode="r", shape=shape)
+
+
+def _build(shards: Shards, path: Path, shape: tuple[int, ...]) -> None:
+    rows = shards.rows
+    with files.publish(path) as out:
+        tar, file = "", None
+        try:
+            for row in range(shape[0]):
+                if rows["tar"][row] != tar:
+                    if file is not None:
+                        file.close()
+                    tar = rows["tar"][row]
+                    file = open(shards.folder / tar, "rb")
+                assert file is not None
+                file.seek(rows["offset"][row])
+                data = file.read(rows["size"][row])
+                if files.sha256_bytes(data) != rows["sha256"][row]:
+                    raise ValueError(
+                        f"{shards.folder / tar}: the bytes of {rows['key'][row]} are not those that were written; "
+                        "copy the shards again, or delete the folder and shard again"
+                    )
+                out.write(np.ascontiguousarray(images.pixels(data)))
+        finally:
+            if file is not None:
+                file.close()

@@ -1,0 +1,190 @@
+"""A fine-tuning run, from its spec to stored test predictions and their scores (paper E.3 and E.5, fidelity 3b)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline import files
+from pipeline.cluster import Cluster
+from pipeline.data.index import Shards, shards_of
+from pipeline.data.read import open_pixels
+from pipeline.data.splits import label_fraction
+from pipeline.learn import backbones, loop, metrics, optim
+from pipeline.learn.augment import augment, normalise, unit
+from pipeline.learn.hardware import Hardware
+from pipeline.learn.losses import class_weights, focal_loss
+from pipeline.learn.samples import Samples, draws
+from pipeline.runs import Run
+from pipeline.seeds import derive
+from pipeline.spec import FinetuneSpec, run_id
+
+EVALUATED = 64  # pictures a batch in evaluation; part of what the bits of a score depend on
+
+
+class Finetuning(loop.Program):
+    """One backbone, end to end, on the labelled fraction; the best weights by validation loss are kept."""
+
+    keep_gradients = False
+
+    def __init__(self, spec: FinetuneSpec, shards: Shards, cluster: Cluster, hardware: Hardware) -> None:
+        self.spec = spec
+        self.hardware = hardware
+        self.device = device = hardware.torch_device
+        self.classes = shards.classes
+        self.task = str(shards.manifest["task"])
+        pixels = open_pixels(shards, Path(cluster.scratch))
+        train = shards.of_split("train")
+        chosen = label_fraction(shards.labels(train), self.classes, spec.label_fraction, spec.seed)
+        self.train = Labelled(pixels, shards, [train[i] for i in chosen], device)
+        self.val = Labelled(pixels, shards, shards.of_split("val"), device)
+        self.test = Labelled(pixels, shards, shards.of_split("test"), device)
+        for part, labelled in (("train", self.train), ("val", self.val), ("test", self.test)):
+            if not len(labelled):
+                raise ValueError(
+                    f"{spec.dataset.name} has no labelled picture in {part}; fine-tuning needs some in each"
+                )
+
+        torch.manual_seed(derive("init", spec.seed))
+        self.model = backbones.build(
+            spec.backbone,
+            outputs=len(self.classes),
+            image_size=spec.image_size,
+            weights="random" if spec.pretrain else spec.weights,
+            folder=Path(cluster.weights),
+        )
+        if spec.pretrain is not None:
+            parent = Run(Path(cluster.runs) / run_id(spec.pretrain))
+            backbones.load_body(self.model, backbones.load_arm(parent["weights"], spec.arm))
+        self.model.to(device)
+        self.module = self.model
+        self.optimizers = [(optim.build(spec.optim, self.model.parameters()), spec.optim)]
+        self.epochs = spec.epochs
+        self.steps_per_epoch = -(-len(self.train) // spec.batch_size)
+        every = [names for names in shards.labels(train) if names is not None]
+        counts = [sum(name in names for names in every) for name in self.classes]
+        self.weights = class_weights(counts, spec.loss.class_weights).to(device)
+        self.best: dict[str, Any] = {"epoch": -1, "loss": float("inf"), "model": {}}
+        self.previous = float("inf")
+        self.bad_epochs = 0
+        self.order: tuple[int, np.ndarray] = (-1, np.empty(0))
+
+    def loss(self, epoch: int, step: int) -> tuple[dict[str, Tensor], int]:
+        self.model.train()
+        if self.order[0] != epoch:
+            self.order = (epoch, self.train.samples.permutation(self.spec.seed, epoch))
+        size = self.spec.batch_size
+        positions = self.order[1][step * size : (step + 1) * size]
+        taken = len(positions)
+        if taken == 1:  # batch norm needs two: the last picture alone comes twice, each time augmented anew
+            positions = np.repeat(positions, 2)
+        pixels = self.train.samples.take(positions)
+        generator = draws("augment", self.spec.seed, epoch, step)
+        with torch.autocast(self.device.type, enabled=False):
+            images = augment(pixels, self.spec.augment, generator)
+        return {"loss": self._focal(self.model(images), self.train.targets[positions])}, taken
+
+    def _focal(self, logits: Tensor, targets: Tensor) -> Tensor:
+        loss = self.spec.loss
+        with torch.autocast(self.device.type, enabled=False):
+            return focal_loss(logits, targets.to(self.device), self.weights, alpha=loss.alpha, gamma=loss.gamma)
+
+    def after_step(self) -> None:
+        pass
+
+    def end_epoch(self, epoch: int) -> tuple[dict[str, Any], bool]:
+        logits = self.logits(self.val)
+        loss = self._focal(logits.to(self.device), self.val.targets).item()
+        if not np.isfinite(loss):
+            raise ValueError(f"the validation loss is {loss} after epoch {epoch}; lower the learning rate")
+        scores = torch.sigmoid(logits).numpy()
+        found = metrics.score(self.val.targets.numpy(), scores, self.classes, self.task)
+        if loss < self.best["loss"]:
+            state = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+            self.best = {"epoch": epoch, "loss": loss, "model": state}
+        if self.spec.stopping == "best":
+            self.bad_epochs = epoch - self.best["epoch"]
+            stop = self.bad_epochs >= self.spec.patience
+        else:  # the reference notebook: rises over the epoch before, counted for good (fidelity 3b, 28)
+            self.bad_epochs += loss > self.previous
+            stop = self.bad_epochs > self.spec.patience
+        self.previous = loss
+        shown = ("f1_micro", "f1_macro", "balanced_accuracy", "auroc")
+        return {"val_loss": loss, **{f"val_{name}": found[name] for name in shown}}, stop
+
+    @torch.no_grad()
+    def logits(self, part: Labelled) -> Tensor:
+        """The logits of a part in its order, without augmentation, in float32 on the CPU: [n, classes]."""
+        blocks = np.array_split(np.arange(len(part)), -(-len(part) // EVALUATED))
+        images = (normalise(unit(part.samples.take(block)), self.spec.augment) for block in blocks)
+        with self.hardware.autocast():
+            return backbones.forward_in_batches(self.model, images)
+
+    def state(self) -> dict[str, Any]:
+        return {"best": self.best, "previous": self.previous, "bad_epochs": self.bad_epochs}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.best, self.previous, self.bad_epochs = state["best"], state["previous"], state["bad_epochs"]
+
+
+class Labelled:
+    """The labelled pictures among some rows of the shards, with their targets [n, classes] of 0 and 1."""
+
+    def __init__(self, pixels: np.ndarray, shards: Shards, rows: list[int], device: torch.device) -> None:
+        labels = shards.labels(rows)
+        kept = [(row, names) for row, names in zip(rows, labels, strict=True) if names is not None]
+        self.rows = np.array([row for row, _ in kept], dtype=np.int64)
+        self.samples = Samples(pixels, self.rows, device)
+        self.targets = torch.tensor([[float(name in names) for name in shards.classes] for _, names in kept])
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+def finetune(
+    spec: FinetuneSpec,
+    run: Run,
+    cluster: Cluster,
+    hardware: Hardware,
+    should_stop: Callable[[], bool],
+) -> tuple[dict[str, Any], loop.Counters, dict[str, Any]]:
+    """Run to the end, test once, store weights and predictions; returns (metrics, counters, notes)."""
+    shards = shards_of(Path(cluster.shards), spec.dataset.name, spec.dataset.fingerprint)
+    program = Finetuning(spec, shards, cluster, hardware)
+    counters = loop.train(
+        program, run, hardware, checkpoint_seconds=cluster.checkpoint_minutes * 60, should_stop=should_stop
+    )
+    program.model.load_state_dict(program.best["model"])
+    backbones.save_arms(run["weights"], {"model": program.model}, {"best_epoch": str(program.best["epoch"])})
+    scores = torch.sigmoid(program.logits(program.test)).numpy()
+    targets = program.test.targets.numpy()
+    keys = [shards.rows["key"][row] for row in program.test.rows]
+    write_predictions(run["predictions"], keys, program.classes, targets, scores)
+    found = metrics.score(targets.astype(int), scores, program.classes, program.task)
+    notes = {
+        "best_epoch": int(program.best["epoch"]),
+        "labelled_pictures": len(program.train),
+        "train_pictures": counters.images,
+    }
+    return found, counters, notes
+
+
+def write_predictions(
+    path: Path, keys: list[str], classes: tuple[str, ...], targets: np.ndarray, scores: np.ndarray
+) -> None:
+    """One row a test picture: key, then `true:<class>` and `score:<class>` for every class."""
+    import pyarrow as pa
+    import pyarrow.parquet as parquet
+
+    columns: dict[str, Any] = {"key": keys}
+    for i, name in enumerate(classes):
+        columns[f"true:{name}"] = targets[:, i].astype(np.int8)
+    for i, name in enumerate(classes):
+        columns[f"score:{name}"] = scores[:, i].astype(np.float32)
+    with files.publish(path) as file:
+        parquet.write_table(pa.table(columns), file)

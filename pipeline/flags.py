@@ -1,0 +1,42 @@
+"""The flags that say which runs are meant, the same for every door that reads a grid."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from pipeline import lookup
+
+if TYPE_CHECKING:
+    from pipeline.jobs.plan import Plan
+
+
+def add_grid_flags(out: argparse.ArgumentParser) -> None:
+    add = out.add_argument
+    add("--grid", required=True, help=f"{', '.join(lookup.known('grids'))}, or the path of your own FILE.py")
+    add("--datasets", help="comma-separated; default: the grid's")
+    add("--seeds", type=int, help="how many (default: the grid's)")
+    add(
+        "--preset",
+        choices=("paper", "notebook", "sound"),
+        default="paper",
+        help="reading of the paper (default: paper)",
+    )
+    add_cluster_flag(out)
+
+
+def add_cluster_flag(out: argparse.ArgumentParser) -> None:
+    out.add_argument(
+        "--cluster",
+        default="local",
+        help="a file in slurm/ by name, or a path that ends in .toml (default: local)",
+    )
+
+
+def read_plan(args: argparse.Namespace) -> Plan:
+    """The plan that the grid flags name."""
+    from pipeline.cluster import load_cluster
+    from pipeline.jobs.plan import make_plan
+
+    names = args.datasets.split(",") if args.datasets else None
+    return make_plan(args.grid, load_cluster(args.cluster), datasets=names, seeds=args.seeds, preset=args.preset)

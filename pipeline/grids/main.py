@@ -1,0 +1,40 @@
+"""Tables 1 to 6: CASS, DINO and supervised, ResNet-50 and ViT-B/16, every dataset and label fraction, five seeds.
+
+    python -m pipeline.launch --grid main
+
+60 pretraining runs (20 CASS, 40 DINO: one a backbone) and 300 fine-tunes; by Table 2 about 880 GPU-hours of
+pretraining on an RTX8000 in float32. CASS reaches 0.9909 (brain MRI, ResNet-50) and 0.5819 (ISIC, ViT-B/16).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pipeline import paper
+from pipeline.spec import FinetuneSpec
+
+DATASETS = paper.DATASETS
+SEEDS = len(paper.SEEDS)
+IMAGE_SIZE = paper.IMAGE_SIZE
+
+
+def grid(datasets: Sequence[paper.Card], seeds: Sequence[int], preset: paper.Preset) -> list[FinetuneSpec]:
+    out = []
+    for card in datasets:
+        for seed in seeds:
+            cass = paper.cass(card.ref, preset=preset, seed=seed)
+            for backbone in (paper.RESNET50, paper.VIT_B16):
+                dino = paper.dino(card.ref, preset=preset, seed=seed, backbone=backbone)
+                for pretrain in (dino, cass, None):
+                    for fraction in card.label_fractions:
+                        out.append(
+                            paper.finetune(
+                                card.ref,
+                                backbone,
+                                pretrain=pretrain,
+                                label_fraction=fraction,
+                                preset=preset,
+                                seed=seed,
+                            )
+                        )
+    return out

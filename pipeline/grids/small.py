@@ -1,0 +1,76 @@
+"""The main experiment on two CPU cores: tiny backbones with random weights, 64 pixels, a few epochs.
+
+    python -m pipeline.launch --grid small --datasets brain_mri,isic --seeds 1 --jobs 2
+
+A check that everything works on real pictures, no reproduction: scores are far below the paper's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from pipeline import paper
+from pipeline.paper import CNN, TRANSFORMER, Backbone
+from pipeline.spec import FinetuneSpec
+
+DATASETS = ("brain_mri", "isic")
+SEEDS = 2
+IMAGE_SIZE = 64
+
+BACKBONES = (
+    Backbone("resnet18.tv_in1k", "ResNet-18", CNN),
+    Backbone("vit_tiny_patch16_224.augreg_in21k_ft_in1k", "ViT Ti/16", TRANSFORMER),
+)
+PRETRAIN_EPOCHS = 3
+FINETUNE_EPOCHS = 8
+PATIENCE = 3
+LR = 1e-6
+
+
+def grid(datasets: Sequence[paper.Card], seeds: Sequence[int], preset: paper.Preset) -> list[FinetuneSpec]:
+    return shrunk(datasets, seeds, preset, lr=LR, pretrain_epochs=PRETRAIN_EPOCHS, finetune_epochs=FINETUNE_EPOCHS)
+
+
+def shrunk(
+    datasets: Sequence[paper.Card],
+    seeds: Sequence[int],
+    preset: paper.Preset,
+    *,
+    lr: float,
+    pretrain_epochs: int,
+    finetune_epochs: int,
+) -> list[FinetuneSpec]:
+    """CASS and supervised at this grid's size for every dataset, seed, backbone and label fraction."""
+    optim = replace(paper.PRETRAIN_OPTIM, lr=lr, min_lr=lr / 10)
+    out = []
+    for card in datasets:
+        for seed in seeds:
+            cass = paper.cass(
+                card.ref,
+                preset=preset,
+                seed=seed,
+                backbones=BACKBONES,
+                weights="random",
+                optim=optim,
+                epochs=pretrain_epochs,
+                image_size=IMAGE_SIZE,
+            )
+            for backbone in BACKBONES:
+                for pretrain in (cass, None):
+                    for fraction in card.label_fractions:
+                        out.append(
+                            paper.finetune(
+                                card.ref,
+                                backbone,
+                                pretrain=pretrain,
+                                label_fraction=fraction,
+                                preset=preset,
+                                seed=seed,
+                                weights="random",
+                                epochs=finetune_epochs,
+                                patience=PATIENCE,
+                                image_size=IMAGE_SIZE,
+                            )
+                        )
+    return out

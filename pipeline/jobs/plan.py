@@ -1,0 +1,168 @@
+"""The plan: every run a grid wants, each once, parents before children, and where each of them stands.
+
+Launching is reconciliation: wanted minus finished minus live. The plan is read off the specs; nothing is stored but
+the run folders.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+
+from pipeline import cluster as clusters
+from pipeline import files, lookup, paper
+from pipeline.cluster import Cluster
+from pipeline.data.index import find_shards
+from pipeline.runs import Run
+from pipeline.spec import REVISIONS, DatasetRef, FinetuneSpec, PretrainSpec, Spec, kind_of, method_of, run_id
+from pipeline.weights import weights_file
+
+
+@dataclass
+class Item:
+    """One wanted run."""
+
+    run: Run
+    spec: Spec
+    state: str
+    children: int = 0
+    """How many runs of the plan start from this one."""
+
+    @property
+    def parent(self) -> str | None:
+        pretrain = self.spec.pretrain if isinstance(self.spec, FinetuneSpec) else None
+        return run_id(pretrain) if pretrain else None
+
+
+@dataclass
+class Plan:
+    """A grid as a desired state of the run folder."""
+
+    grid: str
+    preset: paper.Preset
+    cards: list[paper.Card]
+    wanted: list[FinetuneSpec]
+    items: dict[str, Item] = field(default_factory=dict)
+    missing_shards: list[str] = field(default_factory=list)
+    """The commands that make the shards that are not there."""
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """How many runs of each kind are in which state."""
+        out: dict[str, dict[str, int]] = {"pretrain": {}, "finetune": {}}
+        for item in self.items.values():
+            states = out[kind_of(item.spec)]
+            states[item.state] = states.get(item.state, 0) + 1
+        return out
+
+
+def grid_module(name: str) -> ModuleType:
+    """A grid by name, or one's own Python file by path (it needs a function `grid` like those in grids/)."""
+    module = lookup.load(Path(name)) if name.endswith(".py") else lookup.find("grids", name)
+    if not hasattr(module, "grid"):
+        raise ValueError(f"{name} has no function grid(datasets, seeds, preset); see pipeline/grids/small.py")
+    return module
+
+
+def make_plan(
+    grid: str,
+    cluster: Cluster,
+    *,
+    datasets: Sequence[str] | None = None,
+    seeds: int | None = None,
+    preset: str = "paper",
+) -> Plan:
+    """Read the plan of a grid off its specs and the run folders; writes nothing."""
+    module = grid_module(grid)
+    chosen = paper.preset(preset)
+    plan = Plan(grid=Path(grid).stem, preset=chosen, cards=[], wanted=[])
+    size = module.IMAGE_SIZE
+    for name in datasets or module.DATASETS:
+        card, command = _card(name, cluster, size=size, split=chosen.split)
+        plan.cards.append(card)
+        if command:
+            plan.missing_shards.append(command)
+    plan.wanted = module.grid(plan.cards, seeds_of(seeds if seeds is not None else module.SEEDS), chosen)
+    for spec in plan.wanted:
+        if spec.pretrain is not None:
+            parent = _add(plan, spec.pretrain, cluster)
+            parent.children += run_id(spec) not in plan.items
+        _add(plan, spec, cluster)
+    plan.items = dict(sorted(plan.items.items(), key=lambda entry: kind_of(entry[1].spec) != "pretrain"))
+    return plan
+
+
+def seeds_of(count: int) -> list[int]:
+    """The paper's seeds, and on from the last when more are asked for."""
+    if count < 1:
+        raise ValueError(f"--seeds is {count}; give 1 or more")
+    return [paper.SEEDS[0] + i for i in range(count)]
+
+
+def _card(name: str, cluster: Cluster, *, size: int, split: str) -> tuple[paper.Card, str | None]:
+    shards = find_shards(Path(cluster.shards), name, size=size, split=split)
+    if shards is not None:
+        ref = DatasetRef(name=name, fingerprint=shards.fingerprint)
+        fractions = tuple(shards.manifest["label_fractions"])
+        return paper.Card(ref, fractions, str(shards.manifest["metric"])), None
+    flags = f"--size {size}" + (f" --split {split}" if split != "image" else "")
+    if name in lookup.known("datasets"):
+        leaf = lookup.find("datasets", name).DATASET
+        raw = "" if name == "toy" else "--raw DIR "
+        card = paper.Card(DatasetRef(name=name, fingerprint=""), leaf.label_fractions, leaf.metric)
+        return card, f"python -m pipeline.shard {name} {raw}{flags}"
+    known = ", ".join(n for n in lookup.known("datasets") if n != "folder")
+    raise ValueError(
+        f"there are no shards of {name!r} at {size} pixels under {cluster.shards}, and it is none of {known}; "
+        f"make them: python -m pipeline.shard {name} --layout folder --raw DIR {flags}"
+    )
+
+
+def _add(plan: Plan, spec: Spec, cluster: Cluster) -> Item:
+    identity = run_id(spec)
+    if identity not in plan.items:
+        run = Run(Path(cluster.runs) / identity)
+        plan.items[identity] = Item(run=run, spec=spec, state=state_of(run, spec))
+    return plan.items[identity]
+
+
+def state_of(run: Run, spec: Spec) -> str:
+    """The run's own state, or `no shards` and `not built` for what cannot start yet."""
+    state = run.state()
+    if state in ("done", "running"):
+        return state
+    parts = [
+        spec.dataset,
+        *([spec.pretrain.dataset] if isinstance(spec, FinetuneSpec) and spec.pretrain else []),
+    ]
+    if any(not part.fingerprint for part in parts):
+        return "no shards"
+    method = method_of(spec)
+    return "not built" if method != "supervised" and not REVISIONS.get(method) else state
+
+
+def missing_weights(plan: Plan, cluster: Cluster) -> list[str]:
+    """What is wrong with the ImageNet weights of runs that are still to do, one line a backbone."""
+    tags: set[str] = set()
+    for item in plan.items.values():
+        if item.state in ("done", "running", "no shards", "not built"):
+            continue
+        if isinstance(item.spec, PretrainSpec):
+            tags |= {arm.backbone for arm in item.spec.arms if arm.weights == "imagenet"}
+        elif item.spec.pretrain is None and item.spec.weights == "imagenet":
+            tags.add(item.spec.backbone)
+    out = []
+    for tag in sorted(tags):
+        try:
+            weights_file(tag, Path(cluster.weights))
+        except ValueError as error:
+            out.append(str(error))
+    return out
+
+
+def publish(plan: Plan, cluster: Cluster, chosen: Sequence[Item]) -> None:
+    """Make the run folders of what will start, each with its spec and where it is sent."""
+    for item in chosen:
+        item.run.announce(item.spec)
+        files.write_json(item.run["job"], clusters.to_json(cluster))

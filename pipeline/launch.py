@@ -1,0 +1,193 @@
+"""Door: make a grid's runs happen. The same command again goes on with what is missing.
+
+python -m pipeline.launch --grid demo
+python -m pipeline.launch --grid small --datasets brain_mri,isic --seeds 1 --jobs 2
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline import flags
+from pipeline.console import duration, run_door, table
+
+if TYPE_CHECKING:
+    from pipeline.jobs.plan import Item, Plan
+
+LINE_SECONDS = 30.0  # between looks printed into a log
+
+
+def parser() -> argparse.ArgumentParser:
+    out = argparse.ArgumentParser(prog="python -m pipeline.launch", description=__doc__, allow_abbrev=False)
+    out.formatter_class = argparse.RawDescriptionHelpFormatter
+    flags.add_grid_flags(out)
+    add = out.add_argument
+    add(
+        "--jobs",
+        type=int,
+        help="runs at the same time (default: the cluster file's; else one a GPU, else one)",
+    )
+    add("--dry-run", action="store_true", help="print the plan, change nothing")
+    add("--retry", action="store_true", help="start failed runs again, from their last checkpoints")
+    wait = out.add_mutually_exclusive_group()
+    wait.add_argument("--wait", action="store_true", default=True, help="stay until all runs have ended (default)")
+    wait.add_argument("--no-wait", dest="wait", action="store_false", help="leave the runs to a process of their own")
+    return out
+
+
+def main() -> int:
+    args = parser().parse_args()
+    from pipeline.cluster import load_cluster
+    from pipeline.jobs import plan as plans
+
+    cluster = load_cluster(args.cluster)
+    if args.jobs is not None and args.jobs < 1:
+        raise ValueError(f"--jobs is {args.jobs}; give 1 or more")
+    plan = flags.read_plan(args)
+    print_plan(plan)
+    if args.dry_run:
+        return 0
+
+    if plan.missing_shards:
+        raise ValueError("make the missing shards first:\n  " + "\n  ".join(plan.missing_shards))
+    if missing := plans.missing_weights(plan, cluster):
+        raise ValueError("\n  ".join(missing))
+    items = list(plan.items.values())
+    if args.retry:
+        for item in items:
+            if item.state == "failed":
+                item.run["error"].unlink(missing_ok=True)
+                item.state = item.run.state()
+    todo = [item for item in items if item.state in ("missing", "pending", "interrupted")]
+    if not todo and not any(item.state == "running" for item in items):
+        print("nothing to start" + ("; failed runs wait for --retry" if _having(items, "failed") else ""))
+        return finish(plan, args.grid)
+    if not args.wait:
+        return leave(Path(cluster.runs))
+    plans.publish(plan, cluster, todo)
+
+    from pipeline.jobs import local
+
+    jobs = args.jobs or cluster.jobs or max(1, local.gpu_count() if cluster.device != "cpu" else 1)
+    display = Display(len(items))
+    completed = local.run_all(items, cluster, jobs=jobs, report=display.show)
+    display.close()
+    if not completed:
+        print("stopped; every run saved what it had. The same command goes on.", file=sys.stderr)
+        return 130
+    return finish(plan, args.grid)
+
+
+def leave(runs: Path) -> int:
+    """Start the same launch in a session of its own, its output in a log file."""
+    import subprocess
+
+    runs.mkdir(parents=True, exist_ok=True)
+    path = runs / f"launch-{time.strftime('%Y%m%d-%H%M%S')}.log"
+    arguments = [argument for argument in sys.argv[1:] if argument != "--no-wait"]
+    with open(path, "ab") as log:
+        command = [sys.executable, "-m", "pipeline.launch", *arguments]
+        process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True)
+    print(f"running as process {process.pid}; log: {path}")
+    return 0
+
+
+def print_plan(plan: Plan) -> None:
+    counts = plan.counts()
+    states = sorted({state for states in counts.values() for state in states})
+    rows = [
+        [kind, sum(states_of.values()), *(states_of.get(state, 0) for state in states)]
+        for kind, states_of in counts.items()
+    ]
+    print(f"grid {plan.grid}, preset {plan.preset.name}:\n")
+    print(table(rows, header=("runs", "wanted", *states)))
+    shared = [item for item in plan.items.values() if item.children > 1]
+    if shared:
+        print(f"\n{sum(item.children for item in shared)} fine-tunes share {len(shared)} pretraining runs")
+    repeated = len(plan.wanted) - sum(counts["finetune"].values())
+    if repeated:
+        print(f"{repeated} fine-tunes are wanted more than once and run once")
+    for command in plan.missing_shards:
+        print(f"missing shards: {command}")
+    print(flush=True)
+
+
+def finish(plan: Plan, grid: str) -> int:
+    """The closing table; exit code 0 when every run is done, 1 otherwise."""
+    items = list(plan.items.values())
+    bad = [item for item in items if item.state != "done"]
+    print(f"{len(items) - len(bad)} of {len(items)} runs are done")
+    if bad:
+        rows = [[item.run.id, item.state, item.run.reason()[:100], item.run["log"]] for item in bad]
+        print(table(rows, header=("run", "state", "reason", "log")))
+    datasets = ",".join(card.ref.name for card in plan.cards)
+    print(f"the table: python -m pipeline.report --grid {grid} --datasets {datasets}")
+    return 1 if bad else 0
+
+
+def _having(items: list[Item], state: str) -> list[Item]:
+    return [item for item in items if item.state == state]
+
+
+class Display:
+    """A bar of finished runs with one line a working run on a terminal; plain lines now and then in a log."""
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self.seen: dict[str, str] = {}
+        self.said = 0.0
+        self.live = sys.stdout.isatty()
+        self.drawn = 0
+
+    def show(self, items: list[Item], working: list[Item]) -> None:
+        now = time.monotonic()
+        changed = []
+        for item in items:
+            if self.seen.get(item.run.id, item.state) != item.state or (
+                item.run.id not in self.seen and item.state == "running"
+            ):
+                changed.append(f"{item.state:12} {item.run.id} {item.run.reason()[:100]}".rstrip())
+            self.seen[item.run.id] = item.state
+        if not changed and now - self.said < (1.0 if self.live else LINE_SECONDS):
+            return
+        self.said = now
+        done = len(_having(items, "done"))
+        lines = [f"{item.run.id}: {_where(item)}" for item in working]
+        if self.live:
+            self._erase()
+            for line in changed:
+                print(line)
+            filled = round(30 * done / self.total)
+            lines.append(f"[{'#' * filled}{'.' * (30 - filled)}] {done} of {self.total} runs done")
+            print("\n".join(lines), flush=True)
+            self.drawn = len(lines)
+        else:
+            print("\n".join(changed or lines), flush=True)
+
+    def close(self) -> None:
+        self._erase()
+
+    def _erase(self) -> None:
+        if self.live and self.drawn:
+            print(f"\x1b[{self.drawn}F\x1b[J", end="")
+            self.drawn = 0
+
+
+def _where(item: Item) -> str:
+    """`epoch 2/3 step 40/149, 36 images a second, 4 min left`."""
+    at = item.run.progress()
+    if not at:
+        return "starting"
+    left = f", {duration(at['eta_seconds'])} left at most" if at["eta_seconds"] else ""
+    return (
+        f"epoch {at['epoch'] + 1}/{at['epochs']}, step {at['step']}/{at['steps']}, "
+        f"{at['images_per_second']:.0f} images a second{left}"
+    )
+
+
+if __name__ == "__main__":
+    run_door(main)

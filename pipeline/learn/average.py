@@ -1,0 +1,49 @@
+"""Stochastic weight averaging (Izmailov et al., 2018; paper E.2.3): a running mean of the weights at epoch ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, update_bn
+
+from pipeline.spec import Average
+
+
+class Averages:
+    """The mean of a module's parameters over the last epochs, started when its time has come."""
+
+    def __init__(self, spec: Average | None, epochs: int) -> None:
+        self.first = None if spec is None else min(int(spec.start * epochs), epochs - 1)
+        self.mean: AveragedModel | None = None
+
+    def end_epoch(self, module: nn.Module, epoch: int) -> None:
+        if self.first is None or epoch < self.first:
+            return
+        if self.mean is None:
+            self.mean = AveragedModel(module)
+        self.mean.update_parameters(module)
+
+    def state(self) -> dict[str, Tensor]:
+        return {} if self.mean is None else self.mean.state_dict()
+
+    def restore(self, module: nn.Module, state: dict[str, Tensor]) -> None:
+        if state:
+            self.mean = AveragedModel(module)
+            self.mean.load_state_dict(state)
+
+    def module(self) -> nn.Module | None:
+        """The averaged module, or None where nothing is averaged."""
+        return None if self.mean is None else self.mean.module
+
+
+def refresh_batch_norm(network: nn.Module, batches: Callable[[], Iterable[Tensor]], seed: int) -> None:
+    """Estimate the batch-norm statistics of averaged weights afresh from augmented batches [n, 3, h, w].
+
+    Dropout draws from a generator of its own, put back afterwards.
+    """
+    devices = [p.device for p in network.parameters() if p.is_cuda][:1]
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        update_bn(batches(), network)

@@ -1,0 +1,85 @@
+"""Backbones by timm tag: built for a picture size and a number of outputs, with their start weights.
+
+Weights come from files alone (prefetched, or the hub's cache); no network is touched here. Paper E.2.1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from pipeline import files
+from pipeline.weights import weights_file
+
+
+def build(tag: str, *, outputs: int, image_size: int, weights: str, folder: Path) -> nn.Module:
+    """The timm model `tag` with a head of `outputs` values for pictures of image_size × image_size.
+
+    With `weights="imagenet"` the pretrained head is kept where `outputs` is its own width (1000), else drawn anew.
+    Raises `ValueError` when the tag is unknown or its weights are not on this machine.
+    """
+    import timm
+
+    arguments: dict[str, Any] = {"num_classes": outputs}
+    config = timm.get_pretrained_cfg(tag)
+    if config is None:
+        raise ValueError(f"timm {timm.__version__} knows no model {tag!r}; see timm.list_models(pretrained=True)")
+    if config.fixed_input_size:
+        arguments["img_size"] = image_size
+    if weights == "imagenet":
+        arguments.update(pretrained=True, pretrained_cfg_overlay={"file": str(weights_file(tag, folder))})
+    model: nn.Module = timm.create_model(tag, **arguments)
+    return model
+
+
+def head_prefix(model: nn.Module) -> str:
+    """The prefix of the head's entries in the model's state, as timm names it ("fc.", "head.", …)."""
+    config: Any = model.pretrained_cfg
+    return f"{config['classifier']}."
+
+
+def load_body(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Load everything but the head; `ValueError` when the entries do not fit the model."""
+    head = head_prefix(model)
+    body = {name: tensor for name, tensor in state.items() if not name.startswith(head)}
+    missing, unexpected = model.load_state_dict(body, strict=False)
+    wrong = [name for name in missing if not name.startswith(head)] + list(unexpected)
+    if wrong:
+        raise ValueError(f"the weights do not fit the backbone: {wrong[0]} and {len(wrong) - 1} more differ")
+
+
+def save_arms(path: Path, arms: Mapping[str, nn.Module], metadata: dict[str, str]) -> None:
+    """Publish the states of named networks in one safetensors file, each entry headed by `<name>/`."""
+    tensors = {
+        f"{name}/{key}": value.detach().cpu().contiguous()
+        for name, arm in arms.items()
+        for key, value in arm.state_dict().items()
+    }
+    with files.publish(path) as file:
+        file.write(save(tensors, metadata=metadata))
+
+
+def load_arm(path: Path, name: str) -> dict[str, Tensor]:
+    """The state of one network from such a file, without reading the others."""
+    with safe_open(path, framework="pt") as file:
+        return {key[len(name) + 1 :]: file.get_tensor(key) for key in file.keys() if key.startswith(f"{name}/")}
+
+
+def has_batch_norm(model: nn.Module) -> bool:
+    return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
+
+
+@torch.no_grad()
+def forward_in_batches(model: nn.Module, images: Iterable[Tensor]) -> Tensor:
+    """The model's outputs in evaluation mode for batches of images, on the CPU in float32: [n, outputs]."""
+    was = model.training
+    model.eval()
+    out = torch.cat([model(batch).float().cpu() for batch in images])
+    model.train(was)
+    return out

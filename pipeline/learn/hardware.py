@@ -1,0 +1,76 @@
+"""What a run computes on: device, precision and threads, fixed at its first start and the same ever after."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipeline.cluster import Cluster
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hardware:
+    """The facts that a run's bits depend on besides its spec."""
+
+    device: str
+    """`cpu` or `cuda`."""
+    model: str
+    """The device's name, e.g. `Quadro RTX 8000`."""
+    precision: str
+    threads: int
+
+    @property
+    def torch_device(self) -> torch.device:
+        return torch.device(self.device)
+
+    def autocast(self) -> Any:
+        """The context of a forward pass in this precision."""
+        dtype = getattr(torch, self.precision)
+        return torch.autocast(self.device, dtype=dtype, enabled=dtype != torch.float32)
+
+    def scaler(self) -> torch.amp.GradScaler:
+        """A gradient scaler, at work in float16 only."""
+        return torch.amp.GradScaler(self.device, enabled=self.precision == "float16")
+
+
+def choose(cluster: Cluster, precision: str) -> Hardware:
+    """The hardware of a first start: the cluster's wishes, "auto" resolved by the card that is here."""
+    device = cluster.device if cluster.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError(
+            "the cluster file asks for device cuda, but torch sees no GPU here; check the driver or the job"
+        )
+    wanted = precision if precision != "auto" else cluster.precision
+    if wanted == "auto":
+        wanted = best_precision(torch.cuda.get_device_capability()) if device == "cuda" else "float32"
+    model = torch.cuda.get_device_name() if device == "cuda" else cpu_model()
+    return Hardware(device=device, model=model, precision=wanted, threads=cluster.threads)
+
+
+def best_precision(capability: tuple[int, int]) -> str:
+    """The fastest precision a card computes natively: Turing and Volta emulate bfloat16, older ones halve nothing."""
+    if capability >= (8, 0):
+        return "bfloat16"
+    return "float16" if capability >= (7, 0) else "float32"
+
+
+def cpu_model() -> str:
+    """The processor's name as the system gives it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def settle(hardware: Hardware) -> None:
+    """Make this process compute deterministically with the run's threads; call it before any tensor work."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.set_num_threads(hardware.threads)
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False

@@ -1,0 +1,228 @@
+"""The only training loop: it owns every counter, so a run killed at any instant goes on with the same bits.
+
+A `Program` says what is trained; data and augmentation are functions of (seed, epoch, step), so the state of a run is
+its modules, optimizers, scaler, generators and the counters below, and a checkpoint holds all of them.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pipeline import files
+from pipeline.learn import checkpoint
+from pipeline.learn.hardware import Hardware
+from pipeline.runs import Run
+from pipeline.spec import Optim
+
+HEARTBEAT_SECONDS = 2.0
+CHECK_STEPS = 50  # between looks at the loss on a GPU, each of which waits for it
+
+
+class Stopped(Exception):
+    """The run was asked to stop; its checkpoint is on disk."""
+
+
+class Program(ABC):
+    """What the loop trains."""
+
+    module: nn.Module
+    optimizers: Sequence[tuple[torch.optim.Optimizer, Optim]]
+    epochs: int
+    steps_per_epoch: int
+    keep_gradients: bool
+
+    @abstractmethod
+    def loss(self, epoch: int, step: int) -> tuple[dict[str, Tensor], int]:
+        """The scalars of a step ("loss" is minimised) and how many pictures it took."""
+
+    @abstractmethod
+    def after_step(self) -> None:
+        """What follows the optimizers' step."""
+
+    @abstractmethod
+    def end_epoch(self, epoch: int) -> tuple[dict[str, Any], bool]:
+        """What is logged of an epoch that ended, and whether the run ends with it."""
+
+    @abstractmethod
+    def state(self) -> dict[str, Any]:
+        """State beyond modules and optimizers: averages, the best so far."""
+
+    @abstractmethod
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take up what `state` gave."""
+
+
+@dataclass
+class Counters:
+    """Where a run stands: the next step to take, and sums over the steps of this epoch."""
+
+    epoch: int = 0
+    step: int = 0
+    global_step: int = 0
+    images: int = 0
+    seconds: float = 0.0
+    finished: bool = False
+    sums: dict[str, float] = field(default_factory=dict)
+
+
+def train(
+    program: Program,
+    run: Run,
+    hardware: Hardware,
+    *,
+    checkpoint_seconds: float,
+    should_stop: Callable[[], bool],
+) -> Counters:
+    """Train to the end, from the newest checkpoint where there is one.
+
+    Raises `Stopped` after saving when `should_stop()` turns true, `ValueError` when a loss is not finite.
+    """
+    device = hardware.torch_device
+    scaler = hardware.scaler()
+    counters = Counters()
+
+    # --- Resume ------------------------------------------------------------------------------------------------
+    saved = checkpoint.load(run, device)
+    if saved is not None:
+        program.module.load_state_dict(saved["module"])
+        for (optimizer, _), state in zip(program.optimizers, saved["optimizers"], strict=True):
+            optimizer.load_state_dict(state)
+        if program.keep_gradients:
+            for parameter, gradient in zip(program.module.parameters(), saved["gradients"], strict=True):
+                parameter.grad = gradient
+        program.restore(saved["program"])
+        scaler.load_state_dict(saved["scaler"])
+        checkpoint.set_generators(saved["generators"])
+        counters = Counters(**saved["counters"])
+    del saved
+    rows = [row for row in files.read_jsonl(run["metrics"]) if row["epoch"] < counters.epoch]
+    files.write_jsonl(run["metrics"], rows)
+    board = _board(run, counters.epoch)
+
+    def save() -> None:
+        state = {
+            "module": program.module.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer, _ in program.optimizers],
+            "gradients": [p.grad for p in program.module.parameters()] if program.keep_gradients else [],
+            "program": program.state(),
+            "scaler": scaler.state_dict(),
+            "generators": checkpoint.generators(device),
+            "counters": asdict(counters),
+        }
+        checkpoint.save(run, state, counters.global_step)
+
+    # --- Steps -------------------------------------------------------------------------------------------------
+    started, first_step = time.monotonic(), counters.global_step
+    clock = saved_at = beat_at = started
+    pending: list[tuple[int, dict[str, Tensor]]] = []
+
+    def settle() -> None:
+        """Fetch the pending losses from the device, add them up and stop at the first that is not finite."""
+        for step, scalars in pending:
+            for name, value in scalars.items():
+                number = value.item()
+                if not math.isfinite(number):
+                    raise ValueError(
+                        f"{name} is {number} at epoch {counters.epoch}, step {step}; "
+                        "lower the learning rate or run in float32"
+                    )
+                counters.sums[name] = counters.sums.get(name, 0.0) + number
+        pending.clear()
+
+    while counters.epoch < program.epochs and not counters.finished:
+        while counters.step < program.steps_per_epoch:
+            for optimizer, optim in program.optimizers:
+                lr = optim.lr_at(step=counters.global_step, epoch=counters.epoch)
+                for group in optimizer.param_groups:
+                    group["lr"] = lr
+            if not program.keep_gradients:
+                for optimizer, _ in program.optimizers:
+                    optimizer.zero_grad(set_to_none=True)
+            with hardware.autocast():
+                scalars, images = program.loss(counters.epoch, counters.step)
+            torch.autograd.backward(scaler.scale(scalars["loss"]))
+            for optimizer, _ in program.optimizers:
+                scaler.step(optimizer)
+            scaler.update()
+            program.after_step()
+
+            pending.append((counters.step, {name: value.detach() for name, value in scalars.items()}))
+            counters.step += 1
+            counters.global_step += 1
+            counters.images += images
+            if device.type == "cpu" or len(pending) >= CHECK_STEPS:
+                settle()
+
+            now = time.monotonic()
+            counters.seconds += now - clock
+            clock = now
+            stopping = should_stop()
+            if stopping or now - saved_at >= checkpoint_seconds:
+                settle()
+                save()
+                saved_at = time.monotonic()
+            if stopping:
+                raise Stopped
+            if now - beat_at >= HEARTBEAT_SECONDS or counters.global_step == first_step + 1:
+                beat_at = now
+                done = counters.global_step - first_step
+                _beat(run, program, counters, speed=done / (now - started))
+
+        # --- End of an epoch -----------------------------------------------------------------------------------
+        settle()
+        means = {name: value / program.steps_per_epoch for name, value in counters.sums.items()}
+        more, counters.finished = program.end_epoch(counters.epoch)
+        now = time.monotonic()
+        counters.seconds += now - clock
+        clock = now
+        row = {
+            "epoch": counters.epoch,
+            "step": counters.global_step,
+            **means,
+            "lr": program.optimizers[0][0].param_groups[0]["lr"],
+            "images_per_second": counters.images / counters.seconds,
+            **more,
+        }
+        files.append_jsonl(run["metrics"], row)
+        for name, value in row.items():
+            if isinstance(value, (int, float)) and name not in ("epoch", "step"):
+                board.add_scalar(name, value, counters.epoch)
+        print(" ".join(f"{name}={_shown(value)}" for name, value in row.items()), flush=True)
+        counters.epoch, counters.step, counters.sums = counters.epoch + 1, 0, {}
+    save()
+    board.close()
+    return counters
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.5g}" if isinstance(value, float) else str(value)
+
+
+def _beat(run: Run, program: Program, counters: Counters, *, speed: float) -> None:
+    """Say where the run stands, for `status`; `speed` is in steps a second."""
+    left = program.epochs * program.steps_per_epoch - counters.global_step
+    value = {
+        "epoch": counters.epoch,
+        "epochs": program.epochs,
+        "step": counters.step,
+        "steps": program.steps_per_epoch,
+        "images_per_second": counters.images / counters.seconds if counters.seconds else 0.0,
+        "eta_seconds": left / speed if speed else None,
+        "time": time.time(),
+    }
+    files.write_json(run["progress"], value, durable=False)
+
+
+def _board(run: Run, epoch: int) -> Any:
+    """A TensorBoard writer that takes back what a killed run had written of this epoch and later."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(run["tensorboard"]), purge_step=epoch)

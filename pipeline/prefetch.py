@@ -1,0 +1,84 @@
+"""Door: fetch a grid's ImageNet weights on a machine with a network, as safetensors with checksums.
+
+python -m pipeline.prefetch --grid main
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline import files, flags, lookup
+from pipeline.console import progress, run_door
+from pipeline.weights import HUB_FILE, hub_name, prefetched
+
+if TYPE_CHECKING:
+    from pipeline.cluster import Cluster
+
+
+def parser() -> argparse.ArgumentParser:
+    out = argparse.ArgumentParser(prog="python -m pipeline.prefetch", description=__doc__, allow_abbrev=False)
+    out.formatter_class = argparse.RawDescriptionHelpFormatter
+    what = out.add_mutually_exclusive_group(required=True)
+    what.add_argument("--grid", help=f"{', '.join(lookup.known('grids'))}, or the path of your own FILE.py")
+    what.add_argument("--tags", help="comma-separated timm tags")
+    flags.add_cluster_flag(out)
+    out.add_argument("--dry-run", action="store_true", help="say what would be fetched")
+    return out
+
+
+def main() -> int:
+    args = parser().parse_args()
+    from pipeline.cluster import load_cluster
+
+    cluster = load_cluster(args.cluster)
+    folder = Path(cluster.weights)
+    tags = args.tags.split(",") if args.tags else tags_of(args.grid, cluster)
+    todo = [tag for tag in tags if not prefetched(tag, folder).exists()]
+    print(f"{len(tags)} backbones, {len(tags) - len(todo)} of them in {folder} already")
+    if args.dry_run:
+        print("\n".join(f"would fetch {hub_name(tag)}/{HUB_FILE}" for tag in todo))
+        return 0
+    for tag in progress(todo, total=len(todo), what="fetching"):
+        print(f"{tag}: sha256 {fetch(tag, folder)}")
+    return 0
+
+
+def tags_of(grid: str, cluster: Cluster) -> list[str]:
+    """The tags a grid starts from ImageNet weights."""
+    from pipeline.jobs.plan import make_plan
+    from pipeline.spec import FinetuneSpec
+
+    tags: set[str] = set()
+    for item in make_plan(grid, cluster).items.values():
+        if isinstance(item.spec, FinetuneSpec):
+            if item.spec.weights == "imagenet" and item.spec.pretrain is None:
+                tags.add(item.spec.backbone)
+        else:
+            tags |= {arm.backbone for arm in item.spec.arms if arm.weights == "imagenet"}
+    return sorted(tags)
+
+
+def fetch(tag: str, folder: Path) -> str:
+    """Download one backbone's weights into `folder`; returns their SHA-256. `ValueError` when that fails."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        cached = Path(hf_hub_download(hub_name(tag), HUB_FILE))
+    except (HfHubHTTPError, OSError) as error:
+        raise ValueError(
+            f"{hub_name(tag)} could not be fetched ({type(error).__name__}); run this where there is a network, or set "
+            "HF_ENDPOINT to a mirror"
+        ) from error
+    with open(cached, "rb") as source, files.publish(prefetched(tag, folder)) as target:
+        while block := source.read(1 << 20):
+            target.write(block)
+    checksum = files.sha256_file(prefetched(tag, folder))
+    files.write_json(prefetched(tag, folder).with_suffix(".json"), {"tag": tag, "sha256": checksum})
+    return checksum
+
+
+if __name__ == "__main__":
+    run_door(main)

@@ -1,0 +1,145 @@
+"""A pretraining run, from its spec to its arms' weights: all training pictures, no labels (paper E.2, fidelity 3a)."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pipeline import files, lookup
+from pipeline.cluster import Cluster
+from pipeline.data.index import shards_of
+from pipeline.data.read import open_pixels
+from pipeline.learn import backbones, collapse, loop, optim
+from pipeline.learn.augment import augment, normalise, unit
+from pipeline.learn.average import Averages, refresh_batch_norm
+from pipeline.learn.hardware import Hardware
+from pipeline.learn.samples import Samples, draws
+from pipeline.runs import Run
+from pipeline.seeds import derive
+from pipeline.spec import PretrainSpec
+
+WATCHED = 512  # pictures the collapse monitor looks at
+
+
+class Pretraining(loop.Program):
+    """A self-supervised method over the training pictures."""
+
+    def __init__(self, spec: PretrainSpec, cluster: Cluster, device: torch.device) -> None:
+        leaf = lookup.find("methods", spec.method.name)
+        if unknown := sorted(set(spec.method.options) - set(leaf.OPTIONS)):
+            raise ValueError(f"{spec.method.name} has no option {unknown[0]!r}; known: {', '.join(leaf.OPTIONS)}")
+        shards = shards_of(Path(cluster.shards), spec.dataset.name, spec.dataset.fingerprint)
+        rows = np.array(shards.of_split("train"), dtype=np.int64)
+        if len(rows) < spec.batch_size:
+            raise ValueError(
+                f"{spec.dataset.name} has {len(rows)} training pictures, fewer than a batch of {spec.batch_size}; "
+                "add pictures (they need no labels) or pretrain with smaller batches"
+            )
+        self.spec = spec
+        self.device = device
+        self.samples = Samples(open_pixels(shards, Path(cluster.scratch)), rows, device)
+        torch.manual_seed(derive("init", spec.seed))
+        arms = {
+            arm.name: backbones.build(
+                arm.backbone,
+                outputs=leaf.outputs(spec),
+                image_size=spec.image_size,
+                weights=arm.weights,
+                folder=Path(cluster.weights),
+            )
+            for arm in spec.arms
+        }
+        self.method = leaf.build(spec, arms).to(device)
+        self.module = self.method
+        self.optimizers = [(optim.build(a.optim, self.method.parameters_of(a.name)), a.optim) for a in spec.arms]
+        self.epochs = spec.epochs
+        self.steps_per_epoch = len(rows) // spec.batch_size
+        self.keep_gradients = spec.keep_gradients
+        self.averages = Averages(spec.average, spec.epochs)
+        self.order: tuple[int, np.ndarray] = (-1, np.empty(0))
+
+    def pixels(self, epoch: int, step: int) -> Tensor:
+        """The pictures of a step: uint8 [batch, h, w, 3]."""
+        if self.order[0] != epoch:
+            self.order = (epoch, self.samples.permutation(self.spec.seed, epoch))
+        size = self.spec.batch_size
+        return self.samples.take(self.order[1][step * size : (step + 1) * size])
+
+    def loss(self, epoch: int, step: int) -> tuple[dict[str, Tensor], int]:
+        self.method.train()
+        generator = draws("augment", self.spec.seed, epoch, step)
+        return self.method.loss(self.pixels(epoch, step), generator), self.spec.batch_size
+
+    def after_step(self) -> None:
+        self.method.after_step()
+
+    def end_epoch(self, epoch: int) -> tuple[dict[str, Any], bool]:
+        self.averages.end_epoch(self.method, epoch)
+        return self.watch(), False
+
+    def watch(self) -> dict[str, Any]:
+        """The collapse monitor's figures for every arm, on the first pictures of a fixed order."""
+        positions = self.samples.permutation(self.spec.seed, -1)[:WATCHED]
+        blocks = np.array_split(positions, -(-len(positions) // 64))
+        out: dict[str, Any] = {}
+        for name, arm in self.method.arms().items():
+            images = (normalise(unit(self.samples.take(block)), self.spec.augment) for block in blocks)
+            out |= collapse.watch(backbones.forward_in_batches(arm, images), name)
+        return out
+
+    def state(self) -> dict[str, Any]:
+        return {"averages": self.averages.state()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.averages.restore(self.method, state["averages"])
+
+    def averaged_arms(self) -> dict[str, nn.Module] | None:
+        """The arms with averaged weights and batch-norm statistics of their own; None where nothing is averaged."""
+        averaged = self.averages.module()
+        if averaged is None:
+            return None
+        arms: dict[str, nn.Module] = {}
+        for name, arm in copy.deepcopy(averaged).arms().items():  # type: ignore[operator]
+            arm.train()
+            if backbones.has_batch_norm(arm):
+                refresh_batch_norm(arm, self._augmented, derive("batch norm", self.spec.seed))
+            arms[name] = arm
+        return arms
+
+    def _augmented(self) -> Iterator[Tensor]:
+        order = self.samples.permutation(self.spec.seed, self.spec.epochs)
+        size = self.spec.batch_size
+        for step in range(self.steps_per_epoch):
+            pixels = self.samples.take(order[step * size : (step + 1) * size])
+            yield augment(pixels, self.spec.augment, draws("batch norm", self.spec.seed, step))
+
+
+def pretrain(
+    spec: PretrainSpec,
+    run: Run,
+    cluster: Cluster,
+    hardware: Hardware,
+    should_stop: Callable[[], bool],
+) -> tuple[dict[str, Any], loop.Counters, dict[str, Any]]:
+    """Run to the end and write the weights; returns (metrics, counters, notes) for the result."""
+    program = Pretraining(spec, cluster, hardware.torch_device)
+    counters = loop.train(
+        program, run, hardware, checkpoint_seconds=cluster.checkpoint_minutes * 60, should_stop=should_stop
+    )
+    arms = dict(program.method.arms())
+    averaged = program.averaged_arms()
+    if averaged is not None:
+        backbones.save_arms(run["last_weights"], arms, {"averaged": "no"})
+    backbones.save_arms(run["weights"], averaged or arms, {"averaged": "yes" if averaged else "no"})
+    last = files.read_jsonl(run["metrics"])[-1]
+    metrics = {name: value for name, value in last.items() if name == "loss" or name.endswith(("_spread", "_rank"))}
+    collapsed = [name for name in arms if last[f"{name}_collapsed"]]
+    if collapsed:
+        print(f"COLLAPSE: {', '.join(collapsed)} give nearly the same logits for every picture", flush=True)
+    return metrics, counters, {"collapsed": collapsed}
