@@ -23,7 +23,7 @@ def publish(path: Path, mode: str = "wb", *, durable: bool = True) -> Iterator[I
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
     try:
-        with open(temporary, mode) as file:
+        with open(temporary, mode, encoding=None if "b" in mode else "utf-8") as file:
             yield file
             file.flush()
             if durable:
@@ -45,9 +45,12 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def remove_temporaries(folder: Path) -> None:
-    """Delete what writers killed inside `publish` left in `folder`; call it only while holding its lock."""
-    for path in folder.glob(".*.tmp"):
+def remove_temporaries(folder: Path, name: str = "") -> None:
+    """Delete what writers killed inside `publish` left in `folder`, of all files or of those whose names begin so.
+
+    Call it only while holding the lock that keeps other writers away.
+    """
+    for path in folder.glob(f".{name}*.tmp"):
         path.unlink(missing_ok=True)
 
 

@@ -154,7 +154,7 @@ def finetune(
     should_stop: Callable[[], bool],
 ) -> tuple[dict[str, Any], loop.Counters, dict[str, Any]]:
     """Run to the end, test once, store weights and predictions; returns (metrics, counters, notes)."""
-    shards = shards_of(Path(cluster.shards), spec.dataset.name, spec.dataset.fingerprint)
+    shards = shards_of(Path(cluster.shards), spec.dataset, size=spec.image_size)
     program = Finetuning(spec, shards, cluster, hardware)
     counters = loop.train(
         program, run, hardware, checkpoint_seconds=cluster.checkpoint_minutes * 60, should_stop=should_stop

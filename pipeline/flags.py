@@ -40,3 +40,13 @@ def read_plan(args: argparse.Namespace) -> Plan:
 
     names = args.datasets.split(",") if args.datasets else None
     return make_plan(args.grid, load_cluster(args.cluster), datasets=names, seeds=args.seeds, preset=args.preset)
+
+
+def grid_flags(args: argparse.Namespace) -> str:
+    """The grid flags as they were given, for the hint of another door."""
+    out = [f"--grid {args.grid}"]
+    out += [f"--datasets {args.datasets}"] if args.datasets else []
+    out += [f"--seeds {args.seeds}"] if args.seeds is not None else []
+    out += [f"--preset {args.preset}"] if args.preset != "paper" else []
+    out += [f"--cluster {args.cluster}"] if args.cluster != "local" else []
+    return " ".join(out)

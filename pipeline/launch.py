@@ -65,7 +65,7 @@ def main() -> int:
     todo = [item for item in items if item.state in ("missing", "pending", "interrupted")]
     if not todo and not any(item.state == "running" for item in items):
         print("nothing to start" + ("; failed runs wait for --retry" if _having(items, "failed") else ""))
-        return finish(plan, args.grid)
+        return finish(plan, flags.grid_flags(args))
     if not args.wait:
         return leave(Path(cluster.runs))
     plans.publish(plan, cluster, todo)
@@ -79,7 +79,7 @@ def main() -> int:
     if not completed:
         print("stopped; every run saved what it had. The same command goes on.", file=sys.stderr)
         return 130
-    return finish(plan, args.grid)
+    return finish(plan, flags.grid_flags(args))
 
 
 def leave(runs: Path) -> int:
@@ -116,7 +116,7 @@ def print_plan(plan: Plan) -> None:
     print(flush=True)
 
 
-def finish(plan: Plan, grid: str) -> int:
+def finish(plan: Plan, hint: str) -> int:
     """The closing table; exit code 0 when every run is done, 1 otherwise."""
     items = list(plan.items.values())
     bad = [item for item in items if item.state != "done"]
@@ -124,8 +124,7 @@ def finish(plan: Plan, grid: str) -> int:
     if bad:
         rows = [[item.run.id, item.state, item.run.reason()[:100], item.run["log"]] for item in bad]
         print(table(rows, header=("run", "state", "reason", "log")))
-    datasets = ",".join(card.ref.name for card in plan.cards)
-    print(f"the table: python -m pipeline.report --grid {grid} --datasets {datasets}")
+    print(f"the table: python -m pipeline.report {hint}")
     return 1 if bad else 0
 
 

@@ -34,7 +34,7 @@ class Pretraining(loop.Program):
         leaf = lookup.find("methods", spec.method.name)
         if unknown := sorted(set(spec.method.options) - set(leaf.OPTIONS)):
             raise ValueError(f"{spec.method.name} has no option {unknown[0]!r}; known: {', '.join(leaf.OPTIONS)}")
-        shards = shards_of(Path(cluster.shards), spec.dataset.name, spec.dataset.fingerprint)
+        shards = shards_of(Path(cluster.shards), spec.dataset, size=spec.image_size)
         rows = np.array(shards.of_split("train"), dtype=np.int64)
         if len(rows) < spec.batch_size:
             raise ValueError(

@@ -16,7 +16,7 @@ def parser() -> argparse.ArgumentParser:
     out = argparse.ArgumentParser(prog="python -m pipeline.report", description=__doc__, allow_abbrev=False)
     out.formatter_class = argparse.RawDescriptionHelpFormatter
     flags.add_grid_flags(out)
-    out.add_argument("--out", type=Path, help="folder of the files (default: reports/GRID)")
+    out.add_argument("--out", type=Path, help="folder of the files (default: reports/GRID, or GRID-PRESET)")
     return out
 
 
@@ -28,7 +28,8 @@ def main() -> int:
 
     cells = collect.cells(plan)
     made = tables.tables(cells)
-    folder = args.out or Path("reports") / plan.grid
+    name = plan.grid if args.preset == "paper" else f"{plan.grid}-{args.preset}"
+    folder = args.out or Path("reports") / name
     text = tables.as_text(made)
     flagged = collect.collapsed(plan)
     if flagged:
@@ -45,7 +46,7 @@ def main() -> int:
     print("written: " + ", ".join(str(folder / name) for name in written))
     missing = sum(cell.wanted - len(cell.results) for cell in cells)
     if missing:
-        print(f"{missing} runs are not done: python -m pipeline.status --grid {args.grid}")
+        print(f"{missing} runs are not done: python -m pipeline.status {flags.grid_flags(args)}")
     return 0
 
 

@@ -9,11 +9,15 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline import lookup
 from pipeline.console import progress, run_door, table
+
+if TYPE_CHECKING:
+    from pipeline.datasets.base import Dataset
 
 
 def parser() -> argparse.ArgumentParser:
@@ -59,8 +63,6 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> int:
     args = parser().parse_args()
-    from pipeline.data import write
-    from pipeline.data.index import open_shards
     from pipeline.datasets.folder import Folder
 
     if not re.fullmatch(r"[a-z][a-z0-9_]*", args.name):
@@ -82,10 +84,21 @@ def main() -> int:
         raise ValueError(f"there is no dataset {args.name!r}; known: {known}; for your own add --layout folder or csv")
     raw = args.raw
     if raw is None and args.name == "toy":
+        if args.dry_run:
+            with tempfile.TemporaryDirectory() as folder:
+                dataset.generate(Path(folder))
+                return shard(dataset, Path(folder), args)
         raw = args.out / ".raw-toy"
         dataset.generate(raw)
     elif raw is None:
         raise ValueError(f"{args.name}: give --raw the folder that holds the files. {dataset.obtain}")
+    return shard(dataset, raw, args)
+
+
+def shard(dataset: Dataset, raw: Path, args: argparse.Namespace) -> int:
+    """Write the shards of `raw`, or say what they would be or that they are there."""
+    from pipeline.data import write
+    from pipeline.data.index import open_shards
 
     settings = write.Settings(
         size=args.size, split=args.split, format=args.format, quality=args.quality, keep_names=args.keep_names
@@ -107,8 +120,12 @@ def main() -> int:
         print_bad(plan.bad, len(plan.listing.records))
         return 0
     if (folder / "manifest.json").exists():
+        manifest = open_shards(folder).manifest
+        write.check_bad(
+            manifest["quarantined"], total=len(plan.listing.records), max_bad=args.max_bad, strict=args.strict
+        )
         print(f"{folder} is complete already; nothing to do")
-        print_shards(open_shards(folder).manifest)
+        print_shards(manifest)
         return 0
     shards = write.write(
         plan, args.out, workers=args.workers, max_bad=args.max_bad, strict=args.strict, progress=progress

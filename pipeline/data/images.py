@@ -10,12 +10,13 @@ import io
 import warnings
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 # Raised when the pixels that come out of `decode` or `resize` change: shards then are another dataset's.
 REVISION = 1
 
 MOST_PIXELS = 300_000_000
+Image.MAX_IMAGE_PIXELS = MOST_PIXELS  # Pillow's own limit is lower and raises at twice its value
 FORMATS = {"jpeg": "jpg", "webp": "webp", "png": "png"}
 QUALITY = 95
 DICOM_ADVICE = "is DICOM: export it as 8- or 16-bit PNG or TIFF with its window applied and identifiers removed"
@@ -41,7 +42,10 @@ def decode(data: bytes) -> Image.Image:
             with Image.open(io.BytesIO(data)) as picture:
                 _check(picture)
                 picture.load()
-                return _rgb(ImageOps.exif_transpose(picture))
+                upright = ImageOps.exif_transpose(picture)
+                if picture.mode.startswith("I;16"):
+                    return _from_wide(upright, *_range_of(picture))
+                return _rgb(upright)
     except BadPicture:
         raise
     except UnidentifiedImageError:
@@ -59,13 +63,23 @@ def _check(picture: Image.Image) -> None:
     if pages > 1 and picture.format != "MPO":
         raise BadPicture(f"holds {pages} pictures; split it into single ones")
     if picture.mode in ("I", "F"):
-        raise BadPicture("has 32-bit pixels, whose range nobody states; convert it to 8 or 16 bits")
+        raise BadPicture("has signed or 32-bit pixels, whose range nobody states; convert it to unsigned 8 or 16 bits")
+
+
+def _range_of(picture: Image.Image) -> tuple[int, int]:
+    """The values of black and white: a TIFF can hold 12 bits or have 0 for white, and Pillow mends neither."""
+    tags = picture.tag_v2 if isinstance(picture, TiffImagePlugin.TiffImageFile) else {}
+    white = 2 ** int(tags.get(TiffImagePlugin.BITSPERSAMPLE, (16,))[0]) - 1
+    return (white, 0) if tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0 else (0, white)
+
+
+def _from_wide(picture: Image.Image, black: int, white: int) -> Image.Image:
+    wide = abs(np.asarray(picture).astype(np.int64) - black)
+    full = abs(white - black)
+    return Image.fromarray(((wide * 255 + full // 2) // full).astype(np.uint8)).convert("RGB")
 
 
 def _rgb(picture: Image.Image) -> Image.Image:
-    if picture.mode.startswith("I;16"):
-        wide = np.asarray(picture).astype(np.uint32)
-        return Image.fromarray(((wide * 255 + 32767) // 65535).astype(np.uint8)).convert("RGB")
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
         black = Image.new("RGBA", picture.size, (0, 0, 0, 255))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import files
+from pipeline.spec import DatasetRef
 
 COLUMNS = ("key", "split", "labels", "group", "tar", "offset", "size", "sha256", "width", "height")
 
@@ -101,10 +102,18 @@ def find_shards(root: Path, name: str, *, size: int, split: str) -> Shards | Non
     return open_shards(found[0].parent) if found else None
 
 
-def shards_of(root: Path, name: str, fingerprint: str) -> Shards:
-    """The shards a Spec names; `ValueError` when they are gone."""
-    for path in root.glob(f"{name}-*-{fingerprint[:8]}/manifest.json"):
+def shards_of(root: Path, ref: DatasetRef, *, size: int) -> Shards:
+    """The shards a Spec names; `ValueError` when they are gone or hold pictures of another size."""
+    for path in root.glob(f"{ref.name}-*-{ref.fingerprint[:8]}/manifest.json"):
         shards = open_shards(path.parent)
-        if shards.fingerprint == fingerprint:
-            return shards
-    raise ValueError(f"no shards of {name} with fingerprint {fingerprint} under {root}; shard the same files again")
+        if shards.fingerprint != ref.fingerprint:
+            continue
+        if shards.size != size:
+            raise ValueError(
+                f"the spec wants pictures of {size} pixels, the shards of {ref.name} hold {shards.size}; shard them at "
+                f"{size}, or give the grid IMAGE_SIZE = {shards.size}"
+            )
+        return shards
+    raise ValueError(
+        f"no shards of {ref.name} with fingerprint {ref.fingerprint} under {root}; shard the same files again"
+    )

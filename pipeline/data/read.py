@@ -24,6 +24,7 @@ def open_pixels(shards: Shards, scratch: Path) -> np.ndarray:
     if not path.exists():
         with files.lock(path.with_suffix(".lock"), patience=3600, what=str(path)):
             if not path.exists():
+                files.remove_temporaries(scratch, path.name)
                 _build(shards, path, shape)
     return np.memmap(path, dtype=np.uint8, mode="r", shape=shape)
 

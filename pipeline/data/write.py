@@ -10,7 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 import multiprocessing
+import os
 import re
+import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -128,8 +130,7 @@ def make_plan(
 
     keys = _keys(plan, found)
     found = [(record, checksum) for record, checksum in found if record.path in keys]
-    secret = not settings.keep_names
-    groups = [_hash("group", name, r.group) if secret and r.key is None and r.group else r.group for r, _ in found]
+    groups = _groups(found, keep=settings.keep_names)
     table = splits.split_table(
         [record.labels for record, _ in found],
         groups,
@@ -166,33 +167,39 @@ def write(plan: Plan, out: Path, *, workers: int, max_bad: float, strict: bool, 
     if (folder / "manifest.json").exists():
         return open_shards(folder)
     with files.lock(folder / ".lock", what=str(folder)):
-        files.remove_temporaries(folder)
-        todo = [(tar, members) for tar, members in plan.tars() if not (folder / f".{tar}.json").exists()]
-        pending = [(s.record.path, plan.settings) for _, members in todo for s in members]
-        with Workers(workers) as pool:
-            answers = progress(pool.map(_picture, pending), total=len(pending), what="writing")
-            for tar, members in todo:
-                _write_tar(folder, tar, members, plan, answers)
-            for _ in answers:  # run the progress display to its end
-                pass
-        rows: list[dict[str, Any]] = []
-        bad = list(plan.bad)
-        for tar, _ in plan.tars():
-            part = files.read_json(folder / f".{tar}.json")
-            rows += part["rows"]
-            bad += part["bad"]
-        check_bad(bad, total=len(plan.listing.records), max_bad=max_bad, strict=strict)
-        write_index(folder / "index.parquet", rows)
-        files.write_json(folder / "manifest.json", _manifest(plan, rows, bad))
-        for tar, _ in plan.tars():
-            (folder / f".{tar}.json").unlink(missing_ok=True)
+        if not (folder / "manifest.json").exists():  # else another finished it since the look above
+            files.remove_temporaries(folder)
+            todo = [(tar, members) for tar, members in plan.tars() if not (folder / f".{tar}.json").exists()]
+            pending = [(s.record.path, plan.settings) for _, members in todo for s in members]
+            with Workers(workers) as pool:
+                answers = progress(pool.map(_picture, pending), total=len(pending), what="writing")
+                for tar, members in todo:
+                    _write_tar(folder, tar, members, plan, answers)
+                for _ in answers:  # run the progress display to its end
+                    pass
+            _finish(folder, plan, max_bad=max_bad, strict=strict)
     (folder / ".lock").unlink(missing_ok=True)
     return open_shards(folder)
 
 
+def _finish(folder: Path, plan: Plan, *, max_bad: float, strict: bool) -> None:
+    """All tars are there: their rows become the index, then the manifest."""
+    rows: list[dict[str, Any]] = []
+    bad = list(plan.bad)
+    for tar, _ in plan.tars():
+        part = files.read_json(folder / f".{tar}.json")
+        rows += part["rows"]
+        bad += part["bad"]
+    check_bad(bad, total=len(plan.listing.records), max_bad=max_bad, strict=strict)
+    write_index(folder / "index.parquet", rows)
+    files.write_json(folder / "manifest.json", _manifest(plan, rows, bad))
+    for tar, _ in plan.tars():
+        (folder / f".{tar}.json").unlink(missing_ok=True)
+
+
 def check_bad(bad: list[dict[str, str]], *, total: int, max_bad: float, strict: bool) -> None:
     """`ValueError` listing the bad pictures when there are more than the job accepts."""
-    if not bad or (not strict and len(bad) <= max_bad * total):
+    if not bad or (not strict and len(bad) / total <= max_bad):
         return
     shown = "\n".join(f"  {entry['file']}: {entry['reason']}" for entry in bad[:20])
     more = f"\n  and {len(bad) - 20} more" if len(bad) > 20 else ""
@@ -271,16 +278,25 @@ def _keys(plan: Plan, found: list[tuple[Record, str]]) -> dict[Path, str]:
     for record, checksum in found:
         relative = _relative(record.path, plan.root)
         key = record.key or _hash(checksum, relative)
-        if plan.settings.keep_names:
-            key = re.sub(r"[^A-Za-z0-9-]+", "_", str(Path(relative).with_suffix(""))).strip("_")
-            if key in taken:
-                key = f"{key}_{_hash(checksum, relative)[:8]}"
+        if plan.settings.keep_names and record.key is None:
+            name = re.sub(r"[^A-Za-z0-9-]+", "_", str(Path(relative).with_suffix(""))).strip("_-")
+            key = f"{name}_{key[:8]}" if name in taken else name or key
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", key):
             plan.quarantine(record, f"its id {key!r} holds characters that tar readers split names at")
             continue
         taken.add(key)
         keys[record.path] = key
     return keys
+
+
+def _groups(found: list[tuple[Record, str]], *, keep: bool) -> list[str | None]:
+    """The group of each picture; one that nobody published is named by a hash of its pictures, not of its name."""
+    members: dict[str, list[str]] = {}
+    for record, checksum in found:
+        if record.group is not None:
+            members.setdefault(record.group, []).append(checksum)
+    hashes = {group: _hash("group", *sorted(checksums)) for group, checksums in members.items()}
+    return [r.group if keep or r.key or r.group is None else hashes[r.group] for r, _ in found]
 
 
 def _hash(*parts: str) -> str:
@@ -322,10 +338,7 @@ class Workers:
 
     def __init__(self, count: int) -> None:
         self.count = count
-        self.pool = self._start()
-
-    def _start(self) -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(self.count, mp_context=multiprocessing.get_context("spawn"))
+        self.pool = _start(count)
 
     def __enter__(self) -> Workers:
         return self
@@ -337,12 +350,16 @@ class Workers:
         source = iter(items)
         waiting: deque[tuple[list[A], Future[list[B]]]] = deque()
 
+        def submit(block: list[A]) -> Future[list[B]]:
+            try:
+                return self.pool.submit(_each, function, block)
+            except BrokenProcessPool:  # by a block that still waits; its own future says so when its turn comes
+                self.pool = _start(self.count)
+                return self.pool.submit(_each, function, block)
+
         def refill() -> None:
-            while len(waiting) < 4 * self.count:
-                block = list(islice(source, 16))
-                if not block:
-                    return
-                waiting.append((block, self.pool.submit(_each, function, block)))
+            while len(waiting) < 4 * self.count and (block := list(islice(source, 16))):
+                waiting.append((block, submit(block)))
 
         refill()
         while waiting:
@@ -351,18 +368,36 @@ class Workers:
                 answers: list[B | images.BadPicture] = list(future.result())
             except BrokenProcessPool:
                 answers = [self._alone(function, item) for item in block]
-                self.pool = self._start()
-                blocks = [again for again, _ in waiting]
-                waiting = deque((again, self.pool.submit(_each, function, again)) for again in blocks)
+                waiting = deque((other, submit(other) if _is_lost(its) else its) for other, its in waiting)
             refill()
             yield from answers
 
     def _alone(self, function: Callable[[A], B], item: A) -> B | images.BadPicture:
-        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        with _start(1) as pool:
             try:
                 return pool.submit(function, item).result()
             except BrokenProcessPool:
                 return images.BadPicture("crashes the decoder")
+
+
+def _start(count: int) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn"), initializer=_end_with_parent)
+
+
+def _is_lost(future: Future[Any]) -> bool:
+    return future.done() and isinstance(future.exception(), BrokenProcessPool)
+
+
+def _end_with_parent() -> None:
+    """In a worker: end when the parent is killed, instead of waiting for its next order for ever."""
+
+    def watch() -> None:
+        parent = multiprocessing.parent_process()
+        assert parent is not None
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _each(function: Callable[[A], B], block: list[A]) -> list[B]:

@@ -64,14 +64,17 @@ class Dataset(ABC):
 
 def read_csv(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     """The header and rows of a CSV file (UTF-8, with or without a byte-order mark), cells stripped."""
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        header = [name.strip() for name in reader.fieldnames or []]
-        rows = []
-        for number, row in enumerate(reader, start=2):
-            if None in row or None in row.values():
-                raise ValueError(f"{path}, line {number}: it has another number of cells than the header; mend it")
-            rows.append({name.strip(): cell.strip() for name, cell in row.items()})
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            header = [name.strip() for name in reader.fieldnames or []]
+            rows = []
+            for number, row in enumerate(reader, start=2):
+                if None in row or None in row.values():
+                    raise ValueError(f"{path}, line {number}: it has another number of cells than the header; mend it")
+                rows.append({name.strip(): cell.strip() for name, cell in row.items()})
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 ({error}); save it as UTF-8") from error
     return header, rows
 
 
@@ -84,16 +87,17 @@ def pictures_under(root: Path, *, hidden: bool = False) -> Iterator[Path]:
 
 
 def without_duplicates(records: list[Record], *, name: str = "id") -> list[Record]:
-    """Turn repeated keys into problems: a repetition is left out, contradicting labels condemn every row."""
+    """Turn repeated keys into problems: a repetition is left out, contradicting rows are left out altogether."""
     rows: dict[str, list[int]] = {}
     for position, record in enumerate(records):
         rows.setdefault(record.key or str(record.path), []).append(position)
     out = list(records)
     for key, positions in rows.items():
-        if len({(records[p].labels, records[p].path) for p in positions}) > 1:
+        what = f"{name} {key}" if records[positions[0]].key else name
+        if len({records[p] for p in positions}) > 1:
             for p in positions:
-                out[p] = replace(records[p], problem=f"duplicate {name} {key} with differing rows")
+                out[p] = replace(records[p], problem=f"duplicate {what} with differing rows")
         else:
             for p in positions[1:]:
-                out[p] = replace(records[p], problem=f"duplicate {name} {key}: the same row again")
+                out[p] = replace(records[p], problem=f"duplicate {what}: the same row again")
     return out

@@ -58,7 +58,7 @@ class Folder(Dataset):
         found = _folders(root) if self.layout == "folder" else _csv(root)
         if not found.records:
             raise ValueError(f"{self.name}: no pictures under {root}; {self.obtain}")
-        labelled = [record for record in found.records if record.labels]
+        labelled = [record for record in found.records if record.labels and not record.problem]
         if labelled and len(found.classes) < 2:
             raise ValueError(
                 f"{self.name}: only one class, {found.classes[0]!r}, under {root}; give each class a folder or column"

@@ -28,19 +28,28 @@ class Isic(Dataset):
         header, rows = read_csv(truth)
         if missing := [name for name in ("image", *self.classes) if name not in header]:
             raise ValueError(f"{truth} has no column {missing[0]!r}; it has {', '.join(header)}")
-        lesion = {row["image"]: row["lesion_id"] or None for row in read_csv(metadata)[1]}
-        paths = {path.stem: path for path in pictures_under(pictures)}
+        header, facts = read_csv(metadata)
+        if missing := [name for name in ("image", "lesion_id") if name not in header]:
+            raise ValueError(f"{metadata} has no column {missing[0]!r}; it has {', '.join(header)}")
+        lesion = {row["image"]: row["lesion_id"] or None for row in facts}
         records = []
+        paths: dict[str, Path] = {}
+        for path in pictures_under(pictures):
+            if paths.setdefault(path.stem, path) != path:  # two files of one id
+                records.append(Record(key=path.stem, path=path, labels=None, group=lesion.get(path.stem)))
         for row in rows:
             key = row["image"]
-            labels = tuple(name for name in self.classes if float(row[name] or 0) == 1.0)
+            labels = tuple(name for name in self.classes if row[name] in ("1.0", "1"))
+            problem = f"{len(labels)} classes in one row: {', '.join(labels)}" if len(labels) > 1 else None
+            if odd := [name for name in self.classes if row[name] not in ("1.0", "1", "0.0", "0", "")]:
+                problem = f"{odd[0]} is {row[odd[0]]!r}, neither 0.0 nor 1.0"
             records.append(
                 Record(
                     key=key,
                     path=paths.get(key, pictures / f"{key}.jpg"),
                     labels=labels or None,  # UNK, or no class at all: not labelled
                     group=lesion.get(key),
-                    problem=f"{len(labels)} classes in one row: {', '.join(labels)}" if len(labels) > 1 else None,
+                    problem=problem,
                 )
             )
         listed = {row["image"] for row in rows}

@@ -1,7 +1,8 @@
 """Generated pictures, learnable but not trivial: `python -m pipeline.shard toy` makes and shards them.
 
-Four classes of one bright shape (disc, ring, square, cross) of any size, place, turn and colour, over textured
-noise with a distractor line; unbalanced, and a fifth of the pictures carries no label. Nothing to download.
+Four classes of one bright shape (disc, ring, square, cross) of any size, place and turn, each with colours that lean
+one way and overlap, over textured noise with a distractor line; unbalanced, and a fifth of the pictures carries no
+label. Nothing to download.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pipeline.datasets.base import Dataset, Listing
 from pipeline.datasets.folder import Folder
 from pipeline.seeds import derive
 
+COLOURS = {"disc": (210, 140, 130), "ring": (140, 205, 140), "square": (140, 145, 215), "cross": (205, 205, 130)}
 COUNTS = {"disc": 260, "ring": 200, "square": 160, "cross": 100, "unlabelled": 180}
 SIDE = 96
 
@@ -64,7 +66,7 @@ def draw(shape: str, rng: np.random.Generator) -> np.ndarray:
     picture = np.asarray(coarse, dtype=np.float64)[..., None] * rng.uniform(0.7, 1.1, 3)
     line = abs(np.cos(turn + 1) * x + np.sin(turn + 1) * y - rng.uniform(-0.4, 0.4)) < 0.015
     picture[line] *= 0.5
-    picture[inside] = picture[inside] * 0.35 + 0.65 * rng.uniform(110, 240, 3)
+    picture[inside] = picture[inside] * 0.35 + 0.65 * rng.normal(COLOURS[shape], 35)
     picture += rng.normal(0, 14, picture.shape)
     return picture.clip(0, 255).astype(np.uint8)
 

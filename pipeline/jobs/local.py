@@ -24,6 +24,7 @@ from pipeline.runs import Run
 
 YEAR_MINUTES = 60 * 24 * 365  # submitit's local executor ends jobs after two minutes unless told otherwise
 POLL_SECONDS = 0.5
+TELL_SECONDS = 5.0  # between SIGTERMs to a run that has not left yet; one that is starting may miss the first
 RESTARTS = 2  # of a run whose process died without an error, in one launch
 
 
@@ -64,20 +65,23 @@ def run_all(
     by_id = {item.run.id: item for item in items}
     working: list[Working] = [Working(item, None, None) for item in items if item.state == "running"]
     deaths: dict[str, int] = {}
-    interrupted = False
+    interrupted, told = False, 0.0
     with signals_noted() as asked:
         while True:
             for one in list(working):
                 if one.job.done() if one.job is not None else one.item.run.state() != "running":
                     working.remove(one)
                     one.item.state = state_of(one.item.run, one.item.spec)
-                    if one.job is not None and one.item.state in ("pending", "interrupted") and not asked():
+                    if one.item.state == "running":  # another launch's process has it; wait for that one
+                        working.append(Working(one.item, None, one.gpu))
+                    elif one.job is not None and one.item.state in ("pending", "interrupted") and not asked():
                         deaths[one.item.run.id] = deaths.get(one.item.run.id, 0) + 1
                         if deaths[one.item.run.id] > RESTARTS:
                             _note_death(one.item.run)
                             one.item.state = "failed"
-            if asked() and not interrupted:
-                interrupted = True
+            interrupted = interrupted or asked()
+            if interrupted and time.monotonic() - told > TELL_SECONDS:
+                told = time.monotonic()
                 for one in working:
                     if one.job is not None:
                         one.job._process.send_signal(signal.SIGTERM)

@@ -43,7 +43,7 @@ class Plan:
     grid: str
     preset: paper.Preset
     cards: list[paper.Card]
-    wanted: list[FinetuneSpec]
+    wanted: list[Spec]
     items: dict[str, Item] = field(default_factory=dict)
     missing_shards: list[str] = field(default_factory=list)
     """The commands that make the shards that are not there."""
@@ -85,7 +85,7 @@ def make_plan(
             plan.missing_shards.append(command)
     plan.wanted = module.grid(plan.cards, seeds_of(seeds if seeds is not None else module.SEEDS), chosen)
     for spec in plan.wanted:
-        if spec.pretrain is not None:
+        if isinstance(spec, FinetuneSpec) and spec.pretrain is not None:
             parent = _add(plan, spec.pretrain, cluster)
             parent.children += run_id(spec) not in plan.items
         _add(plan, spec, cluster)

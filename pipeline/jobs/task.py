@@ -19,6 +19,7 @@ from typing import Any
 from pipeline import cluster, files
 from pipeline.runs import Result, Run
 from pipeline.spec import REVISIONS, PretrainSpec, Spec
+from pipeline.weights import weights_file
 
 STOPPED = 75  # exit code of a run that saved and left because it was asked to (EX_TEMPFAIL: try again)
 
@@ -52,7 +53,8 @@ class Stop:
         self.asked = False
         self.owner = os.getpid()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):
-            signal.signal(number, self._note)
+            if signal.getsignal(number) != signal.SIG_IGN:  # a launch keeps Ctrl-C for itself
+                signal.signal(number, self._note)
 
     def _note(self, number: int, frame: object) -> None:
         if os.getpid() == self.owner:
@@ -92,7 +94,7 @@ def _train(run: Run, stop: Stop) -> Result:
     from pipeline import finetune, pretrain
     from pipeline.learn import hardware
 
-    spec = run.spec
+    spec, code = run.spec, code_version()
     check_revisions(spec)
     site = cluster.from_json(files.read_json(run["job"]))
     chosen = hardware.choose(site, spec.precision)
@@ -122,13 +124,23 @@ def _train(run: Run, stop: Stop) -> Result:
         device=chosen.model,
         precision=chosen.precision,
         threads=chosen.threads,
-        code=code_version(),
+        code=code,
         versions={
             "python": platform.python_version(),
             **{name: version(name) for name in ("torch", "timm", "numpy", "scikit-learn")},
         },
-        notes=notes,
+        notes=notes | weights_used(spec, site),
     )
+
+
+def weights_used(spec: Spec, site: cluster.Cluster) -> dict[str, dict[str, str]]:
+    """The SHA-256 of every ImageNet weights file the run started from, by tag."""
+    if isinstance(spec, PretrainSpec):
+        tags = {arm.backbone for arm in spec.arms if arm.weights == "imagenet"}
+    else:
+        tags = {spec.backbone} if spec.weights == "imagenet" and spec.pretrain is None else set()
+    found = {tag: files.sha256_file(weights_file(tag, Path(site.weights))) for tag in sorted(tags)}
+    return {"weights_sha256": found} if found else {}
 
 
 def check_revisions(spec: Spec) -> None:

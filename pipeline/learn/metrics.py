@@ -15,30 +15,21 @@ def score(targets: np.ndarray, scores: np.ndarray, classes: Sequence[str], task:
 
     f1_micro and recall_micro decide every class at 0.5, as the paper's notebook (fidelity 3b, 39 and 40); the others
     take the class of the highest score, or 0.5 a class where the task is multi-label. A metric that is not defined
-    (AUROC of a class without positives) is None.
+    (AUROC of a class without positives) is None. `majority` is what always naming the commonest class would score.
     """
-    at_half = (scores > 0.5).astype(int)
     single = task == "multi-class"
-    decided = np.eye(len(classes), dtype=int)[scores.argmax(axis=1)] if single else at_half
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # classes without samples are reported as such, not warned about
+        out: dict[str, Any] = _averages(targets, scores, single)
+        decided = _decided(scores, single)
         precision, recall, f1, support = sk.precision_recall_fscore_support(
             targets, decided, average=None, zero_division=0
         )
-        out: dict[str, Any] = {
-            "f1_micro": sk.f1_score(targets, at_half, average="micro", zero_division=0),
-            "recall_micro": sk.recall_score(targets, at_half, average="micro", zero_division=0),
-            "f1_macro": sk.f1_score(targets, decided, average="macro", zero_division=0),
-            "accuracy": sk.accuracy_score(targets, decided),
-        }
-        if single:
-            out["balanced_accuracy"] = sk.balanced_accuracy_score(targets.argmax(1), scores.argmax(1))
-        else:
-            out["balanced_accuracy"] = float(np.mean(recall[support > 0]))
         areas = [_auroc(targets[:, i], scores[:, i]) for i in range(len(classes))]
+        commonest = np.eye(len(classes))[np.full(len(targets), targets.sum(axis=0).argmax())]
+        out["majority"] = _averages(targets, commonest, single) if single else None
     defined = [area for area in areas if area is not None]
     out["auroc"] = float(np.mean(defined)) if defined else None
-    out["majority_accuracy"] = float(targets.mean(axis=0).max()) if single else None
     out["per_class"] = {
         name: {
             "precision": float(precision[i]),
@@ -49,7 +40,24 @@ def score(targets: np.ndarray, scores: np.ndarray, classes: Sequence[str], task:
         }
         for i, name in enumerate(classes)
     }
-    return {name: float(value) if isinstance(value, np.floating) else value for name, value in out.items()}
+    return out
+
+
+def _decided(scores: np.ndarray, single: bool) -> np.ndarray:
+    """The classes said to be there [n, classes]: the highest score's, or all above 0.5."""
+    return np.eye(scores.shape[1], dtype=int)[scores.argmax(axis=1)] if single else (scores > 0.5).astype(int)
+
+
+def _averages(targets: np.ndarray, scores: np.ndarray, single: bool) -> dict[str, float]:
+    at_half, decided = (scores > 0.5).astype(int), _decided(scores, single)
+    recall = sk.recall_score(targets, decided, average=None, zero_division=0)
+    return {
+        "f1_micro": float(sk.f1_score(targets, at_half, average="micro", zero_division=0)),
+        "recall_micro": float(sk.recall_score(targets, at_half, average="micro", zero_division=0)),
+        "f1_macro": float(sk.f1_score(targets, decided, average="macro", zero_division=0)),
+        "accuracy": float(sk.accuracy_score(targets, decided)),
+        "balanced_accuracy": float(recall[targets.sum(axis=0) > 0].mean()),
+    }
 
 
 def _auroc(targets: np.ndarray, scores: np.ndarray) -> float | None:

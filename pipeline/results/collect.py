@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import csv
 import statistics
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
+from pipeline import paper
 from pipeline.jobs.plan import Plan
 from pipeline.runs import Result
 from pipeline.spec import FinetuneSpec, method_of, run_id
@@ -35,9 +35,15 @@ class Cell:
     label_fraction: float
     metric: str
     """The metric its table shows."""
-    wanted: int = 0
+    variant: str
+    runs: set[str] = field(default_factory=set)
+    """The ids of its runs, one a seed."""
     results: list[Result] = field(default_factory=list)
     printed: Printed | None = None
+
+    @property
+    def wanted(self) -> int:
+        return len(self.runs)
 
     def values(self, metric: str) -> list[float]:
         """The scores of the finished seeds, where the metric is defined."""
@@ -62,22 +68,34 @@ def cells(plan: Plan) -> list[Cell]:
     """The cells of a grid, in the grid's order."""
     printed = printed_results()
     metrics = {card.ref.name: card.metric for card in plan.cards}
-    wanted: dict[tuple[Any, ...], dict[str, FinetuneSpec]] = {}
+    found: dict[str, Cell] = {}
     for spec in plan.wanted:
-        key = (spec.dataset.name, method_of(spec), spec.arm, spec.backbone, spec.label_fraction)
-        wanted.setdefault(key, {})[run_id(spec)] = spec
-    out = []
-    for key, specs in wanted.items():
-        dataset, method, arm, backbone, fraction = key
+        if not isinstance(spec, FinetuneSpec):
+            continue
+        dataset, method = spec.dataset.name, method_of(spec)
         chosen = plan.preset.metrics.get(dataset) or plan.preset.metrics.get("*") or metrics[dataset]
-        cell = Cell(dataset, method, arm, backbone, fraction, chosen, wanted=len(specs))
-        cell.printed = printed.get((dataset, method, arm, fraction))
-        for identity in specs:
-            item = plan.items[identity]
-            if item.state == "done":
-                cell.results.append(item.run.result())
-        out.append(cell)
-    return out
+        cell = found.setdefault(
+            run_id(without_seed(spec)),
+            Cell(dataset, method, spec.arm, spec.backbone, spec.label_fraction, chosen, variant(spec)),
+        )
+        if chosen in (metrics[dataset], paper.preset("notebook").metrics.get(dataset)):  # what the paper's value is of
+            cell.printed = printed.get((dataset, method, spec.arm, spec.label_fraction))
+        cell.runs.add(run_id(spec))
+    for cell in found.values():
+        items = [plan.items[identity] for identity in sorted(cell.runs)]
+        cell.results = [item.run.result() for item in items if item.state == "done"]
+    return list(found.values())
+
+
+def without_seed(spec: FinetuneSpec) -> FinetuneSpec:
+    """What the seeds of a cell have in common."""
+    pretrain = spec.pretrain and replace(spec.pretrain, seed=0)
+    return replace(spec, seed=0, pretrain=pretrain)
+
+
+def variant(spec: FinetuneSpec) -> str:
+    """A short name for a recipe, the same for all its label fractions; tells rows apart that else look alike."""
+    return run_id(replace(without_seed(spec), label_fraction=1.0))[-4:]
 
 
 def printed_results() -> dict[tuple[str, str, str, float], Printed]:

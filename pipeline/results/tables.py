@@ -40,18 +40,15 @@ def tables(cells: Sequence[Cell]) -> list[Table]:
         fractions = sorted({cell.label_fraction for cell in members})
         has_printed = any(cell.printed for cell in members)
         metric = members[0].metric
+        names = {(c.method, c.arm, c.backbone, c.variant): c for c in members}
         rows = []
-        for method, arm, backbone in dict.fromkeys((c.method, c.arm, c.backbone) for c in members):
-            row = [TITLES.get(method, method), f"{backbone.split('.')[0]} ({arm})"]
+        for name, first in names.items():
+            alike = [other for other in names if other[:3] == name[:3]]
+            mark = f" #{first.variant}" if len(alike) > 1 else ""
+            row = [TITLES.get(first.method, first.method), f"{first.backbone.split('.')[0]} ({first.arm}){mark}"]
             for fraction in fractions:
-                cell = next(
-                    (
-                        c
-                        for c in members
-                        if (c.method, c.arm, c.backbone, c.label_fraction) == (method, arm, backbone, fraction)
-                    ),
-                    None,
-                )
+                same = (c for c in members if (c.method, c.arm, c.backbone, c.variant) == name)
+                cell = next((c for c in same if c.label_fraction == fraction), None)
                 row.append(ours(cell) if cell else "–")
                 if has_printed:
                     row.append(printed(cell))
@@ -89,10 +86,9 @@ def _notes(cells: Sequence[Cell]) -> tuple[str, ...]:
         )
     if any(cell.mixed for cell in cells):
         notes.append(f"{MIXED} the seeds of this cell ran on different devices or in different precisions")
-    if any(cell.method == "supervised" for cell in cells):
-        majority = [r.metrics["majority_accuracy"] for c in cells for r in c.results]
-        if majority and majority[0] is not None:
-            notes.append(f"always naming the commonest class of the test part has accuracy {majority[0]:.4f}")
+    scores = [result.metrics["majority"] for cell in cells for result in cell.results]
+    if scores and scores[0]:
+        notes.append(f"always naming the commonest class of the test part scores {scores[0][cells[0].metric]:.4f}")
     return tuple(notes)
 
 
@@ -161,7 +157,7 @@ def as_csv(cells: Sequence[Cell]) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(
-        "dataset method arm backbone label_fraction metric in_table mean sd n wanted values "
+        "dataset method arm backbone variant label_fraction metric in_table mean sd n wanted values "
         "paper_table paper_value paper_spread mixed".split()
     )
     for cell in cells:
@@ -169,7 +165,16 @@ def as_csv(cells: Sequence[Cell]) -> str:
             shown = metric == cell.metric
             paper = cell.printed if shown else None
             writer.writerow(
-                [cell.dataset, cell.method, cell.arm, cell.backbone, cell.label_fraction, metric, int(shown)]
+                [
+                    cell.dataset,
+                    cell.method,
+                    cell.arm,
+                    cell.backbone,
+                    cell.variant,
+                    cell.label_fraction,
+                    metric,
+                    int(shown),
+                ]
                 + [
                     _blank(cell.mean(metric)),
                     _blank(cell.deviation(metric)),

@@ -1,0 +1,34 @@
+# Every target does its own set-up; the first one takes minutes (torch and its CUDA libraries are some 6 GB).
+PYTHON ?= python3
+JOBS ?= 2
+BIN := .venv/bin
+
+.PHONY: setup demo test lint lock
+.DEFAULT_GOAL := setup
+
+setup: .venv/ready
+
+.venv/ready: requirements.lock pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv || (apt-get update && apt-get install -y python3-venv && $(PYTHON) -m venv .venv)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
+	touch $@
+
+demo: setup
+	$(BIN)/python -m pipeline.shard toy --size 64
+	$(BIN)/python -m pipeline.launch --grid demo --jobs $(JOBS)
+	$(BIN)/python -m pipeline.report --grid demo
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint
+	$(BIN)/pytest
+
+# Exact versions and hashes for Python 3.10 and later; no address may stand in the file.
+lock:
+	$(BIN)/uv pip compile --universal --python-version 3.10 --generate-hashes --no-header --quiet --all-extras pyproject.toml -o requirements.lock

@@ -1,0 +1,131 @@
+"""The plan: each run once, parents first, states read off the folders; commands for what is missing."""
+
+from __future__ import annotations
+
+import pytest
+import tiny
+
+from pipeline import files
+from pipeline.jobs import plan as plans
+from pipeline.runs import Run
+from pipeline.spec import PretrainSpec, run_id
+
+GRID = """
+import dataclasses
+import tiny
+IMAGE_SIZE = 32
+DATASETS = ("tiny",)
+SEEDS = 2
+
+def grid(datasets, seeds, preset):
+    from pipeline.data.index import find_shards
+    out = []
+    for card in datasets:
+        class shards:
+            name, fingerprint = card.ref.name, card.ref.fingerprint
+        for seed in seeds:
+            pretrain = tiny.make_pretrain(shards, seed=seed, epochs=2)
+            for arm in (0, 1):
+                for parent in (pretrain, None):
+                    out.append(tiny.make_finetune(shards, parent, arm=arm, seed=seed, epochs=2))
+    return out + out[:1]
+"""
+
+
+@pytest.fixture
+def grid(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(GRID)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    return tiny.make_shards(tmp_path_factory.mktemp("plan"))
+
+
+@pytest.fixture
+def site(shards, tmp_path):
+    return tiny.make_cluster(tmp_path, shards=str(shards.folder.parent))
+
+
+def test_each_run_is_planned_once_and_parents_come_first(grid, site):
+    plan = plans.make_plan(grid, site)
+    kinds = [isinstance(item.spec, PretrainSpec) for item in plan.items.values()]
+    assert kinds == [True] * 2 + [False] * 8
+    assert len(plan.wanted) == 9  # one of them twice
+    assert {item.state for item in plan.items.values()} == {"missing"}
+    parents = [item for item in plan.items.values() if isinstance(item.spec, PretrainSpec)]
+    assert [item.children for item in parents] == [2, 2]
+    assert not any((tmp := item.run.folder).exists() for item in plan.items.values()), tmp
+
+
+def test_states_follow_the_files(grid, site):
+    item = next(iter(plans.make_plan(grid, site).items.values()))
+
+    def state():
+        return plans.make_plan(grid, site).items[item.run.id].state
+
+    item.run.announce(item.spec)
+    assert state() == "pending"
+    files.write_json(item.run["start"], {})
+    assert state() == "interrupted"
+    files.write_text(item.run["error"], "Traceback\nValueError: broken\n")
+    assert state() == "failed"
+    with item.run.lock():
+        assert state() == "running"
+    files.write_json(item.run["result"], {})
+    assert state() == "done"
+
+
+def test_missing_shards_are_named_with_the_command_that_makes_them(site):
+    plan = plans.make_plan("small", site, preset="sound")
+    assert plan.missing_shards == [
+        "python -m pipeline.shard brain_mri --raw DIR --size 64 --split grouped",
+        "python -m pipeline.shard isic --raw DIR --size 64 --split grouped",
+    ]
+    assert {item.state for item in plan.items.values()} == {"no shards"}
+
+
+def test_ones_own_dataset_without_shards_is_an_error_with_the_command(site):
+    with pytest.raises(ValueError, match="python -m pipeline.shard my_lesions --layout folder --raw DIR --size 64"):
+        plans.make_plan("small", site, datasets=["my_lesions"])
+
+
+def test_methods_that_are_not_built_wait_and_say_so(shards, site, monkeypatch):
+    monkeypatch.setattr(plans, "find_shards", lambda root, name, size, split: shards)
+    plan = plans.make_plan("main", site)
+    states = {item.state for item in plan.items.values() if "-dino-" in item.run.id}
+    assert states == {"not built"}
+    assert {item.state for item in plan.items.values() if "-dino-" not in item.run.id} == {"missing"}
+
+
+def test_missing_weights_are_an_error_before_any_job(shards, site, monkeypatch, tmp_path):
+    monkeypatch.setattr(plans, "find_shards", lambda root, name, size, split: shards)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+    monkeypatch.delenv("HF_HUB_CACHE", raising=False)
+    missing = plans.missing_weights(plans.make_plan("main", site), site)
+    assert len(missing) == 2
+    assert "pipeline.prefetch --tags resnet50.a1_in1k" in missing[0]
+
+
+def test_other_contents_are_another_datasets_runs(grid, site, shards, monkeypatch):
+    before = set(plans.make_plan(grid, site).items)
+    other = type(shards)(shards.folder, {**shards.manifest, "fingerprint": "f" * 16})
+    monkeypatch.setattr(plans, "find_shards", lambda root, name, size, split: other)
+    assert not before & set(plans.make_plan(grid, site).items)
+
+
+def test_published_runs_hold_their_spec_and_where_they_go(grid, site):
+    plan = plans.make_plan(grid, site)
+    plans.publish(plan, site, list(plan.items.values()))
+    for identity, item in plan.items.items():
+        run = Run(item.run.folder)
+        assert run_id(run.spec) == identity
+        assert files.read_json(run["job"])["runs"] == site.runs
+
+
+def test_more_seeds_than_the_papers_go_on_from_the_last():
+    assert plans.seeds_of(6) == [77, 78, 79, 80, 81, 82]
+    with pytest.raises(ValueError, match="--seeds is 0"):
+        plans.seeds_of(0)

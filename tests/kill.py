@@ -1,0 +1,118 @@
+"""Kill runs with SIGKILL at random moments, start them again, and compare every bit with undisturbed ones.
+
+python tests/kill.py [FOLDER] [KILLS]
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import tiny
+
+from pipeline import files
+from pipeline.runs import Run
+from pipeline.spec import Spec
+
+BITS = ("weights", "last_weights", "predictions")
+TIMES = ("images_per_second",)
+PATIENCE = 300.0
+
+
+def start(run: Run) -> subprocess.Popen[bytes]:
+    with open(run["log"], "ab") as log:
+        return subprocess.Popen([sys.executable, "-m", "pipeline.jobs.task", str(run.folder)], stdout=log, stderr=log)
+
+
+def undisturbed(run: Run) -> Run:
+    code = start(run).wait()
+    assert code == 0, f"{run.id} ended with {code}:\n{run['log'].read_text()}"
+    return run
+
+
+def disturbed(run: Run, kills: int, seconds: float, chance: random.Random) -> Run:
+    """Kill the run `kills` times, each at a random moment after its first step since the last start.
+
+    `seconds` is what an undisturbed run takes; the kills are spread over about half of that.
+    """
+    for number in range(kills):
+        before = run["progress"].stat().st_mtime_ns if run["progress"].exists() else 0
+        process = start(run)
+        deadline = time.monotonic() + PATIENCE
+        while not run["progress"].exists() or run["progress"].stat().st_mtime_ns == before:
+            assert process.poll() is None, (
+                f"{run.id} ended before kill {number + 1} of {kills}:\n{run['log'].read_text()}"
+            )
+            assert time.monotonic() < deadline, f"{run.id} took no step in {PATIENCE} s"
+            time.sleep(0.002)
+        time.sleep(chance.uniform(0, seconds / kills))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert not run["result"].exists(), f"{run.id} was done before kill {number + 1} of {kills}; give it more epochs"
+    return undisturbed(run)
+
+
+def differences(run: Run, other: Run) -> list[str]:
+    """What differs between two finished runs of one spec, times aside."""
+    out = []
+    for name in BITS:
+        if run[name].exists() != other[name].exists():
+            out.append(f"{name}: only one of the runs has it")
+        elif run[name].exists() and run[name].read_bytes() != other[name].read_bytes():
+            out.append(f"{name}: bytes differ")
+    rows = [
+        [{key: value for key, value in row.items() if key not in TIMES} for row in files.read_jsonl(one["metrics"])]
+        for one in (run, other)
+    ]
+    if rows[0] != rows[1]:
+        out.append("metrics.jsonl: values differ")
+    if run.result().metrics != other.result().metrics:
+        out.append("result.json: metrics differ")
+    return out
+
+
+def main(folder: Path, kills: int, seed: int = 0) -> dict[str, list[str]]:
+    """Differences by kind of run; empty lists are the promise kept."""
+    shards = tiny.make_shards(folder)
+    epochs = 3 * kills
+    calm = tiny.make_cluster(folder, runs=str(folder / "calm"))
+    rough = dataclasses.replace(calm, runs=str(folder / "rough"))
+    pretrain = tiny.make_pretrain(shards, epochs=epochs)
+    finetune = tiny.make_finetune(shards, pretrain, epochs=epochs, patience=epochs)
+    specs: dict[str, Spec] = {"pretraining": pretrain, "fine-tuning": finetune}
+    calm_runs = {kind: tiny.announce(spec, calm) for kind, spec in specs.items()}
+    rough_runs = {kind: tiny.announce(spec, rough) for kind, spec in specs.items()}
+
+    undisturbed(calm_runs["pretraining"])
+    # The killed fine-tuning starts from a copy of the calm parent, so that both kinds can run side by side.
+    copied = Path(rough.runs) / "parent"
+    rough_parent = dataclasses.replace(rough, runs=str(copied))
+    rough_runs["fine-tuning"] = tiny.announce(finetune, rough_parent)
+    shutil.copytree(calm_runs["pretraining"].folder, copied / calm_runs["pretraining"].id)
+
+    def both(kind: str) -> list[str]:
+        if kind == "fine-tuning":
+            undisturbed(calm_runs[kind])
+        seconds = calm_runs[kind].result().seconds
+        run = disturbed(rough_runs[kind], kills, seconds, random.Random(f"{seed} {kind}"))
+        return differences(run, calm_runs[kind])
+
+    with ThreadPoolExecutor(2) as pool:
+        return dict(zip(specs, pool.map(both, specs), strict=True))
+
+
+if __name__ == "__main__":
+    where = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(tempfile.mkdtemp())
+    count = int(sys.argv[2]) if len(sys.argv) > 2 else 10
+    found = main(where, count)
+    for kind, lines in found.items():
+        print(f"{kind}: killed {count} times, {'; '.join(lines) or 'the same bits as undisturbed'}")
+    sys.exit(any(found.values()))

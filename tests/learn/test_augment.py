@@ -1,0 +1,123 @@
+"""Augmentation against torchvision's functional operations, and its draws."""
+
+import dataclasses
+
+import pytest
+import torch
+from torchvision.transforms.v2 import functional as tv
+
+from pipeline import paper
+from pipeline.learn import augment
+from pipeline.learn.samples import draws
+from pipeline.spec import Jitter
+
+OFF = Jitter(p=0.0, brightness=0.0, contrast=0.0, saturation=0.0)
+STILL = dataclasses.replace(
+    paper.AUGMENT, first_jitter=OFF, second_jitter=OFF, vertical_flip=0.0, horizontal_flip=0.0, perspective_p=0.0
+)
+
+
+def pictures(n: int = 5, height: int = 24, width: int = 30) -> torch.Tensor:
+    return torch.randint(0, 256, (n, height, width, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+
+
+def smooth(n: int = 5) -> torch.Tensor:
+    small = augment.unit(pictures(n, 8, 8))
+    return torch.nn.functional.interpolate(small, size=(40, 40), mode="bicubic").clamp(0, 1)
+
+
+def one_operation(operation: int, factors: list[float], images: torch.Tensor, *, hue: bool = False) -> torch.Tensor:
+    """Jitter with one operation at work and the others neutral."""
+    table = torch.tensor([[1.0, 1.0, 1.0, 0.0]]).repeat(len(factors), 1)
+    table[:, operation] = torch.tensor(factors)
+    order = torch.arange(4).repeat(len(factors), 1)
+    return augment.jitter(images, augment.Colour(order=order, factors=table, with_hue=hue))
+
+
+@pytest.mark.parametrize(
+    ("operation", "oracle"),
+    [
+        (augment.BRIGHTNESS, tv.adjust_brightness),
+        (augment.CONTRAST, tv.adjust_contrast),
+        (augment.SATURATION, tv.adjust_saturation),
+    ],
+)
+def test_each_colour_operation_is_torchvisions(operation, oracle):
+    images, factors = augment.unit(pictures()), [0.8, 0.93, 1.0, 1.1, 1.2]
+    ours = one_operation(operation, factors, images)
+    theirs = torch.stack([oracle(image, factor) for image, factor in zip(images, factors, strict=True)])
+    torch.testing.assert_close(ours, theirs, atol=2e-4, rtol=0)
+
+
+def test_hue_is_torchvisions():
+    images, shifts = augment.unit(pictures()), [-0.5, -0.1, 0.0, 0.07, 0.3]
+    ours = one_operation(augment.HUE, shifts, images, hue=True)
+    theirs = torch.stack([tv.adjust_hue(image, shift) for image, shift in zip(images, shifts, strict=True)])
+    torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
+
+
+def test_operations_follow_each_pictures_own_order():
+    images = augment.unit(pictures(2))
+    factors = torch.tensor([[1.2, 0.8, 1.0, 0.0]]).repeat(2, 1)
+    order = torch.tensor([[0, 1, 2, 3], [1, 0, 2, 3]])
+    ours = augment.jitter(images, augment.Colour(order=order, factors=factors, with_hue=False))
+    first = tv.adjust_contrast(tv.adjust_brightness(images[0], 1.2), 0.8)
+    second = tv.adjust_brightness(tv.adjust_contrast(images[1], 0.8), 1.2)
+    torch.testing.assert_close(ours, torch.stack([first, second]), atol=2e-4, rtol=0)
+
+
+def test_perspective_is_torchvisions():
+    images = smooth(3)
+    inward = torch.tensor([[2.0, 1], [0, 3], [4, 2], [1, 1]], dtype=torch.float64) / 20
+    matrix = augment.perspective_warp(inward.repeat(3, 1, 1), 40, 40)
+    start = [[0, 0], [39, 0], [39, 39], [0, 39]]
+    end = [[2, 1], [39, 3], [35, 37], [1, 38]]
+    theirs = tv.perspective(images, start, end, interpolation=tv.InterpolationMode.BILINEAR, fill=None)
+    torch.testing.assert_close(augment.warp(images, matrix), theirs, atol=1e-3, rtol=0)
+
+
+def test_rotation_is_torchvisions():
+    images, degrees = smooth(1), 8.0
+    matrix = augment.rotation_warp(torch.tensor([degrees], dtype=torch.float64).deg2rad(), 40, 40)
+    theirs = tv.affine(
+        images, angle=degrees, translate=[0, 0], scale=1.0, shear=[0.0], interpolation=tv.InterpolationMode.BILINEAR
+    )
+    # torchvision rounds its grid differently; a pixel at the black border may fall on either side
+    assert (augment.warp(images, matrix) - theirs).abs().mean() < 2e-3
+
+
+def test_flips_mirror_the_picture():
+    images = augment.unit(pictures(2))
+    spec = dataclasses.replace(STILL, degrees=0.0, horizontal_flip=1.0)
+    matrix = augment.draw(spec, 2, 24, 30, draws("flip")).warp
+    torch.testing.assert_close(augment.warp(images, matrix), images.flip(3), atol=1e-5, rtol=0)
+    spec = dataclasses.replace(STILL, degrees=0.0, vertical_flip=1.0)
+    matrix = augment.draw(spec, 2, 24, 30, draws("flip")).warp
+    torch.testing.assert_close(augment.warp(images, matrix), images.flip(2), atol=1e-5, rtol=0)
+
+
+def test_without_augmentation_only_normalisation_is_left():
+    pixels = pictures()
+    spec = dataclasses.replace(STILL, degrees=0.0)
+    ours = augment.augment(pixels, spec, draws("still"))
+    theirs = tv.normalize(pixels.permute(0, 3, 1, 2).float() / 255, list(spec.mean), list(spec.std))
+    torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
+
+
+def test_draws_are_a_function_of_the_generators_seed():
+    first = augment.augment(pictures(), paper.AUGMENT, draws("augment", 77, 0, 3))
+    again = augment.augment(pictures(), paper.AUGMENT, draws("augment", 77, 0, 3))
+    other = augment.augment(pictures(), paper.AUGMENT, draws("augment", 77, 0, 4))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_operations_are_applied_as_often_as_the_paper_says():
+    n = 4000
+    drawn = augment.draw(paper.AUGMENT, n, 20, 20, draws("often"))
+    jittered = (drawn.colours[0].factors[:, 0] != 1).float().mean()
+    mirrored = (torch.linalg.det(drawn.warp) < 0).float().mean()  # one of the two flips
+    bent = (drawn.warp[:, 2, :2].abs().sum(dim=1) > 1e-9).float().mean()
+    assert jittered == pytest.approx(0.3, abs=0.03)
+    assert mirrored == pytest.approx(2 * 0.3 * 0.7, abs=0.03)
+    assert bent == pytest.approx(0.15, abs=0.02)

@@ -1,0 +1,83 @@
+"""A site's file is checked whole before anything runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeline import cluster
+from pipeline.cluster import Cluster, load_cluster
+
+
+def load(folder: Path, text: str) -> Cluster:
+    (folder / "site.toml").write_text(text)
+    return load_cluster(str(folder / "site.toml"))
+
+
+def test_the_local_file_of_the_project_holds_and_says_the_defaults() -> None:
+    local, bare = load_cluster("local"), cluster.from_json({})
+    assert local == bare
+
+
+def test_an_empty_file_means_the_defaults(tmp_path: Path) -> None:
+    found = load(tmp_path, "")
+    assert (found.executor, found.device, found.precision, found.threads) == ("local", "auto", "auto", 1)
+
+
+def test_relative_paths_start_at_the_current_folder_and_end_up_absolute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    found = load(tmp_path, 'shards = "big/shards"\nruns = "~/runs"\nscratch = "/scratch/me"\n')
+    assert found.shards == str(tmp_path / "here" / "big" / "shards")
+    assert found.runs == str(tmp_path / "home" / "runs")
+    assert found.scratch == "/scratch/me"
+    assert found.weights == str(tmp_path / "here" / "weights")
+
+
+def test_an_unknown_key_is_answered_with_the_known_ones(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"site\.toml: unknown key 'thread'; known: .*threads, jobs") as caught:
+        load(tmp_path, "thread = 4\n")
+    assert "checkpoint_minutes" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('threads = "4"', "threads is '4'; it must be a int"),
+        ("threads = true", "threads is True; it must be a int"),
+        ("threads = 1.5", r"threads is 1\.5; it must be a int"),
+        ("shards = 7", "shards is 7; it must be a str"),
+        ('checkpoint_minutes = "soon"', "checkpoint_minutes is 'soon'; it must be a float"),
+        ("threads = 0", "threads is 0; give 1 or more"),
+        ("jobs = -1", "jobs is -1; give 1 or more, or 0"),
+        ("checkpoint_minutes = -1", r"checkpoint_minutes is -1; give minutes"),
+        ('device = "tpu"', "device is 'tpu'; known: auto, cpu, cuda"),
+        ('precision = "fp8"', "precision is 'fp8'; known: auto, float32, float16, bfloat16"),
+        ('executor = "pbs"', "executor is 'pbs'; known: local"),
+        ("threads = ", "site.toml: "),
+    ],
+)
+def test_a_wrong_value_is_answered_with_the_file_the_key_and_what_would_be_right(
+    tmp_path: Path, line: str, message: str
+) -> None:
+    with pytest.raises(ValueError, match=r"site\.toml: ") as caught:
+        load(tmp_path, line)
+    assert caught.match(message)
+
+
+def test_whole_minutes_are_minutes_too(tmp_path: Path) -> None:
+    assert load(tmp_path, "checkpoint_minutes = 5\n").checkpoint_minutes == 5
+
+
+def test_a_file_that_is_not_there_is_answered_with_the_known_ones() -> None:
+    with pytest.raises(ValueError, match=r"there is no cluster file .*; known: .*local.*ends in \.toml"):
+        load_cluster("locl")
+
+
+def test_a_cluster_comes_back_from_its_json(tmp_path: Path) -> None:
+    found = load(tmp_path, "threads = 3\njobs = 2\n")
+    assert cluster.from_json(cluster.to_json(found)) == found

@@ -1,0 +1,169 @@
+"""Files are whole or not there, and locks end with their holder."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pipeline import files
+
+
+def python(code: str, *args: object, **environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, args)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **environment},
+    )
+
+
+def test_a_file_appears_under_its_name_only_when_it_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "picture.bin"
+    with files.publish(path) as file:
+        file.write(b"first half, ")
+        file.flush()
+        assert not path.exists()
+        file.write(b"second half")
+    assert path.read_bytes() == b"first half, second half"
+    assert os.listdir(path.parent) == ["picture.bin"]
+
+
+def test_a_reader_sees_the_old_file_until_the_new_one_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "value.json"
+    files.write_json(path, {"epoch": 1})
+    with files.publish(path, "w") as file:
+        file.write('{"epoch": ')
+        file.flush()
+        assert files.read_json(path) == {"epoch": 1}
+        file.write("2}")
+    assert files.read_json(path) == {"epoch": 2}
+
+
+def test_a_writer_that_fails_leaves_the_old_file_and_nothing_beside_it(tmp_path: Path) -> None:
+    path = tmp_path / "value.json"
+    files.write_json(path, {"epoch": 1})
+    with pytest.raises(TypeError):
+        files.write_json(path, {"epoch": object()})
+    assert files.read_json(path) == {"epoch": 1}
+    assert os.listdir(tmp_path) == ["value.json"]
+
+
+def test_a_writer_killed_half_way_leaves_the_old_file_and_a_temporary_that_is_swept_away(tmp_path: Path) -> None:
+    path = tmp_path / "value.json"
+    files.write_json(path, {"epoch": 1})
+    code = (
+        "import os, signal, sys; from pathlib import Path; from pipeline import files\n"
+        "with files.publish(Path(sys.argv[1]), 'w') as file:\n"
+        "    file.write('{'); file.flush(); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    with python(code, path) as writer:
+        assert writer.wait() == -9
+    assert files.read_json(path) == {"epoch": 1}
+    assert len(os.listdir(tmp_path)) == 2
+    files.remove_temporaries(tmp_path)
+    assert os.listdir(tmp_path) == ["value.json"]
+
+
+@pytest.mark.parametrize("durable", [True, False])
+def test_json_comes_back_as_it_was_written(tmp_path: Path, durable: bool) -> None:
+    value = {"class": "nævus", "counts": [1, 2.5, None], "deep": {"true": True}}
+    files.write_json(tmp_path / "value.json", value, durable=durable)
+    assert files.read_json(tmp_path / "value.json") == value
+
+
+def test_text_is_utf_8_whatever_the_locale_says(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from pipeline import files\n"
+        "files.write_json(Path(sys.argv[1]), {'class': 'n\\xe6vus'})"
+    )
+    with python(code, tmp_path / "value.json", LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0") as writer:
+        assert writer.wait() == 0
+    assert "nævus".encode() in (tmp_path / "value.json").read_bytes()
+
+
+def test_a_file_that_is_no_json_is_named_with_the_next_move(tmp_path: Path) -> None:
+    path = tmp_path / "value.json"
+    path.write_text('{"epoch": 1')
+    with pytest.raises(ValueError, match=r"value\.json is not valid JSON .* delete it and run the command again"):
+        files.read_json(path)
+
+
+def test_rows_are_appended_and_a_last_line_torn_by_a_kill_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    assert files.read_jsonl(path) == []
+    files.append_jsonl(path, {"epoch": 0, "loss": 1.5})
+    files.append_jsonl(path, {"epoch": 1, "loss": 1.25})
+    with open(path, "a") as file:
+        file.write('{"epoch": 2, "lo')
+    assert files.read_jsonl(path) == [{"epoch": 0, "loss": 1.5}, {"epoch": 1, "loss": 1.25}]
+    files.write_jsonl(path, [{"epoch": 7}])
+    assert path.read_text() == '{"epoch": 7}\n'
+
+
+def test_checksums_are_sha_256(tmp_path: Path) -> None:
+    # the example of FIPS 180-2, B.1
+    assert files.sha256_bytes(b"abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    for size in (0, 3, 1 << 20, (1 << 20) + 1, 3 << 20):
+        (tmp_path / "file").write_bytes(b"x" * size)
+        assert files.sha256_file(tmp_path / "file") == hashlib.sha256(b"x" * size).hexdigest()
+
+
+def test_a_second_holder_is_told_who_is_busy(tmp_path: Path) -> None:
+    with files.lock(tmp_path / "lock", what="run 7"):
+        with (
+            pytest.raises(files.Busy, match="another process is at work on run 7; wait for it to end"),
+            files.lock(tmp_path / "lock", what="run 7"),
+        ):
+            pass
+    with files.lock(tmp_path / "lock"):
+        assert files.is_locked(tmp_path / "lock")
+
+
+def test_looking_whether_a_lock_is_held_neither_makes_nor_takes_it(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    assert not files.is_locked(path)
+    assert not path.exists()
+    with files.lock(path):
+        assert files.is_locked(path)
+    assert not files.is_locked(path)
+    assert not files.is_locked(path)
+
+
+def test_a_lock_ends_with_its_holder_however_that_dies(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    code = (
+        "import sys, time; from pathlib import Path; from pipeline import files\n"
+        "with files.lock(Path(sys.argv[1])):\n"
+        "    print('held', flush=True); time.sleep(600)"
+    )
+    with python(code, path) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        assert files.is_locked(path)
+        with pytest.raises(files.Busy), files.lock(path):
+            pass
+        holder.kill()
+        holder.wait()
+    with files.lock(path):
+        assert files.is_locked(path)
+
+
+def test_a_patient_one_gets_the_lock_when_its_holder_is_done(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    code = (
+        "import sys; from pathlib import Path; from pipeline import files\n"
+        "with files.lock(Path(sys.argv[1]), patience=60):\n"
+        "    print('held', flush=True)"
+    )
+    with files.lock(path):
+        waiter = python(code, path)
+        time.sleep(0.2)
+    with waiter:
+        assert waiter.communicate()[0] == "held\n"
+        assert waiter.returncode == 0

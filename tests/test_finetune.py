@@ -1,0 +1,118 @@
+"""Fine-tuning: early stopping, short batches, what it stores, and multi-label data."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+
+import numpy as np
+import pyarrow.parquet as parquet
+import pytest
+import tiny
+from PIL import Image
+
+from pipeline.data import write
+from pipeline.datasets.folder import Folder
+from pipeline.finetune import Finetuning
+from pipeline.jobs import task
+from pipeline.learn import metrics
+from pipeline.learn.hardware import Hardware
+from pipeline.spec import DatasetRef
+
+CPU = Hardware(device="cpu", model="test", precision="float32", threads=1)
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    return tiny.make_shards(tmp_path_factory.mktemp("finetune"))
+
+
+@pytest.fixture(scope="module")
+def site(shards):
+    return tiny.make_cluster(shards.folder.parent.parent, checkpoint_minutes=60.0)
+
+
+def test_predictions_are_stored_and_the_result_is_their_score(shards, site):
+    run = tiny.announce(tiny.make_finetune(shards, None, arm=1), site)
+    assert task.carry_out(run) == 0
+    table = parquet.read_table(run["predictions"]).to_pydict()
+    rows = shards.of_split("test")
+    assert table["key"] == [shards.rows["key"][row] for row in rows]
+    targets = np.array([table[f"true:{name}"] for name in shards.classes]).T
+    scores = np.array([table[f"score:{name}"] for name in shards.classes]).T
+    assert [tuple(np.array(shards.classes)[row == 1]) for row in targets] == shards.labels(rows)
+    found = metrics.score(targets, scores, shards.classes, "multi-class")
+    assert {**found, "majority": None, "per_class": None} == pytest.approx(
+        {**run.result().metrics, "majority": None, "per_class": None}
+    )
+    assert found["per_class"]["disc"] == pytest.approx(run.result().metrics["per_class"]["disc"])
+
+
+def test_patience_counts_epochs_without_a_new_best(shards, site, monkeypatch):
+    program = Finetuning(tiny.make_finetune(shards, None, patience=2), shards, site, CPU)
+    losses = iter([1.0, 0.8, 0.9, 0.7, 0.9, 0.8])
+    monkeypatch.setattr(program, "_focal", lambda logits, targets: np.float64(next(losses)))
+    stops = [program.end_epoch(epoch)[1] for epoch in range(6)]
+    assert stops == [False, False, False, False, False, True]
+    assert program.best["epoch"] == 3
+
+
+def test_the_notebooks_patience_counts_rises_over_the_epoch_before(shards, site, monkeypatch):
+    program = Finetuning(tiny.make_finetune(shards, None, patience=2, stopping="previous"), shards, site, CPU)
+    losses = iter([1.0, 1.1, 0.9, 1.0, 0.8, 0.9])
+    monkeypatch.setattr(program, "_focal", lambda logits, targets: np.float64(next(losses)))
+    stops = [program.end_epoch(epoch)[1] for epoch in range(6)]
+    assert stops == [False, False, False, False, False, True]
+
+
+def test_the_last_short_batch_is_kept_and_a_single_picture_survives(shards, site):
+    spec = tiny.make_finetune(shards, None)
+    n = len(Finetuning(spec, shards, site, CPU).train)
+    program = Finetuning(dataclasses.replace(spec, batch_size=n - 1), shards, site, CPU)
+    assert program.steps_per_epoch == 2
+    scalars, images = program.loss(0, 1)
+    assert images == 1
+    assert np.isfinite(scalars["loss"].item())
+
+
+def test_a_label_fraction_trains_on_that_many_labelled_pictures(shards, site):
+    full = Finetuning(tiny.make_finetune(shards, None), shards, site, CPU)
+    half = Finetuning(tiny.make_finetune(shards, None, label_fraction=0.5), shards, site, CPU)
+    assert len(full.train) == 64
+    assert len(half.train) == 32
+    assert set(half.train.rows) < set(full.train.rows)
+    assert np.array_equal(full.test.rows, half.test.rows)
+
+
+def test_several_classes_a_picture_are_trained_and_scored(tmp_path):
+    rng = np.random.default_rng(0)
+    with open(tmp_path / "labels.csv", "w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["image", "patient", "red", "green", "blue"])
+        for number in range(120):
+            marks = rng.integers(0, 2, 3)
+            pixels = rng.integers(0, 60, (40, 40, 3)) + marks * 180
+            Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / f"{number}.png")
+            rows.writerow([f"{number}.png", f"p{number % 30}", *marks])
+    dataset = Folder("colours", "csv")
+    settings = write.Settings(size=tiny.SIZE, split="grouped", format="png", quality=None, keep_names=False)
+    plan = write.make_plan(
+        "colours",
+        dataset.listing(tmp_path),
+        tmp_path,
+        settings,
+        metric="f1_micro",
+        label_fractions=(1.0,),
+        workers=1,
+        progress=tiny.quiet,
+    )
+    shards = write.write(plan, tmp_path / "shards", workers=1, max_bad=0, strict=True, progress=tiny.quiet)
+    assert shards.manifest["task"] == "multi-label"
+    assert shards.manifest["test_sharing_group_with_train"] == 0
+    site = tiny.make_cluster(tmp_path, checkpoint_minutes=60.0)
+    spec = tiny.make_finetune(shards, None, epochs=25, patience=25)
+    spec = dataclasses.replace(spec, dataset=DatasetRef(name="colours", fingerprint=shards.fingerprint))
+    run = tiny.announce(spec, site)
+    assert task.carry_out(run) == 0
+    assert run.result().metrics["f1_micro"] > 0.8
+    assert run.result().metrics["majority"] is None

@@ -1,0 +1,74 @@
+"""Decisions pinned: the doors answer at once without torch, the floors hold, the plan scales."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+DOORS = ("shard", "launch", "status", "report", "clean", "prefetch")
+HEAVY = ("torch", "timm", "torchvision", "ray", "submitit", "webdataset", "sklearn")
+
+
+def run_watched(arguments: list[str], folder) -> subprocess.CompletedProcess[str]:
+    """Run a door and print, last, which heavy libraries it imported."""
+    code = (
+        "import atexit, runpy, sys\n"
+        f"atexit.register(lambda: print('IMPORTED', [n for n in {HEAVY!r} if n in sys.modules]))\n"
+        f"sys.argv = {arguments!r}\n"
+        f"runpy.run_module('pipeline.{arguments[0]}', run_name='__main__')\n"
+    )
+    return subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_help_of_every_door_imports_nothing_heavy(door, tmp_path):
+    done = run_watched([door, "--help"], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert f"python -m pipeline.{door}" in done.stdout
+    assert done.stdout.strip().endswith("IMPORTED []")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["launch", "--grid", "main", "--dry-run"], ["status", "--grid", "main"], ["report", "--grid", "main"]],
+)
+def test_planning_status_and_tables_import_nothing_heavy(arguments, tmp_path):
+    done = run_watched(arguments, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip().endswith("IMPORTED []")
+
+
+def test_every_door_is_tried_here():
+    named = {path.stem for path in (ROOT / "pipeline").glob("*.py") if "run_door(main)" in path.read_text()}
+    assert named == set(DOORS)
+
+
+@pytest.mark.parametrize(
+    ("door", "flags"),
+    [
+        ("launch", {"--grid", "--datasets", "--seeds", "--preset", "--cluster", "--jobs", "--dry-run", "--retry"}),
+        ("status", {"--grid", "--datasets", "--seeds", "--preset", "--cluster", "--json"}),
+        ("report", {"--grid", "--datasets", "--seeds", "--preset", "--cluster", "--out"}),
+    ],
+)
+def test_no_flag_changes_science(door, flags):
+    """A scientific number is a Spec field in a grid, never a flag; a new flag is weighed here first."""
+    import importlib
+
+    parser = importlib.import_module(f"pipeline.{door}").parser()
+    found = {option for action in parser._actions for option in action.option_strings if option.startswith("--")}
+    assert found - {"--help", "--wait", "--no-wait"} == flags
+
+
+def test_the_learning_floor_runs_without_the_schedulers_and_webdataset():
+    code = (
+        "import sys\n"
+        "for name in ('ray', 'submitit', 'webdataset'):\n"
+        "    sys.modules[name] = None\n"
+        "import pipeline.pretrain, pipeline.finetune, pipeline.methods.cass, pipeline.jobs.task\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

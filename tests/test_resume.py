@@ -1,0 +1,107 @@
+"""Exact resume: a run that was stopped, killed or found its checkpoint damaged ends with the same bits."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import kill
+import pytest
+import tiny
+import torch
+
+from pipeline.jobs import task
+from pipeline.learn import checkpoint
+from pipeline.runs import Run
+
+
+class StopAt:
+    """A stop flag that comes up at the given look (one a step)."""
+
+    def __init__(self, look: int) -> None:
+        self.look = look
+        self.looks = 0
+
+    def __call__(self) -> bool:
+        self.looks += 1
+        return self.looks == self.look
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    return tiny.make_shards(tmp_path_factory.mktemp("resume"))
+
+
+def carry_out(run: Run, monkeypatch, stop=lambda: False) -> int:
+    monkeypatch.setattr(task, "Stop", lambda: stop)
+    return task.carry_out(run)
+
+
+@pytest.fixture
+def calm(shards, tmp_path, monkeypatch):
+    """An undisturbed pretraining run, and what made it."""
+    folder = shards.folder.parent.parent
+    site = dataclasses.replace(tiny.make_cluster(folder), runs=str(tmp_path / "calm"))
+    spec = tiny.make_pretrain(shards, epochs=3)
+    run = tiny.announce(spec, site)
+    assert carry_out(run, monkeypatch) == 0
+    return run, spec, site
+
+
+def test_a_run_stopped_in_the_middle_of_an_epoch_goes_on_with_the_same_bits(calm, tmp_path, monkeypatch):
+    calm_run, spec, site = calm
+    run = tiny.announce(spec, dataclasses.replace(site, runs=str(tmp_path / "stopped")))
+    for look in (5, 9, 1):
+        assert carry_out(run, monkeypatch, StopAt(look)) == task.STOPPED
+        assert run.state() == "interrupted"
+    assert carry_out(run, monkeypatch) == 0
+    assert kill.differences(run, calm_run) == []
+
+
+def test_a_damaged_checkpoint_is_passed_by_for_the_one_before_it(calm, tmp_path, monkeypatch, capsys):
+    calm_run, spec, site = calm
+    run = tiny.announce(spec, dataclasses.replace(site, runs=str(tmp_path / "damaged")))
+    assert carry_out(run, monkeypatch, StopAt(7)) == task.STOPPED
+    newest, older = run.checkpoints()
+    data = bytearray(newest.read_bytes())
+    data[len(data) // 2] ^= 1
+    newest.write_bytes(data)
+    assert carry_out(run, monkeypatch) == 0
+    assert f"{newest.name} is damaged" in capsys.readouterr().err
+    assert kill.differences(run, calm_run) == []
+
+
+def test_a_killed_writer_leaves_no_checkpoint_and_no_temporary_file(calm, tmp_path, monkeypatch):
+    calm_run, spec, site = calm
+    run = tiny.announce(spec, dataclasses.replace(site, runs=str(tmp_path / "torn")))
+    (run.folder / ".checkpoint.tmp").write_bytes(b"half")
+    assert checkpoint.load(run, torch.device("cpu")) is None
+    assert carry_out(run, monkeypatch) == 0
+    assert list(run.folder.glob(".*.tmp")) == []
+    assert run.checkpoints() == []
+    assert kill.differences(run, calm_run) == []
+
+
+def test_gradients_that_are_kept_are_part_of_the_state(shards, tmp_path, monkeypatch):
+    spec = tiny.make_pretrain(shards, epochs=2, keep_gradients=True, average=None)
+    site = tiny.make_cluster(shards.folder.parent.parent)
+    calm_run = tiny.announce(spec, dataclasses.replace(site, runs=str(tmp_path / "calm")))
+    run = tiny.announce(spec, dataclasses.replace(site, runs=str(tmp_path / "stopped")))
+    assert carry_out(calm_run, monkeypatch) == 0
+    assert carry_out(run, monkeypatch, StopAt(6)) == task.STOPPED
+    assert carry_out(run, monkeypatch) == 0
+    assert kill.differences(run, calm_run) == []
+
+
+def test_a_run_refuses_to_go_on_elsewhere(calm, tmp_path, monkeypatch):
+    _, spec, site = calm
+    run = tiny.announce(spec, dataclasses.replace(site, runs=str(tmp_path / "moved")))
+    assert carry_out(run, monkeypatch, StopAt(2)) == task.STOPPED
+    facts = task.files.read_json(run["start"])
+    task.files.write_json(run["start"], {**facts, "model": "another machine"})
+    assert carry_out(run, monkeypatch) == 1
+    assert "began on another machine" in run.reason()
+
+
+@pytest.mark.slow
+def test_ten_sigkills_at_random_moments_change_no_bit_of_either_kind_of_run(tmp_path):
+    assert kill.main(tmp_path, kills=10) == {"pretraining": [], "fine-tuning": []}

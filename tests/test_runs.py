@@ -1,0 +1,116 @@
+"""A run's folder says its state: a file written last is the proof, a living lock the rest."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+from test_spec import FINETUNE, PRETRAIN
+
+from pipeline import files
+from pipeline.runs import Result, Run
+from pipeline.spec import Spec, run_id
+
+RESULT = Result(
+    metrics={"f1_micro": 0.75, "per_class": {"MEL": {"f1": 0.5}}},
+    seconds=12.5,
+    images_per_second=640.0,
+    epochs=3,
+    best_epoch=1,
+    device="cpu",
+    precision="float32",
+    threads=1,
+    code="abc",
+    versions={"torch": "2.4.0"},
+)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return Run(tmp_path / run_id(FINETUNE))
+
+
+def test_a_run_goes_from_missing_to_done(run: Run) -> None:
+    assert run.state() == "missing"
+    run.announce(FINETUNE)
+    assert run.state() == "pending"
+    with run.lock():
+        assert run.state() == "running"
+        files.write_json(run["start"], {"device": "cpu"})
+        assert run.state() == "running"
+    assert run.state() == "interrupted"
+    with run.lock():
+        run.finish(RESULT)
+    assert run.state() == "done"
+
+
+def test_a_failed_run_says_why_until_it_runs_again(run: Run) -> None:
+    run.announce(FINETUNE)
+    files.write_json(run["start"], {"device": "cpu"})
+    files.write_text(run["error"], "Traceback\n  in loop\nValueError: the loss is nan at step 17\n")
+    assert run.state() == "failed"
+    assert run.reason() == "ValueError: the loss is nan at step 17"
+    with run.lock():
+        assert run.state() == "running"
+
+
+def test_a_run_without_an_error_has_no_reason(run: Run) -> None:
+    run.announce(FINETUNE)
+    assert run.reason() == ""
+
+
+def test_a_finished_run_is_done_whatever_else_lies_in_its_folder(run: Run) -> None:
+    run.announce(FINETUNE)
+    files.write_text(run["error"], "killed\n")
+    files.write_json(run["progress"], {"time": 0, "epoch": 1})
+    run.finish(RESULT)
+    assert run.state() == "done"
+    assert not run["error"].exists() and not run["progress"].exists()
+    assert run.result() == RESULT
+
+
+def test_announcing_a_run_again_changes_nothing(run: Run) -> None:
+    run.announce(FINETUNE)
+    before = run["spec"].stat()
+    run.announce(FINETUNE)
+    after = run["spec"].stat()
+    assert (before.st_mtime_ns, before.st_ino) == (after.st_mtime_ns, after.st_ino)
+
+
+@pytest.mark.parametrize("spec", [PRETRAIN, FINETUNE])
+def test_the_spec_comes_back_from_the_folder_alone(tmp_path: Path, spec: Spec) -> None:
+    run = Run(tmp_path / run_id(spec))
+    run.announce(spec)
+    assert Run(run.folder).spec == spec
+    assert run.id == run_id(spec)
+
+
+def test_a_result_of_a_later_version_is_still_read(run: Run) -> None:
+    run.announce(FINETUNE)
+    files.write_json(run["result"], {**dataclasses.asdict(RESULT), "watts": 3})
+    assert run.result() == RESULT
+
+
+def test_progress_that_is_torn_or_not_there_is_no_progress(run: Run) -> None:
+    run.announce(FINETUNE)
+    assert run.progress() == {}
+    run["progress"].write_text('{"epoch": ')
+    assert run.progress() == {}
+    run["progress"].write_text(json.dumps({"time": 0.0, "epoch": 2}))
+    progress = run.progress()
+    assert progress["epoch"] == 2
+    assert progress["age"] > 0
+
+
+def test_checkpoints_come_newest_first_and_tell_what_they_held(run: Run) -> None:
+    run.announce(FINETUNE)
+    for step, size in ((9, 10), (100, 20), (20, 30)):
+        (run.folder / f"checkpoint-{step:010d}-0123456789abcdef.pt").write_bytes(bytes(size))
+    assert [path.name for path in run.checkpoints()] == [
+        f"checkpoint-{step:010d}-0123456789abcdef.pt" for step in (100, 20, 9)
+    ]
+    assert run.drop_checkpoints() == 59
+    assert run.checkpoints() == []
+    assert run.drop_checkpoints() == 0

@@ -1,0 +1,101 @@
+"""A tiny dataset and tiny runs on it, for tests that train."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from pipeline import cluster, files, paper
+from pipeline.cluster import Cluster
+from pipeline.data import write
+from pipeline.data.index import Shards
+from pipeline.datasets.folder import Folder
+from pipeline.datasets.toy import draw
+from pipeline.runs import Run
+from pipeline.spec import DatasetRef, FinetuneSpec, PretrainSpec, Spec, run_id
+
+SIZE = 32
+BACKBONES = (
+    paper.Backbone("test_resnet.r160_in1k", "tiny ResNet", paper.CNN),
+    paper.Backbone("test_vit.r160_in1k", "tiny ViT", paper.TRANSFORMER),
+)
+
+
+def quiet(items: Any, *, total: int, what: str) -> Iterator[Any]:
+    yield from items
+
+
+def make_shards(folder: Path, *, each: int = 40, unlabelled: int = 10) -> Shards:
+    """Shards of two classes of drawn shapes under `folder`/shards."""
+    raw = folder / "raw"
+    for label, count in {"disc": each, "cross": each, "unlabelled": unlabelled}.items():
+        (raw / label).mkdir(parents=True)
+        for number in range(count):
+            shape = label if label != "unlabelled" else "disc"
+            Image.fromarray(draw(shape, np.random.default_rng([len(label), number]))).save(
+                raw / label / f"{number}.png"
+            )
+    dataset = Folder("tiny", "folder")
+    settings = write.Settings(size=SIZE, split="image", format="png", quality=None, keep_names=False)
+    plan = write.make_plan(
+        "tiny",
+        dataset.listing(raw),
+        raw,
+        settings,
+        metric="balanced_accuracy",
+        label_fractions=(0.5, 1.0),
+        workers=1,
+        progress=quiet,
+    )
+    return write.write(plan, folder / "shards", workers=1, max_bad=0, strict=True, progress=quiet)
+
+
+def make_cluster(folder: Path, **changes: Any) -> Cluster:
+    paths = {name: str(folder / name) for name in cluster.PATHS}
+    return Cluster(**{**paths, "device": "cpu", "checkpoint_minutes": 0.0, **changes})
+
+
+def make_pretrain(shards: Shards, **changes: Any) -> PretrainSpec:
+    ref = DatasetRef(name=shards.name, fingerprint=shards.fingerprint)
+    spec = paper.cass(
+        ref,
+        preset=paper.preset("paper"),
+        seed=77,
+        backbones=BACKBONES,
+        weights="random",
+        optim=dataclasses.replace(paper.PRETRAIN_OPTIM, lr=1e-4),
+        epochs=4,
+        batch_size=8,
+        image_size=SIZE,
+    )
+    return dataclasses.replace(spec, **changes)
+
+
+def make_finetune(shards: Shards, pretrain: PretrainSpec | None, *, arm: int = 0, **changes: Any) -> FinetuneSpec:
+    ref = DatasetRef(name=shards.name, fingerprint=shards.fingerprint)
+    spec = paper.finetune(
+        ref,
+        BACKBONES[arm],
+        pretrain=pretrain,
+        label_fraction=1.0,
+        preset=paper.preset("paper"),
+        seed=77,
+        weights="random",
+        epochs=4,
+        batch_size=8,
+        image_size=SIZE,
+    )
+    return dataclasses.replace(spec, **changes)
+
+
+def announce(spec: Spec, site: Cluster) -> Run:
+    """The run folder of a spec, ready for a task."""
+    run = Run(Path(site.runs) / run_id(spec))
+    run.announce(spec)
+    files.write_json(run["job"], cluster.to_json(site))
+    return run
