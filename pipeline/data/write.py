@@ -191,6 +191,8 @@ def _finish(folder: Path, plan: Plan, *, max_bad: float, strict: bool) -> None:
         rows += part["rows"]
         bad += part["bad"]
     check_bad(bad, total=len(plan.listing.records), max_bad=max_bad, strict=strict)
+    if not rows:
+        raise ValueError(f"{plan.name}: not one usable picture under {plan.root}; look at --raw")
     write_index(folder / "index.parquet", rows)
     files.write_json(folder / "manifest.json", _manifest(plan, rows, bad))
     for tar, _ in plan.tars():

@@ -24,4 +24,4 @@ BACKBONES = (
 
 
 def grid(datasets: Sequence[paper.Card], seeds: Sequence[int], preset: paper.Preset) -> list[FinetuneSpec]:
-    return small.shrunk(datasets, seeds, preset, BACKBONES, lr=2e-5, pretrain_epochs=4, finetune_epochs=12)
+    return small.shrunk(datasets, seeds, preset, BACKBONES, lr=2e-5, epochs=4, finetune_lr=1e-3, finetune_epochs=20)

@@ -25,10 +25,11 @@ BACKBONES = (
 # From random weights both arms soon give every picture the same logits, CASS having neither a stop-gradient nor
 # negatives; a low rate keeps these few epochs clear of that (docs/decisions/0004).
 LR = 1e-6
+FINETUNE_LR = paper.FINETUNE_OPTIM.lr
 
 
 def grid(datasets: Sequence[paper.Card], seeds: Sequence[int], preset: paper.Preset) -> list[FinetuneSpec]:
-    return shrunk(datasets, seeds, preset, BACKBONES, lr=LR, pretrain_epochs=3, finetune_epochs=5)
+    return shrunk(datasets, seeds, preset, BACKBONES, lr=LR, epochs=3, finetune_lr=FINETUNE_LR, finetune_epochs=5)
 
 
 def shrunk(
@@ -38,11 +39,13 @@ def shrunk(
     backbones: Sequence[Backbone],
     *,
     lr: float,
-    pretrain_epochs: int,
+    epochs: int,
+    finetune_lr: float,
     finetune_epochs: int,
 ) -> list[FinetuneSpec]:
     """CASS and supervised at this grid's size for every dataset, seed, backbone and label fraction."""
     optim = replace(paper.PRETRAIN_OPTIM, lr=lr, min_lr=lr / 10)
+    finetune_optim = replace(paper.FINETUNE_OPTIM, lr=finetune_lr)
     out = []
     for card in datasets:
         for seed in seeds:
@@ -53,7 +56,7 @@ def shrunk(
                 backbones=backbones,
                 weights="random",
                 optim=optim,
-                epochs=pretrain_epochs,
+                epochs=epochs,
                 image_size=IMAGE_SIZE,
             )
             for backbone in backbones:
@@ -68,6 +71,7 @@ def shrunk(
                                 preset=preset,
                                 seed=seed,
                                 weights="random",
+                                optim=finetune_optim,
                                 epochs=finetune_epochs,
                                 image_size=IMAGE_SIZE,
                             )
