@@ -17,6 +17,7 @@ from pipeline import lookup
 from pipeline.console import progress, run_door, table
 
 if TYPE_CHECKING:
+    from pipeline.data.write import Settings
     from pipeline.datasets.base import Dataset
 
 
@@ -63,6 +64,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> int:
     args = parser().parse_args()
+    from pipeline.data.write import Settings
     from pipeline.datasets.folder import Folder
 
     if not re.fullmatch(r"[a-z][a-z0-9_]*", args.name):
@@ -82,27 +84,27 @@ def main() -> int:
     else:
         known = ", ".join(name for name in lookup.known("datasets") if name != "folder")
         raise ValueError(f"there is no dataset {args.name!r}; known: {known}; for your own add --layout folder or csv")
+    settings = Settings(
+        size=args.size, split=args.split, format=args.format, quality=args.quality, keep_names=args.keep_names
+    )
     raw = args.raw
     if raw is None and args.name == "toy":
         if args.dry_run:
             with tempfile.TemporaryDirectory() as folder:
                 dataset.generate(Path(folder))
-                return shard(dataset, Path(folder), args)
+                return shard(dataset, Path(folder), settings, args)
         raw = args.out / ".raw-toy"
         dataset.generate(raw)
     elif raw is None:
         raise ValueError(f"{args.name}: give --raw the folder that holds the files. {dataset.obtain}")
-    return shard(dataset, raw, args)
+    return shard(dataset, raw, settings, args)
 
 
-def shard(dataset: Dataset, raw: Path, args: argparse.Namespace) -> int:
+def shard(dataset: Dataset, raw: Path, settings: Settings, args: argparse.Namespace) -> int:
     """Write the shards of `raw`, or say what they would be or that they are there."""
     from pipeline.data import write
     from pipeline.data.index import open_shards
 
-    settings = write.Settings(
-        size=args.size, split=args.split, format=args.format, quality=args.quality, keep_names=args.keep_names
-    )
     plan = write.make_plan(
         dataset.name,
         dataset.listing(raw),

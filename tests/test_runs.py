@@ -106,11 +106,10 @@ def test_progress_that_is_torn_or_not_there_is_no_progress(run: Run) -> None:
 
 def test_checkpoints_come_newest_first_and_tell_what_they_held(run: Run) -> None:
     run.announce(FINETUNE)
-    for step, size in ((9, 10), (100, 20), (20, 30)):
-        (run.folder / f"checkpoint-{step:010d}-0123456789abcdef.pt").write_bytes(bytes(size))
-    assert [path.name for path in run.checkpoints()] == [
-        f"checkpoint-{step:010d}-0123456789abcdef.pt" for step in (100, 20, 9)
-    ]
-    assert run.drop_checkpoints() == 59
+    names = {step: f"checkpoint-{step:010d}-0123456789abcdef.pt" for step in (9, 100, 20)}
+    for size, name in zip((10, 20, 30), names.values(), strict=True):
+        (run.folder / name).write_bytes(bytes(size))
+    assert [path.name for path in run.checkpoints()] == [names[100], names[20], names[9]]
+    assert run.drop_checkpoints() == 10 + 20 + 30
     assert run.checkpoints() == []
     assert run.drop_checkpoints() == 0

@@ -335,7 +335,7 @@ def _picture(task: tuple[Path, Settings]) -> tuple[bytes, int, int] | images.Bad
 class Workers:
     """Worker processes that map a function over items in order, a bounded number of items ahead.
 
-    An item that kills its worker (a decoder's crash, memory) is tried once more alone, then answered `BadPicture`.
+    An item that kills its worker (a decoder's crash, memory) is tried once more by itself, then answered `BadPicture`.
     """
 
     def __init__(self, count: int) -> None:
@@ -369,17 +369,23 @@ class Workers:
             try:
                 answers: list[B | images.BadPicture] = list(future.result())
             except BrokenProcessPool:
-                answers = [self._alone(function, item) for item in block]
+                answers = _one_by_one(function, block)
                 waiting = deque((other, submit(other) if _is_lost(its) else its) for other, its in waiting)
             refill()
             yield from answers
 
-    def _alone(self, function: Callable[[A], B], item: A) -> B | images.BadPicture:
-        with _start(1) as pool:
-            try:
-                return pool.submit(function, item).result()
-            except BrokenProcessPool:
-                return images.BadPicture("crashes the decoder")
+
+def _one_by_one(function: Callable[[A], B], block: list[A]) -> list[B | images.BadPicture]:
+    answers: list[B | images.BadPicture] = []
+    pool = _start(1)
+    for item in block:
+        try:
+            answers.append(pool.submit(function, item).result())
+        except BrokenProcessPool:
+            answers.append(images.BadPicture("crashes the decoder"))
+            pool = _start(1)
+    pool.shutdown()
+    return answers
 
 
 def _start(count: int) -> ProcessPoolExecutor:

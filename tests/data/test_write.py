@@ -1,0 +1,609 @@
+"""Shards: reproducible to the byte, resumed tar by tar, complete in their counts, never silent about bad files."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as parquet
+import pytest
+from crash import tenfold, tenfold_but_3_and_90, tenfold_but_40
+from messy import encoded, picture_of
+from PIL import Image
+from stock import samples
+
+from pipeline import files
+from pipeline.data import images, write
+from pipeline.data.index import Shards
+from pipeline.datasets.base import Dataset, Listing, Record
+from pipeline.datasets.folder import Folder
+from pipeline.datasets.isic import DATASET as ISIC
+
+CLASSES = ("keratosis", "melanoma", "naevus")
+SETTINGS = write.Settings(size=16, split="image", format="jpeg", quality=None, keep_names=False)
+
+
+class Inline:
+    """Workers without processes, where they are not what is tested."""
+
+    def __init__(self, count: int) -> None:
+        pass
+
+    def __enter__(self) -> Inline:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def map(self, function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
+        return map(function, items)
+
+
+@pytest.fixture
+def inline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(write, "Workers", Inline)
+
+
+@pytest.fixture
+def small_tars(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(write, "TAR_PICTURES", 10)
+
+
+def draw(root: Path, count: int = 60) -> Path:
+    """A folder layout: three classes of `count` / 3 pictures, and 6 without a label."""
+    rng = np.random.default_rng(0)
+    for number in range(count + 6):
+        label = CLASSES[number % 3]
+        path = root / (label if number < count else "unlabelled") / f"{number:03d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encoded(picture_of(label, rng), "PNG"))
+    return root
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return draw(tmp_path_factory.mktemp("raw"))
+
+
+@pytest.fixture
+def raw(drawn: Path, tmp_path: Path) -> Path:
+    """A copy of the drawn folder to spoil."""
+    return Path(shutil.copytree(drawn, tmp_path / "raw"))
+
+
+def silent(items: Iterable[Any], *, total: int, what: str) -> Iterator[Any]:
+    yield from items
+
+
+def plan_of(
+    raw: Path, *, settings: write.Settings = SETTINGS, dataset: Dataset | None = None, workers: int = 1
+) -> write.Plan:
+    dataset = dataset or Folder("mine", "folder")
+    return write.make_plan(
+        dataset.name,
+        dataset.listing(raw),
+        raw,
+        settings,
+        metric="balanced_accuracy",
+        label_fractions=(0.1, 1.0),
+        workers=workers,
+        progress=silent,
+    )
+
+
+def written(plan: write.Plan, out: Path, *, workers: int = 1, max_bad: float = 0.01, strict: bool = False) -> Shards:
+    return write.write(plan, out, workers=workers, max_bad=max_bad, strict=strict, progress=silent)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def rows_of(shards: Shards) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = parquet.read_table(shards.folder / "index.parquet").to_pylist()
+    return rows
+
+
+@pytest.mark.usefixtures("small_tars")
+def test_the_same_files_give_the_same_bytes_whatever_the_number_of_workers(raw: Path, tmp_path: Path) -> None:
+    one = written(plan_of(raw, workers=1), tmp_path / "one", workers=1)
+    shutil.copytree(raw, tmp_path / "elsewhere")
+    three = written(plan_of(tmp_path / "elsewhere", workers=3), tmp_path / "three", workers=3)
+    assert one.folder.name == three.folder.name
+    assert contents(one.folder) == contents(three.folder)
+    assert len(list(one.folder.glob("*.tar"))) > 3
+
+
+@pytest.mark.usefixtures("inline", "small_tars")
+@pytest.mark.parametrize("format", ["jpeg", "webp", "png"])
+def test_the_index_points_at_the_bytes_of_every_picture(raw: Path, tmp_path: Path, format: str) -> None:
+    settings = write.Settings(size=16, split="image", format=format, quality=None, keep_names=False)
+    shards = written(plan_of(raw, settings=settings), tmp_path)
+    rows = rows_of(shards)
+    assert len({row["key"] for row in rows}) == len(rows) == 66
+    for row in rows:
+        tar = shards.folder / row["tar"]
+        data = tar.read_bytes()[row["offset"] : row["offset"] + row["size"]]
+        assert files.sha256_bytes(data) == row["sha256"]
+        with tarfile.open(tar) as opened:
+            member = opened.getmember(f"{row['key']}.{images.FORMATS[format]}")
+            assert (member.offset_data, member.size) == (row["offset"], row["size"])
+            label = opened.extractfile(f"{row['key']}.json")
+            assert label is not None and json.load(label) == {"labels": row["labels"]}
+        assert images.pixels(data).shape == (16, 16, 3)
+        assert row["tar"].startswith(row["split"])
+        assert (row["width"], row["height"]) == (48, 36)
+
+
+@pytest.mark.usefixtures("inline")
+def test_lossless_shards_hold_the_resized_pixels_of_the_right_picture(raw: Path, tmp_path: Path) -> None:
+    settings = write.Settings(size=20, split="image", format="png", quality=None, keep_names=True)
+    shards = written(plan_of(raw, settings=settings), tmp_path)
+    for row in rows_of(shards):
+        with Image.open(raw / f"{row['key'].replace('_', '/')}.png") as original:
+            resized = np.asarray(original.resize((20, 20), Image.Resampling.BILINEAR))
+        data = (shards.folder / row["tar"]).read_bytes()[row["offset"] : row["offset"] + row["size"]]
+        assert (images.pixels(data) == resized).all()
+        assert row["labels"] == (None if row["key"].startswith("unlabelled") else [row["key"].split("_")[0]])
+
+
+@pytest.mark.usefixtures("inline", "small_tars")
+def test_the_stock_webdataset_reader_sees_every_sample(raw: Path, tmp_path: Path) -> None:
+    shards = written(plan_of(raw), tmp_path)
+    seen = samples(shards.folder.glob("*.tar"))
+    rows = rows_of(shards)
+    assert {key: sample["labels"] for key, sample in seen.items()} == {row["key"]: row["labels"] for row in rows}
+    assert all(set(sample["sizes"]) == {"jpg", "json"} for sample in seen.values())
+    assert {key: sample["sizes"]["jpg"] for key, sample in seen.items()} == {row["key"]: row["size"] for row in rows}
+
+
+@pytest.mark.usefixtures("inline", "small_tars")
+def test_classes_are_mixed_within_a_tar(raw: Path, tmp_path: Path) -> None:
+    """For readers that shuffle through a small buffer."""
+    rows = rows_of(written(plan_of(raw), tmp_path))
+    full = [list(group) for _, group in itertools.groupby(rows, key=lambda row: row["tar"])]
+    for group in full:
+        if len(group) == 10:
+            assert len({str(row["labels"]) for row in group}) >= 3
+    assert [row["key"] for row in rows] != sorted(row["key"] for row in rows)
+
+
+@pytest.mark.usefixtures("inline")
+def test_a_tar_stays_below_its_cap_even_if_nothing_compresses(
+    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    for path in raw.rglob("*.png"):
+        Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(path)
+    monkeypatch.setattr(write, "TAR_BYTES", 100_000)
+    settings = write.Settings(size=64, split="image", format="png", quality=None, keep_names=False)
+    shards = written(plan_of(raw, settings=settings), tmp_path)
+    sizes = [path.stat().st_size for path in shards.folder.glob("*.tar")]
+    assert len(sizes) > 5
+    assert max(sizes) <= 100_000 + tarfile.RECORDSIZE
+
+
+def stop_at(monkeypatch: pytest.MonkeyPatch, name: str, calls: int) -> None:
+    """Let a function of `write` raise at its call number `calls`."""
+    real, count = getattr(write, name), itertools.count(1)
+
+    def stopping(*arguments: Any) -> Any:
+        if next(count) == calls:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    monkeypatch.setattr(write, name, stopping)
+
+
+@pytest.mark.usefixtures("inline", "small_tars")
+@pytest.mark.parametrize(
+    ("name", "calls", "tars"), [("_write_tar", 1, 0), ("_write_tar", 3, 2), ("_write_tar", 8, 7), ("write_index", 1, 8)]
+)
+def test_a_stopped_job_goes_on_from_its_finished_tars_to_the_same_bytes(
+    raw: Path, tmp_path: Path, name: str, calls: int, tars: int
+) -> None:
+    calm = written(plan_of(raw), tmp_path / "calm")
+    plan = plan_of(raw)
+    folder = tmp_path / "rough" / plan.folder_name
+    with pytest.MonkeyPatch.context() as patch:
+        stop_at(patch, name, calls)
+        with pytest.raises(KeyboardInterrupt):
+            written(plan, tmp_path / "rough")
+    finished = {path: path.stat() for path in folder.glob("*.tar")}
+    assert len(finished) == tars
+    assert not (folder / "index.parquet").exists() and not (folder / "manifest.json").exists()
+
+    again = written(plan_of(raw), tmp_path / "rough")
+    assert contents(again.folder) == contents(calm.folder)
+    for path, before in finished.items():
+        assert (path.stat().st_ino, path.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from pipeline.data import write
+import test_write
+
+def main():
+    write.TAR_PICTURES = 10
+    real, left = write._write_tar, [int(sys.argv[3])]
+
+    def killing(folder, tar, members, plan, answers):
+        def counted():
+            for answer in answers:
+                left[0] -= 1
+                if not left[0]:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                yield answer
+        real(folder, tar, members, plan, counted())
+
+    write._write_tar = killing
+    test_write.written(test_write.plan_of(Path(sys.argv[1])), Path(sys.argv[2]))
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+@pytest.mark.usefixtures("small_tars")
+def test_a_job_killed_within_a_tar_goes_on_to_the_same_bytes_and_leaves_no_process(raw: Path, tmp_path: Path) -> None:
+    (tmp_path / "killed.py").write_text(KILLED)
+    path = os.pathsep.join(str(folder) for folder in (Path(__file__).parent, Path(__file__).parent.parent))
+    process = subprocess.Popen(
+        [sys.executable, tmp_path / "killed.py", raw, tmp_path / "rough", "25"],
+        env={**os.environ, "PYTHONPATH": path},
+        stdout=subprocess.PIPE,  # held open by every process that descends from it
+        stderr=subprocess.STDOUT,
+    )
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL, said
+    plan = plan_of(raw)
+    folder = tmp_path / "rough" / plan.folder_name
+    assert len(list(folder.glob("*.tar"))) == 2
+    assert list(folder.glob(".*.tmp"))
+    again = written(plan, tmp_path / "rough")
+    calm = written(plan_of(raw), tmp_path / "calm")
+    assert contents(again.folder) == contents(calm.folder)
+
+
+@pytest.mark.usefixtures("inline")
+def test_finished_shards_are_left_as_they_are(raw: Path, tmp_path: Path) -> None:
+    first = written(plan_of(raw), tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in first.folder.iterdir()}
+    second = written(plan_of(raw), tmp_path)
+    assert second == first
+    assert {path: path.stat().st_mtime_ns for path in first.folder.iterdir()} == before
+
+
+@pytest.mark.usefixtures("inline")
+def test_of_two_at_once_the_second_says_so_and_leaves(raw: Path, tmp_path: Path) -> None:
+    plan = plan_of(raw)
+    folder = tmp_path / plan.folder_name
+    with (
+        files.lock(folder / ".lock"),
+        pytest.raises(files.Busy, match=f"another process is at work on {folder}; wait for it to end"),
+    ):
+        written(plan, tmp_path)
+    assert [path.name for path in folder.iterdir()] == [".lock"]
+
+
+@pytest.mark.usefixtures("inline")
+def test_who_gets_the_lock_after_another_finished_has_nothing_to_do(
+    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other finishes between the look at the manifest and the lock."""
+    plan = plan_of(raw)
+    folder = tmp_path / plan.folder_name
+    real = files.lock
+
+    def late(path: Path, **options: Any) -> Any:
+        monkeypatch.setattr(files, "lock", real)
+        written(plan_of(raw), tmp_path)
+        return real(path, **options)
+
+    monkeypatch.setattr(files, "lock", late)
+    calls: list[str] = []
+    wrote = write._write_tar
+    monkeypatch.setattr(write, "_write_tar", lambda f, tar, *rest: (calls.append(tar), wrote(f, tar, *rest)))
+    written(plan, tmp_path)
+    assert len(calls) == len(set(calls)) == len(list(folder.glob("*.tar")))
+
+
+def spoil(raw: Path, count: int, data: bytes = b"") -> list[str]:
+    """Make the first pictures of the first class unusable."""
+    paths = sorted((raw / CLASSES[0]).iterdir())[:count]
+    for path in paths:
+        path.write_bytes(data)
+    return [str(path.relative_to(raw)) for path in paths]
+
+
+# found when the file is read, and found when its picture is decoded
+@pytest.mark.usefixtures("inline")
+@pytest.mark.parametrize(("data", "reason"), [(b"", "is empty"), (b"GIF89a", "cannot be decoded|no picture format")])
+def test_too_many_bad_pictures_end_the_job_without_an_index(
+    raw: Path, tmp_path: Path, data: bytes, reason: str
+) -> None:
+    names = spoil(raw, 2, data)
+    plan = plan_of(raw)
+    folder = tmp_path / plan.folder_name
+    for options, rule in (({}, "--max-bad accepts 0.01 of them"), ({"strict": True}, "--strict accepts none")):
+        with pytest.raises(ValueError, match=f"2 of 66 pictures cannot be used and {rule}; mend them") as caught:
+            written(plan, tmp_path, **options)  # type: ignore[arg-type]
+        assert all(caught.match(f"{name}: .*({reason})") for name in names)
+        assert not (folder / "index.parquet").exists() and not (folder / "manifest.json").exists()
+    shards = written(plan, tmp_path, max_bad=0.05)
+    assert [entry["file"] for entry in shards.manifest["quarantined"]] == names
+    assert len(rows_of(shards)) == 64
+
+
+@pytest.mark.parametrize(
+    ("bad", "total", "max_bad", "strict", "accepted"),
+    [
+        (0, 100, 0.0, True, True),
+        (0, 0, 0.01, True, True),
+        (1, 100, 0.01, False, True),
+        (2, 100, 0.01, False, False),
+        (29, 100, 0.29, False, True),  # 0.29 * 100 is 28.999999999999996
+        (1, 100, 0.5, True, False),
+        (1, 1, 1.0, False, True),
+    ],
+)
+def test_the_share_of_bad_pictures_is_compared_exactly(
+    bad: int, total: int, max_bad: float, strict: bool, accepted: bool
+) -> None:
+    entries = [{"file": f"{number}.jpg", "reason": "is empty"} for number in range(bad)]
+    try:
+        write.check_bad(entries, total=total, max_bad=max_bad, strict=strict)
+    except ValueError:
+        assert not accepted
+    else:
+        assert accepted
+
+
+def test_of_many_bad_pictures_twenty_are_shown_and_the_rest_counted() -> None:
+    entries = [{"file": f"{number:02d}.jpg", "reason": "is empty"} for number in range(30)]
+    with pytest.raises(ValueError) as caught:
+        write.check_bad(entries, total=30, max_bad=0.5, strict=False)
+    assert "19.jpg: is empty" in str(caught.value) and "20.jpg" not in str(caught.value)
+    assert str(caught.value).endswith("and 10 more")
+
+
+@pytest.mark.usefixtures("inline")
+def test_shards_without_a_single_picture_are_an_error(tmp_path: Path) -> None:
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "1.jpg").write_bytes(b"")
+    (tmp_path / "raw" / "2.jpg").write_bytes(b"no picture")
+    plan = plan_of(tmp_path / "raw")
+    with pytest.raises(ValueError, match="mine: not one usable picture under .*raw; look at --raw"):
+        written(plan, tmp_path, max_bad=1.0)
+    assert not (tmp_path / plan.folder_name / "index.parquet").exists()
+
+
+def other_label(raw: Path) -> None:
+    path = next(iter((raw / "naevus").iterdir()))
+    path.rename(raw / "melanoma" / path.name)
+
+
+def other_pixels(raw: Path) -> None:
+    path = raw / "naevus" / "002.png"
+    picture = Image.open(path).copy()
+    picture.putpixel((0, 0), (1, 2, 3))
+    picture.save(path)
+
+
+def one_less(raw: Path) -> None:
+    (raw / "unlabelled" / "060.png").unlink()
+
+
+@pytest.mark.usefixtures("inline")
+@pytest.mark.parametrize("change", [other_label, other_pixels, one_less])
+def test_other_contents_are_another_dataset(raw: Path, change: Callable[[Path], None]) -> None:
+    before = plan_of(raw)
+    assert plan_of(raw).fingerprint == before.fingerprint
+    change(raw)
+    after = plan_of(raw)
+    assert after.fingerprint != before.fingerprint
+    assert after.folder_name != before.folder_name
+
+
+@pytest.mark.usefixtures("inline")
+def test_other_settings_are_another_dataset(raw: Path) -> None:
+    other = [
+        {"size": 17},
+        {"split": "grouped"},
+        {"format": "png"},
+        {"format": "webp"},
+        {"quality": 90},
+        {"keep_names": True},
+    ]
+    every = [SETTINGS, *(write.Settings(**{**SETTINGS.__dict__, **change}) for change in other)]  # type: ignore[arg-type]
+    found = {plan_of(raw, settings=settings).fingerprint for settings in every}
+    assert len(found) == len(every)
+
+
+@pytest.mark.usefixtures("inline")
+def test_another_dataset_of_the_same_files_is_another_dataset(raw: Path) -> None:
+    assert plan_of(raw, dataset=Folder("yours", "folder")).fingerprint != plan_of(raw).fingerprint
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"size": 4}, "--size is 4; give a side between 8 and 4096 pixels"),
+        ({"size": 5000}, "--size is 5000"),
+        ({"quality": 0}, "--quality is 0; give a number from 1 to 100"),
+        ({"quality": 101}, "--quality is 101"),
+        ({"format": "png", "quality": 90}, "--quality does not go with --format png"),
+    ],
+)
+def test_settings_that_make_no_sense_are_answered(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        write.Settings(**{**SETTINGS.__dict__, **change})
+
+
+def csv_of(root: Path, rows: list[str]) -> Folder:
+    (root / "pictures.csv").write_text("\n".join(["image,label,patient,split", *rows]) + "\n")
+    return Folder("mine", "csv")
+
+
+@pytest.mark.usefixtures("inline")
+def test_the_manifest_counts_by_split_and_class_what_by_hand_is_there(raw: Path, tmp_path: Path) -> None:
+    for path in raw.rglob("*.png"):
+        path.rename(raw / path.name)
+    shutil.copy(raw / "000.png", raw / "twin.png")
+    shutil.copy(raw / "001.png", raw / "sibling.png")
+    rows = [f"{n:03d}.png,naevus,P{n},train" for n in range(10)]
+    rows += [f"{n:03d}.png,melanoma,P{n - 10},test" for n in range(10, 14)]  # patients 0 to 3 again
+    rows += ["014.png,naevus,P99,val", "015.png,,P0,", "twin.png,naevus,P50,test", "sibling.png,naevus,P1,train"]
+    for number in range(16, 66):
+        (raw / f"{number:03d}.png").unlink()
+    dataset = csv_of(raw, rows)
+    (raw / "no_row.png").write_bytes((raw / "015.png").read_bytes() + b"\0")
+    shards = written(plan_of(raw, dataset=dataset), tmp_path)
+    manifest = shards.manifest
+    assert manifest["classes"] == ["melanoma", "naevus"]
+    assert manifest["counts"] == {
+        "train": {"pictures": 13, "unlabelled": 2, "melanoma": 0, "naevus": 11},
+        "val": {"pictures": 1, "unlabelled": 0, "melanoma": 0, "naevus": 1},
+        "test": {"pictures": 5, "unlabelled": 0, "melanoma": 4, "naevus": 1},
+    }
+    assert manifest["test_sharing_group_with_train"] == 4
+    assert manifest["identical_across_splits"] == 2  # 000 and its twin; 001 and its sibling are both in train
+    assert manifest["quarantined"] == []
+    assert manifest["settings"] == SETTINGS.__dict__
+    assert set(manifest["versions"]) == {"pillow", "numpy", "pyarrow"}
+
+
+@pytest.mark.usefixtures("inline")
+def test_neither_file_names_nor_patients_are_in_the_shards_unless_asked(raw: Path, tmp_path: Path) -> None:
+    for path in raw.rglob("*.png"):
+        path.rename(raw / f"Jane_Doe-{path.name}")
+    names = sorted(path.name for path in raw.glob("*.png"))
+    dataset = csv_of(raw, [f"{name},{CLASSES[n % 3]},Jane Doe {n // 2}," for n, name in enumerate(names)])
+    shards = written(plan_of(raw, dataset=dataset), tmp_path)
+    assert not [name for name, data in contents(shards.folder).items() if b"Doe" in data]
+    groups = [row["group"] for row in rows_of(shards)]
+    assert len(set(groups)) == 33  # they still tell patients apart
+
+    named = write.Settings(**{**SETTINGS.__dict__, "keep_names": True})
+    rows = rows_of(written(plan_of(raw, dataset=dataset, settings=named), tmp_path))
+    assert {row["key"] for row in rows} == {Path(name).stem for name in names}
+    assert {row["group"] for row in rows} == {f"Jane Doe {number}" for number in range(33)}
+
+
+@pytest.mark.usefixtures("inline")
+def test_kept_names_stay_apart_and_whole_for_any_reader(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    names = ["a/b.c.png", "a/b_c.png", "a/b c.png", "病人.png", "患者.png", "_x.png", "a/" + "long" * 40 + ".png"]
+    for name in names:
+        (tmp_path / "raw" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "raw" / name).write_bytes(encoded(picture_of("naevus", rng), "PNG"))
+    (tmp_path / "raw" / "b").mkdir()
+    (tmp_path / "raw" / "b" / "1.png").write_bytes(encoded(picture_of("naevus", rng), "PNG"))
+    named = write.Settings(**{**SETTINGS.__dict__, "keep_names": True})
+    shards = written(plan_of(tmp_path / "raw", settings=named), tmp_path)
+    keys = [row["key"] for row in rows_of(shards)]
+    assert len(set(keys)) == len(names) + 1
+    assert {"a_b_c", "x", "b_1", "a_" + "long" * 40} <= set(keys)
+    assert all("." not in key and "/" not in key for key in keys)
+
+
+@pytest.mark.usefixtures("inline")
+def test_published_ids_are_the_keys_with_or_without_names_kept(tmp_path: Path) -> None:
+    pictures = tmp_path / "raw" / "ISIC_2019_Training_Input"
+    pictures.mkdir(parents=True)
+    header = ["image", *ISIC.classes, "UNK"]
+    rows, rng = [header], np.random.default_rng(0)
+    for number in range(12):
+        (pictures / f"ISIC_{number}.jpg").write_bytes(encoded(picture_of("naevus", rng), "JPEG"))
+        rows.append([f"ISIC_{number}", *("1.0" if place == number % 8 else "0.0" for place in range(9))])
+    for table, lines in (
+        ("GroundTruth", rows),
+        ("Metadata", [["image", "lesion_id"], *([f"ISIC_{n}", f"HAM_{n // 2}"] for n in range(12))]),
+    ):
+        text = "\n".join(",".join(line) for line in lines) + "\n"
+        (tmp_path / "raw" / f"ISIC_2019_Training_{table}.csv").write_text(text)
+    for keep_names in (False, True):
+        settings = write.Settings(**{**SETTINGS.__dict__, "keep_names": keep_names})
+        shards = written(plan_of(tmp_path / "raw", dataset=ISIC, settings=settings), tmp_path)
+        assert {row["key"]: row["group"] for row in rows_of(shards)} == {
+            f"ISIC_{n}": f"HAM_{n // 2}" for n in range(12)
+        }
+
+
+class Odd(Dataset):
+    """A dataset with ids that no tar reader could take."""
+
+    name, classes, task, metric, label_fractions, obtain = "odd", ("a", "b"), "multi-class", "", (1.0,), "."
+
+    def listing(self, root: Path) -> Listing:
+        paths = sorted(root.rglob("*.png"))
+        keys = ["x.y", "a/b", "", "_x", "fine-1_A"]
+        records = [Record(key=key, path=path, labels=("a",)) for key, path in zip(keys, paths, strict=False)]
+        return Listing(classes=self.classes, task=self.task, records=records)
+
+
+@pytest.mark.usefixtures("inline")
+def test_ids_that_readers_would_split_are_quarantined(raw: Path) -> None:
+    plan = plan_of(raw, dataset=Odd())
+    reasons = [entry["reason"] for entry in plan.bad]
+    assert [reason for reason in reasons if "'x.y'" in reason or "'a/b'" in reason or "'_x'" in reason] == reasons
+    assert len(reasons) == 3  # an empty id is none: that key is a hash
+    assert "fine-1_A" in {sample.key for sample in plan.samples}
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_answers_come_in_the_order_of_the_items(workers: int) -> None:
+    with write.Workers(workers) as pool:
+        assert list(pool.map(tenfold, range(100))) == [item * 10 for item in range(100)]
+        assert list(pool.map(tenfold, [])) == []
+
+
+def test_a_picture_that_crashes_its_decoder_costs_no_other() -> None:
+    with write.Workers(2) as pool:
+        answers = list(pool.map(tenfold_but_3_and_90, range(100)))
+    crashed = [item for item, answer in enumerate(answers) if isinstance(answer, images.BadPicture)]
+    assert crashed == [3, 90]
+    assert str(answers[3]) == "crashes the decoder"
+    assert all(answers[item] == item * 10 for item in range(100) if item not in crashed)
+
+
+def test_a_crash_further_on_costs_nothing_to_a_writer_that_lags_behind() -> None:
+    with write.Workers(1) as pool:
+        answers = pool.map(tenfold_but_40, range(100))
+        found = [next(answers)]
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:  # until the crash is known while earlier answers still wait
+            try:
+                pool.pool.submit(tenfold, 1).result()
+            except BrokenProcessPool:
+                break
+        found += answers
+    assert [item for item, answer in enumerate(found) if answer != item * 10] == [40]
+
+
+def test_few_items_are_read_ahead() -> None:
+    taken = 0
+
+    def source() -> Iterator[int]:
+        nonlocal taken
+        for item in range(10_000):
+            taken += 1
+            yield item
+
+    with write.Workers(1) as pool:
+        next(pool.map(tenfold, source()))
+        assert taken < 200

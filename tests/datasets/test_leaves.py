@@ -1,0 +1,112 @@
+"""What holds for every dataset: its facts are complete, and its records are unique and readable."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from pipeline import lookup
+from pipeline.datasets import toy
+from pipeline.datasets.base import Dataset, Listing
+
+NAMES = [name for name in lookup.known("datasets") if name != "folder"]
+UNBUILT = ("autoimmune", "dermofit")
+
+
+def leaf(name: str) -> Dataset:
+    found = lookup.find("datasets", name).DATASET
+    assert isinstance(found, Dataset)
+    return found
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_leaf_says_all_that_a_plan_needs(name: str) -> None:
+    dataset = leaf(name)
+    assert dataset.name == name
+    assert len(set(dataset.classes)) == len(dataset.classes) >= 2
+    assert dataset.task in ("multi-class", "multi-label")
+    assert dataset.metric
+    assert dataset.label_fractions[-1] == 1
+    assert list(dataset.label_fractions) == sorted(set(dataset.label_fractions))
+    assert dataset.obtain.endswith(".")
+
+
+# Tables 3 to 6 of the paper: which fractions were run
+@pytest.mark.parametrize(
+    ("name", "classes", "fractions"),
+    [
+        ("autoimmune", 5, (0.1, 1.0)),
+        ("dermofit", 10, (0.1, 1.0)),
+        ("brain_mri", 4, (0.01, 0.1, 1.0)),
+        ("isic", 8, (0.01, 0.1, 1.0)),
+    ],
+)
+def test_the_papers_datasets_have_its_classes_and_label_fractions(
+    name: str, classes: int, fractions: tuple[float, ...]
+) -> None:
+    assert len(leaf(name).classes) == classes
+    assert leaf(name).label_fractions == fractions
+
+
+@pytest.mark.parametrize("name", UNBUILT)
+def test_what_is_not_built_yet_says_so_and_what_to_do_until_then(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=f"reading {name} is not built yet; until then: shard it with --layout csv"):
+        leaf(name).listing(tmp_path)
+
+
+def check(listing: Listing) -> None:
+    names = [record.key or str(record.path) for record in listing.records]
+    assert len(set(names)) == len(names)
+    assert not [record for record in listing.records if record.problem]
+    for record in listing.records:
+        assert set(record.labels or ()) <= set(listing.classes)
+        assert record.labels is None or listing.task == "multi-label" or len(record.labels) == 1
+        assert record.split in (None, "train", "val", "test")
+    for record in listing.records[:: max(1, len(listing.records) // 50)]:
+        with Image.open(record.path) as picture:
+            picture.load()
+
+
+@pytest.mark.parametrize(("name", "folder"), [("isic", "isic2019"), ("brain_mri", "brain_mri")])
+def test_the_records_of_real_datasets_are_unique_and_readable(name: str, folder: str, shared: Path) -> None:
+    check(leaf(name).listing(shared / folder))
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(toy, "COUNTS", {"disc": 5, "ring": 4, "square": 3, "cross": 3, "unlabelled": 4})
+
+
+@pytest.mark.usefixtures("few")
+def test_the_toy_is_drawn_with_its_classes_and_pictures_without_labels(tmp_path: Path) -> None:
+    toy.DATASET.generate(tmp_path)
+    listing = toy.DATASET.listing(tmp_path)
+    check(listing)
+    assert listing.classes == toy.DATASET.classes
+    assert [record.labels for record in listing.records].count(None) == 4
+    assert len(listing.records) == 19
+
+
+@pytest.mark.usefixtures("few")
+def test_the_toy_is_drawn_alike_every_time_and_only_once(tmp_path: Path) -> None:
+    toy.DATASET.generate(tmp_path / "one")
+    toy.DATASET.generate(tmp_path / "two")
+    first = {path.relative_to(tmp_path / "one"): path for path in (tmp_path / "one").rglob("*.png")}
+    assert len({path.read_bytes() for path in first.values()}) == 19  # and no two alike
+    for name, path in first.items():
+        assert path.read_bytes() == (tmp_path / "two" / name).read_bytes()
+    (tmp_path / "one" / "disc" / "0000.png").unlink()
+    toy.DATASET.generate(tmp_path / "one")
+    assert not (tmp_path / "one" / "disc" / "0000.png").exists()
+
+
+@pytest.mark.usefixtures("few")
+def test_a_toy_whose_drawing_was_stopped_is_drawn_to_its_end(tmp_path: Path) -> None:
+    toy.DATASET.generate(tmp_path)
+    (tmp_path / "complete").unlink()
+    whole = (tmp_path / "ring" / "0003.png").read_bytes()
+    (tmp_path / "ring" / "0003.png").write_bytes(whole[:100])
+    toy.DATASET.generate(tmp_path)
+    assert (tmp_path / "ring" / "0003.png").read_bytes() == whole

@@ -1,0 +1,178 @@
+"""Launching for real: the local executor brings a grid to its end, whatever happens on the way."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import tiny
+from conftest import ROOT
+
+from pipeline import files
+from pipeline.runs import Run
+
+GRID = """
+import dataclasses
+import tiny
+IMAGE_SIZE = 32
+DATASETS = ("tiny",)
+SEEDS = 1
+
+def grid(datasets, seeds, preset):
+    out = []
+    for card in datasets:
+        class shards:
+            name, fingerprint = card.ref.name, card.ref.fingerprint
+        for seed in seeds:
+            pretrain = tiny.make_pretrain(shards, seed=seed, epochs={epochs})
+            {change}
+            out.append(tiny.make_finetune(shards, pretrain, arm=0, seed=seed, epochs=2))
+            out.append(tiny.make_finetune(shards, None, arm=1, seed=seed, epochs=2))
+    return out
+"""
+BROKEN = "pretrain = dataclasses.replace(pretrain, method=dataclasses.replace(pretrain.method, revision=99))"
+
+
+class Site:
+    """A folder to launch in, with shards, a cluster file and a grid of one pretraining and two fine-tuning runs."""
+
+    def __init__(self, folder: Path, shards: Path) -> None:
+        self.folder = folder
+        cluster = tiny.make_cluster(folder, shards=str(shards), checkpoint_minutes=60.0)
+        lines = [
+            f"{key} = {value!r}".replace("'", '"')
+            for key, value in dataclasses.asdict(cluster).items()
+            if key != "executor"
+        ]
+        (folder / "here.toml").write_text("\n".join(lines) + "\n")
+        self.write_grid()
+
+    def write_grid(self, *, epochs: int = 2, change: str = "pass") -> None:
+        (self.folder / "mine.py").write_text(GRID.format(epochs=epochs, change=change))
+
+    def command(self, door: str, *arguments: str) -> list[str]:
+        flags = ["--grid", "mine.py", "--cluster", "here.toml", *arguments]
+        return [sys.executable, "-m", f"pipeline.{door}", *flags]
+
+    def start(self, door: str, *arguments: str) -> subprocess.Popen[str]:
+        env = {**os.environ, "PYTHONPATH": str(ROOT / "tests")}
+        pipe = subprocess.PIPE
+        return subprocess.Popen(
+            self.command(door, *arguments), cwd=self.folder, env=env, stdout=pipe, stderr=subprocess.STDOUT, text=True
+        )
+
+    def run(self, door: str, *arguments: str) -> tuple[int, str]:
+        process = self.start(door, *arguments)
+        out, _ = process.communicate(timeout=300)
+        return process.returncode, out
+
+    def runs(self) -> dict[str, Run]:
+        """The run folders by the middle of their names: cass, cass-…, supervised-…."""
+        found = [path.parent for path in (self.folder / "runs").glob("*/spec.json")]
+        return {folder.name.split("-s77")[0].removeprefix("tiny-"): Run(folder) for folder in found}
+
+    def wait_for_a_step(self, name: str) -> Run:
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            run = self.runs().get(name)
+            if run is not None and run["progress"].exists():
+                return run
+            time.sleep(0.05)
+        raise AssertionError(f"{name} took no step in two minutes")
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    return tiny.make_shards(tmp_path_factory.mktemp("launch")).folder.parent
+
+
+@pytest.fixture
+def site(tmp_path, shards):
+    return Site(tmp_path, shards)
+
+
+def test_a_grid_runs_to_its_end_once_and_is_reported(site):
+    code, out = site.run("launch", "--dry-run")
+    assert code == 0 and "missing" in out
+    assert not (site.folder / "runs").exists()
+
+    code, out = site.run("launch", "--jobs", "2")
+    assert code == 0, out
+    assert "3 of 3 runs are done" in out
+    runs = site.runs()
+    assert sorted(runs) == ["cass", "cass-test_resnet-100pct", "supervised-test_vit-100pct"]
+    assert {run.state() for run in runs.values()} == {"done"}
+
+    before = {name: run["result"].stat().st_mtime_ns for name, run in runs.items()}
+    code, out = site.run("launch")
+    assert code == 0 and "nothing to start" in out
+    assert {name: run["result"].stat().st_mtime_ns for name, run in runs.items()} == before
+
+    code, out = site.run("report")
+    assert code == 0
+    value = runs["cass-test_resnet-100pct"].result().metrics["balanced_accuracy"]
+    assert f"{value:.4f} (1)" in out
+    for name in ("report.txt", "report.md", "report.tex", "report.csv"):
+        assert (site.folder / "reports" / "mine" / name).stat().st_size > 100
+
+    code, out = site.run("status")
+    assert code == 0 and "3 done" in out
+
+
+def test_a_failed_run_fails_alone_and_waits_for_retry(site):
+    site.write_grid(change=BROKEN)
+    code, out = site.run("launch", "--jobs", "2")
+    assert code == 1, out
+    assert "1 of 3 runs are done" in out
+    assert "revision 99 of cass" in out and "log.txt" in out
+    runs = site.runs()
+    assert runs["cass"].state() == "failed"
+    assert runs["cass-test_resnet-100pct"].state() == "pending"
+    assert runs["supervised-test_vit-100pct"].state() == "done"
+
+    failed_at = runs["cass"]["error"].stat().st_mtime_ns
+    code, out = site.run("launch")
+    assert code == 1
+    assert runs["cass"]["error"].stat().st_mtime_ns == failed_at
+
+    code, out = site.run("status")
+    assert "failed" in out and "revision 99 of cass" in out and "which is failed" in out
+
+    code, out = site.run("launch", "--retry")
+    assert code == 1
+    assert runs["cass"]["error"].stat().st_mtime_ns > failed_at
+
+
+def test_ctrl_c_saves_every_run_and_the_same_command_goes_on(site):
+    site.write_grid(epochs=150)
+    process = site.start("launch")
+    run = site.wait_for_a_step("cass")
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=120)
+    assert process.returncode == 130, out
+    assert run.state() == "interrupted"
+    assert run.checkpoints()
+
+    # and a launch that is killed leaves its run working; the next one waits for it instead of starting it twice
+    process = site.start("launch")
+    stopped = run["progress"].stat().st_mtime_ns
+    deadline = time.monotonic() + 120
+    while run["progress"].stat().st_mtime_ns == stopped and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.kill()
+    process.wait()  # not communicate: the run that goes on holds the pipe
+    process.stdout.close()
+    assert run.state() == "running"
+    starts = run["log"].read_text().count("float32, 1 threads")
+    code, out = site.run("status", "--json")
+    assert '"state": "running"' in out
+    code, out = site.run("launch")
+    assert code == 0, out
+    assert run["log"].read_text().count("float32, 1 threads") == starts == 2
+    assert len(files.read_jsonl(run["metrics"])) == 150

@@ -1,0 +1,75 @@
+"""What a person sees: aligned tables, plain times, and exit codes instead of tracebacks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from pipeline import console
+
+
+def test_tables_set_names_left_and_numbers_right() -> None:
+    shown = console.table([["MEL", 197, "9.5%"], ["NV", 1730, "–"]], header=("class", "train", "share"))
+    assert shown.splitlines() == [
+        "class  train  share",
+        "-----  -----  -----",
+        "MEL      197   9.5%",
+        "NV      1730      –",
+    ]
+
+
+def test_a_table_without_rows_is_its_header_or_nothing() -> None:
+    assert console.table([]) == ""
+    assert console.table([], header=("file", "reason")).splitlines() == ["file  reason", "----  ------"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [
+        (0.4, "0 s"),
+        (42, "42 s"),
+        (99, "99 s"),
+        (150, "2 min"),
+        (5880, "98 min"),
+        (6000, "1 h 40 min"),
+        (7500, "2 h 05 min"),
+    ],
+)
+def test_durations_are_two_units_at_the_most(seconds: float, shown: str) -> None:
+    assert console.duration(seconds) == shown
+
+
+def raising(error: BaseException) -> Callable[[], int]:
+    def main() -> int:
+        raise error
+
+    return main
+
+
+@pytest.mark.parametrize(
+    ("main", "code", "said"),
+    [
+        (lambda: 0, 0, ""),
+        (lambda: 1, 1, ""),
+        (raising(ValueError("--size is 4; give more")), 2, "error: --size is 4; give more\n"),
+        (raising(KeyboardInterrupt()), 130, "stopped; run the same command again to go on\n"),
+    ],
+)
+def test_a_door_ends_in_an_exit_code_and_at_most_a_line(
+    main: Callable[[], int], code: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        console.run_door(main)
+    assert caught.value.code == code
+    assert capsys.readouterr().err == said
+
+
+def test_a_fault_of_the_program_keeps_its_traceback() -> None:
+    with pytest.raises(AssertionError):
+        console.run_door(raising(AssertionError()))
+
+
+def test_progress_passes_everything_on_and_is_quiet_in_a_log(capsys: pytest.CaptureFixture[str]) -> None:
+    assert list(console.progress(iter("abc"), total=3, what="reading")) == ["a", "b", "c"]
+    assert capsys.readouterr().err == ""
