@@ -31,9 +31,13 @@ def split_table(
 
     What the curator fixed stays; a part (val, test) nobody fixed is carved out of the rest, stratified by class
     (iteratively, Sechidis et al. 2011, where a picture can have several). Pictures without labels stay in train.
-    With `grouped` all pictures of a group go to one side, the unlabelled ones too.
+    With `grouped` all pictures of a group go to one side, the unlabelled ones too; one the curator left open follows
+    its group to the part where the curator put that.
     """
     table = [part or "train" for part in fixed]
+    if grouped:
+        placed = {group: part for group, part in zip(groups, fixed, strict=True) if group and part}
+        table = [part or placed.get(group or "", "train") for group, part in zip(groups, fixed, strict=True)]
     pool = [i for i, part in enumerate(table) if part == "train"]
     carved = [part for part in ("val", "test") if part not in fixed]
     if not carved:

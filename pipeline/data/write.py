@@ -9,19 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
-import os
 import re
-import threading
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -29,6 +23,7 @@ from pipeline import files
 from pipeline.data import images, splits
 from pipeline.data.index import Shards, open_shards, write_index
 from pipeline.data.tar import TarWriter
+from pipeline.data.workers import Workers
 from pipeline.datasets.base import Listing, Record
 from pipeline.seeds import derive
 
@@ -36,8 +31,6 @@ TAR_BYTES = 256 << 20  # a tar stays below this even if its pictures did not com
 TAR_PICTURES = 2_000  # and is small enough that a killed job repeats little
 
 Progress = Callable[..., Iterator[Any]]
-A = TypeVar("A")
-B = TypeVar("B")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -330,83 +323,3 @@ def _picture(task: tuple[Path, Settings]) -> tuple[bytes, int, int] | images.Bad
         return error
     except OSError as error:
         return images.BadPicture(f"cannot be read: {error.strerror}")
-
-
-class Workers:
-    """Worker processes that map a function over items in order, a bounded number of items ahead.
-
-    An item that kills its worker (a decoder's crash, memory) is tried once more by itself, then answered `BadPicture`.
-    """
-
-    def __init__(self, count: int) -> None:
-        self.count = count
-        self.pool = _start(count)
-
-    def __enter__(self) -> Workers:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.pool.shutdown(cancel_futures=True)
-
-    def map(self, function: Callable[[A], B], items: Iterable[A]) -> Iterator[B | images.BadPicture]:
-        source = iter(items)
-        waiting: deque[tuple[list[A], Future[list[B]]]] = deque()
-
-        def submit(block: list[A]) -> Future[list[B]]:
-            try:
-                return self.pool.submit(_each, function, block)
-            except BrokenProcessPool:  # by a block that still waits; its own future says so when its turn comes
-                self.pool = _start(self.count)
-                return self.pool.submit(_each, function, block)
-
-        def refill() -> None:
-            while len(waiting) < 4 * self.count and (block := list(islice(source, 16))):
-                waiting.append((block, submit(block)))
-
-        refill()
-        while waiting:
-            block, future = waiting.popleft()
-            try:
-                answers: list[B | images.BadPicture] = list(future.result())
-            except BrokenProcessPool:
-                answers = _one_by_one(function, block)
-                waiting = deque((other, submit(other) if _is_lost(its) else its) for other, its in waiting)
-            refill()
-            yield from answers
-
-
-def _one_by_one(function: Callable[[A], B], block: list[A]) -> list[B | images.BadPicture]:
-    answers: list[B | images.BadPicture] = []
-    pool = _start(1)
-    for item in block:
-        try:
-            answers.append(pool.submit(function, item).result())
-        except BrokenProcessPool:
-            answers.append(images.BadPicture("crashes the decoder"))
-            pool = _start(1)
-    pool.shutdown()
-    return answers
-
-
-def _start(count: int) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn"), initializer=_end_with_parent)
-
-
-def _is_lost(future: Future[Any]) -> bool:
-    return future.done() and isinstance(future.exception(), BrokenProcessPool)
-
-
-def _end_with_parent() -> None:
-    """In a worker: end when the parent is killed, instead of waiting for its next order for ever."""
-
-    def watch() -> None:
-        parent = multiprocessing.parent_process()
-        assert parent is not None
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def _each(function: Callable[[A], B], block: list[A]) -> list[B]:
-    return [function(item) for item in block]

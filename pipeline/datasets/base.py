@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-PICTURES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".dcm", ".jp2", ".ppm", ".pgm"}
+PICTURES = {"", ".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".dcm", ".jp2", ".ppm", ".pgm"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +79,10 @@ def read_csv(path: Path) -> tuple[list[str], list[dict[str, str]]]:
 
 
 def pictures_under(root: Path, *, hidden: bool = False) -> Iterator[Path]:
-    """Every picture file below `root` in a fixed order; without those in hidden files and folders unless asked."""
+    """Every picture file below `root` in a fixed order; without those in hidden files and folders unless asked.
+
+    A file whose name has no ending may be a picture (DICOM often has none); decoding will tell.
+    """
     for path in sorted(root.rglob("*")):
         is_hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
         if path.suffix.lower() in PICTURES and path.is_file() and (hidden or not is_hidden):

@@ -35,7 +35,7 @@ class Toy(Dataset):
 
     def generate(self, root: Path) -> None:
         """Draw the pictures under `root` (deterministic); a finished folder is left as it is."""
-        done = root / "complete"
+        done = root / ".complete"
         if done.exists():
             return
         for label, count in COUNTS.items():

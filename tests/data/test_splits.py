@@ -251,3 +251,11 @@ def test_splits_and_fractions_depend_on_their_arguments_alone() -> None:
             check=True,
         )
         assert told.stdout.strip() == first
+
+
+def test_a_picture_the_curator_left_open_follows_its_group_to_the_curators_part():
+    labels = [("a",)] * 6
+    groups = ["p1", "p1", "p2", "p2", None, None]
+    fixed = ["test", None, "val", None, None, "train"]
+    table = split_table(labels, groups, fixed, ("a", "b"), grouped=True)
+    assert table == ["test", "test", "val", "val", "train", "train"]

@@ -105,7 +105,7 @@ def test_the_toy_is_drawn_alike_every_time_and_only_once(tmp_path: Path) -> None
 @pytest.mark.usefixtures("few")
 def test_a_toy_whose_drawing_was_stopped_is_drawn_to_its_end(tmp_path: Path) -> None:
     toy.DATASET.generate(tmp_path)
-    (tmp_path / "complete").unlink()
+    (tmp_path / ".complete").unlink()
     whole = (tmp_path / "ring" / "0003.png").read_bytes()
     (tmp_path / "ring" / "0003.png").write_bytes(whole[:100])
     toy.DATASET.generate(tmp_path)
