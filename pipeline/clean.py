@@ -37,6 +37,8 @@ def main() -> int:
         run = Run(runs / args.restart)
         if not run["spec"].exists():
             raise ValueError(f"there is no run {args.restart!r} in {runs}; see python -m pipeline.status")
+        if run.state() == "done" and not args.yes:
+            raise ValueError(f"{run.id} is done; add --yes to delete its weights and result and begin it anew")
         with run.lock():
             shutil.rmtree(run["tensorboard"], ignore_errors=True)
             for path in list(run.folder.iterdir()):
@@ -50,7 +52,7 @@ def main() -> int:
         run = Run(folder)
         state = run.state()
         if state != "running":
-            found += [("left by a killed writer", path) for path in folder.glob(".*.tmp")]
+            found += [("left by a killed task", path) for path in run.temporaries()]
         if state == "done":
             found += [("checkpoint of a finished run", path) for path in run.checkpoints()]
     found += [("submitit's scratch", path) for path in (runs / ".submitit").glob("*/") if not _at_work(runs, path)]

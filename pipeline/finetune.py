@@ -72,14 +72,10 @@ class Finetuning(loop.Program):
         self.best: dict[str, Any] = {"epoch": -1, "loss": float("inf"), "model": {}}
         self.previous = float("inf")
         self.bad_epochs = 0
-        self.order: tuple[int, np.ndarray] = (-1, np.empty(0))
 
     def loss(self, epoch: int, step: int) -> tuple[dict[str, Tensor], int]:
         self.model.train()
-        if self.order[0] != epoch:
-            self.order = (epoch, self.train.samples.permutation(self.spec.seed, epoch))
-        size = self.spec.batch_size
-        positions = self.order[1][step * size : (step + 1) * size]
+        positions = self.train.samples.batch(self.spec.seed, epoch, step, self.spec.batch_size)
         taken = len(positions)
         if taken == 1:  # batch norm needs two: the last picture alone comes twice, each time augmented anew
             positions = np.repeat(positions, 2)

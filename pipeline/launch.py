@@ -7,6 +7,7 @@ python -m pipeline.launch --grid small --datasets brain_mri,isic --seeds 1 --job
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -62,7 +63,7 @@ def main() -> int:
             if item.state == "failed":
                 item.run["error"].unlink(missing_ok=True)
                 item.state = item.run.state()
-    todo = [item for item in items if item.state in ("missing", "pending", "interrupted")]
+    todo = [item for item in items if item.state in plans.TO_DO]
     if not todo and not any(item.state == "running" for item in items):
         print("nothing to start" + ("; failed runs wait for --retry" if _having(items, "failed") else ""))
         return finish(plan, flags.grid_flags(args))
@@ -72,9 +73,9 @@ def main() -> int:
 
     from pipeline.jobs import local
 
-    jobs = args.jobs or cluster.jobs or max(1, local.gpu_count() if cluster.device != "cpu" else 1)
+    jobs = args.jobs or cluster.jobs or max(1, len(local.gpus(cluster)))
     display = Display(len(items))
-    completed = local.run_all(items, cluster, jobs=jobs, report=display.show)
+    completed = local.Queue(items, cluster, jobs).run(display.show)
     display.close()
     if not completed:
         print("stopped; every run saved what it had. The same command goes on.", file=sys.stderr)
@@ -162,7 +163,8 @@ class Display:
                 print(line)
             filled = round(30 * done / self.total)
             lines.append(f"[{'#' * filled}{'.' * (30 - filled)}] {done} of {self.total} runs done")
-            print("\n".join(lines), flush=True)
+            width = shutil.get_terminal_size().columns - 1  # a wrapped line would be erased in part only
+            print("\n".join(line[:width] for line in lines), flush=True)
             self.drawn = len(lines)
         else:
             print("\n".join(changed or lines), flush=True)

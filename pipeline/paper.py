@@ -136,6 +136,7 @@ def cass(
         batch_size=batch_size,
         image_size=image_size,
         seed=seed,
+        precision="float32" if preset.keep_gradients else "auto",  # a float16 scaler cannot go with kept gradients
         keep_gradients=preset.keep_gradients,
     )
 

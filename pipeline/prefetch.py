@@ -48,16 +48,9 @@ def main() -> int:
 def tags_of(grid: str, cluster: Cluster) -> list[str]:
     """The tags a grid starts from ImageNet weights."""
     from pipeline.jobs.plan import make_plan
-    from pipeline.spec import FinetuneSpec
+    from pipeline.spec import imagenet_tags
 
-    tags: set[str] = set()
-    for item in make_plan(grid, cluster).items.values():
-        if isinstance(item.spec, FinetuneSpec):
-            if item.spec.weights == "imagenet" and item.spec.pretrain is None:
-                tags.add(item.spec.backbone)
-        else:
-            tags |= {arm.backbone for arm in item.spec.arms if arm.weights == "imagenet"}
-    return sorted(tags)
+    return sorted({tag for item in make_plan(grid, cluster).items.values() for tag in imagenet_tags(item.spec)})
 
 
 def fetch(tag: str, folder: Path) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pipeline import files, lookup
+from pipeline import lookup
 from pipeline.cluster import Cluster
 from pipeline.data.index import shards_of
 from pipeline.data.read import open_pixels
@@ -62,14 +62,10 @@ class Pretraining(loop.Program):
         self.steps_per_epoch = len(rows) // spec.batch_size
         self.keep_gradients = spec.keep_gradients
         self.averages = Averages(spec.average, spec.epochs)
-        self.order: tuple[int, np.ndarray] = (-1, np.empty(0))
 
     def pixels(self, epoch: int, step: int) -> Tensor:
         """The pictures of a step: uint8 [batch, h, w, 3]."""
-        if self.order[0] != epoch:
-            self.order = (epoch, self.samples.permutation(self.spec.seed, epoch))
-        size = self.spec.batch_size
-        return self.samples.take(self.order[1][step * size : (step + 1) * size])
+        return self.samples.take(self.samples.batch(self.spec.seed, epoch, step, self.spec.batch_size))
 
     def loss(self, epoch: int, step: int) -> tuple[dict[str, Tensor], int]:
         self.method.train()
@@ -113,10 +109,8 @@ class Pretraining(loop.Program):
         return arms
 
     def _augmented(self) -> Iterator[Tensor]:
-        order = self.samples.permutation(self.spec.seed, self.spec.epochs)
-        size = self.spec.batch_size
         for step in range(self.steps_per_epoch):
-            pixels = self.samples.take(order[step * size : (step + 1) * size])
+            pixels = self.pixels(self.spec.epochs, step)  # the order of the epoch that would come next
             yield augment(pixels, self.spec.augment, draws("batch norm", self.spec.seed, step))
 
 
@@ -137,7 +131,7 @@ def pretrain(
     if averaged is not None:
         backbones.save_arms(run["last_weights"], arms, {"averaged": "no"})
     backbones.save_arms(run["weights"], averaged or arms, {"averaged": "yes" if averaged else "no"})
-    last = files.read_jsonl(run["metrics"])[-1]
+    last = counters.rows[-1]
     metrics = {name: value for name, value in last.items() if name == "loss" or name.endswith(("_spread", "_rank"))}
     collapsed = [name for name in arms if last[f"{name}_collapsed"]]
     if collapsed:

@@ -83,6 +83,16 @@ class Run:
         self["error"].unlink(missing_ok=True)
         self["progress"].unlink(missing_ok=True)
 
+    def temporaries(self) -> list[Path]:
+        """What a killed task left half written; the spec's and the job's are left out, a launch may be writing them."""
+        names = ("checkpoint", "weights", "predictions", "metrics", "result", "start", "error", "progress")
+        return [path for name in names for path in self.folder.glob(f".{name}*.tmp")]
+
+    def remove_temporaries(self) -> None:
+        """Delete what a killed task left half written; call it only while holding the run's lock."""
+        for path in self.temporaries():
+            path.unlink(missing_ok=True)
+
     def checkpoints(self) -> list[Path]:
         """The run's checkpoint files, newest first."""
         return sorted(self.folder.glob("checkpoint-*.pt"), reverse=True)
@@ -114,7 +124,7 @@ class Run:
 FILES = {
     "spec": "spec.json",
     "job": "job.json",  # where the run was sent: the cluster's facts
-    "start": "start.json",  # device, precision, threads, fixed at the first start
+    "start": "start.json",  # hardware and input files, fixed at the first start; code and versions of every start
     "lock": "lock",
     "progress": "progress.json",
     "metrics": "metrics.jsonl",

@@ -240,6 +240,13 @@ def method_of(spec: Spec) -> str:
     return pretrain.method.name if pretrain else "supervised"
 
 
+def imagenet_tags(spec: Spec) -> set[str]:
+    """The backbones a run itself starts from ImageNet weights."""
+    if isinstance(spec, PretrainSpec):
+        return {arm.backbone for arm in spec.arms if arm.weights == "imagenet"}
+    return {spec.backbone} if spec.pretrain is None and spec.weights == "imagenet" else set()
+
+
 def to_json(spec: Spec) -> dict[str, Any]:
     """The whole value as plain JSON, headed by its kind."""
     return {"kind": kind_of(spec), **dataclasses.asdict(spec)}
@@ -263,8 +270,17 @@ def run_id(spec: Spec) -> str:
     return "-".join([*parts, f"s{spec.seed}", digest])
 
 
+_HINTS: dict[type, dict[str, Any]] = {}
+
+
+def _hints(cls: type) -> dict[str, Any]:
+    if cls not in _HINTS:
+        _HINTS[cls] = typing.get_type_hints(cls)
+    return _HINTS[cls]
+
+
 def _hashed(value: Any) -> dict[str, Any]:
-    hints = typing.get_type_hints(type(value))
+    hints = _hints(type(value))
     kept = {}
     for item in dataclasses.fields(value):
         content = getattr(value, item.name)
@@ -287,7 +303,7 @@ T = TypeVar("T")
 
 
 def _build(cls: type[T], value: Mapping[str, Any]) -> T:
-    hints = typing.get_type_hints(cls)
+    hints = _hints(cls)
     if unknown := set(value) - set(hints):
         raise ValueError(f"{cls.__name__} has no field {sorted(unknown)[0]!r}; known: {', '.join(hints)}")
     return cls(**{name: _value(hints[name], item) for name, item in value.items()})

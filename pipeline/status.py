@@ -36,7 +36,7 @@ def main() -> int:
     for row in rows:
         counts[row["state"]] = counts.get(row["state"], 0) + 1
     print("\n" + ", ".join(f"{count} {state}" for state, count in counts.items()))
-    codes = sorted({row["code"] for row in rows if row.get("code")})
+    codes = sorted({code for row in rows for code in row.get("codes", ())})
     if len(codes) > 1:
         print(f"results come from {len(codes)} versions of the code: {', '.join(codes)}")
     return 0
@@ -49,7 +49,11 @@ def described(item: Item, plan: Plan) -> dict[str, Any]:
         result = item.run.result()
         speed = f"{result.images_per_second:.0f} images a second"
         collapsed = result.notes.get("collapsed")
-        row |= {"code": result.code, "seconds": result.seconds, "device": result.device}
+        row |= {
+            "codes": [start["code"] for start in result.notes["starts"]],
+            "seconds": result.seconds,
+            "device": result.device,
+        }
         row["says"] = f"{duration(result.seconds)}, {speed}" + (f", COLLAPSED: {collapsed}" if collapsed else "")
     elif item.state == "running":
         at = item.run.progress()

@@ -96,10 +96,16 @@ def test_a_run_refuses_to_go_on_elsewhere(calm, tmp_path, monkeypatch):
     _, spec, site = calm
     run = tiny.announce(spec, dataclasses.replace(site, runs=str(tmp_path / "moved")))
     assert carry_out(run, monkeypatch, StopAt(2)) == task.STOPPED
-    facts = task.files.read_json(run["start"])
-    task.files.write_json(run["start"], {**facts, "model": "another machine"})
+    start = task.files.read_json(run["start"])
+    moved = {**start, "hardware": {**start["hardware"], "model": "another machine"}}
+    task.files.write_json(run["start"], moved)
     assert carry_out(run, monkeypatch) == 1
-    assert "began on another machine" in run.reason()
+    assert "began with device another machine" in run.reason()
+
+    (index,) = start["inputs"]
+    task.files.write_json(run["start"], {**start, "inputs": {index: "other pictures"}})
+    assert carry_out(run, monkeypatch) == 1
+    assert f"began with {index} other pictures" in run.reason()
 
 
 @pytest.mark.slow

@@ -104,7 +104,7 @@ def find_shards(root: Path, name: str, *, size: int, split: str) -> Shards | Non
 
 def shards_of(root: Path, ref: DatasetRef, *, size: int) -> Shards:
     """The shards a Spec names; `ValueError` when they are gone or hold pictures of another size."""
-    for path in root.glob(f"{ref.name}-*-{ref.fingerprint[:8]}/manifest.json"):
+    for path in sorted(root.glob(f"{ref.name}-*/manifest.json")):
         shards = open_shards(path.parent)
         if shards.fingerprint != ref.fingerprint:
             continue

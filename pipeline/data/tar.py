@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import tarfile
 from typing import IO
 
@@ -28,5 +27,5 @@ class TarWriter:
 
     def close(self) -> None:
         """Write the end marker, padded to tar's record size."""
-        end = io.BytesIO(b"\0" * 2 * tarfile.BLOCKSIZE).getvalue()
+        end = b"\0" * 2 * tarfile.BLOCKSIZE
         self.file.write(end + b"\0" * (-(self.position + len(end)) % tarfile.RECORDSIZE))

@@ -162,7 +162,7 @@ def write(plan: Plan, out: Path, *, workers: int, max_bad: float, strict: bool, 
     with files.lock(folder / ".lock", what=str(folder)):
         if not (folder / "manifest.json").exists():  # else another finished it since the look above
             files.remove_temporaries(folder)
-            todo = [(tar, members) for tar, members in plan.tars() if not (folder / f".{tar}.json").exists()]
+            todo = [(tar, members) for tar, members in plan.tars() if not _is_good(folder / f".{tar}.json")]
             pending = [(s.record.path, plan.settings) for _, members in todo for s in members]
             with Workers(workers) as pool:
                 answers = progress(pool.map(_picture, pending), total=len(pending), what="writing")
@@ -173,6 +173,11 @@ def write(plan: Plan, out: Path, *, workers: int, max_bad: float, strict: bool, 
             _finish(folder, plan, max_bad=max_bad, strict=strict)
     (folder / ".lock").unlink(missing_ok=True)
     return open_shards(folder)
+
+
+def _is_good(part: Path) -> bool:
+    """Whether a tar is written and nothing in it was bad: what was may have been mended, and is tried again."""
+    return part.exists() and not files.read_json(part)["bad"]
 
 
 def _finish(folder: Path, plan: Plan, *, max_bad: float, strict: bool) -> None:
@@ -238,6 +243,9 @@ def _write_tar(folder: Path, tar: str, members: list[Sample], plan: Plan, answer
 
 def _manifest(plan: Plan, rows: list[dict[str, Any]], bad: list[dict[str, str]]) -> dict[str, Any]:
     written = {row["key"] for row in rows}
+    left_out = sorted(sample.key for sample in plan.samples if sample.key not in written)
+    # pictures that only decoding showed to be bad: without them it is another dataset than on a machine that had them
+    fingerprint = _hash(plan.fingerprint, *left_out)[:16] if left_out else plan.fingerprint
     samples = [sample for sample in plan.samples if sample.key in written]
     table = [sample.split for sample in samples]
     counts: dict[str, dict[str, int]] = {}
@@ -251,7 +259,7 @@ def _manifest(plan: Plan, rows: list[dict[str, Any]], bad: list[dict[str, str]])
         }
     return {
         "name": plan.name,
-        "fingerprint": plan.fingerprint,
+        "fingerprint": fingerprint,
         "task": plan.listing.task,
         "classes": list(plan.listing.classes),
         "metric": plan.metric,

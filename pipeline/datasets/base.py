@@ -8,7 +8,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-PICTURES = {"", ".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".dcm", ".jp2", ".ppm", ".pgm"}
+# Files that lie beside pictures; everything else is taken for one, and decoding tells.
+BESIDE = set(".csv .tsv .txt .md .json .jsonl .xml .html .pdf .doc .docx .xls .xlsx .yaml .yml .toml .ini .log".split())
+BESIDE |= set(".db .py .ipynb .m .mat .zip .tar .gz .sha256 .md5".split())
+SYSTEM = (".DS_Store", "._", "Thumbs.db", "desktop.ini")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +53,8 @@ class Dataset(ABC):
     label_fractions: tuple[float, ...]
     obtain: str
     """How one lawfully gets the files."""
+    built: bool = True
+    """Whether `listing` can read it; a dataset may be planned before."""
 
     @abstractmethod
     def listing(self, root: Path) -> Listing:
@@ -79,13 +84,15 @@ def read_csv(path: Path) -> tuple[list[str], list[dict[str, str]]]:
 
 
 def pictures_under(root: Path, *, hidden: bool = False) -> Iterator[Path]:
-    """Every picture file below `root` in a fixed order; without those in hidden files and folders unless asked.
+    """Every file below `root` that may be a picture, in a fixed order.
 
-    A file whose name has no ending may be a picture (DICOM often has none); decoding will tell.
+    Left out: tables, texts and archives by their endings, what operating systems leave behind, and, unless asked for,
+    hidden files and folders.
     """
     for path in sorted(root.rglob("*")):
         is_hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
-        if path.suffix.lower() in PICTURES and path.is_file() and (hidden or not is_hidden):
+        beside = path.suffix.lower() in BESIDE or path.name.startswith(SYSTEM)
+        if path.is_file() and not beside and (hidden or not is_hidden):
             yield path
 
 

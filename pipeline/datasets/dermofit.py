@@ -13,6 +13,7 @@ class Dermofit(Dataset):
     task = "multi-class"
     metric = "f1_micro"  # E.1.1: F1; micro at 0.5 in the notebook
     label_fractions = (0.1, 1.0)  # Table 4: no 1 %
+    built = False
     obtain = "It is sold under licence by the University of Edinburgh (Dermofit Image Library)."
 
     def listing(self, root: Path) -> Listing:

@@ -38,13 +38,14 @@ class Toy(Dataset):
         done = root / ".complete"
         if done.exists():
             return
-        for label, count in COUNTS.items():
-            (root / label).mkdir(parents=True, exist_ok=True)
-            for number in range(count):
-                rng = np.random.default_rng(derive("toy", label, number))
-                shape = label if label in self.classes else str(rng.choice(self.classes))
-                Image.fromarray(draw(shape, rng)).save(root / label / f"{number:04d}.png")
-        files.write_text(done, "all pictures are drawn\n")
+        with files.lock(root / ".lock", patience=60, what=str(root)):
+            for label, count in COUNTS.items():
+                for number in range(count):
+                    rng = np.random.default_rng(derive("toy", label, number))
+                    shape = label if label in self.classes else str(rng.choice(self.classes))
+                    with files.publish(root / label / f"{number:04d}.png", durable=False) as file:
+                        Image.fromarray(draw(shape, rng)).save(file, "PNG")
+            files.write_text(done, "all pictures are drawn\n")
 
 
 def draw(shape: str, rng: np.random.Generator) -> np.ndarray:

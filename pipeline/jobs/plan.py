@@ -16,8 +16,13 @@ from pipeline import files, lookup, paper
 from pipeline.cluster import Cluster
 from pipeline.data.index import find_shards
 from pipeline.runs import Run
-from pipeline.spec import REVISIONS, DatasetRef, FinetuneSpec, PretrainSpec, Spec, kind_of, method_of, run_id
+from pipeline.spec import REVISIONS, DatasetRef, FinetuneSpec, Spec, imagenet_tags, kind_of, method_of, run_id
 from pipeline.weights import weights_file
+
+# A plan's states are a run's own (runs.Run.state) and three more: it waits for shards, its method is not built, or its
+# parent will never be done.
+TO_DO = ("missing", "pending", "interrupted")
+STUCK = ("failed", "blocked", "not built", "no shards")
 
 
 @dataclass
@@ -27,13 +32,10 @@ class Item:
     run: Run
     spec: Spec
     state: str
+    parent: str | None
+    """The id of the pretraining run it starts from."""
     children: int = 0
     """How many runs of the plan start from this one."""
-
-    @property
-    def parent(self) -> str | None:
-        pretrain = self.spec.pretrain if isinstance(self.spec, FinetuneSpec) else None
-        return run_id(pretrain) if pretrain else None
 
 
 @dataclass
@@ -85,10 +87,12 @@ def make_plan(
             plan.missing_shards.append(command)
     plan.wanted = module.grid(plan.cards, seeds_of(seeds if seeds is not None else module.SEEDS), chosen)
     for spec in plan.wanted:
-        if isinstance(spec, FinetuneSpec) and spec.pretrain is not None:
-            parent = _add(plan, spec.pretrain, cluster)
-            parent.children += run_id(spec) not in plan.items
-        _add(plan, spec, cluster)
+        pretrain = spec.pretrain if isinstance(spec, FinetuneSpec) else None
+        parent = _add(plan, pretrain, cluster) if pretrain else None
+        before = len(plan.items)
+        _add(plan, spec, cluster, parent=parent)
+        if parent is not None:
+            parent.children += len(plan.items) - before
     plan.items = dict(sorted(plan.items.items(), key=lambda entry: kind_of(entry[1].spec) != "pretrain"))
     return plan
 
@@ -110,8 +114,9 @@ def _card(name: str, cluster: Cluster, *, size: int, split: str) -> tuple[paper.
     if name in lookup.known("datasets"):
         leaf = lookup.find("datasets", name).DATASET
         raw = "" if name == "toy" else "--raw DIR "
+        command = f"python -m pipeline.shard {name} {raw}{flags}"
         card = paper.Card(DatasetRef(name=name, fingerprint=""), leaf.label_fractions, leaf.metric)
-        return card, f"python -m pipeline.shard {name} {raw}{flags}"
+        return card, command if leaf.built else f"{command}   (reading {name} is not built yet)"
     known = ", ".join(n for n in lookup.known("datasets") if n != "folder")
     raise ValueError(
         f"there are no shards of {name!r} at {size} pixels under {cluster.shards}, and it is none of {known}; "
@@ -119,11 +124,11 @@ def _card(name: str, cluster: Cluster, *, size: int, split: str) -> tuple[paper.
     )
 
 
-def _add(plan: Plan, spec: Spec, cluster: Cluster) -> Item:
+def _add(plan: Plan, spec: Spec, cluster: Cluster, *, parent: Item | None = None) -> Item:
     identity = run_id(spec)
     if identity not in plan.items:
         run = Run(Path(cluster.runs) / identity)
-        plan.items[identity] = Item(run=run, spec=spec, state=state_of(run, spec))
+        plan.items[identity] = Item(run, spec, state_of(run, spec), parent.run.id if parent else None)
     return plan.items[identity]
 
 
@@ -144,14 +149,7 @@ def state_of(run: Run, spec: Spec) -> str:
 
 def missing_weights(plan: Plan, cluster: Cluster) -> list[str]:
     """What is wrong with the ImageNet weights of runs that are still to do, one line a backbone."""
-    tags: set[str] = set()
-    for item in plan.items.values():
-        if item.state in ("done", "running", "no shards", "not built"):
-            continue
-        if isinstance(item.spec, PretrainSpec):
-            tags |= {arm.backbone for arm in item.spec.arms if arm.weights == "imagenet"}
-        elif item.spec.pretrain is None and item.spec.weights == "imagenet":
-            tags.add(item.spec.backbone)
+    tags = {tag for item in plan.items.values() if item.state in (*TO_DO, "failed") for tag in imagenet_tags(item.spec)}
     out = []
     for tag in sorted(tags):
         try:

@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import cluster, files
+from pipeline.data.index import shards_of
 from pipeline.runs import Result, Run
-from pipeline.spec import REVISIONS, PretrainSpec, Spec
+from pipeline.spec import REVISIONS, PretrainSpec, Spec, imagenet_tags, run_id
 from pipeline.weights import weights_file
 
 STOPPED = 75  # exit code of a run that saved and left because it was asked to (EX_TEMPFAIL: try again)
+VISIBLE = "CASS_PIPELINE_VISIBLE_DEVICES"  # what CUDA_VISIBLE_DEVICES is to be for the task; "all": unset
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +34,11 @@ class Task:
 
     def __call__(self) -> None:
         run = Run(Path(self.folder))
+        visible = os.environ.pop(VISIBLE, None)
+        if visible == "all":
+            os.environ.pop("CUDA_VISIBLE_DEVICES", None)
+        elif visible is not None:
+            os.environ["CUDA_VISIBLE_DEVICES"] = visible
         with open(run["log"], "ab", buffering=0) as log:  # what decoders and CUDA print belongs there too
             os.dup2(log.fileno(), 1)
             os.dup2(log.fileno(), 2)
@@ -70,7 +77,7 @@ def carry_out(run: Run) -> int:
     with run.lock():
         if run["result"].exists():
             return 0
-        files.remove_temporaries(run.folder)
+        run.remove_temporaries()
         run["error"].unlink(missing_ok=True)
         from pipeline.learn.loop import Stopped
 
@@ -90,24 +97,15 @@ def carry_out(run: Run) -> int:
 
 
 def _train(run: Run, stop: Stop) -> Result:
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
     from pipeline import finetune, pretrain
     from pipeline.learn import hardware
 
-    spec, code = run.spec, code_version()
+    spec = run.spec
     check_revisions(spec)
     site = cluster.from_json(files.read_json(run["job"]))
     chosen = hardware.choose(site, spec.precision)
-    if run["start"].exists():
-        fixed = hardware.Hardware(**files.read_json(run["start"]))
-        if fixed.model != chosen.model:
-            raise ValueError(
-                f"this run began on {fixed.model} and its bits belong there, but this is {chosen.model}; "
-                f"launch it there, or begin anew with: python -m pipeline.clean --restart {run.id}"
-            )
-        chosen = fixed
-    else:
-        files.write_json(run["start"], dataclasses.asdict(chosen))
+    start = begin(run, dataclasses.asdict(chosen), inputs(spec, site))
+    chosen = hardware.Hardware(**start["hardware"])
     hardware.settle(chosen)
     print(f"{run.id}: {chosen.model}, {chosen.precision}, {chosen.threads} threads", flush=True)
 
@@ -115,6 +113,9 @@ def _train(run: Run, stop: Stop) -> Result:
         metrics, counters, notes = pretrain.pretrain(spec, run, site, chosen, stop)
     else:
         metrics, counters, notes = finetune.finetune(spec, run, site, chosen, stop)
+        if spec.pretrain is not None:
+            parent = Run(Path(site.runs) / run_id(spec.pretrain)).result()
+            notes["parent"] = {"device": parent.device, "precision": parent.precision}
     return Result(
         metrics=metrics,
         seconds=counters.seconds,
@@ -124,23 +125,53 @@ def _train(run: Run, stop: Stop) -> Result:
         device=chosen.model,
         precision=chosen.precision,
         threads=chosen.threads,
-        code=code,
-        versions={
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("torch", "timm", "numpy", "scikit-learn")},
-        },
-        notes=notes | weights_used(spec, site),
+        code=start["starts"][-1]["code"],
+        versions=start["starts"][-1]["versions"],
+        notes={**notes, "inputs": start["inputs"], "starts": start["starts"]},
     )
 
 
-def weights_used(spec: Spec, site: cluster.Cluster) -> dict[str, dict[str, str]]:
-    """The SHA-256 of every ImageNet weights file the run started from, by tag."""
-    if isinstance(spec, PretrainSpec):
-        tags = {arm.backbone for arm in spec.arms if arm.weights == "imagenet"}
-    else:
-        tags = {spec.backbone} if spec.weights == "imagenet" and spec.pretrain is None else set()
-    found = {tag: files.sha256_file(weights_file(tag, Path(site.weights))) for tag in sorted(tags)}
-    return {"weights_sha256": found} if found else {}
+def begin(run: Run, hardware: dict[str, Any], inputs: dict[str, str]) -> dict[str, Any]:
+    """What the run's bits depend on besides its spec, fixed at the first start; every start's code is noted.
+
+    `ValueError` when this start has another device model or other files than the first had.
+    """
+    now = {
+        "code": code_version(),
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("torch", "timm", "numpy", "pillow", "scikit-learn")},
+        },
+    }
+    start: dict[str, Any] = {"hardware": hardware, "inputs": inputs, "starts": []}
+    if run["start"].exists():
+        start = files.read_json(run["start"])
+        pairs = {"device": (start["hardware"]["model"], hardware["model"])}
+        pairs |= {name: (start["inputs"].get(name, "nothing"), inputs.get(name, "nothing")) for name in inputs}
+        for what, (first, this) in pairs.items():
+            if first != this:
+                raise ValueError(
+                    f"this run began with {what} {first} and its bits belong there, but now it is {this}; bring that "
+                    f"back, or begin anew with: python -m pipeline.clean --restart {run.id}"
+                )
+    if not start["starts"] or start["starts"][-1] != now:
+        start["starts"].append(now)
+        files.write_json(run["start"], start)
+    return start
+
+
+def inputs(spec: Spec, site: cluster.Cluster) -> dict[str, str]:
+    """The SHA-256 of every file the run reads: the index (which covers the pictures) and its start weights."""
+    shards = shards_of(Path(site.shards), spec.dataset, size=spec.image_size)
+    found = {f"index of {spec.dataset.name}": files.sha256_file(shards.folder / "index.parquet")}
+    for tag in sorted(imagenet_tags(spec)):
+        found[f"weights of {tag}"] = files.sha256_file(weights_file(tag, Path(site.weights)))
+    if not isinstance(spec, PretrainSpec) and spec.pretrain is not None:
+        parent = Run(Path(site.runs) / run_id(spec.pretrain))
+        if parent.state() != "done":
+            raise ValueError(f"it starts from {parent.id}, which is {parent.state()}; launch the grid to finish that")
+        found["pretrained weights"] = files.sha256_file(parent["weights"])
+    return found
 
 
 def check_revisions(spec: Spec) -> None:

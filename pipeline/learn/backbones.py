@@ -33,7 +33,9 @@ def build(tag: str, *, outputs: int, image_size: int, weights: str, folder: Path
     if config.fixed_input_size:
         arguments["img_size"] = image_size
     if weights == "imagenet":
-        arguments.update(pretrained=True, pretrained_cfg_overlay={"file": str(weights_file(tag, folder))})
+        arguments.update(
+            pretrained=True, pretrained_cfg_overlay={"file": str(weights_file(tag, folder)), "custom_load": False}
+        )
     model: nn.Module = timm.create_model(tag, **arguments)
     return model
 

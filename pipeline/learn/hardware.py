@@ -73,4 +73,7 @@ def settle(hardware: Hardware) -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(hardware.threads)
     torch.use_deterministic_algorithms(True)
+    # nothing here reads memory it did not write
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.allow_tf32 = False  # float32 means float32, in convolutions too

@@ -69,8 +69,13 @@ class Counters:
     global_step: int = 0
     images: int = 0
     seconds: float = 0.0
+    epoch_images: int = 0
+    epoch_seconds: float = 0.0
+    """Of training steps only, validation left out."""
     finished: bool = False
     sums: dict[str, float] = field(default_factory=dict)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    """What was logged of each epoch."""
 
 
 def train(
@@ -85,6 +90,10 @@ def train(
 
     Raises `Stopped` after saving when `should_stop()` turns true, `ValueError` when a loss is not finite.
     """
+    if program.keep_gradients and hardware.precision == "float16":
+        raise ValueError(
+            "gradients that are kept cannot be unscaled twice; give the spec precision float32 or bfloat16"
+        )
     device = hardware.torch_device
     scaler = hardware.scaler()
     counters = Counters()
@@ -103,8 +112,7 @@ def train(
         checkpoint.set_generators(saved["generators"])
         counters = Counters(**saved["counters"])
     del saved
-    rows = [row for row in files.read_jsonl(run["metrics"]) if row["epoch"] < counters.epoch]
-    files.write_jsonl(run["metrics"], rows)
+    files.write_jsonl(run["metrics"], counters.rows)
     board = _board(run, counters.epoch)
 
     def save() -> None:
@@ -139,10 +147,12 @@ def train(
 
     while counters.epoch < program.epochs and not counters.finished:
         while counters.step < program.steps_per_epoch:
-            for optimizer, optim in program.optimizers:
+            for i, (optimizer, optim) in enumerate(program.optimizers):
                 lr = optim.lr_at(step=counters.global_step, epoch=counters.epoch)
                 for group in optimizer.param_groups:
                     group["lr"] = lr
+                name = f"lr_{i}"
+                counters.sums[name] = counters.sums.get(name, 0.0) + lr
             if not program.keep_gradients:
                 for optimizer, _ in program.optimizers:
                     optimizer.zero_grad(set_to_none=True)
@@ -158,11 +168,13 @@ def train(
             counters.step += 1
             counters.global_step += 1
             counters.images += images
+            counters.epoch_images += images
             if device.type == "cpu" or len(pending) >= CHECK_STEPS:
                 settle()
 
             now = time.monotonic()
             counters.seconds += now - clock
+            counters.epoch_seconds += now - clock
             clock = now
             stopping = should_stop()
             if stopping or now - saved_at >= checkpoint_seconds:
@@ -187,16 +199,17 @@ def train(
             "epoch": counters.epoch,
             "step": counters.global_step,
             **means,
-            "lr": program.optimizers[0][0].param_groups[0]["lr"],
-            "images_per_second": counters.images / counters.seconds,
+            "images_per_second": counters.epoch_images / counters.epoch_seconds,
             **more,
         }
+        counters.rows.append(row)
         files.append_jsonl(run["metrics"], row)
         for name, value in row.items():
             if isinstance(value, (int, float)) and name not in ("epoch", "step"):
                 board.add_scalar(name, value, counters.epoch)
         print(" ".join(f"{name}={_shown(value)}" for name, value in row.items()), flush=True)
         counters.epoch, counters.step, counters.sums = counters.epoch + 1, 0, {}
+        counters.epoch_images, counters.epoch_seconds = 0, 0.0
     save()
     board.close()
     return counters

@@ -16,6 +16,7 @@ class Samples:
         self.pixels = pixels  # uint8 [all, h, w, 3]
         self.rows = rows  # int64 [n]
         self.device = device
+        self._order: tuple[tuple[int, int], np.ndarray] = ((-1, -1), np.empty(0))  # of the epoch at work
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -28,6 +29,12 @@ class Samples:
     def permutation(self, seed: int, epoch: int) -> np.ndarray:
         """The order of an epoch: int64 [n]."""
         return np.random.default_rng(derive("order", seed, epoch)).permutation(len(self.rows))
+
+    def batch(self, seed: int, epoch: int, step: int, size: int) -> np.ndarray:
+        """The positions of a step's pictures in the epoch's order: int64 [size], fewer at the end."""
+        if self._order[0] != (seed, epoch):
+            self._order = ((seed, epoch), self.permutation(seed, epoch))
+        return self._order[1][step * size : (step + 1) * size]
 
 
 def draws(*parts: int | str) -> torch.Generator:

@@ -60,8 +60,8 @@ class Cell:
 
     @property
     def mixed(self) -> bool:
-        """Whether the seeds ran on different devices or in different precisions."""
-        return len({(r.device, r.precision) for r in self.results}) > 1
+        """Whether the seeds, or the pretraining runs they start from, had different devices or precisions."""
+        return len({(r.device, r.precision, str(r.notes.get("parent"))) for r in self.results}) > 1
 
 
 def cells(plan: Plan) -> list[Cell]:

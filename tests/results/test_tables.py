@@ -41,7 +41,7 @@ def plan(tmp_path):
     out = Plan("main", preset, [card], wanted)
     for spec in wanted:
         run = Run(tmp_path / run_id(spec))
-        out.items[run.id] = Item(run=run, spec=spec, state="missing")
+        out.items[run.id] = Item(run=run, spec=spec, state="missing", parent=None)
     for spec, value in zip([spec for spec in wanted if is_chosen(spec)], (0.5, 0.6), strict=True):
         item = out.items[run_id(spec)]
         item.run.announce(spec)
@@ -93,7 +93,9 @@ def test_two_recipes_never_share_a_cell(plan):
     spec = next(spec for spec in plan.wanted if is_chosen(spec))
     other = dataclasses.replace(spec, epochs=7)
     plan.wanted.append(other)
-    plan.items[run_id(other)] = Item(run=Run(plan.items[run_id(spec)].run.folder), spec=other, state="missing")
+    plan.items[run_id(other)] = Item(
+        run=Run(plan.items[run_id(spec)].run.folder), spec=other, state="missing", parent=None
+    )
     cells = collect.cells(plan)
     same = [c for c in cells if (c.method, c.arm, c.label_fraction) == ("cass", "transformer", 1.0)]
     assert sorted(cell.wanted for cell in same) == [1, 2]
