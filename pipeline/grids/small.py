@@ -2,7 +2,7 @@
 
     python -m pipeline.launch --grid small --datasets brain_mri,isic --seeds 1 --jobs 2
 
-A check that everything works on real pictures, no reproduction: scores are far below the paper's.
+About half an hour. A check that everything works on real pictures, no reproduction: scores are far below the paper's.
 """
 
 from __future__ import annotations
