@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from pipeline.spec import (
     REVISIONS,
@@ -192,3 +193,8 @@ def finetune(
         seed=seed,
         stopping=preset.stopping,
     )
+
+
+def finetunes(card: Card, backbone: Backbone, **arguments: Any) -> list[FinetuneSpec]:
+    """`finetune` at every label fraction of the dataset."""
+    return [finetune(card.ref, backbone, label_fraction=fraction, **arguments) for fraction in card.label_fractions]

@@ -8,9 +8,13 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from pipeline import files
+from pipeline.data import write
+from pipeline.datasets.folder import Folder
+from pipeline.datasets.toy import draw
 from pipeline.finetune import Finetuning
 from pipeline.jobs import task
 from pipeline.learn.backbones import head_prefix
@@ -109,3 +113,32 @@ def test_another_revision_of_the_code_refuses_the_run(shards, site, tmp_path):
     run = tiny.announce(old, dataclasses.replace(site, runs=str(tmp_path / "old")))
     assert task.carry_out(run) == 1
     assert "revision 99 of cass" in run.reason()
+
+
+def test_pictures_without_any_label_are_enough_to_pretrain_for_another_dataset(shards, tmp_path):
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    for number in range(24):
+        Image.fromarray(draw("disc", np.random.default_rng(number))).save(raw / f"{number}.png")
+    settings = write.Settings(size=tiny.SIZE, split="image", format="png", quality=None, keep_names=False)
+    plan = write.make_plan(
+        "plain",
+        Folder("plain", "folder").listing(raw),
+        raw,
+        settings,
+        metric="balanced_accuracy",
+        label_fractions=(1.0,),
+        workers=1,
+        progress=tiny.quiet,
+    )
+    unlabelled = write.write(plan, shards.folder.parent, workers=1, max_bad=0, strict=True, progress=tiny.quiet)
+    assert unlabelled.manifest["counts"]["train"] == {"pictures": 24, "unlabelled": 24}
+    site = dataclasses.replace(tiny.make_cluster(tmp_path, checkpoint_minutes=60.0), shards=str(shards.folder.parent))
+    pretrain = tiny.make_pretrain(unlabelled, epochs=1)
+    finetune = tiny.make_finetune(shards, pretrain, epochs=1)
+    assert task.carry_out(tiny.announce(finetune, site)) == 1  # not before its parent is done
+    for spec in (pretrain, finetune):
+        run = tiny.announce(spec, site)
+        assert task.carry_out(run) == 0
+    assert run.spec.dataset.name == "tiny" and run.spec.pretrain.dataset.name == "plain"
+    assert "pretrained weights" in run.result().notes["inputs"]

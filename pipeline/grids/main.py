@@ -20,22 +20,12 @@ IMAGE_SIZE = paper.IMAGE_SIZE
 
 
 def grid(datasets: Sequence[paper.Card], seeds: Sequence[int], preset: paper.Preset) -> list[FinetuneSpec]:
-    out = []
+    out: list[FinetuneSpec] = []
     for card in datasets:
         for seed in seeds:
             cass = paper.cass(card.ref, preset=preset, seed=seed)
             for backbone in (paper.RESNET50, paper.VIT_B16):
                 dino = paper.dino(card.ref, preset=preset, seed=seed, backbone=backbone)
                 for pretrain in (dino, cass, None):
-                    for fraction in card.label_fractions:
-                        out.append(
-                            paper.finetune(
-                                card.ref,
-                                backbone,
-                                pretrain=pretrain,
-                                label_fraction=fraction,
-                                preset=preset,
-                                seed=seed,
-                            )
-                        )
+                    out += paper.finetunes(card, backbone, pretrain=pretrain, preset=preset, seed=seed)
     return out

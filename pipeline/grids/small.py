@@ -46,7 +46,7 @@ def shrunk(
     """CASS and supervised at this grid's size for every dataset, seed, backbone and label fraction."""
     optim = replace(paper.PRETRAIN_OPTIM, lr=lr, min_lr=lr / 10)
     finetune_optim = replace(paper.FINETUNE_OPTIM, lr=finetune_lr)
-    out = []
+    out: list[FinetuneSpec] = []
     for card in datasets:
         for seed in seeds:
             cass = paper.cass(
@@ -61,19 +61,15 @@ def shrunk(
             )
             for backbone in backbones:
                 for pretrain in (cass, None):
-                    for fraction in card.label_fractions:
-                        out.append(
-                            paper.finetune(
-                                card.ref,
-                                backbone,
-                                pretrain=pretrain,
-                                label_fraction=fraction,
-                                preset=preset,
-                                seed=seed,
-                                weights="random",
-                                optim=finetune_optim,
-                                epochs=finetune_epochs,
-                                image_size=IMAGE_SIZE,
-                            )
-                        )
+                    out += paper.finetunes(
+                        card,
+                        backbone,
+                        pretrain=pretrain,
+                        preset=preset,
+                        seed=seed,
+                        weights="random",
+                        optim=finetune_optim,
+                        epochs=finetune_epochs,
+                        image_size=IMAGE_SIZE,
+                    )
     return out
