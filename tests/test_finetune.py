@@ -11,7 +11,6 @@ import pytest
 import tiny
 from PIL import Image
 
-from pipeline.data import write
 from pipeline.datasets.folder import Folder
 from pipeline.finetune import Finetuning
 from pipeline.jobs import task
@@ -94,19 +93,7 @@ def test_several_classes_a_picture_are_trained_and_scored(tmp_path):
             pixels = rng.integers(0, 60, (40, 40, 3)) + marks * 180
             Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / f"{number}.png")
             rows.writerow([f"{number}.png", f"p{number % 30}", *marks])
-    dataset = Folder("colours", "csv")
-    settings = write.Settings(size=tiny.SIZE, split="grouped", format="png", quality=None, keep_names=False)
-    plan = write.make_plan(
-        "colours",
-        dataset.listing(tmp_path),
-        tmp_path,
-        settings,
-        metric="f1_micro",
-        label_fractions=(1.0,),
-        workers=1,
-        progress=tiny.quiet,
-    )
-    shards = write.write(plan, tmp_path / "shards", workers=1, max_bad=0, strict=True, progress=tiny.quiet)
+    shards = tiny.shard(Folder("colours", "csv"), tmp_path, tmp_path / "shards", split="grouped")
     assert shards.manifest["task"] == "multi-label"
     assert shards.manifest["test_sharing_group_with_train"] == 0
     site = tiny.make_cluster(tmp_path, checkpoint_minutes=60.0)

@@ -12,7 +12,6 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from pipeline import files
-from pipeline.data import write
 from pipeline.datasets.folder import Folder
 from pipeline.datasets.toy import draw
 from pipeline.finetune import Finetuning
@@ -120,18 +119,7 @@ def test_pictures_without_any_label_are_enough_to_pretrain_for_another_dataset(s
     raw.mkdir()
     for number in range(24):
         Image.fromarray(draw("disc", np.random.default_rng(number))).save(raw / f"{number}.png")
-    settings = write.Settings(size=tiny.SIZE, split="image", format="png", quality=None, keep_names=False)
-    plan = write.make_plan(
-        "plain",
-        Folder("plain", "folder").listing(raw),
-        raw,
-        settings,
-        metric="balanced_accuracy",
-        label_fractions=(1.0,),
-        workers=1,
-        progress=tiny.quiet,
-    )
-    unlabelled = write.write(plan, shards.folder.parent, workers=1, max_bad=0, strict=True, progress=tiny.quiet)
+    unlabelled = tiny.shard(Folder("plain", "folder"), raw, shards.folder.parent)
     assert unlabelled.manifest["counts"]["train"] == {"pictures": 24, "unlabelled": 24}
     site = dataclasses.replace(tiny.make_cluster(tmp_path, checkpoint_minutes=60.0), shards=str(shards.folder.parent))
     pretrain = tiny.make_pretrain(unlabelled, epochs=1)

@@ -40,19 +40,23 @@ def make_shards(folder: Path, *, each: int = 40, unlabelled: int = 10) -> Shards
             Image.fromarray(draw(shape, np.random.default_rng([len(label), number]))).save(
                 raw / label / f"{number}.png"
             )
-    dataset = Folder("tiny", "folder")
-    settings = write.Settings(size=SIZE, split="image", format="png", quality=None, keep_names=False)
+    return shard(Folder("tiny", "folder"), raw, folder / "shards")
+
+
+def shard(dataset: Folder, raw: Path, out: Path, *, split: str = "image") -> Shards:
+    """Shards of any pictures at this file's size."""
+    settings = write.Settings(size=SIZE, split=split, format="png", quality=None, keep_names=False)
     plan = write.make_plan(
-        "tiny",
+        dataset.name,
         dataset.listing(raw),
         raw,
         settings,
-        metric="balanced_accuracy",
+        metric=dataset.metric,
         label_fractions=(0.5, 1.0),
         workers=1,
         progress=quiet,
     )
-    return write.write(plan, folder / "shards", workers=1, max_bad=0, strict=True, progress=quiet)
+    return write.write(plan, out, workers=1, max_bad=0, strict=True, progress=quiet)
 
 
 def make_cluster(folder: Path, **changes: Any) -> Cluster:
