@@ -3,7 +3,7 @@ PYTHON ?= python3
 JOBS ?= 2
 BIN := .venv/bin
 
-.PHONY: setup demo test lint lock
+.PHONY: setup demo test chaos lint lock
 .DEFAULT_GOAL := setup
 
 setup: .venv/ready
@@ -28,6 +28,11 @@ lint: setup
 
 test: lint
 	$(BIN)/pytest
+
+# A real Slurm on this machine (root on Debian), a grid on it, and everything that can go wrong; about twenty minutes.
+chaos: setup
+	slurm/devcluster/up
+	$(BIN)/python tests/slurm/chaos.py --events 33 --seed 3
 
 # Exact versions and hashes for Python 3.10 and later; no address may stand in the file.
 lock:

@@ -55,7 +55,7 @@ def main() -> int:
             found += [("left by a killed task", path) for path in run.temporaries()]
         if state == "done":
             found += [("checkpoint of a finished run", path) for path in run.checkpoints()]
-    found += [("submitit's scratch", path) for path in (runs / ".submitit").glob("*/") if not _at_work(runs, path)]
+    found += job_folders(runs)
     if args.scratch:
         found += [("decoded pictures", path) for path in Path(cluster.scratch).glob("*.u8")]
     if not found:
@@ -75,10 +75,16 @@ def main() -> int:
     return 0
 
 
-def _at_work(runs: Path, scratch: Path) -> bool:
+def job_folders(runs: Path) -> list[tuple[str, Path]]:
+    """Orders whose runs are all done, and copies of the code that no other order needs."""
+    from pipeline.jobs import orders
     from pipeline.runs import Run
 
-    return Run(runs / scratch.name).state() == "running"
+    sent = orders.read_orders(runs)
+    over = [order for order in sent if all(Run(runs / run).state() == "done" for part in order.parts for run in part)]
+    needed = {order.code for order in sent if order not in over}
+    copies = [path for path in (runs / ".code").glob("*/") if path.name not in needed]
+    return [("a finished job's output", order.folder) for order in over] + [("a copy of the code", p) for p in copies]
 
 
 def _size(path: Path) -> int:

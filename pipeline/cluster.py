@@ -21,10 +21,64 @@ PATHS = ("shards", "runs", "scratch", "weights")
 
 
 @dataclass(frozen=True, kw_only=True)
+class Slurm:
+    """What one job asks of Slurm: one node, one task. An empty text is the site's own default."""
+
+    partition: str = ""
+    account: str = ""
+    qos: str = ""
+    constraint: str = ""
+    """Node features, as `sbatch --constraint` takes them."""
+    gres: str = "gpu:1"
+    """Generic resources of a job; empty: none, on a partition without GPUs."""
+    cpus: int = 2
+    memory_gb: float = 64.0
+    hours: float = 168.0
+    """Time limit. A run may meet it any number of times: it saves, is requeued and goes on."""
+    signal_seconds: int = 300
+    """How long before the time limit the job is told; a full checkpoint must fit."""
+    requeues: int = 1000
+    """How often a job may meet its time limit before submitit gives it up."""
+    parallelism: int = 64
+    """Tasks of one array at the same time."""
+    max_jobs: int = 0
+    """Most jobs this user may have in the queue, array tasks counted each; 0: no limit but the site's."""
+    accounting: bool = True
+    """Whether `sacct` answers; false where the site has no accounting."""
+    shared_disks: bool = False
+    """True where a disk that looks local to the login node is exported to the nodes."""
+    python: str = ""
+    """The interpreter on the nodes; empty: the one that launches."""
+    setup: tuple[str, ...] = ()
+    """Shell lines run on the node before the job: `module load …`."""
+    srun: tuple[str, ...] = ("--cpu-bind=none",)
+    """Further arguments of srun."""
+    sbatch: tuple[str, ...] = ()
+    """Further flags of sbatch, as `name=value`: `exclude=gpu7`, `mail-type=FAIL`."""
+
+    def __post_init__(self) -> None:
+        for name in ("cpus", "memory_gb", "hours", "signal_seconds", "parallelism"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be above zero")
+        for name in ("requeues", "max_jobs"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it cannot be negative")
+        if self.signal_seconds >= self.hours * 3600:
+            raise ValueError(
+                f"signal_seconds is {self.signal_seconds}, but a job has only {self.hours * 3600:.0f} s; make it less"
+            )
+        for flag in self.sbatch:
+            name, _, value = flag.partition("=")
+            if not name or name.startswith("-") or not value:
+                raise ValueError(f"sbatch holds {flag!r}; write name=value without dashes, e.g. exclude=gpu7")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Cluster:
     """The facts of a site. Paths are absolute; a relative one in the file starts at the current folder."""
 
     executor: str = "local"
+    """`local` (this machine) or `slurm`."""
     shards: str = "shards"
     """Parent folder of the shard folders."""
     runs: str = "runs"
@@ -40,17 +94,24 @@ class Cluster:
     threads: int = 1
     """CPU threads of a run; part of what its bits depend on, so never taken from the machine."""
     jobs: int = 0
-    """Runs at the same time on one machine; 0: one a GPU, else one."""
+    """Jobs at the same time on one machine (executor `local`); 0: one a GPU, else one."""
+    trials_per_gpu: int = 1
+    """Fine-tunes of one fan-out at the same time on its GPU (or, where there is none, on its CPUs)."""
+    ray: bool = True
+    """Whether Ray Tune runs the trials of a fan-out; else plain worker processes do."""
     checkpoint_minutes: float = 10.0
+    slurm: Slurm = dataclasses.field(default_factory=Slurm)
 
     def __post_init__(self) -> None:
-        one_of("executor", self.executor, ("local",))
+        one_of("executor", self.executor, ("local", "slurm"))
         one_of("device", self.device, ("auto", "cpu", "cuda"))
         one_of("precision", self.precision, PRECISIONS)
         if self.threads < 1:
             raise ValueError(f"threads is {self.threads}; give 1 or more")
         if self.jobs < 0:
             raise ValueError(f"jobs is {self.jobs}; give 1 or more, or 0 for one a GPU")
+        if self.trials_per_gpu < 1:
+            raise ValueError(f"trials_per_gpu is {self.trials_per_gpu}; give 1 or more")
         if self.checkpoint_minutes < 0:
             raise ValueError(f"checkpoint_minutes is {self.checkpoint_minutes}; give minutes, 0 for every step")
 
@@ -69,16 +130,34 @@ def load_cluster(name: str) -> Cluster:
 
 def from_json(value: dict[str, Any]) -> Cluster:
     """A checked `Cluster`; unknown keys are answered with the known ones, wrong types with the right one."""
-    hints = typing.get_type_hints(Cluster)
-    if unknown := sorted(set(value) - set(hints)):
-        raise ValueError(f"unknown key {unknown[0]!r}; known: {', '.join(hints)}")
-    for key, item in value.items():
-        wanted = (int, float) if hints[key] is float else hints[key]
-        if not isinstance(item, wanted) or isinstance(item, bool):
-            raise ValueError(f"{key} is {item!r}; it must be a {hints[key].__name__}")
-    cluster = Cluster(**value)
+    cluster = _build(Cluster, value, "")
     paths: dict[str, Any] = {name: str(Path(getattr(cluster, name)).expanduser().absolute()) for name in PATHS}
     return dataclasses.replace(cluster, **paths)
+
+
+T = typing.TypeVar("T")
+
+
+def _build(cls: type[T], value: dict[str, Any], prefix: str) -> T:
+    hints = typing.get_type_hints(cls)
+    if unknown := sorted(set(value) - set(hints)):
+        raise ValueError(f"unknown key {prefix + unknown[0]!r}; known: {', '.join(prefix + key for key in hints)}")
+    return cls(**{key: _checked(prefix + key, item, hints[key]) for key, item in value.items()})
+
+
+def _checked(key: str, item: Any, hint: Any) -> Any:
+    if dataclasses.is_dataclass(hint):
+        if not isinstance(item, dict):
+            raise ValueError(f"{key} is {item!r}; it must be a table, headed [{key}]")
+        return _build(typing.cast(type, hint), item, f"{key}.")
+    if typing.get_origin(hint) is tuple:
+        if not isinstance(item, (list, tuple)) or not all(isinstance(part, str) for part in item):
+            raise ValueError(f"{key} is {item!r}; it must be a list of texts")
+        return tuple(item)
+    wanted = (int, float) if hint is float else hint
+    if not isinstance(item, wanted) or (isinstance(item, bool) and hint is not bool):
+        raise ValueError(f"{key} is {item!r}; it must be a {hint.__name__}")
+    return item
 
 
 def to_json(cluster: Cluster) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -109,10 +109,12 @@ class Busy(ValueError):
 
 
 @contextlib.contextmanager
-def lock(path: Path, *, patience: float = 0.0, what: str = "") -> Iterator[None]:
+def lock(
+    path: Path, *, patience: float = 0.0, what: str = "", stop: Callable[[], bool] | None = None
+) -> Iterator[None]:
     """Hold an exclusive lock on `path` until the block ends or the process dies, however it dies.
 
-    Raises `Busy` when another process still holds it after `patience` seconds.
+    Raises `Busy` when another process still holds it after `patience` seconds, or when `stop()` turns true.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a") as file:
@@ -122,7 +124,7 @@ def lock(path: Path, *, patience: float = 0.0, what: str = "") -> Iterator[None]
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
-                if time.monotonic() >= deadline:
+                if time.monotonic() >= deadline or (stop is not None and stop()):
                     raise Busy(f"another process is at work on {what or path.parent}; wait for it to end") from None
                 time.sleep(0.05)
         yield

@@ -7,6 +7,7 @@ python -m pipeline.launch --grid small --datasets brain_mri,isic --seeds 1 --job
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import shutil
 import sys
 import time
@@ -17,6 +18,7 @@ from pipeline import flags
 from pipeline.console import duration, run_door, table
 
 if TYPE_CHECKING:
+    from pipeline.cluster import Cluster
     from pipeline.jobs.plan import Item, Plan
 
 LINE_SECONDS = 30.0  # between looks printed into a log
@@ -30,33 +32,42 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--jobs",
         type=int,
-        help="runs at the same time (default: the cluster file's; else one a GPU, else one)",
+        help="jobs at the same time (default: the cluster file's; else one a GPU, else one); on Slurm, tasks an array",
     )
-    add("--dry-run", action="store_true", help="print the plan, change nothing")
+    add(
+        "--dry-run",
+        action="store_true",
+        help="print the plan and what the site lacks, change nothing; 3 if it lacks any",
+    )
     add("--retry", action="store_true", help="start failed runs again, from their last checkpoints")
+    add("--no-ray", action="store_true", help="fine-tunes run in plain worker processes, without Ray")
+    add(
+        "--print-sbatch",
+        action="store_true",
+        help="print a shell script that sends the jobs, for you to run; no submitit",
+    )
     wait = out.add_mutually_exclusive_group()
-    wait.add_argument("--wait", action="store_true", default=True, help="stay until all runs have ended (default)")
-    wait.add_argument("--no-wait", dest="wait", action="store_false", help="leave the runs to a process of their own")
+    wait.add_argument("--wait", action="store_true", help="stay until all runs have ended (default on this machine)")
+    wait.add_argument("--no-wait", action="store_true", help="leave at once, the runs go on (default on Slurm)")
     return out
 
 
 def main() -> int:
     args = parser().parse_args()
-    from pipeline.cluster import load_cluster
     from pipeline.jobs import plan as plans
+    from pipeline.jobs import site
 
-    cluster = load_cluster(args.cluster)
-    if args.jobs is not None and args.jobs < 1:
-        raise ValueError(f"--jobs is {args.jobs}; give 1 or more")
     plan = flags.read_plan(args)
+    plan.cluster = chosen_cluster(plan.cluster, args)
+    on_slurm = plan.cluster.executor == "slurm"
+    if args.print_sbatch:
+        return print_sbatch(plan)
     print_plan(plan)
     if args.dry_run:
-        return 0
+        return dry_run(plan)
 
-    if plan.missing_shards:
-        raise ValueError("make the missing shards first:\n  " + "\n  ".join(plan.missing_shards))
-    if missing := plans.missing_weights(plan, cluster):
-        raise ValueError("\n  ".join(missing))
+    if lacking := site.unmet(plan.cluster, plan):
+        raise ValueError("nothing was started; first:\n  " + "\n  ".join(lacking))
     items = list(plan.items.values())
     if args.retry:
         for item in items:
@@ -67,20 +78,94 @@ def main() -> int:
     if not todo and not any(item.state == "running" for item in items):
         print("nothing to start" + ("; failed runs wait for --retry" if _having(items, "failed") else ""))
         return finish(plan, flags.grid_flags(args))
-    if not args.wait:
-        return leave(Path(cluster.runs))
-    plans.publish(plan, cluster, todo)
-
-    from pipeline.jobs import local
-
-    jobs = args.jobs or cluster.jobs or max(1, len(local.gpus(cluster)))
+    if on_slurm and not args.wait:
+        return send(plan, flags.grid_flags(args))
+    if args.no_wait:
+        return leave(Path(plan.cluster.runs))
     display = Display(len(items))
-    completed = local.Queue(items, cluster, jobs).run(display.show)
+    if on_slurm:
+        from pipeline.jobs import slurm
+
+        completed = slurm.follow(plan, display.show, display.say)
+        farewell = "no longer watching; the jobs go on. The same command watches again."
+    else:
+        from pipeline.jobs import life, local
+
+        plans.publish(plan, todo)
+        jobs = plan.cluster.jobs or max(1, len(life.gpus(plan.cluster)))
+        completed = local.Queue(plan, jobs).run(display.show)
+        farewell = "stopped; every run saved what it had. The same command goes on."
     display.close()
     if not completed:
-        print("stopped; every run saved what it had. The same command goes on.", file=sys.stderr)
+        print(farewell, file=sys.stderr)
         return 130
     return finish(plan, flags.grid_flags(args))
+
+
+def chosen_cluster(cluster: Cluster, args: argparse.Namespace) -> Cluster:
+    """The cluster file's facts, with what the flags say otherwise."""
+    if args.no_ray:
+        cluster = dataclasses.replace(cluster, ray=False)
+    if args.jobs is not None:
+        if args.jobs < 1:
+            raise ValueError(f"--jobs is {args.jobs}; give 1 or more")
+        slurm = dataclasses.replace(cluster.slurm, parallelism=args.jobs)
+        cluster = dataclasses.replace(cluster, jobs=args.jobs, slurm=slurm)
+    return cluster
+
+
+def dry_run(plan: Plan) -> int:
+    """Say what would be sent, what it would take and what is missing; 3 when something is."""
+    from pipeline.jobs import estimate, site
+
+    if plan.cluster.executor == "slurm":
+        print_drafts(plan)
+    print("\n".join(estimate.lines(estimate.estimate(plan, plan.cluster))))
+    lacking = site.unmet(plan.cluster, plan)
+    if lacking:
+        print("\nnot met:\n  " + "\n  ".join(lacking))
+    return 3 if lacking else 0
+
+
+def print_drafts(plan: Plan) -> None:
+    """The arrays that would be sent, as a table; where Slurm cannot be asked, as if its queue were empty."""
+    from pipeline.jobs import slurm
+
+    try:
+        live = slurm.carried(Path(plan.cluster.runs), slurm.queue(Path(plan.cluster.runs)))
+        limit = slurm.max_array_size()
+    except ValueError as error:
+        live, limit = {}, slurm.MAX_ARRAY
+        print(f"as if the queue were empty: {error}")
+    rows = []
+    for draft in slurm.drafts_of(plan, live, limit=limit):
+        runs = sum(len(bundle.items) for bundle in draft.bundles)
+        after = f"afterany {len(draft.parents)} runs" if draft.parents else ""
+        rows.append([draft.name, len(draft.bundles), draft.parallelism, runs, after])
+    if live:
+        print(f"{len(live)} runs are carried by jobs in the queue")
+    print(table(rows, header=("array", "tasks", "at once", "runs", "waits for")) if rows else "nothing to send")
+    print()
+
+
+def send(plan: Plan, hint: str) -> int:
+    """Send what is to be sent and leave."""
+    from pipeline.jobs import slurm
+
+    orders, said = slurm.reconcile(plan)
+    print("\n".join(said) if said else "nothing to send: every run to do is carried by a job in the queue")
+    print(f"where they stand: python -m pipeline.status {hint}")
+    return 0
+
+
+def print_sbatch(plan: Plan) -> int:
+    """Publish the plan and print the script that sends it."""
+    from pipeline.jobs import slurm
+
+    if plan.cluster.executor != "slurm":
+        raise ValueError('--print-sbatch needs a cluster file with executor = "slurm"; give --cluster')
+    print(slurm.script(plan))
+    return 0
 
 
 def leave(runs: Path) -> int:
@@ -112,8 +197,6 @@ def print_plan(plan: Plan) -> None:
     repeated = len(plan.wanted) - sum(counts["finetune"].values())
     if repeated:
         print(f"{repeated} fine-tunes are wanted more than once and run once")
-    for command in plan.missing_shards:
-        print(f"missing shards: {command}")
     print(flush=True)
 
 
@@ -168,6 +251,12 @@ class Display:
             self.drawn = len(lines)
         else:
             print("\n".join(changed or lines), flush=True)
+
+    def say(self, lines: list[str]) -> None:
+        """Lines that stay."""
+        self._erase()
+        for line in lines:
+            print(line, flush=True)
 
     def close(self) -> None:
         self._erase()

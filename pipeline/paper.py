@@ -34,15 +34,37 @@ CNN, TRANSFORMER = "cnn", "transformer"
 
 @dataclass(frozen=True)
 class Backbone:
-    """A backbone's tag in timm, its name in the tables and its role."""
+    """A backbone's tag in timm, its name in the tables and its role; its size where it is known."""
 
     tag: str
     title: str
     role: str
+    parameters: int | None = None
+    gflops: float | None = None
+    """Of one training picture at 384 pixels, forward and backward."""
 
 
-RESNET50 = Backbone("resnet50.a1_in1k", "ResNet-50", CNN)  # Table 18: 80.374 % on ImageNet is this tag
-VIT_B16 = Backbone("vit_base_patch16_384.augreg_in21k_ft_in1k", "ViT B/16", TRANSFORMER)  # Table 18: 86.006 %
+# parameters: Tables 17 and 18; gflops: counted, not the paper's
+RESNET50 = Backbone("resnet50.a1_in1k", "ResNet-50", CNN, 25_560_000, 71.4)  # Table 18: 80.374 % on ImageNet
+VIT_B16 = Backbone(
+    "vit_base_patch16_384.augreg_in21k_ft_in1k", "ViT B/16", TRANSFORMER, 86_860_000, 332.2
+)  # Table 18: 86.006 %
+BACKBONES = (RESNET50, VIT_B16)  # E.2.1, of every table but 17 to 20
+
+# Table 2: hours of self-supervised training on one RTX8000. Whether DINO's are those of one backbone or of both is
+# not said.
+TABLE_2_EPOCHS = 100
+TABLE_2_HOURS: Mapping[str, Mapping[str, float]] = {
+    "dino": {"autoimmune": 1 + 13 / 60, "dermofit": 3 + 9 / 60, "brain_mri": 26 + 21 / 60, "isic": 109 + 21 / 60},
+    "cass": {"autoimmune": 21 / 60, "dermofit": 1 + 11 / 60, "brain_mri": 7 + 11 / 60, "isic": 29 + 58 / 60},
+}
+# Training and validation pictures: of 198, 1,300, 5,712 and 25,331 (E.1.1), split as docs/reproducing.md says.
+PICTURES: Mapping[str, tuple[int, int]] = {
+    "autoimmune": (158, 20),
+    "dermofit": (1_040, 130),
+    "brain_mri": (5_141, 571),
+    "isic": (20_265, 2_533),
+}
 
 PRETRAIN_EPOCHS = 100  # E.2.3
 PRETRAIN_BATCH = 16  # E.2.3

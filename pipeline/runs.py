@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -68,9 +69,13 @@ class Run:
             return "failed"
         return "interrupted" if self["start"].exists() else "pending"
 
-    def lock(self) -> Any:
+    def lock(self, *, patience: float = 5.0, stop: Callable[[], bool] | None = None) -> Any:
         """The lock a task holds while it works on the run; patient, since a look at the state takes it briefly."""
-        return files.lock(self["lock"], patience=5, what=f"run {self.id}")
+        return files.lock(self["lock"], patience=patience, what=f"run {self.id}", stop=stop)
+
+    def silence(self) -> float:
+        """Seconds since the last sign of life of the process that works on the run."""
+        return time.time() - self["lock"].stat().st_mtime
 
     def result(self) -> Result:
         value = files.read_json(self["result"])

@@ -270,6 +270,17 @@ def run_id(spec: Spec) -> str:
     return "-".join([*parts, f"s{spec.seed}", digest])
 
 
+def without_seed(spec: FinetuneSpec) -> FinetuneSpec:
+    """What the seeds of one cell of a table have in common."""
+    pretrain = spec.pretrain and dataclasses.replace(spec.pretrain, seed=0)
+    return dataclasses.replace(spec, seed=0, pretrain=pretrain)
+
+
+def recipe(spec: FinetuneSpec) -> str:
+    """An id that all seeds and label fractions of one fine-tuning recipe share."""
+    return run_id(dataclasses.replace(without_seed(spec), label_fraction=1.0))
+
+
 _HINTS: dict[type, dict[str, Any]] = {}
 
 

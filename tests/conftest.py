@@ -1,8 +1,11 @@
-"""What the tests share: where the real pictures lie."""
+"""What the tests share: where the real pictures lie, and a Slurm."""
 
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,3 +20,24 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"real pictures are not here: there is no folder {folder}; CASS_SHARED_DATA names another")
     return folder
+
+
+@pytest.fixture(scope="session")
+def devcluster() -> Iterator[Path]:
+    """The state folder of a real Slurm of three nodes; one that was up before the tests stays up after them."""
+    if os.geteuid() != 0:
+        pytest.skip("a real Slurm needs root to start")
+    if not Path("/etc/debian_version").exists():
+        pytest.skip("slurm/devcluster/up knows Debian only")
+    programs = ("slurmctld", "slurmd", "slurmdbd", "sbatch", "munged", "mariadbd")
+    if not shutil.which("apt-get") and not all(map(shutil.which, programs)):
+        pytest.skip("Slurm is not installed, and there is no apt-get to install it with")
+    scripts = ROOT / "slurm" / "devcluster"
+    was_up = (Path(os.environ.get("CASS_DEVCLUSTER_CONF", "/etc/slurm")) / "slurm.conf").exists()
+    up = subprocess.run([scripts / "up"], capture_output=True, text=True, timeout=900)
+    if up.returncode == 2:
+        pytest.skip(f"slurm/devcluster/up will not: {up.stderr.strip()}")
+    assert up.returncode == 0, up.stdout + up.stderr
+    yield Path(os.environ.get("CASS_DEVCLUSTER", "/var/lib/cass-devcluster"))
+    if not was_up:
+        subprocess.run([scripts / "down"], check=True, capture_output=True, timeout=120)

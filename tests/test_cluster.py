@@ -57,7 +57,7 @@ def test_an_unknown_key_is_answered_with_the_known_ones(tmp_path: Path) -> None:
         ("checkpoint_minutes = -1", r"checkpoint_minutes is -1; give minutes"),
         ('device = "tpu"', "device is 'tpu'; known: auto, cpu, cuda"),
         ('precision = "fp8"', "precision is 'fp8'; known: auto, float32, float16, bfloat16"),
-        ('executor = "pbs"', "executor is 'pbs'; known: local"),
+        ('executor = "pbs"', "executor is 'pbs'; known: local, slurm"),
         ("threads = ", "site.toml: "),
     ],
 )

@@ -8,7 +8,7 @@ import sys
 import pytest
 from conftest import ROOT
 
-DOORS = ("shard", "launch", "status", "report", "clean", "prefetch")
+DOORS = ("shard", "launch", "status", "logs", "cancel", "report", "clean", "prefetch")
 HEAVY = ("torch", "timm", "torchvision", "ray", "submitit", "webdataset", "sklearn")
 
 
@@ -37,7 +37,7 @@ def test_help_of_every_door_imports_nothing_heavy(door, tmp_path):
 )
 def test_planning_status_and_tables_import_nothing_heavy(arguments, tmp_path):
     done = run_watched(arguments, tmp_path)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode in (0, 3), done.stderr  # 3: the shards are not there
     assert done.stdout.strip().endswith("IMPORTED []")
 
 
@@ -49,9 +49,10 @@ def test_every_door_is_tried_here():
 @pytest.mark.parametrize(
     ("door", "flags"),
     [
-        ("launch", {"--grid", "--datasets", "--seeds", "--preset", "--cluster", "--jobs", "--dry-run", "--retry"}),
-        ("status", {"--grid", "--datasets", "--seeds", "--preset", "--cluster", "--json"}),
-        ("report", {"--grid", "--datasets", "--seeds", "--preset", "--cluster", "--out"}),
+        ("launch", {"--jobs", "--dry-run", "--retry", "--no-ray", "--print-sbatch"}),
+        ("status", {"--watch", "--failed", "--json"}),
+        ("cancel", {"--yes"}),
+        ("report", {"--out"}),
     ],
 )
 def test_no_flag_changes_science(door, flags):
@@ -60,7 +61,8 @@ def test_no_flag_changes_science(door, flags):
 
     parser = importlib.import_module(f"pipeline.{door}").parser()
     found = {option for action in parser._actions for option in action.option_strings if option.startswith("--")}
-    assert found - {"--help", "--wait", "--no-wait"} == flags
+    grid = {"--grid", "--datasets", "--seeds", "--preset", "--cluster"}
+    assert found - {"--help", "--wait", "--no-wait"} == grid | flags
 
 
 def test_the_learning_floor_runs_without_the_schedulers_and_webdataset():

@@ -15,7 +15,7 @@ from pipeline import files
 from pipeline.datasets.folder import Folder
 from pipeline.datasets.toy import draw
 from pipeline.finetune import Finetuning
-from pipeline.jobs import task
+from pipeline.jobs import code, task
 from pipeline.learn.backbones import head_prefix
 from pipeline.learn.hardware import Hardware
 from pipeline.pretrain import Pretraining
@@ -68,7 +68,7 @@ def test_a_finished_run_keeps_no_checkpoint_and_says_what_it_ran_on(done):
     assert done.checkpoints() == []
     assert result.threads == 1 and result.precision == "float32" and result.device
     assert result.notes["collapsed"] == [] and result.epochs == 4
-    assert result.code == task.code_version()
+    assert result.code == code.code_version()
 
 
 def test_every_training_picture_is_seen_once_an_epoch_labelled_or_not(shards, site):

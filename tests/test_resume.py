@@ -11,7 +11,6 @@ import torch
 
 from pipeline.jobs import task
 from pipeline.learn import checkpoint
-from pipeline.runs import Run
 
 
 class StopAt:
@@ -31,80 +30,75 @@ def shards(tmp_path_factory):
     return tiny.make_shards(tmp_path_factory.mktemp("resume"))
 
 
-def carry_out(run: Run, monkeypatch, stop=lambda: False) -> int:
-    monkeypatch.setattr(task, "Stop", lambda: stop)
-    return task.carry_out(run)
-
-
 @pytest.fixture
-def calm(shards, tmp_path, monkeypatch):
+def calm(shards, tmp_path):
     """An undisturbed pretraining run, and what made it."""
     folder = shards.folder.parent.parent
     site = dataclasses.replace(tiny.make_cluster(folder), runs=str(tmp_path / "calm"))
     spec = tiny.make_pretrain(shards, epochs=3)
     run = tiny.announce(spec, site)
-    assert carry_out(run, monkeypatch) == 0
+    assert task.carry_out(run) == 0
     return run, spec, site
 
 
-def test_a_run_stopped_in_the_middle_of_an_epoch_goes_on_with_the_same_bits(calm, tmp_path, monkeypatch):
+def test_a_run_stopped_in_the_middle_of_an_epoch_goes_on_with_the_same_bits(calm, tmp_path):
     calm_run, spec, site = calm
     run = tiny.announce(spec, dataclasses.replace(site, runs=str(tmp_path / "stopped")))
     for look in (5, 9, 1):
-        assert carry_out(run, monkeypatch, StopAt(look)) == task.STOPPED
+        assert task.carry_out(run, StopAt(look)) == task.STOPPED
         assert run.state() == "interrupted"
-    assert carry_out(run, monkeypatch) == 0
+    assert task.carry_out(run) == 0
     assert kill.differences(run, calm_run) == []
 
 
-def test_a_damaged_checkpoint_is_passed_by_for_the_one_before_it(calm, tmp_path, monkeypatch, capsys):
+def test_a_damaged_checkpoint_is_passed_by_for_the_one_before_it(calm, tmp_path, capsys):
     calm_run, spec, site = calm
     run = tiny.announce(spec, dataclasses.replace(site, runs=str(tmp_path / "damaged")))
-    assert carry_out(run, monkeypatch, StopAt(7)) == task.STOPPED
+    assert task.carry_out(run, StopAt(7)) == task.STOPPED
     newest, older = run.checkpoints()
     data = bytearray(newest.read_bytes())
     data[len(data) // 2] ^= 1
     newest.write_bytes(data)
-    assert carry_out(run, monkeypatch) == 0
+    assert task.carry_out(run) == 0
     assert f"{newest.name} is damaged" in capsys.readouterr().err
     assert kill.differences(run, calm_run) == []
 
 
-def test_a_killed_writer_leaves_no_checkpoint_and_no_temporary_file(calm, tmp_path, monkeypatch):
+def test_a_killed_writer_leaves_no_checkpoint_and_no_temporary_file(calm, tmp_path):
     calm_run, spec, site = calm
     run = tiny.announce(spec, dataclasses.replace(site, runs=str(tmp_path / "torn")))
     (run.folder / ".checkpoint.tmp").write_bytes(b"half")
     assert checkpoint.load(run, torch.device("cpu")) is None
-    assert carry_out(run, monkeypatch) == 0
+    assert task.carry_out(run) == 0
     assert list(run.folder.glob(".*.tmp")) == []
     assert run.checkpoints() == []
     assert kill.differences(run, calm_run) == []
 
 
-def test_gradients_that_are_kept_are_part_of_the_state(shards, tmp_path, monkeypatch):
+def test_gradients_that_are_kept_are_part_of_the_state(shards, tmp_path):
     spec = tiny.make_pretrain(shards, epochs=2, keep_gradients=True, average=None)
     site = tiny.make_cluster(shards.folder.parent.parent)
     calm_run = tiny.announce(spec, dataclasses.replace(site, runs=str(tmp_path / "calm")))
     run = tiny.announce(spec, dataclasses.replace(site, runs=str(tmp_path / "stopped")))
-    assert carry_out(calm_run, monkeypatch) == 0
-    assert carry_out(run, monkeypatch, StopAt(6)) == task.STOPPED
-    assert carry_out(run, monkeypatch) == 0
+    assert task.carry_out(calm_run) == 0
+    assert task.carry_out(run, StopAt(6)) == task.STOPPED
+    assert task.carry_out(run) == 0
     assert kill.differences(run, calm_run) == []
 
 
-def test_a_run_refuses_to_go_on_elsewhere(calm, tmp_path, monkeypatch):
+def test_a_run_refuses_to_go_on_elsewhere(calm, tmp_path):
     _, spec, site = calm
     run = tiny.announce(spec, dataclasses.replace(site, runs=str(tmp_path / "moved")))
-    assert carry_out(run, monkeypatch, StopAt(2)) == task.STOPPED
+    assert task.carry_out(run, StopAt(2)) == task.STOPPED
     start = task.files.read_json(run["start"])
     moved = {**start, "hardware": {**start["hardware"], "model": "another machine"}}
     task.files.write_json(run["start"], moved)
-    assert carry_out(run, monkeypatch) == 1
+    assert task.carry_out(run) == 1
     assert "began with device another machine" in run.reason()
 
     (index,) = start["inputs"]
     task.files.write_json(run["start"], {**start, "inputs": {index: "other pictures"}})
-    assert carry_out(run, monkeypatch) == 1
+    assert task.carry_out(run) == 1
     assert f"began with {index} other pictures" in run.reason()
 
 

@@ -6,7 +6,7 @@ the run folders.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -43,6 +43,7 @@ class Plan:
     """A grid as a desired state of the run folder."""
 
     grid: str
+    cluster: Cluster
     preset: paper.Preset
     cards: list[paper.Card]
     wanted: list[Spec]
@@ -78,7 +79,7 @@ def make_plan(
     """Read the plan of a grid off its specs and the run folders; writes nothing."""
     module = grid_module(grid)
     chosen = paper.preset(preset)
-    plan = Plan(grid=Path(grid).stem, preset=chosen, cards=[], wanted=[])
+    plan = Plan(grid=Path(grid).stem, cluster=cluster, preset=chosen, cards=[], wanted=[])
     size = module.IMAGE_SIZE
     for name in datasets or module.DATASETS:
         card, command = _card(name, cluster, size=size, split=chosen.split)
@@ -88,9 +89,9 @@ def make_plan(
     plan.wanted = module.grid(plan.cards, seeds_of(seeds if seeds is not None else module.SEEDS), chosen)
     for spec in plan.wanted:
         pretrain = spec.pretrain if isinstance(spec, FinetuneSpec) else None
-        parent = _add(plan, pretrain, cluster) if pretrain else None
+        parent = _add(plan, pretrain) if pretrain else None
         before = len(plan.items)
-        _add(plan, spec, cluster, parent=parent)
+        _add(plan, spec, parent=parent)
         if parent is not None:
             parent.children += len(plan.items) - before
     plan.items = dict(sorted(plan.items.items(), key=lambda entry: kind_of(entry[1].spec) != "pretrain"))
@@ -124,10 +125,10 @@ def _card(name: str, cluster: Cluster, *, size: int, split: str) -> tuple[paper.
     )
 
 
-def _add(plan: Plan, spec: Spec, cluster: Cluster, *, parent: Item | None = None) -> Item:
+def _add(plan: Plan, spec: Spec, *, parent: Item | None = None) -> Item:
     identity = run_id(spec)
     if identity not in plan.items:
-        run = Run(Path(cluster.runs) / identity)
+        run = Run(Path(plan.cluster.runs) / identity)
         plan.items[identity] = Item(run, spec, state_of(run, spec), parent.run.id if parent else None)
     return plan.items[identity]
 
@@ -147,20 +148,21 @@ def state_of(run: Run, spec: Spec) -> str:
     return "not built" if method != "supervised" and not REVISIONS.get(method) else state
 
 
-def missing_weights(plan: Plan, cluster: Cluster) -> list[str]:
+def missing_weights(plan: Plan) -> list[str]:
     """What is wrong with the ImageNet weights of runs that are still to do, one line a backbone."""
     tags = {tag for item in plan.items.values() if item.state in (*TO_DO, "failed") for tag in imagenet_tags(item.spec)}
     out = []
     for tag in sorted(tags):
         try:
-            weights_file(tag, Path(cluster.weights))
+            weights_file(tag, Path(plan.cluster.weights))
         except ValueError as error:
             out.append(str(error))
     return out
 
 
-def publish(plan: Plan, cluster: Cluster, chosen: Sequence[Item]) -> None:
+def publish(plan: Plan, chosen: Iterable[Item]) -> None:
     """Make the run folders of what will start, each with its spec and where it is sent."""
+    facts = clusters.to_json(plan.cluster)
     for item in chosen:
         item.run.announce(item.spec)
-        files.write_json(item.run["job"], clusters.to_json(cluster))
+        files.write_json(item.run["job"], facts, durable=False)  # a launch that goes on writes it again

@@ -6,24 +6,26 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
+import gc
 import os
 import platform
-import signal
 import sys
 import traceback
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from pipeline import cluster, files
 from pipeline.data.index import shards_of
+from pipeline.jobs.code import code_version
+from pipeline.jobs.life import STOPPED, TOLD, Stop, beating, grace_of, leave, output_to, see_gpus
 from pipeline.runs import Result, Run
 from pipeline.spec import REVISIONS, PretrainSpec, Spec, imagenet_tags, run_id
 from pipeline.weights import weights_file
 
-STOPPED = 75  # exit code of a run that saved and left because it was asked to (EX_TEMPFAIL: try again)
-VISIBLE = "CASS_PIPELINE_VISIBLE_DEVICES"  # what CUDA_VISIBLE_DEVICES is to be for the task; "all": unset
+PATIENCE = 5.0  # seconds for a run that another process is at work on
+SLURM_PATIENCE = 3600.0  # a node thought dead may still hold the run that Slurm started again elsewhere
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,17 +36,10 @@ class Task:
 
     def __call__(self) -> None:
         run = Run(Path(self.folder))
-        visible = os.environ.pop(VISIBLE, None)
-        if visible == "all":
-            os.environ.pop("CUDA_VISIBLE_DEVICES", None)
-        elif visible is not None:
-            os.environ["CUDA_VISIBLE_DEVICES"] = visible
-        with open(run["log"], "ab", buffering=0) as log:  # what decoders and CUDA print belongs there too
-            os.dup2(log.fileno(), 1)
-            os.dup2(log.fileno(), 2)
-        code = carry_out(run)
-        if code:
-            sys.exit(code)
+        see_gpus()
+        with Stop(grace=grace_of(site_of(run))) as stop, output_to(run["log"]):
+            code = carry_out(run, stop)
+        leave(code, stop)
 
     def checkpoint(self) -> Any:
         """What submitit submits again after a time limit: the same task; the state is in the run folder."""
@@ -53,32 +48,38 @@ class Task:
         return DelayedSubmission(self)
 
 
-class Stop:
-    """A flag that SIGTERM, SIGINT and SIGUSR2 set; the loop saves at its next step boundary and leaves."""
+def trial(folder: str) -> int:
+    """Carry out one of the runs that share this process; 0 done, `STOPPED` left as asked, 1 failed."""
+    run = Run(Path(folder))
+    with Stop(told=os.environ.get(TOLD)) as stop, output_to(run["log"]):
+        code = STOPPED if stop() else carry_out(run, stop)
+    gc.collect()
+    if "torch" in sys.modules:
+        import torch
 
-    def __init__(self) -> None:
-        self.asked = False
-        self.owner = os.getpid()
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):
-            if signal.getsignal(number) != signal.SIG_IGN:  # a launch keeps Ctrl-C for itself
-                signal.signal(number, self._note)
-
-    def _note(self, number: int, frame: object) -> None:
-        if os.getpid() == self.owner:
-            self.asked = True
-
-    def __call__(self) -> bool:
-        return self.asked
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+    return code
 
 
-def carry_out(run: Run) -> int:
+def carry_out(run: Run, stop: Callable[[], bool] = lambda: False) -> int:
     """Run to the end; 0 when the run is done, `STOPPED` when it was asked to stop, 1 when it failed."""
-    stop = Stop()
-    with run.lock():
-        if run["result"].exists():
-            return 0
-        run.remove_temporaries()
-        run["error"].unlink(missing_ok=True)
+    patience = SLURM_PATIENCE if "SLURM_JOB_ID" in os.environ else PATIENCE
+    try:
+        with run.lock(patience=patience, stop=stop), beating(run):
+            return _carry_out(run, stop)
+    except files.Busy as error:
+        print(error, flush=True)
+        return STOPPED if stop() else 1
+
+
+def _carry_out(run: Run, stop: Callable[[], bool]) -> int:
+    if run["result"].exists():
+        print("done already", flush=True)
+        return 0
+    run.remove_temporaries()
+    run["error"].unlink(missing_ok=True)
+    try:
         from pipeline.learn.loop import Stopped
 
         try:
@@ -86,23 +87,28 @@ def carry_out(run: Run) -> int:
         except Stopped:
             print("stopped as asked; the checkpoint is on disk", flush=True)
             return STOPPED
-        except Exception as error:
-            text = traceback.format_exc()
-            text += " ".join(f"{type(error).__name__}: {error}".split()) + "\n"  # the last line is the reason shown
-            files.write_text(run["error"], text)
-            print(text, file=sys.stderr, flush=True)
-            return 1
-        run.drop_checkpoints()
+    except Exception as error:
+        text = traceback.format_exc()
+        text += " ".join(f"{type(error).__name__}: {error}".split()) + "\n"  # the last line is the reason shown
+        files.write_text(run["error"], text)
+        print(text, file=sys.stderr, flush=True)
+        return 1
+    run.drop_checkpoints()
     return 0
 
 
-def _train(run: Run, stop: Stop) -> Result:
+def site_of(run: Run) -> cluster.Cluster:
+    """The cluster facts a run was sent with."""
+    return cluster.from_json(files.read_json(run["job"]))
+
+
+def _train(run: Run, stop: Callable[[], bool]) -> Result:
     from pipeline import finetune, pretrain
     from pipeline.learn import hardware
 
     spec = run.spec
     check_revisions(spec)
-    site = cluster.from_json(files.read_json(run["job"]))
+    site = site_of(run)
     chosen = hardware.choose(site, spec.precision)
     start = begin(run, dataclasses.asdict(chosen), inputs(spec, site))
     chosen = hardware.Hardware(**start["hardware"])
@@ -191,16 +197,8 @@ def check_revisions(spec: Spec) -> None:
             )
 
 
-def code_version() -> str:
-    """12 hex digits of the SHA-256 of the package's source: the same code has the same version anywhere."""
-    digest = hashlib.sha256()
-    folder = Path(__file__).parent.parent
-    for path in sorted(folder.rglob("*.py")):
-        digest.update(f"{path.relative_to(folder)}\0".encode() + path.read_bytes())
-    return digest.hexdigest()[:12]
-
-
 if __name__ == "__main__":
     if len(sys.argv) != 2 or not (Path(sys.argv[1]) / "spec.json").exists():
         sys.exit("usage: python -m pipeline.jobs.task RUN_FOLDER (one that holds a spec.json)")
-    sys.exit(carry_out(Run(Path(sys.argv[1]))))
+    with Stop() as asked:
+        sys.exit(carry_out(Run(Path(sys.argv[1])), asked))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import csv
 import statistics
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline import paper
 from pipeline.jobs.plan import Plan
 from pipeline.runs import Result
-from pipeline.spec import FinetuneSpec, method_of, run_id
+from pipeline.spec import FinetuneSpec, method_of, recipe, run_id, without_seed
 
 METRICS = ("f1_micro", "f1_macro", "balanced_accuracy", "recall_micro", "accuracy", "auroc")
 
@@ -87,15 +87,9 @@ def cells(plan: Plan) -> list[Cell]:
     return list(found.values())
 
 
-def without_seed(spec: FinetuneSpec) -> FinetuneSpec:
-    """What the seeds of a cell have in common."""
-    pretrain = spec.pretrain and replace(spec.pretrain, seed=0)
-    return replace(spec, seed=0, pretrain=pretrain)
-
-
 def variant(spec: FinetuneSpec) -> str:
     """A short name for a recipe, the same for all its label fractions; tells rows apart that else look alike."""
-    return run_id(replace(without_seed(spec), label_fraction=1.0))[-4:]
+    return recipe(spec)[-4:]
 
 
 def printed_results() -> dict[tuple[str, str, str, float], Printed]:

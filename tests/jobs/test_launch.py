@@ -2,89 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
-import os
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 import tiny
-from conftest import ROOT
+from sites import BROKEN, Site
 
 from pipeline import files
-from pipeline.runs import Run
-
-GRID = """
-import dataclasses
-import tiny
-IMAGE_SIZE = 32
-DATASETS = ("tiny",)
-SEEDS = 1
-
-def grid(datasets, seeds, preset):
-    out = []
-    for card in datasets:
-        class shards:
-            name, fingerprint = card.ref.name, card.ref.fingerprint
-        for seed in seeds:
-            pretrain = tiny.make_pretrain(shards, seed=seed, epochs={epochs})
-            {change}
-            out.append(tiny.make_finetune(shards, pretrain, arm=0, seed=seed, epochs=2))
-            out.append(tiny.make_finetune(shards, None, arm=1, seed=seed, epochs=2))
-    return out
-"""
-BROKEN = "pretrain = dataclasses.replace(pretrain, method=dataclasses.replace(pretrain.method, revision=99))"
-
-
-class Site:
-    """A folder to launch in, with shards, a cluster file and a grid of one pretraining and two fine-tuning runs."""
-
-    def __init__(self, folder: Path, shards: Path) -> None:
-        self.folder = folder
-        cluster = tiny.make_cluster(folder, shards=str(shards), checkpoint_minutes=60.0)
-        lines = [
-            f"{key} = {value!r}".replace("'", '"')
-            for key, value in dataclasses.asdict(cluster).items()
-            if key != "executor"
-        ]
-        (folder / "here.toml").write_text("\n".join(lines) + "\n")
-        self.write_grid()
-
-    def write_grid(self, *, epochs: int = 2, change: str = "pass") -> None:
-        (self.folder / "mine.py").write_text(GRID.format(epochs=epochs, change=change))
-
-    def command(self, door: str, *arguments: str) -> list[str]:
-        flags = ["--grid", "mine.py", "--cluster", "here.toml", *arguments]
-        return [sys.executable, "-m", f"pipeline.{door}", *flags]
-
-    def start(self, door: str, *arguments: str) -> subprocess.Popen[str]:
-        env = {**os.environ, "PYTHONPATH": str(ROOT / "tests")}
-        pipe = subprocess.PIPE
-        return subprocess.Popen(
-            self.command(door, *arguments), cwd=self.folder, env=env, stdout=pipe, stderr=subprocess.STDOUT, text=True
-        )
-
-    def run(self, door: str, *arguments: str) -> tuple[int, str]:
-        process = self.start(door, *arguments)
-        out, _ = process.communicate(timeout=300)
-        return process.returncode, out
-
-    def runs(self) -> dict[str, Run]:
-        """The run folders by the middle of their names: cass, cass-…, supervised-…."""
-        found = [path.parent for path in (self.folder / "runs").glob("*/spec.json")]
-        return {folder.name.split("-s77")[0].removeprefix("tiny-"): Run(folder) for folder in found}
-
-    def wait_for_a_step(self, name: str) -> Run:
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline:
-            run = self.runs().get(name)
-            if run is not None and run["progress"].exists():
-                return run
-            time.sleep(0.05)
-        raise AssertionError(f"{name} took no step in two minutes")
 
 
 @pytest.fixture(scope="module")

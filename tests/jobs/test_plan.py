@@ -104,7 +104,7 @@ def test_missing_weights_are_an_error_before_any_job(shards, site, monkeypatch, 
     monkeypatch.setattr(plans, "find_shards", lambda root, name, size, split: shards)
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
     monkeypatch.delenv("HF_HUB_CACHE", raising=False)
-    missing = plans.missing_weights(plans.make_plan("main", site), site)
+    missing = plans.missing_weights(plans.make_plan("main", site))
     assert len(missing) == 2
     assert "pipeline.prefetch --tags resnet50.a1_in1k" in missing[0]
 
@@ -118,7 +118,7 @@ def test_other_contents_are_another_datasets_runs(grid, site, shards, monkeypatc
 
 def test_published_runs_hold_their_spec_and_where_they_go(grid, site):
     plan = plans.make_plan(grid, site)
-    plans.publish(plan, site, list(plan.items.values()))
+    plans.publish(plan, list(plan.items.values()))
     for identity, item in plan.items.items():
         run = Run(item.run.folder)
         assert run_id(run.spec) == identity

@@ -9,6 +9,7 @@ import io
 import pytest
 
 from pipeline import lookup, paper
+from pipeline.cluster import load_cluster
 from pipeline.jobs.plan import Item, Plan
 from pipeline.results import collect, tables
 from pipeline.runs import Result, Run
@@ -38,7 +39,7 @@ def plan(tmp_path):
     card = paper.Card(DatasetRef(name="isic", fingerprint="0" * 16), leaf.label_fractions, leaf.metric)
     preset = paper.preset("paper")
     wanted = lookup.find("grids", "main").grid([card], [77, 78], preset)
-    out = Plan("main", preset, [card], wanted)
+    out = Plan("main", load_cluster("local"), preset, [card], wanted)
     for spec in wanted:
         run = Run(tmp_path / run_id(spec))
         out.items[run.id] = Item(run=run, spec=spec, state="missing", parent=None)

@@ -1,0 +1,85 @@
+"""Door: what a run printed, and where its job's own output lies.
+
+python -m pipeline.logs RUN              RUN: an id, or any part of one that no other has
+python -m pipeline.logs RUN --follow
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from pipeline import flags
+from pipeline.console import run_door
+
+
+def parser() -> argparse.ArgumentParser:
+    out = argparse.ArgumentParser(prog="python -m pipeline.logs", description=__doc__, allow_abbrev=False)
+    out.formatter_class = argparse.RawDescriptionHelpFormatter
+    add = out.add_argument
+    add("run", metavar="RUN", help="a run's id, or any part of it that names one run")
+    add("--follow", action="store_true", help="go on printing until the run has ended")
+    add("--job", action="store_true", help="the output of the jobs that carried it: starts, signals, what Slurm said")
+    flags.add_cluster_flag(out)
+    return out
+
+
+def main() -> int:
+    args = parser().parse_args()
+    from pipeline.cluster import load_cluster
+    from pipeline.runs import Run
+
+    runs = Path(load_cluster(args.cluster).runs)
+    run = Run(runs / full_id(runs, args.run))
+    if args.job:
+        return print_job_logs(runs, run.id)
+    if not run["log"].exists():
+        print(f"{run.id} is {run.state()} and has printed nothing yet", file=sys.stderr)
+        print_job_logs(runs, run.id)
+        if not args.follow:
+            return 0
+    position = 0
+    while True:
+        ended = run.state() != "running"
+        if run["log"].exists():
+            with open(run["log"], encoding="utf-8", errors="replace") as file:
+                file.seek(position)
+                print(file.read(), end="", flush=True)
+                position = file.tell()
+        if not args.follow or ended:
+            return 0
+        time.sleep(1)
+
+
+def full_id(runs: Path, part: str) -> str:
+    """The one run whose id is `part` or holds it."""
+    found = sorted(path.parent.name for path in runs.glob(f"*{part}*/spec.json"))
+    if part in found:
+        return part
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise ValueError(f"there is no run {part!r} in {runs}; python -m pipeline.status lists them")
+    raise ValueError(f"{part!r} could be any of {len(found)} runs: {', '.join(found[:5])}; give more of the id")
+
+
+def print_job_logs(runs: Path, run_id: str) -> int:
+    """The output of every job that carried the run, oldest first."""
+    from pipeline.jobs import orders
+
+    for order in orders.read_orders(runs):
+        for index in [index for index, part in enumerate(order.parts) if run_id in part]:
+            jobs = [task for task, _ in order.tasks()]
+            paths = sorted((order.folder / "submitit").glob(f"{jobs[index]}_0_log.*" if jobs else "*_log.*"))
+            paths += [order.folder / str(index) / "log.txt"] if order.fan_out else []
+            for path in paths:
+                if path.exists():
+                    print(f"--- {path}")
+                    print(path.read_text(encoding="utf-8", errors="replace"), end="", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    run_door(main)

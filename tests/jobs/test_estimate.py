@@ -1,0 +1,204 @@
+"""GPU-hours and disk of what is still to do, against arithmetic by hand."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+import tiny
+
+from pipeline import files, paper
+from pipeline import spec as specs
+from pipeline.cluster import Slurm
+from pipeline.jobs import plan as plans
+from pipeline.jobs.estimate import DERIVED, TABLE_2, UNKNOWN, estimate, lines
+from pipeline.jobs.plan import Item, Plan
+from pipeline.runs import Result, Run
+from pipeline.spec import DatasetRef, run_id
+
+PRESET = paper.preset("paper")
+HOURS = {"autoimmune": 0.35, "dermofit": 1 + 11 / 60, "brain_mri": 7 + 11 / 60, "isic": 29 + 58 / 60}
+BRAIN = DatasetRef(name="brain_mri", fingerprint="b" * 16)
+R50, VIT = 25_560_000, 86_860_000
+
+
+def plan_of(cluster, *chosen, state="missing"):
+    items = {}
+    for spec in chosen:
+        parent = getattr(spec, "pretrain", None)
+        run = Run(Path(cluster.runs) / run_id(spec))
+        items[run.id] = Item(run, spec, state, run_id(parent) if parent else None)
+    return Plan("mine", cluster, PRESET, [], list(chosen), items)
+
+
+def cass(ref=BRAIN, **changes):
+    return paper.cass(ref, preset=PRESET, **{"seed": 77, **changes})
+
+
+def finetune(ref=BRAIN, backbone=paper.RESNET50, **changes):
+    arguments = {"pretrain": None, "label_fraction": 1.0, "seed": 77, **changes}
+    return paper.finetune(ref, backbone, preset=PRESET, **arguments)
+
+
+def shards(cluster, ref, *, train, val=0, unlabelled=0, size=384):
+    """A manifest that tells its counts, and no pictures."""
+    counts = {"train": {"pictures": train, "unlabelled": unlabelled}, "val": {"pictures": val, "unlabelled": 0}}
+    value = {"name": ref.name, "fingerprint": ref.fingerprint, "settings": {"size": size}, "counts": counts}
+    folder = Path(cluster.shards) / f"{ref.name}-{size}-image-{ref.fingerprint[:8]}"
+    files.write_json(folder / "manifest.json", value)
+
+
+def finish(cluster, spec, *, speed, seconds=100.0, epochs=1, device="cpu", model="a processor", size=0):
+    run = Run(Path(cluster.runs) / run_id(spec))
+    run.announce(spec)
+    files.write_json(run["start"], {"hardware": {"device": device, "model": model}})
+    if size:
+        run["weights"].write_bytes(bytes(size))
+    result = Result(
+        metrics={}, seconds=seconds, images_per_second=speed, epochs=epochs, best_epoch=None, device=model,
+        precision="float32", threads=1, code="", versions={},
+    )  # fmt: skip
+    run.finish(result)
+    return run
+
+
+@pytest.fixture
+def site(tmp_path):
+    return tiny.make_cluster(tmp_path, device="auto", jobs=2)
+
+
+def test_the_papers_hours_add_up(site):
+    out = estimate(plans.make_plan("main", site), site)
+    assert out.pretrain.hours == pytest.approx(5 * sum(HOURS.values()))
+    assert out.pretrain.runs == {TABLE_2: 20}
+    assert out.finetune.runs == {DERIVED: 200}
+    assert out.not_built == 40 + 100
+    assert lines(out)[0].startswith("GPU-hours: 193 of pretraining (by Table 2), ")
+    assert lines(out)[-1] == "not counted: 140 runs of methods that are not built yet"
+
+
+def test_both_readings_of_dinos_hours(site, monkeypatch):
+    monkeypatch.setitem(specs.REVISIONS, "dino", 1)
+    out = estimate(plans.make_plan("main", site), site)
+    dino = 1 + 13 / 60 + 3 + 9 / 60 + 26 + 21 / 60 + 109 + 21 / 60
+    assert out.pretrain.hours == pytest.approx(5 * sum(HOURS.values()) + 10 * dino)  # grids/main.py: 1,600
+    assert out.dino_shared == pytest.approx(5 * dino)  # and 900 without
+    assert "  894 of pretraining if Table 2's hours of DINO are those of both backbones, not of each" in lines(out)
+    assert out.not_built == 0
+
+
+def test_hours_follow_epochs_and_pictures(site):
+    shards(site, BRAIN, train=1000, val=90, unlabelled=200)
+    out = estimate(plan_of(site, cass(epochs=50), finetune(label_fraction=0.1)), site)
+    an_epoch_of_one = HOURS["brain_mri"] / 100 / 5141
+    assert out.pretrain.hours == pytest.approx(50 * 1000 * an_epoch_of_one)
+    assert out.finetune.hours == pytest.approx(50 * (80 + 30) * an_epoch_of_one * 71.4 / 403.6)
+
+
+def test_ones_own_dataset_is_taken_for_isic(site):
+    mine = DatasetRef(name="mine", fingerprint="a" * 16)
+    assert estimate(plan_of(site, cass(mine)), site).pretrain.runs == {UNKNOWN: 1}
+    shards(site, mine, train=2026)
+    out = estimate(plan_of(site, cass(mine)), site)
+    assert out.pretrain.hours == pytest.approx(HOURS["isic"] * 2026 / 20265)
+    assert out.pretrain.runs == {DERIVED: 1}
+
+
+def test_finished_runs_replace_the_paper(site):
+    shards(site, BRAIN, train=1000, val=90)
+    done, todo = finetune(), finetune(seed=78, label_fraction=0.1)
+    plan = plan_of(site, done, todo)
+    run = finish(site, done, speed=40, seconds=25.0, epochs=1, device="cuda", model="Tesla T4")
+    plan.items[run.id].state = "done"
+    out = estimate(plan, site)
+    # 40 · 25 pictures trained on and a third of 90 looked at in 25 s; 50 epochs of 100 and a third of 90 are to come
+    assert out.finetune.hours == pytest.approx(50 * 130 / (1030 / 25) / 3600)
+    assert out.finetune.runs == {"measured on Tesla T4": 1}
+    assert lines(out)[0] == "GPU-hours: less than 0.1 of fine-tuning at most (measured on Tesla T4)"
+
+
+def test_runs_of_other_plans_count_but_not_of_other_devices(site):
+    shards(site, BRAIN, train=3600)
+    finish(site, cass(seed=5), speed=10, device="cpu", model="a processor")
+    finish(site, cass(seed=6, image_size=224), speed=99)
+    out = estimate(plan_of(site, cass()), site)
+    assert out.pretrain.runs == {"measured on a processor": 1}
+    assert out.pretrain.hours == pytest.approx(10.0)
+    gpu = tiny.make_cluster(Path(site.runs).parent, device="cuda")
+    assert estimate(plan_of(gpu, cass()), gpu).pretrain.runs == {TABLE_2: 1}
+
+
+def test_damaged_results_are_passed_by(site):
+    shards(site, BRAIN, train=3600)
+    for seed, name in ((5, "result"), (6, "spec"), (7, "start")):
+        files.write_text(finish(site, cass(seed=seed), speed=10)[name], "{}")
+    finish(site, cass(seed=8), speed=20)
+    assert estimate(plan_of(site, cass()), site).pretrain.hours == pytest.approx(5.0)
+
+
+def test_what_the_paper_cannot_tell_is_counted_and_said(site, monkeypatch):
+    monkeypatch.setenv("HF_HUB_CACHE", site.weights)
+    shards(site, BRAIN, train=100, size=tiny.SIZE)
+    spec = cass(backbones=tiny.BACKBONES, image_size=tiny.SIZE)
+    out = estimate(plan_of(site, spec), site)
+    assert out.pretrain.runs == {UNKNOWN: 1}
+    assert out.unsized == tuple(sorted(b.tag for b in tiny.BACKBONES))
+    assert lines(out) == [
+        "of unknown length: 1 run; nothing like that has finished here yet",
+        "of unknown size, and not in the storage: test_resnet.r160_in1k, test_vit.r160_in1k",
+    ]
+    cpu = tiny.make_cluster(Path(site.runs).parent, device="cpu")
+    assert estimate(plan_of(cpu, cass()), cpu).pretrain.runs == {UNKNOWN: 1}  # Table 2 is of a GPU
+
+
+def test_sizes_come_from_finished_runs_and_imagenet_weights(site):
+    spec = cass(backbones=tiny.BACKBONES, image_size=tiny.SIZE)
+    finish(site, cass(backbones=tiny.BACKBONES, image_size=tiny.SIZE, seed=5), speed=1, size=4000)
+    out = estimate(plan_of(site, spec), site)
+    assert (out.final_bytes, out.unsized) == (1000 * 8, ())
+    Path(site.weights).mkdir()
+    (Path(site.weights) / f"{tiny.BACKBONES[0].tag}.safetensors").write_bytes(bytes(400))
+    assert estimate(plan_of(site, finetune(backbone=tiny.BACKBONES[0])), site).final_bytes == 400
+
+
+def test_storage_by_hand(site):
+    chosen = [cass(seed=77), cass(seed=78), cass(seed=79)]
+    chosen += [finetune(backbone=b, seed=seed) for b in paper.BACKBONES for seed in (77, 78)]
+    out = estimate(plan_of(site, *chosen), site)
+    assert out.final_bytes == 3 * 8 * (R50 + VIT) + 2 * 4 * (R50 + VIT)
+    assert out.peak_bytes == 2 * 3 * 16 * (R50 + VIT)  # two jobs, three checkpoints each
+    shared = tiny.make_cluster(
+        Path(site.runs).parent, executor="slurm", slurm=Slurm(parallelism=4), trials_per_gpu=2, device="cuda"
+    )
+    out = estimate(plan_of(shared, *chosen), shared)
+    assert out.jobs == 4
+    assert out.peak_bytes == 3 * (3 * 16 * (R50 + VIT)) + 2 * (3 * 16 * VIT)  # three alone, two trials on one GPU
+
+
+def test_wall_clock_is_the_work_or_the_longest_way(site):
+    parents = [cass(seed=seed) for seed in (77, 78, 79)]
+    out = estimate(plan_of(site, *parents), site)
+    assert out.wall_hours == pytest.approx(1.5 * HOURS["brain_mri"])
+    child = finetune(pretrain=parents[0])
+    out = estimate(plan_of(site, parents[0], child), site)
+    assert out.wall_hours == pytest.approx(out.pretrain.hours + out.finetune.hours)
+
+
+def test_only_what_is_to_do_counts(site):
+    for state in ("done", "failed", "blocked"):
+        out = estimate(plan_of(site, cass(), state=state), site)
+        assert (out.pretrain.hours, out.final_bytes, lines(out)) == (0.0, 0, [])
+    plan = plan_of(site, cass(), state="interrupted")
+    (item,) = plan.items.values()
+    files.write_json(item.run["progress"], {"epoch": 74, "epochs": 100, "step": 50, "steps": 100, "time": time.time()})
+    assert estimate(plan, site).pretrain.hours == pytest.approx(0.255 * HOURS["brain_mri"])
+
+
+def test_ten_thousand_runs_in_well_under_a_second(site):
+    plan = plans.make_plan("main", site)
+    plan.items = {f"{name}-{copy}": item for name, item in plan.items.items() for copy in range(28)}
+    started = time.monotonic()
+    out = estimate(plan, site)
+    assert len(plan.items) == 10_080 and out.pretrain.runs == {TABLE_2: 560}
+    assert time.monotonic() - started < 1

@@ -1,0 +1,363 @@
+"""A grid of 18 runs on the dev cluster while everything that can go wrong does, at random moments, and then a
+comparison of every bit with undisturbed runs.
+
+python tests/slurm/chaos.py [FOLDER] [--events 30] [--seed 0] [--epochs 60] [--ray]
+
+Jobs live two minutes at most, of which Slurm leaves them about one. Ray on three nodes that share two cores needs most
+of that to start, so plain workers carry the fan-outs unless told otherwise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent.parent
+sys.path[:0] = [str(ROOT / "tests")]
+
+import kill  # noqa: E402
+import tiny  # noqa: E402
+
+from pipeline.runs import Run  # noqa: E402
+
+STATE = Path(os.environ.get("CASS_DEVCLUSTER", "/var/lib/cass-devcluster"))
+UP = ROOT / "slurm" / "devcluster" / "up"
+GRID = """
+import tiny
+IMAGE_SIZE = 32
+DATASETS = ("tiny",)
+SEEDS = 2
+
+def grid(datasets, seeds, preset):
+    out = []
+    for card in datasets:
+        class shards:
+            name, fingerprint = card.ref.name, card.ref.fingerprint
+        for seed in seeds:
+            pretrain = tiny.make_pretrain(shards, seed=seed, epochs={epochs})
+            for arm in (0, 1):
+                for parent in (pretrain, None):
+                    for fraction in (0.5, 1.0):
+                        out.append(tiny.make_finetune(
+                            shards, parent, arm=arm, seed=seed, epochs={epochs}, patience={epochs},
+                            label_fraction=fraction))
+    return out
+"""
+CALM = """
+shards = "{folder}/shards"
+runs = "{folder}/calm"
+scratch = "{folder}/scratch"
+device = "cpu"
+jobs = 2
+ray = false
+checkpoint_minutes = 10
+"""
+ROUGH = """
+executor = "slurm"
+shards = "{folder}/shards"
+runs = "{folder}/rough"
+scratch = "{folder}/scratch"
+device = "cpu"
+ray = {ray}
+trials_per_gpu = 2
+checkpoint_minutes = 0.05
+[slurm]
+partition = "main"
+gres = "gpu:rtx8000:1"
+cpus = 2
+memory_gb = 4
+hours = 0.0333334
+signal_seconds = 30
+requeues = 1000
+accounting = false
+"""
+URGENT = "sbatch --parsable -p urgent --gres=gpu:rtx8000:1 -c 2 --mem=1G -t 2 -o /dev/null --wrap".split()
+PATIENCE = 1500.0  # seconds for the grid to end once the disturbances are over
+
+
+class Chaos:
+    """The grid, what was done to it, and what was seen."""
+
+    def __init__(self, folder: Path, *, seed: int, epochs: int, ray: bool) -> None:
+        self.folder = folder
+        self.chance = random.Random(seed)
+        self.done: Counter[str] = Counter()
+        self.results: dict[str, int] = {}
+        self.changed: list[str] = []
+        self.started = time.monotonic()
+        if not (folder / "shards").exists():
+            tiny.make_shards(folder)
+        (folder / "grid.py").write_text(GRID.format(epochs=epochs))
+        (folder / "calm.toml").write_text(CALM.format(folder=folder))
+        (folder / "rough.toml").write_text(ROUGH.format(folder=folder, ray=str(ray).lower()))
+
+    # --- Doors ---------------------------------------------------------------------------------------------------
+
+    def door(self, name: str, cluster: str, *flags: str) -> subprocess.Popen[str]:
+        command = [
+            sys.executable,
+            "-m",
+            f"pipeline.{name}",
+            "--grid",
+            "grid.py",
+            "--cluster",
+            f"{cluster}.toml",
+            *flags,
+        ]
+        env = {**os.environ, "PYTHONPATH": str(ROOT / "tests")}
+        return subprocess.Popen(
+            command, cwd=self.folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+
+    def launch(self) -> str:
+        """Launch, patiently: right after a daemon was killed Slurm may not answer."""
+        for _ in range(20):
+            process = self.door("launch", "rough")
+            out, _ = process.communicate()
+            if process.returncode == 0:
+                return out
+            time.sleep(3)
+        raise AssertionError(f"launch does not get through:\n{out}")
+
+    def runs(self, cluster: str) -> list[Run]:
+        return [Run(path.parent) for path in sorted((self.folder / cluster).glob("*/spec.json"))]
+
+    # --- What can go wrong: each returns whether it happened --------------------------------------------------------
+
+    def requeue(self) -> bool:
+        return (job := self.some_job()) is not None and slurm("scontrol", "requeue", job)
+
+    def preempt(self) -> bool:
+        return self.some_job() is not None and slurm(*URGENT, "sleep 5")
+
+    def near_time_limit(self) -> bool:
+        """Cut the time limit short, so that its signal comes at once; the job's next life has the whole again."""
+        job = self.some_job()
+        if job is None or not slurm("scontrol", "update", f"JobId={job}", "TimeLimit=1"):
+            return False
+        end = time.monotonic() + 60
+        while time.monotonic() < end and (job in self.running_jobs()):
+            time.sleep(0.5)
+        slurm("scontrol", "update", f"JobId={job}", "TimeLimit=2")
+        return True
+
+    def kill_task(self) -> bool:
+        """SIGKILL one process that works on our runs: a task, a trial's worker, or a part of Ray."""
+        found = self.processes()
+        return bool(found) and killed(self.chance.choice(found))
+
+    def kill_step(self) -> bool:
+        job = self.some_job()
+        return job is not None and slurm("scancel", "--signal=KILL", f"{job}.0")
+
+    def kill_node(self) -> bool:
+        """slurmd dies; slurmctld gives the node up and starts its jobs elsewhere; then the node comes back."""
+        node = self.chance.choice(["gpu1", "gpu2", "gpu3"])
+        if not kill_daemon(f"slurmd-{node}"):
+            return False
+        time.sleep(self.chance.choice([3, 30]))
+        return came_up()
+
+    def restart_controller(self) -> bool:
+        if not kill_daemon("slurmctld"):
+            return False
+        time.sleep(self.chance.uniform(0, 5))
+        return came_up()
+
+    def stop_accounting(self) -> bool:
+        if not kill_daemon("slurmdbd"):
+            return False
+        self.launch()  # works without
+        time.sleep(self.chance.uniform(0, 5))
+        return came_up()
+
+    def launch_again(self) -> bool:
+        self.launch()
+        return True
+
+    def two_launches(self) -> bool:
+        both = [self.door("launch", "rough"), self.door("launch", "rough")]
+        for process in both:
+            process.communicate()
+        return True
+
+    def killed_launch(self) -> bool:
+        """Kill a launch between its calls of sbatch, if it has anything to send, else at a random moment."""
+        before = len(self.sent())
+        process = self.door("launch", "rough")
+        end = time.monotonic() + 10
+        while process.poll() is None and time.monotonic() < end and len(self.sent()) == before:
+            time.sleep(0.001)
+        time.sleep(self.chance.uniform(0, 0.15))
+        process.kill()
+        process.communicate()
+        return True
+
+    # --- Looks -----------------------------------------------------------------------------------------------------
+
+    def sent(self) -> list[Path]:
+        return list((self.folder / "rough" / ".orders").glob("*/order.json"))
+
+    def running_jobs(self) -> list[str]:
+        """Our running jobs."""
+        done = subprocess.run(["squeue", "-h", "-r", "-t", "R", "-o", "%i|%j"], capture_output=True, text=True)
+        return [line.split("|")[0] for line in done.stdout.splitlines() if line.split("|")[1].startswith("grid.")]
+
+    def some_job(self) -> str | None:
+        jobs = self.running_jobs()
+        return self.chance.choice(jobs) if jobs else None
+
+    def processes(self) -> list[int]:
+        """The processes of our jobs' steps, by the folder in their environment."""
+        mark = f"SUBMITIT_FOLDER={self.folder}/rough".encode()
+        out = []
+        for path in Path("/proc").glob("[0-9]*"):
+            try:
+                if mark in (path / "environ").read_bytes() or mark[16:] in (path / "cmdline").read_bytes():
+                    out.append(int(path.name))
+            except OSError:
+                continue
+        return [pid for pid in out if pid != os.getpid()]
+
+    def look(self) -> None:
+        """Note when results were written; one that is written again was not done exactly once."""
+        for run in self.runs("rough"):
+            if run["result"].exists():
+                at = run["result"].stat().st_mtime_ns
+                if self.results.setdefault(run.id, at) != at:
+                    self.changed.append(run.id)
+
+    def say(self, text: str) -> None:
+        self.look()
+        states = Counter(run.state() for run in self.runs("rough"))
+        shown = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
+        print(f"{time.monotonic() - self.started:6.0f} s  {text:24} {shown}", flush=True)
+
+    # --- The whole -------------------------------------------------------------------------------------------------
+
+    def disturb(self, events: int) -> None:
+        wrong: list[Callable[[], bool]] = [
+            self.requeue, self.preempt, self.near_time_limit, self.kill_task, self.kill_step, self.kill_node,
+            self.restart_controller, self.stop_accounting, self.launch_again, self.two_launches, self.killed_launch,
+        ]  # fmt: skip
+        self.killed_launch()
+        self.done["killed_launch"] += 1
+        self.launch()
+        bag: list[Callable[[], bool]] = []
+        while sum(self.done.values()) < events:
+            bag = bag or self.chance.sample(wrong, len(wrong))
+            event = bag.pop()
+            name = event.__name__
+            if event():
+                self.done[name] += 1
+                self.say(name)
+            elif not any(run.state() != "done" for run in self.runs("rough")):
+                raise AssertionError(f"the grid was done after {sum(self.done.values())} events; give more epochs")
+            else:
+                self.launch()
+            time.sleep(self.chance.uniform(1, 8))
+
+    def bring_to_end(self) -> None:
+        end = time.monotonic() + PATIENCE
+        while any(run.state() != "done" for run in self.runs("rough")):
+            assert time.monotonic() < end, subprocess.run(["squeue"], capture_output=True, text=True).stdout
+            came_up()
+            self.launch()
+            self.say("going on")
+            time.sleep(15)
+
+    def wrong(self) -> list[str]:
+        """What is not as it should be, once all is over."""
+        self.look()
+        out = [f"{name}: its result was written twice" for name in self.changed]
+        calm = {run.id: run for run in self.runs("calm")}
+        rough = {run.id: run for run in self.runs("rough")}
+        if set(calm) != set(rough):
+            out.append(f"not the same runs: {sorted(set(calm) ^ set(rough))}")
+        for name in sorted(set(calm) & set(rough)):
+            out += [f"{name}: {line}" for line in kill.differences(rough[name], calm[name])]
+        tables = {}
+        for cluster in ("calm", "rough"):
+            process = self.door("report", cluster, "--out", str(self.folder / f"report-{cluster}"))
+            said, _ = process.communicate()
+            if process.returncode:
+                out.append(said)
+            with open(self.folder / f"report-{cluster}" / "report.csv", newline="") as file:
+                tables[cluster] = list(csv.DictReader(file))
+        if tables["calm"] != tables["rough"]:
+            out.append("report.csv differs")
+        left = [path for path in Path("/tmp").glob("cass-ray-*") if path.stat().st_uid == os.getuid()]
+        out += [f"{path} was left behind" for path in left]
+        return out
+
+
+def slurm(*command: str) -> bool:
+    return subprocess.run(command, capture_output=True).returncode == 0
+
+
+def killed(pid: int) -> bool:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def kill_daemon(name: str) -> bool:
+    path = STATE / f"{name}.pid"
+    return path.exists() and killed(int(path.read_text()))
+
+
+def came_up() -> bool:
+    done = subprocess.run([str(UP)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return True
+
+
+def main(folder: Path, *, events: int, seed: int, epochs: int, ray: bool = False) -> list[str]:
+    """What went wrong; an empty list is the promise kept."""
+    came_up()
+    chaos = Chaos(folder, seed=seed, epochs=epochs, ray=ray)
+    process = chaos.door("launch", "calm")
+    out, _ = process.communicate()
+    assert process.returncode == 0, out
+    print(f"{time.monotonic() - chaos.started:6.0f} s  {len(chaos.runs('calm'))} runs undisturbed", flush=True)
+    chaos.started = time.monotonic()
+    chaos.disturb(events)
+    chaos.bring_to_end()
+    found = chaos.wrong()
+    counts = ", ".join(f"{count} {name}" for name, count in sorted(chaos.done.items()))
+    print(f"{sum(chaos.done.values())} events: {counts}")
+    requeues = sum(
+        path.read_text(errors="replace").count("Requeued job")
+        for path in (folder / "rough" / ".orders").glob("*/submitit/*_log.out")
+    )
+    stopped = sum(run["log"].read_text(errors="replace").count("stopped as asked") for run in chaos.runs("rough"))
+    print(f"{requeues} requeues by submitit's handler, {stopped} times a run saved and left as asked")
+    print(f"{len(chaos.results)} runs done once" + ("" if found else ", the same bits as undisturbed"))
+    return found
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", nargs="?", type=Path)
+    parser.add_argument("--events", type=int, default=30)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--epochs", type=int, default=60)
+    parser.add_argument("--ray", action="store_true")
+    args = parser.parse_args()
+    where = args.folder.absolute() if args.folder else Path(tempfile.mkdtemp(prefix="chaos-"))
+    print(f"in {where}")
+    found = main(where, events=args.events, seed=args.seed, epochs=args.epochs, ray=args.ray)
+    print("\n".join(found))
+    sys.exit(bool(found))
