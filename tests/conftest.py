@@ -24,7 +24,10 @@ def shared() -> Path:
 
 @pytest.fixture(scope="session")
 def devcluster() -> Iterator[Path]:
-    """The state folder of a real Slurm of three nodes; one that was up before the tests stays up after them."""
+    """The state folder of a real Slurm of three nodes; one that was up before the tests stays up after them.
+
+    One whose daemons are gone is taken down first, with the jobs that it remembers.
+    """
     if os.geteuid() != 0:
         pytest.skip("a real Slurm needs root to start")
     if not Path("/etc/debian_version").exists():
@@ -33,7 +36,9 @@ def devcluster() -> Iterator[Path]:
     if not shutil.which("apt-get") and not all(map(shutil.which, programs)):
         pytest.skip("Slurm is not installed, and there is no apt-get to install it with")
     scripts = ROOT / "slurm" / "devcluster"
-    was_up = (Path(os.environ.get("CASS_DEVCLUSTER_CONF", "/etc/slurm")) / "slurm.conf").exists()
+    was_up = shutil.which("scontrol") and b"is UP" in subprocess.run(["scontrol", "ping"], capture_output=True).stdout
+    if not was_up:
+        subprocess.run([scripts / "down"], capture_output=True, timeout=300)
     up = subprocess.run([scripts / "up"], capture_output=True, text=True, timeout=900)
     if up.returncode == 2:
         pytest.skip(f"slurm/devcluster/up will not: {up.stderr.strip()}")

@@ -78,8 +78,12 @@ class Site:
         )
 
     def run(self, door: str, *arguments: str) -> tuple[int, str]:
-        process = self.start(door, *arguments)
-        out, _ = process.communicate(timeout=300)
+        with self.start(door, *arguments) as process:
+            try:
+                out, _ = process.communicate(timeout=300)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise
         return process.returncode, out
 
     def runs(self) -> dict[str, Run]:

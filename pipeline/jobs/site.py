@@ -76,8 +76,12 @@ def _slurm(slurm: Slurm) -> tuple[list[str], list[Record]]:
 
 def _records(*command: str) -> list[Record]:
     """The lines of `scontrol --oneliner`; of a key that comes twice (in free text, which comes last) the first."""
-    lines = ask(*command, timeout=SECONDS).splitlines()
-    return [dict(reversed(re.findall(r"(\w+)=(\S*)", line))) for line in lines if "Name=" in line]
+    out = []
+    for line in ask(*command, timeout=SECONDS).splitlines():
+        if "Name=" in line:
+            record = dict(reversed(re.findall(r"(\w+)=(\S*)", line)))
+            out.append(record | {"Reason": line.partition(" Reason=")[2].partition(" [")[0]})
+    return out
 
 
 def _partitions(slurm: Slurm, partitions: Iterable[Record]) -> tuple[list[Record], list[str]]:
@@ -121,7 +125,10 @@ def _misfit(slurm: Slurm, nodes: list[Record], partition: str) -> list[str]:
     if any(_in_service(node) for node in fitting):
         return []
     if fitting:
-        states = ", ".join(f"{node['NodeName']} is {node.get('State', '?')}" for node in fitting[:SHOWN])
+        states = ", ".join(
+            f"{node['NodeName']} is {node.get('State', '?')}" + (f": {why}" if (why := node.get("Reason")) else "")
+            for node in fitting[:SHOWN]
+        )
         return [f"the nodes of {partition} that fit are out of service ({states}); wait, or ask the site"]
     lacking = [wish for wish in _offers(slurm, {}) if not any(_offers(slurm, node)[wish] for node in nodes)]
     wishes = " nor ".join(lacking) or "all at once: " + ", ".join(_offers(slurm, {}))
