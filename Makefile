@@ -26,8 +26,10 @@ lint: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# What needs Slurm runs alone afterwards: it starts real daemons and watches the clock.
 test: lint
-	$(BIN)/pytest
+	$(BIN)/pytest --ignore tests/slurm --numprocesses $(JOBS) --dist loadfile
+	$(BIN)/pytest tests/slurm
 
 # A real Slurm on this machine (root on Debian), a grid on it, and everything that can go wrong; about twenty minutes.
 chaos: setup

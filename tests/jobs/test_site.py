@@ -141,7 +141,7 @@ def test_nodes_of_a_larger_site(fake, tmp_path):
 @pytest.mark.parametrize("state", ["DOWN*", "IDLE+DRAIN", "MIXED+DRAIN+INVALID_REG"])
 def test_nodes_out_of_service_do_not_count(fake, tmp_path, state):
     fake.say(node=NODE.replace("State=IDLE", f"State={state}") + "Reason=bad disk State=IDLE [root@2026]")
-    assert f"(gpu1 is {state})" in unmet(tmp_path)[0]
+    assert f"(gpu1 is {state}: bad disk State=IDLE)" in unmet(tmp_path)[0]
 
 
 @pytest.mark.parametrize("state", ["IDLE+CLOUD+POWERED_DOWN", "ALLOCATED", "IDLE~", "MIXED+RESERVED"])
