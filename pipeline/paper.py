@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from pipeline.spec import (
     REVISIONS,
@@ -42,14 +41,26 @@ class Backbone:
     parameters: int | None = None
     gflops: float | None = None
     """Of one training picture at 384 pixels, forward and backward."""
+    weights: str = "imagenet"
+    """What it starts from."""
 
 
-# parameters: Tables 17 and 18; gflops: counted, not the paper's
+# parameters: Tables 13, 17 and 18, else counted; gflops: counted, not the paper's
+RESNET18 = Backbone("resnet18.tv_in1k", "ResNet-18", CNN, 11_690_000, 31.3)
 RESNET50 = Backbone("resnet50.a1_in1k", "ResNet-50", CNN, 25_560_000, 71.4)  # Table 18: 80.374 % on ImageNet
+# Table 13: random, 64.69 M; timm's plain one counts 64.67 M (docs/reproducing.md)
+RESNET200 = Backbone("resnet200.untrained", "ResNet-200", CNN, 64_674_000, 263.9, "random")
+DENSENET161 = Backbone("densenet161.tv_in1k", "DenseNet-161", CNN, 28_681_000, 135.2)
 VIT_B16 = Backbone(
     "vit_base_patch16_384.augreg_in21k_ft_in1k", "ViT B/16", TRANSFORMER, 86_860_000, 332.2
 )  # Table 18: 86.006 %
-BACKBONES = (RESNET50, VIT_B16)  # E.2.1, of every table but 17 to 20
+VIT_L16 = Backbone("vit_large_patch16_384.augreg_in21k_ft_in1k", "ViT L/16", TRANSFORMER, 304_720_000, 1145.5)
+DEIT_B16 = Backbone("deit_base_patch16_384.fb_in1k", "DeiT B/16", TRANSFORMER, 86_860_000, 332.2)  # Table 18: 83.106 %
+SWIN_B = Backbone(
+    "swin_base_patch4_window12_384.ms_in22k_ft_in1k", "Swin B/4-12", TRANSFORMER, 87_904_000, 282.4
+)  # C.3.4: patch 4, window 12; its size ASSUMED
+STANDARD = (RESNET50, VIT_B16)  # E.2.1, of every table but 11 to 14 and 17 to 20
+BACKBONES = (*STANDARD, RESNET18, RESNET200, DENSENET161, VIT_L16, DEIT_B16, SWIN_B)
 
 # Table 2: hours of self-supervised training on one RTX8000. Whether DINO's are those of one backbone or of both is
 # not said.
@@ -58,6 +69,15 @@ TABLE_2_HOURS: Mapping[str, Mapping[str, float]] = {
     "dino": {"autoimmune": 1 + 13 / 60, "dermofit": 3 + 9 / 60, "brain_mri": 26 + 21 / 60, "isic": 109 + 21 / 60},
     "cass": {"autoimmune": 21 / 60, "dermofit": 1 + 11 / 60, "brain_mri": 7 + 11 / 60, "isic": 29 + 58 / 60},
 }
+# C.3.3, C.3.4 and Table 2: hours of CASS on brain MRI with these pairs of backbones
+PAIR_HOURS: Mapping[str, float] = {
+    "ResNet-50 | ViT B/16": 7 + 11 / 60,
+    "ResNet-50 | DenseNet-161": 5 + 24 / 60,
+    "Swin B/4-12 | ViT B/16": 10.0,
+}
+# The abstract: gains of CASS by label fraction, and the time it saves.
+CLAIMED_GAINS: Mapping[str, float] = {"1%": 0.038, "10%": 0.059, "100%": 0.101}
+CLAIMED_SAVING = 0.69
 # Training and validation pictures: of 198, 1,300, 5,712 and 25,331 (E.1.1), split as docs/reproducing.md says.
 PICTURES: Mapping[str, tuple[int, int]] = {
     "autoimmune": (158, 20),
@@ -76,6 +96,7 @@ PRETRAIN_OPTIM = Optim(
     min_lr=1e-6,  # E.2.3
     unit="step",  # notebook: the schedule steps with every batch
 )
+SGD_MOMENTUM = 0.9  # Table 10 names SGD alone: momentum ASSUMED, the rate stays E.2.3's
 AVERAGE = Average(start=0.75)  # E.2.3 names averaging; its start and frequency ASSUMED
 
 FINETUNE_EPOCHS = 50  # E.3.2
@@ -141,19 +162,22 @@ def cass(
     *,
     preset: Preset,
     seed: int,
-    backbones: Sequence[Backbone] = (RESNET50, VIT_B16),
-    weights: str = "imagenet",
-    optim: Optim = PRETRAIN_OPTIM,
+    backbones: Sequence[Backbone] = STANDARD,
+    weights: str | None = None,
+    optims: Sequence[Optim] = (PRETRAIN_OPTIM, PRETRAIN_OPTIM),
+    augment: Augment = AUGMENT,
     epochs: int = PRETRAIN_EPOCHS,
     batch_size: int = PRETRAIN_BATCH,
     image_size: int = IMAGE_SIZE,
+    pictures: int | None = None,
 ) -> PretrainSpec:
-    """CASS as in Appendix E."""
+    """CASS as in Appendix E; the arms are named by `arm_names`, `weights` overrides what the backbones start from."""
+    arms = zip(arm_names(backbones), backbones, optims, strict=True)
     return PretrainSpec(
         dataset=dataset,
         method=Method(name="cass", revision=REVISIONS["cass"], options={"head_dim": HEAD_DIM}),
-        arms=tuple(Arm(name=b.role, backbone=b.tag, weights=weights, optim=optim) for b in backbones),
-        augment=AUGMENT,
+        arms=tuple(Arm(name=n, backbone=b.tag, weights=weights or b.weights, optim=o) for n, b, o in arms),
+        augment=augment,
         average=preset.average,
         epochs=epochs,
         batch_size=batch_size,
@@ -161,25 +185,46 @@ def cass(
         seed=seed,
         precision="float32" if preset.keep_gradients else "auto",  # a float16 scaler cannot go with kept gradients
         keep_gradients=preset.keep_gradients,
+        pictures=pictures,
     )
 
 
-def dino(dataset: DatasetRef, *, preset: Preset, seed: int, backbone: Backbone) -> PretrainSpec:
-    """DINO as in Appendix E.4, one backbone a run (fidelity 3c); planned, its method is not built yet."""
-    return PretrainSpec(
-        dataset=dataset,
-        method=Method(name="dino", revision=REVISIONS["dino"]),
-        arms=(Arm(name=backbone.role, backbone=backbone.tag, weights="imagenet", optim=DINO_OPTIM),),
-        augment=AUGMENT,
-        average=None,
-        epochs=PRETRAIN_EPOCHS,
-        batch_size=PRETRAIN_BATCH,
-        image_size=IMAGE_SIZE,
-        seed=seed,
-    )
+def arm_names(backbones: Sequence[Backbone]) -> tuple[str, ...]:
+    """The role of each backbone; the second of two alike is `cnn_2` or `transformer_2`."""
+    first, *rest = backbones
+    return (first.role, *(b.role if b.role != first.role else f"{b.role}_2" for b in rest))
 
 
 DINO_OPTIM = Optim(name="adam", lr=3e-4, schedule="constant")  # vit-pytorch's README, the implementation of E.2.1
+
+
+def dino(
+    dataset: DatasetRef,
+    *,
+    preset: Preset,
+    seed: int,
+    backbone: Backbone,
+    weights: str | None = None,
+    optim: Optim = DINO_OPTIM,
+    epochs: int = PRETRAIN_EPOCHS,
+    batch_size: int = PRETRAIN_BATCH,
+    image_size: int = IMAGE_SIZE,
+    pictures: int | None = None,
+    options: Mapping[str, int] | None = None,
+) -> PretrainSpec:
+    """DINO as in Appendix E.4, one backbone a run (fidelity 3c)."""
+    return PretrainSpec(
+        dataset=dataset,
+        method=Method(name="dino", revision=REVISIONS["dino"], options=dict(options or {})),
+        arms=(Arm(name=backbone.role, backbone=backbone.tag, weights=weights or backbone.weights, optim=optim),),
+        augment=AUGMENT,
+        average=None,
+        epochs=epochs,
+        batch_size=batch_size,
+        image_size=image_size,
+        seed=seed,
+        pictures=pictures,
+    )
 
 
 def finetune(
@@ -190,7 +235,8 @@ def finetune(
     label_fraction: float,
     preset: Preset,
     seed: int,
-    weights: str = "imagenet",
+    arm: str | None = None,
+    weights: str | None = None,
     optim: Optim = FINETUNE_OPTIM,
     epochs: int = FINETUNE_EPOCHS,
     patience: int = FINETUNE_PATIENCE,
@@ -201,9 +247,9 @@ def finetune(
     return FinetuneSpec(
         dataset=dataset,
         backbone=backbone.tag,
-        weights=weights,
+        weights=weights or backbone.weights,
         pretrain=pretrain,
-        arm=backbone.role,
+        arm=arm or backbone.role,
         label_fraction=label_fraction,
         augment=AUGMENT,
         optim=optim,
@@ -217,6 +263,5 @@ def finetune(
     )
 
 
-def finetunes(card: Card, backbone: Backbone, **arguments: Any) -> list[FinetuneSpec]:
-    """`finetune` at every label fraction of the dataset."""
-    return [finetune(card.ref, backbone, label_fraction=fraction, **arguments) for fraction in card.label_fractions]
+def augment(*, blur: bool = False, solarise: bool = False) -> Augment:
+    return replace(AUGMENT, degrees=10.0 + blur + 2 * solarise)

@@ -36,6 +36,8 @@ class Pretraining(loop.Program):
             raise ValueError(f"{spec.method.name} has no option {unknown[0]!r}; known: {', '.join(leaf.OPTIONS)}")
         shards = shards_of(Path(cluster.shards), spec.dataset, size=spec.image_size)
         rows = np.array(shards.of_split("train"), dtype=np.int64)
+        if spec.pictures is not None:
+            rows = np.sort(np.random.default_rng(derive("pictures", spec.seed)).permutation(rows)[: spec.pictures])
         if len(rows) < spec.batch_size:
             raise ValueError(
                 f"{spec.dataset.name} has {len(rows)} training pictures, fewer than a batch of {spec.batch_size}; "

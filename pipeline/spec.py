@@ -170,10 +170,14 @@ class PretrainSpec:
     precision: str = later("auto")
     keep_gradients: bool = later(False)
     """Never set gradients to zero between steps: the reference notebook's behaviour (fidelity 3a, 1)."""
+    pictures: int | None = later(None)
+    """How many of the training pictures are used, drawn by the seed; None: all of them."""
 
     def __post_init__(self) -> None:
         positive(epochs=self.epochs, batch_size=self.batch_size, image_size=self.image_size)
         one_of("PretrainSpec.precision", self.precision, PRECISIONS)
+        if self.pictures is not None:
+            positive(pictures=self.pictures)
         names = [arm.name for arm in self.arms]
         if not names or len(set(names)) != len(names):
             raise ValueError(f"PretrainSpec.arms are named {names}; give each arm a name of its own")

@@ -52,7 +52,7 @@ def test_every_door_is_tried_here():
         ("launch", {"--jobs", "--dry-run", "--retry", "--no-ray", "--print-sbatch"}),
         ("status", {"--watch", "--failed", "--json"}),
         ("cancel", {"--yes"}),
-        ("report", {"--out"}),
+        ("report", {"--out", "--html", "--with-pictures"}),
     ],
 )
 def test_no_flag_changes_science(door, flags):

@@ -15,6 +15,7 @@ from pipeline import cluster as clusters
 from pipeline import files, lookup, paper
 from pipeline.cluster import Cluster
 from pipeline.data.index import find_shards
+from pipeline.experiments import Place, plain_places
 from pipeline.runs import Run
 from pipeline.spec import REVISIONS, DatasetRef, FinetuneSpec, Spec, imagenet_tags, kind_of, method_of, run_id
 from pipeline.weights import weights_file
@@ -46,7 +47,9 @@ class Plan:
     cluster: Cluster
     preset: paper.Preset
     cards: list[paper.Card]
-    wanted: list[Spec]
+    wanted: list[FinetuneSpec]
+    places: list[Place] = field(default_factory=list)
+    """Where the wanted runs stand in tables."""
     items: dict[str, Item] = field(default_factory=dict)
     missing_shards: list[str] = field(default_factory=list)
     """The commands that make the shards that are not there."""
@@ -61,10 +64,13 @@ class Plan:
 
 
 def grid_module(name: str) -> ModuleType:
-    """A grid by name, or one's own Python file by path (it needs a function `grid` like those in grids/)."""
+    """A grid by name, or one's own Python file by path.
+
+    It has a function `places(datasets, seeds, preset)` like those in grids/, or `grid`, which lists only the runs.
+    """
     module = lookup.load(Path(name)) if name.endswith(".py") else lookup.find("grids", name)
-    if not hasattr(module, "grid"):
-        raise ValueError(f"{name} has no function grid(datasets, seeds, preset); see pipeline/grids/small.py")
+    if not (hasattr(module, "places") or hasattr(module, "grid")):
+        raise ValueError(f"{name} has no function places(datasets, seeds, preset); see pipeline/grids/small.py")
     return module
 
 
@@ -86,10 +92,11 @@ def make_plan(
         plan.cards.append(card)
         if command:
             plan.missing_shards.append(command)
-    plan.wanted = module.grid(plan.cards, seeds_of(seeds if seeds is not None else module.SEEDS), chosen)
+    arguments = plan.cards, seeds_of(seeds if seeds is not None else module.SEEDS), chosen
+    plan.places = module.places(*arguments) if hasattr(module, "places") else plain_places(module.grid(*arguments))
+    plan.wanted = [place.spec for place in plan.places]
     for spec in plan.wanted:
-        pretrain = spec.pretrain if isinstance(spec, FinetuneSpec) else None
-        parent = _add(plan, pretrain) if pretrain else None
+        parent = _add(plan, spec.pretrain) if spec.pretrain else None
         before = len(plan.items)
         _add(plan, spec, parent=parent)
         if parent is not None:
