@@ -57,6 +57,17 @@ class Run:
         if not self["spec"].exists():
             files.write_json(self["spec"], to_json(spec))
 
+    @property
+    def began(self) -> bool:
+        """Whether it began by itself; a start that a longer run noted, and was killed before the result, is none."""
+        return self["start"].exists() and "carried_by" not in files.read_json(self["start"])
+
+    def milestones(self) -> list[int]:
+        """The epochs of the shorter runs this one publishes on its way: a wish until its first start fixes them."""
+        if self.began:
+            return list(files.read_json(self["start"]).get("milestones", []))
+        return list(files.read_json(self["milestones"])) if self["milestones"].exists() else []
+
     def state(self) -> str:
         """One of `STATES`; a file written last is the proof, a lock held by a living process the rest."""
         if self["result"].exists():
@@ -67,7 +78,7 @@ class Run:
             return "running"
         if self["error"].exists():
             return "failed"
-        return "interrupted" if self["start"].exists() else "pending"
+        return "interrupted" if self.began else "pending"
 
     def lock(self, *, patience: float = 5.0, stop: Callable[[], bool] | None = None) -> Any:
         """The lock a task holds while it works on the run; patient, since a look at the state takes it briefly."""
@@ -129,7 +140,8 @@ class Run:
 FILES = {
     "spec": "spec.json",
     "job": "job.json",  # where the run was sent: the cluster's facts
-    "start": "start.json",  # hardware and input files, fixed at the first start; code and versions of every start
+    "milestones": "milestones.json",  # the epochs of the shorter runs that this one is to publish on its way
+    "start": "start.json",  # hardware, inputs, milestones, fixed at the first start; code and versions of every start
     "lock": "lock",
     "progress": "progress.json",
     "metrics": "metrics.jsonl",

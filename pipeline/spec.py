@@ -19,6 +19,10 @@ from typing import Any, TypeVar
 # Raised by one whenever the numbers a part computes change: old results then are another run's.
 REVISIONS = {"cass": 1, "dino": 0, "augment": 1, "focal": 1, "average": 1}
 
+# Where the number of epochs enters no step, so that a longer run passes through the very states of a shorter one.
+ENDLESS_METHODS = ("cass",)
+ENDLESS_SCHEDULES = ("cosine", "constant")
+
 WEIGHTS = ("imagenet", "random")
 PRECISIONS = ("auto", "float32", "float16", "bfloat16")
 
@@ -128,6 +132,10 @@ class Average:
     def __post_init__(self) -> None:
         if not 0 <= self.start < 1:
             raise ValueError(f"Average.start is {self.start}; it is a fraction of the epochs in [0, 1)")
+
+    def window(self, epochs: int) -> range:
+        """The epochs (from 0) at whose ends a run of so many takes in the weights."""
+        return range(min(int(self.start * epochs), epochs - 1), epochs)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,6 +250,20 @@ def method_of(spec: Spec) -> str:
     """`cass`, `dino`, … or `supervised`."""
     pretrain = spec if isinstance(spec, PretrainSpec) else spec.pretrain
     return pretrain.method.name if pretrain else "supervised"
+
+
+def milestone_of(shorter: Spec, longer: Spec) -> bool:
+    """Whether the longer run passes through the shorter one's end, and one accumulator can average for both.
+
+    They differ in their epochs alone, no step depends on that number, and the weights of the longer are averaged only
+    after the shorter's end.
+    """
+    if not isinstance(shorter, PretrainSpec) or dataclasses.replace(shorter, epochs=longer.epochs) != longer:
+        return False
+    endless = all(arm.optim.schedule in ENDLESS_SCHEDULES for arm in shorter.arms)
+    if not endless or shorter.method.name not in ENDLESS_METHODS or shorter.epochs >= longer.epochs:
+        return False
+    return shorter.average is None or shorter.epochs <= shorter.average.window(longer.epochs).start
 
 
 def imagenet_tags(spec: Spec) -> set[str]:

@@ -114,6 +114,8 @@ def described(item: Item, plan: Plan, seen: Seen | None) -> dict[str, Any]:
         row["state"] = "queued"
         row["says"] = job.state.lower() + (f" ({job.reason})" if job.reason not in ("None", "") else "")
         row["says"] += f" on {job.node}" if job.node else ""
+    elif item.carrier:
+        row["says"] = f"carried by {item.carrier}, which is {plan.items[item.carrier].state}"
     elif item.parent and plan.items[item.parent].state != "done":
         row["says"] = f"waits for {item.parent}, which is {plan.items[item.parent].state}"
     elif seen and item.run.id in seen.ended:

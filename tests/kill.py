@@ -38,6 +38,18 @@ def undisturbed(run: Run) -> Run:
     return run
 
 
+def killed_when(run: Run, path: Path) -> None:
+    """Start the run and kill it as soon as a file is there."""
+    process = start(run)
+    deadline = time.monotonic() + PATIENCE
+    while not path.exists():
+        assert process.poll() is None, f"{run.id} ended before {path} was there:\n{run['log'].read_text()}"
+        assert time.monotonic() < deadline, f"{path} was not there in {PATIENCE} s"
+        time.sleep(0.0005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
 def disturbed(run: Run, kills: int, seconds: float, chance: random.Random) -> Run:
     """Kill the run `kills` times, each at a random moment after its first step since the last start.
 

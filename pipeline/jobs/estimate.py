@@ -80,6 +80,11 @@ def estimate(plan: Plan, cluster: Cluster) -> Estimate:
     loads: dict[tuple[str, ...], list[int]] = {}
     for item in built:
         spec = item.spec
+        parameters = known.parameters(spec)
+        unsized |= {tag for tag in backbones_of(spec) if parameters is None and known.sizes.get((tag,)) is None}
+        out.final_bytes += (parameters or 0) * FLOAT * _kept(spec)
+        if item.carrier:  # a milestone: the longer run's hours are its own
+            continue
         taken, source, shared = known.hours(spec)
         left = _left(item)
         kind = out.pretrain if isinstance(spec, PretrainSpec) else out.finetune
@@ -87,10 +92,6 @@ def estimate(plan: Plan, cluster: Cluster) -> Estimate:
         kind.runs[source] += 1
         out.dino_shared += left * shared
         hours[item.run.id] = left * taken
-
-        parameters = known.parameters(spec)
-        unsized |= {tag for tag in backbones_of(spec) if parameters is None and known.sizes.get((tag,)) is None}
-        out.final_bytes += (parameters or 0) * FLOAT * _kept(spec)
         loads.setdefault(_job(item), []).append((parameters or 0) * FLOAT * _saved(spec) * CHECKPOINTS)
 
     out.unsized = tuple(sorted(unsized))
@@ -190,12 +191,14 @@ def _job(item: Item) -> tuple[str, ...]:
 
 def _longest(items: Iterable[Item], hours: dict[str, float]) -> float:
     """The longest way through the plan: a fan-out after the longest of the pretraining runs it waits for."""
+    items = list(items)
+    awaited = {item.run.id: item.carrier or item.run.id for item in items}
     own: dict[tuple[str, ...], float] = {}
     before: dict[tuple[str, ...], float] = {}
     for item in items:
         job = _job(item)
-        own[job] = own.get(job, 0.0) + hours[item.run.id]
-        before[job] = max(before.get(job, 0.0), hours.get(item.parent or "", 0.0))
+        own[job] = own.get(job, 0.0) + hours.get(item.run.id, 0.0)
+        before[job] = max(before.get(job, 0.0), hours.get(awaited.get(item.parent or "", ""), 0.0))
     return max((own[job] + before[job] for job in own), default=0.0)
 
 

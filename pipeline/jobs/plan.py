@@ -16,6 +16,7 @@ from pipeline import files, lookup, paper
 from pipeline.cluster import Cluster
 from pipeline.data.index import find_shards
 from pipeline.experiments import Place, plain_places
+from pipeline.jobs import milestones
 from pipeline.runs import Run
 from pipeline.spec import REVISIONS, DatasetRef, FinetuneSpec, Spec, imagenet_tags, kind_of, method_of, run_id
 from pipeline.weights import weights_file
@@ -37,6 +38,8 @@ class Item:
     """The id of the pretraining run it starts from."""
     children: int = 0
     """How many runs of the plan start from this one."""
+    carrier: str | None = None
+    """The id of the longer run that publishes this one on its way (jobs/milestones)."""
 
 
 @dataclass
@@ -102,6 +105,7 @@ def make_plan(
         if parent is not None:
             parent.children += len(plan.items) - before
     plan.items = dict(sorted(plan.items.items(), key=lambda entry: kind_of(entry[1].spec) != "pretrain"))
+    milestones.assign(plan.items.values())
     return plan
 
 

@@ -85,9 +85,12 @@ def train(
     *,
     checkpoint_seconds: float,
     should_stop: Callable[[], bool],
+    after_epoch: Callable[[Counters], None] = lambda counters: None,
 ) -> Counters:
     """Train to the end, from the newest checkpoint where there is one.
 
+    `after_epoch` is called between two epochs and changes nothing of the state. A run that was killed there comes by
+    again: no checkpoint is written before it returns.
     Raises `Stopped` after saving when `should_stop()` turns true, `ValueError` when a loss is not finite.
     """
     if program.keep_gradients and hardware.precision == "float16":
@@ -210,6 +213,8 @@ def train(
         print(" ".join(f"{name}={_shown(value)}" for name, value in row.items()), flush=True)
         counters.epoch, counters.step, counters.sums = counters.epoch + 1, 0, {}
         counters.epoch_images, counters.epoch_seconds = 0, 0.0
+        after_epoch(counters)
+        clock = time.monotonic()
     save()
     board.close()
     return counters

@@ -11,6 +11,7 @@ import tiny
 from pipeline import files, paper
 from pipeline import spec as specs
 from pipeline.cluster import Slurm
+from pipeline.jobs import milestones
 from pipeline.jobs import plan as plans
 from pipeline.jobs.estimate import DERIVED, TABLE_2, UNKNOWN, estimate, lines
 from pipeline.jobs.plan import Item, Plan
@@ -94,6 +95,17 @@ def test_hours_follow_epochs_and_pictures(site):
     an_epoch_of_one = HOURS["brain_mri"] / 100 / 5141
     assert out.pretrain.hours == pytest.approx(50 * 1000 * an_epoch_of_one)
     assert out.finetune.hours == pytest.approx(50 * (80 + 30) * an_epoch_of_one * 71.4 / 403.6)
+
+
+def test_milestones_cost_no_hours_but_their_weights(site):
+    long, short = cass(epochs=300), cass(epochs=100)
+    alone = estimate(plan_of(site, long), site)
+    plan = plan_of(site, short, long, finetune(pretrain=short, epochs=1))
+    milestones.assign(plan.items.values())
+    out = estimate(plan, site)
+    assert out.pretrain == alone.pretrain and out.pretrain.hours == pytest.approx(3 * HOURS["brain_mri"])
+    assert out.final_bytes == 2 * alone.final_bytes + R50 * 4
+    assert out.wall_hours == pytest.approx(out.pretrain.hours + out.finetune.hours)  # it waits for the longer run's job
 
 
 def test_ones_own_dataset_is_taken_for_isic(site):
