@@ -128,7 +128,7 @@ def _card(name: str, cluster: Cluster, *, size: int, split: str) -> tuple[paper.
         raw = "" if name == "toy" else "--raw DIR "
         command = f"python -m pipeline.shard {name} {raw}{flags}"
         card = paper.Card(DatasetRef(name=name, fingerprint=""), leaf.label_fractions, leaf.metric)
-        return card, command if leaf.built else f"{command}   (reading {name} is not built yet)"
+        return card, command
     known = ", ".join(n for n in lookup.known("datasets") if n != "folder")
     raise ValueError(
         f"there are no shards of {name!r} at {size} pixels under {cluster.shards}, and it is none of {known}; "
