@@ -1,7 +1,8 @@
 """Every experiment of the paper at toy size: tiny backbones, 32 pixels, an epoch or two, generated pictures.
 
     for name in autoimmune dermofit brain_mri isic; do
-        python -m pipeline.shard $name --stand-in --size 32
+        python -m pipeline.standin $name --out raw/$name
+        python -m pipeline.shard $name --raw raw/$name --size 32
     done
     python -m pipeline.launch --grid toy
 
