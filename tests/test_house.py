@@ -8,7 +8,7 @@ import sys
 import pytest
 from conftest import ROOT
 
-DOORS = ("shard", "launch", "status", "logs", "cancel", "report", "clean", "prefetch")
+DOORS = ("shard", "launch", "status", "logs", "cancel", "report", "clean", "prefetch", "export", "predict")
 HEAVY = ("torch", "timm", "torchvision", "ray", "submitit", "webdataset", "sklearn")
 
 
