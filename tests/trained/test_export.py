@@ -102,6 +102,11 @@ def exported(finetuned, home):
     return out
 
 
+def read(path: Path) -> np.ndarray:
+    with Image.open(path) as picture:
+        return np.array(picture)
+
+
 def stored(run) -> tuple[list[str], dict[str, list[float]]]:
     """The classes of a run, and its scores by key."""
     table = parquet.read_table(run["predictions"]).to_pydict()
@@ -122,7 +127,7 @@ def test_stock_timm_without_this_project_gives_the_runs_own_predictions(exported
     assert len(load_code(exported).splitlines()) == 3
     script = tmp_path / "stock.py"
     script.write_text(STOCK.format(code=load_code(exported)))
-    # -P and -S would hide timm too: the project is an editable install, so its finder is taken out
+    # flags that hide an editable install hide timm too, so its finder is taken out by hand
     finder = "import sys; sys.meta_path = [f for f in sys.meta_path if 'editable' not in str(f).lower()]\n"
     script.write_text(finder + f"sys.path = [p for p in sys.path if p != {str(ROOT)!r}]\n" + script.read_text())
     command = [sys.executable, "-W", "error", str(script), str(test_pictures)]
@@ -208,7 +213,7 @@ def test_the_onnx_graph_gives_the_runs_own_predictions_for_any_batch(exported, f
     assert "model.onnx" in (exported / "README.md").read_text(encoding="utf-8")
     paths = sorted(test_pictures.iterdir())
     known = about.of_export(exported)
-    images = network.of_export(exported, known).images(np.stack([np.asarray(Image.open(path)) for path in paths]))
+    images = network.of_export(exported, known).images(np.stack([read(path) for path in paths]))
     session = onnxruntime.InferenceSession(exported / "model.onnx", providers=["CPUExecutionProvider"])
     _, expected = stored(finetuned)
     wanted = np.array([expected[path.stem] for path in paths])
@@ -232,24 +237,27 @@ def test_a_missing_extra_is_named_before_anything_is_written(monkeypatch):
         onnx.need()
 
 
-def test_an_export_killed_half_way_leaves_no_folder_and_the_next_is_whole(exported, finetuned, home, tmp_path):
+def test_an_export_killed_half_way_leaves_no_folder_and_the_next_is_whole(pretrained, home, tmp_path):
     code = (
         "import os, signal, sys\n"
         "from pathlib import Path\n"
         "from pipeline.runs import Run\n"
         "from pipeline.trained import about, card, folder\n"
-        "card.text = lambda *args, **kwargs: os.kill(os.getpid(), signal.SIGKILL)\n"  # the last file is at work
+        "card.text = lambda *args, **kwargs: os.kill(os.getpid(), signal.SIGKILL)\n"  # at the last of the files
         "run = Run(Path(sys.argv[1]))\n"
-        "folder.write(run, about.of_run(run), Path(sys.argv[2]), with_onnx=False)\n"
+        "folder.write(run, about.of_run(run, 'cnn'), Path(sys.argv[2]), with_onnx=False)\n"
     )
-    out = tmp_path / "new"
-    done = subprocess.run([sys.executable, "-c", code, str(finetuned.folder), str(out)], capture_output=True)
-    assert done.returncode == -signal.SIGKILL
-    assert not out.exists() and list(tmp_path.iterdir()) != []
-    assert door("export", finetuned.id, "--out", out, cwd=home).returncode == 0
-    assert [path.name for path in tmp_path.iterdir()] == ["new"]
-    for name in ("model.safetensors", "config.json", "run.json"):
-        assert (out / name).read_bytes() == (exported / name).read_bytes()
+    parent = tmp_path / "exports"
+    parent.mkdir()
+    killed = subprocess.run([sys.executable, "-c", code, str(pretrained.folder), str(parent / "new")])
+    assert killed.returncode == -signal.SIGKILL
+    assert not (parent / "new").exists() and any(parent.iterdir())  # something lies there, under another name
+    for out in (parent / "new", tmp_path / "undisturbed"):
+        assert door("export", pretrained.id, "--arm", "cnn", "--out", out, cwd=home).returncode == 0
+    assert [path.name for path in parent.iterdir()] == ["new"]
+    assert {path.name: path.read_bytes() for path in (parent / "new").iterdir()} == {
+        path.name: path.read_bytes() for path in (tmp_path / "undisturbed").iterdir()
+    }
 
 
 def test_a_folder_with_anything_else_is_not_touched(finetuned, exported, pretrained, home, tmp_path):
