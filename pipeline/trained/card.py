@@ -65,7 +65,7 @@ def _what(spec: Spec, about: About) -> str:
     else:
         rows += [("task", "features; the head of pretraining is left out"), ("pretrained with", _method(spec))]
     rows += [("seed", spec.seed), ("pictures", f"{about.image_size} × {about.image_size} pixels, RGB")]
-    return "| | |\n|---|---|\n" + "\n".join(f"| {name} | {value} |" for name, value in rows)
+    return _table(["", ""], [[name, str(value)] for name, value in rows])
 
 
 def _method(spec: Spec) -> str:
@@ -159,11 +159,11 @@ def _made(result: Result, about: About) -> str:
     ]
     if result.best_epoch is not None:
         rows.insert(3, ("best epoch (from 0)", result.best_epoch))
-    return "| | |\n|---|---|\n" + "\n".join(f"| {name} | {value} |" for name, value in rows)
+    return _table(["", ""], [[name, str(value)] for name, value in rows])
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:
-    lines = ["| " + " | ".join(line) + " |" for line in [head, *rows]]
+    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in [head, *rows]]
     return "\n".join([lines[0], "|" + "---|" * len(head), *lines[1:]])
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from pipeline.cluster import Cluster
 from pipeline.learn import backbones, hardware
+from pipeline.learn.augment import unit
 from pipeline.runs import Run
 from pipeline.trained.about import FINETUNED, WEIGHTS, About
 
@@ -31,7 +32,7 @@ class Network:
 
     def images(self, pixels: np.ndarray) -> Tensor:
         """Its input for pictures of its size: uint8 [n, size, size, 3] → float32 [n, 3, size, size]."""
-        images = torch.tensor(pixels, device=self.device).permute(0, 3, 1, 2).float().div_(255).contiguous()
+        images = unit(torch.tensor(pixels, device=self.device))
         mean, std = (images.new_tensor(values).view(1, 3, 1, 1) for values in (self.about.mean, self.about.std))
         return (images - mean) / std
 

@@ -16,7 +16,7 @@ from pipeline.data import images
 from pipeline.data.workers import Workers
 from pipeline.datasets.base import pictures_under
 
-SHOWN = 1024  # the longest side of a picture that is drawn upon
+SHOWN = 512  # the longest side of a picture that is drawn upon
 
 
 @dataclass(frozen=True)
