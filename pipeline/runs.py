@@ -153,3 +153,17 @@ FILES = {
     "error": "error.txt",
     "log": "log.txt",
 }
+
+
+def find_run(runs: Path, text: str) -> Run:
+    """The one run that `text` names: the path of its folder, its id, or any part of its id that no other has."""
+    if "/" in text and (Path(text) / FILES["spec"]).exists():
+        return Run(Path(text).resolve())
+    found = sorted(path.parent.name for path in runs.glob(f"*/{FILES['spec']}") if text in path.parent.name)
+    if text in found:
+        return Run(runs / text)
+    if len(found) == 1:
+        return Run(runs / found[0])
+    if not found:
+        raise ValueError(f"there is no run {text!r} in {runs}; python -m pipeline.status lists them")
+    raise ValueError(f"{text!r} could be any of {len(found)} runs: {', '.join(found[:5])}; give more of the id")

@@ -8,7 +8,21 @@ import sys
 import pytest
 from conftest import ROOT
 
-DOORS = ("shard", "launch", "status", "logs", "cancel", "report", "clean", "prefetch", "standin", "verify", "download")
+DOORS = (
+    "shard",
+    "launch",
+    "status",
+    "logs",
+    "cancel",
+    "report",
+    "clean",
+    "prefetch",
+    "standin",
+    "verify",
+    "download",
+    "export",
+    "predict",
+)
 HEAVY = ("torch", "timm", "torchvision", "ray", "submitit", "webdataset", "sklearn")
 
 
