@@ -19,6 +19,7 @@ from pathlib import Path
 import tiny
 
 from pipeline import files
+from pipeline.jobs import milestones
 from pipeline.runs import Run
 from pipeline.spec import Spec
 
@@ -102,8 +103,14 @@ def main(folder: Path, kills: int, seed: int = 0) -> dict[str, list[str]]:
     specs: dict[str, Spec] = {"pretraining": pretrain, "fine-tuning": finetune}
     calm_runs = {kind: tiny.announce(spec, calm) for kind, spec in specs.items()}
     rough_runs = {kind: tiny.announce(spec, rough) for kind, spec in specs.items()}
+    shorter = dataclasses.replace(
+        pretrain, epochs=epochs // 2
+    )  # a milestone of the killed one, by itself beside the calm
+    alone, carried = tiny.announce(shorter, calm), tiny.announce(shorter, rough)
+    milestones.wish(rough_runs["pretraining"], [shorter])
 
     undisturbed(calm_runs["pretraining"])
+    undisturbed(alone)
     # The killed fine-tuning starts from a copy of the calm parent, so that both kinds can run side by side.
     copied = Path(rough.runs) / "parent"
     rough_parent = dataclasses.replace(rough, runs=str(copied))
@@ -115,7 +122,8 @@ def main(folder: Path, kills: int, seed: int = 0) -> dict[str, list[str]]:
             undisturbed(calm_runs[kind])
         seconds = calm_runs[kind].result().seconds
         run = disturbed(rough_runs[kind], kills, seconds, random.Random(f"{seed} {kind}"))
-        return differences(run, calm_runs[kind])
+        found = differences(run, calm_runs[kind])
+        return found + (differences(carried, alone) if kind == "pretraining" else [])
 
     with ThreadPoolExecutor(2) as pool:
         return dict(zip(specs, pool.map(both, specs), strict=True))
