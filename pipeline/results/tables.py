@@ -11,7 +11,7 @@ from pipeline.console import table as aligned
 from pipeline.results.collect import METRICS, Cell
 
 MIXED = "*"
-TITLES = {"cass": "CASS", "dino": "DINO", "supervised": "Supervised"}
+TITLES = {"cass": "CASS", "dino": "DINO", "dino_fb": "DINO (authors' recipe)", "supervised": "Supervised"}
 METRIC_TITLES = {
     "f1_micro": "F1 (micro, at 0.5)",
     "f1_macro": "F1 (macro)",
