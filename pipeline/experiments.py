@@ -14,7 +14,7 @@ from pipeline.paper import Backbone, Card, Preset
 from pipeline.spec import Augment, FinetuneSpec, Optim, PretrainSpec, method_of, recipe
 
 ARMS = ("CNN", "Transformer")
-TECHNIQUES = {"cass": "CASS", "dino": "DINO", "supervised": "Supervised"}
+TECHNIQUES = {"cass": "CASS", "dino": "DINO", "dino_fb": "DINO (authors' recipe)", "supervised": "Supervised"}
 
 
 @dataclass(frozen=True)
@@ -187,9 +187,9 @@ def augmentation(s: Setting) -> list[Place]:
     """CASS's augmentation with blur and solarisation added (B.3)."""
     sets = {
         "CASS only": paper.AUGMENT,
-        "CASS + Solarize": paper.augment(solarise=True),
-        "CASS + Gaussian blur": paper.augment(blur=True),
-        "CASS + Gaussian blur + Solarize": paper.augment(blur=True, solarise=True),
+        "CASS + Solarize": paper.augmentation(solarise=True),
+        "CASS + Gaussian blur": paper.augmentation(blur=True),
+        "CASS + Gaussian blur + Solarize": paper.augmentation(blur=True, solarise=True),
     }
     return [p for name, chosen in sets.items() for p in s.both("augmentation", (name,), s.cass(augment=chosen))]
 

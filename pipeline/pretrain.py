@@ -77,10 +77,14 @@ class Pretraining(loop.Program):
     def loss(self, epoch: int, step: int) -> tuple[dict[str, Tensor], int]:
         self.method.train()
         generator = draws("augment", self.spec.seed, epoch, step)
-        return self.method.loss(self.pixels(epoch, step), generator), self.spec.batch_size
+        return self.method.loss(self.pixels(epoch, step), generator, self.progress(epoch, step)), self.spec.batch_size
 
-    def after_step(self) -> None:
-        self.method.after_step()
+    def after_step(self, epoch: int, step: int) -> None:
+        self.method.after_step(self.progress(epoch, step))
+
+    def progress(self, epoch: int, step: int) -> float:
+        """The part of the run that is done before a step, in [0, 1)."""
+        return (epoch + step / self.steps_per_epoch) / self.epochs
 
     def end_epoch(self, epoch: int) -> tuple[dict[str, Any], bool]:
         self.averages.end_epoch(self.method, epoch)
@@ -91,7 +95,7 @@ class Pretraining(loop.Program):
         positions = self.samples.permutation(self.spec.seed, -1)[:WATCHED]
         blocks = np.array_split(positions, -(-len(positions) // 64))
         out: dict[str, Any] = {}
-        for name, arm in self.method.arms().items():
+        for name, arm in self.method.watched().items():
             images = (normalise(unit(self.samples.take(block)), self.spec.augment) for block in blocks)
             out |= collapse.watch(backbones.forward_in_batches(arm, images), name)
         return out
@@ -164,5 +168,5 @@ def write(program: Pretraining, run: Run, counters: loop.Counters) -> Outcome:
     metrics = {name: value for name, value in last.items() if name == "loss" or name.endswith(("_spread", "_rank"))}
     collapsed = [name for name in arms if last[f"{name}_collapsed"]]
     if collapsed:
-        print(f"COLLAPSE: {', '.join(collapsed)} give nearly the same logits for every picture", flush=True)
+        print(f"COLLAPSE: {', '.join(collapsed)} give nearly the same output for every picture", flush=True)
     return metrics, counters, {"collapsed": collapsed}

@@ -227,10 +227,10 @@ def test_an_unknown_field_is_answered_with_the_known_ones(value: dict[str, Any],
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: dataclasses.replace(ADAM, name="adamw"), "Optim.name is 'adamw'; known: adam, sgd"),
+        (lambda: dataclasses.replace(ADAM, name="lamb"), "Optim.name is 'lamb'; known: adam, adamw, sgd"),
         (lambda: dataclasses.replace(ADAM, lr=0), "lr is 0; it must be above zero"),
         (lambda: dataclasses.replace(ADAM, lr=float("nan")), "lr is nan; it must be above zero"),
-        (lambda: dataclasses.replace(ADAM, schedule="step"), "Optim.schedule is 'step'; known: cosine, constant"),
+        (lambda: dataclasses.replace(ADAM, schedule="step"), "Optim.schedule is 'step'; known: cosine, once, constant"),
         (lambda: dataclasses.replace(ADAM, unit="batch"), "Optim.unit is 'batch'; known: step, epoch"),
         (lambda: dataclasses.replace(ADAM, t_max=0), "t_max is 0"),
         (lambda: Average(start=1.0), r"Average.start is 1\.0; it is a fraction of the epochs in \[0, 1\)"),

@@ -17,7 +17,7 @@ from pipeline.data.index import shards_of
 from pipeline.jobs.life import gpus
 from pipeline.jobs.plan import TO_DO, Item, Plan
 from pipeline.runs import Run
-from pipeline.spec import REVISIONS, DatasetRef, FinetuneSpec, PretrainSpec, Spec, kind_of, method_of
+from pipeline.spec import DatasetRef, FinetuneSpec, PretrainSpec, Spec, kind_of, method_of
 from pipeline.weights import weights_file
 
 TABLE_2, DERIVED, UNKNOWN = "by Table 2", "derived from Table 2 by FLOPs", "unknown"
@@ -27,6 +27,7 @@ LIKE = 3  # finished runs whose speed is averaged
 LOOKED_AT = 200  # finished runs outside the plan that are opened in search of such
 CHECKPOINTS = 3  # of one run, at the moment when it writes its third (docs/operations.md)
 FLOAT = 4  # bytes
+TAUGHT = ("dino", "dino_fb")  # methods whose checkpoints hold a teacher beside what is trained
 DAMAGED = (ValueError, TypeError, KeyError)  # what a file of another version of the code may raise
 
 Work = tuple[str, str, tuple[str, ...], int]
@@ -62,23 +63,20 @@ class Estimate:
     wall_hours: float = 0.0
     """Without the time in the queue, and with never a job's place empty."""
     unit: str = "GPU-hours"
-    not_built: int = 0
-    """Runs of methods that are not written yet; in nothing above."""
 
 
 def estimate(plan: Plan, cluster: Cluster) -> Estimate:
     """What a launch would take; failed runs, which wait for `--retry`, are left out."""
     todo = [item for item in plan.items.values() if item.state in (*TO_DO, "running", "no shards")]
-    built = [item for item in todo if method_of(item.spec) == "supervised" or REVISIONS.get(method_of(item.spec))]
     jobs = cluster.slurm.parallelism if cluster.executor == "slurm" else cluster.jobs or max(1, len(gpus(cluster)))
-    out = Estimate(jobs=jobs, not_built=len(todo) - len(built))
+    out = Estimate(jobs=jobs)
     if cluster.device == "cpu":
         out.unit = "hours"
-    known = Known(plan, cluster, built)
+    known = Known(plan, cluster, todo)
     unsized: set[str] = set()
     hours: dict[str, float] = {}
     loads: dict[tuple[str, ...], list[int]] = {}
-    for item in built:
+    for item in todo:
         spec = item.spec
         parameters = known.parameters(spec)
         unsized |= {tag for tag in backbones_of(spec) if parameters is None and known.sizes.get((tag,)) is None}
@@ -92,13 +90,14 @@ def estimate(plan: Plan, cluster: Cluster) -> Estimate:
         kind.runs[source] += 1
         out.dino_shared += left * shared
         hours[item.run.id] = left * taken
-        loads.setdefault(_job(item), []).append((parameters or 0) * FLOAT * _saved(spec) * CHECKPOINTS)
+        saved = (parameters or 0) + _last_layer(spec)
+        loads.setdefault(_job(item), []).append(saved * FLOAT * _saved(spec) * CHECKPOINTS)
 
     out.unsized = tuple(sorted(unsized))
     # a fan-out has as many runs at work as trials share its GPU, any other job one
     at_once = [sum(sorted(load, reverse=True)[: cluster.trials_per_gpu]) for load in loads.values()]
     out.peak_bytes = sum(sorted(at_once, reverse=True)[:jobs])
-    out.wall_hours = max((out.pretrain.hours + out.finetune.hours) / jobs, _longest(built, hours))
+    out.wall_hours = max((out.pretrain.hours + out.finetune.hours) / jobs, _longest(todo, hours))
     return out
 
 
@@ -129,8 +128,6 @@ def lines(estimate: Estimate) -> list[str]:
         out.append(f"storage: {gigabytes(estimate.final_bytes)} at the end, {more} more at the peak")
     if estimate.unsized:
         out.append(f"of unknown size, and not in the storage: {', '.join(estimate.unsized)}")
-    if estimate.not_built:
-        out.append(f"not counted: {_runs(estimate.not_built)} of methods that are not built yet")
     return out
 
 
@@ -170,7 +167,16 @@ def _saved(spec: Spec) -> int:
     """Copies of its parameters in a checkpoint: the weights, Adam's two moments, and what comes on top."""
     if isinstance(spec, FinetuneSpec):
         return 4  # the best so far
-    return 3 + (spec.average is not None) + spec.keep_gradients
+    teacher = spec.method.name in TAUGHT
+    return 3 + teacher + (spec.average is not None) + spec.keep_gradients
+
+
+def _last_layer(spec: Spec) -> int:
+    """Parameters of DINO's last layer, which is as large as a backbone; its weights file has no such layer."""
+    if not isinstance(spec, PretrainSpec) or spec.method.name not in TAUGHT:
+        return 0
+    options = spec.method.options
+    return int(options["out_dim"]) * int(options.get("bottleneck", options["hidden"]))
 
 
 def _left(item: Item) -> float:

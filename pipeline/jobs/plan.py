@@ -18,13 +18,12 @@ from pipeline.data.index import find_shards
 from pipeline.experiments import Place, plain_places
 from pipeline.jobs import milestones
 from pipeline.runs import Run
-from pipeline.spec import REVISIONS, DatasetRef, FinetuneSpec, Spec, imagenet_tags, kind_of, method_of, run_id
+from pipeline.spec import DatasetRef, FinetuneSpec, Spec, imagenet_tags, kind_of, run_id
 from pipeline.weights import weights_file
 
-# A plan's states are a run's own (runs.Run.state) and three more: it waits for shards, its method is not built, or its
-# parent will never be done.
+# A plan's states are a run's own (runs.Run.state) and two more: it waits for shards, or its parent will never be done.
 TO_DO = ("missing", "pending", "interrupted")
-STUCK = ("failed", "blocked", "not built", "no shards")
+STUCK = ("failed", "blocked", "no shards")
 
 
 @dataclass
@@ -145,7 +144,7 @@ def _add(plan: Plan, spec: Spec, *, parent: Item | None = None) -> Item:
 
 
 def state_of(run: Run, spec: Spec) -> str:
-    """The run's own state, or `no shards` and `not built` for what cannot start yet."""
+    """The run's own state, or `no shards` for what cannot start yet."""
     state = run.state()
     if state in ("done", "running"):
         return state
@@ -153,10 +152,7 @@ def state_of(run: Run, spec: Spec) -> str:
         spec.dataset,
         *([spec.pretrain.dataset] if isinstance(spec, FinetuneSpec) and spec.pretrain else []),
     ]
-    if any(not part.fingerprint for part in parts):
-        return "no shards"
-    method = method_of(spec)
-    return "not built" if method != "supervised" and not REVISIONS.get(method) else state
+    return "no shards" if any(not part.fingerprint for part in parts) else state
 
 
 def missing_weights(plan: Plan) -> list[str]:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from pipeline import files
 from pipeline.learn import checkpoint
 from pipeline.learn.hardware import Hardware
+from pipeline.learn.optim import clip, schedule
 from pipeline.runs import Run
 from pipeline.spec import Optim
 
@@ -44,7 +45,7 @@ class Program(ABC):
         """The scalars of a step ("loss" is minimised) and how many pictures it took."""
 
     @abstractmethod
-    def after_step(self) -> None:
+    def after_step(self, epoch: int, step: int) -> None:
         """What follows the optimizers' step."""
 
     @abstractmethod
@@ -150,10 +151,9 @@ def train(
 
     while counters.epoch < program.epochs and not counters.finished:
         while counters.step < program.steps_per_epoch:
+            progress = counters.global_step / (program.epochs * program.steps_per_epoch)
             for i, (optimizer, optim) in enumerate(program.optimizers):
-                lr = optim.lr_at(step=counters.global_step, epoch=counters.epoch)
-                for group in optimizer.param_groups:
-                    group["lr"] = lr
+                lr = schedule(optimizer, optim, step=counters.global_step, epoch=counters.epoch, progress=progress)
                 name = f"lr_{i}"
                 counters.sums[name] = counters.sums.get(name, 0.0) + lr
             if not program.keep_gradients:
@@ -162,10 +162,13 @@ def train(
             with hardware.autocast():
                 scalars, images = program.loss(counters.epoch, counters.step)
             torch.autograd.backward(scaler.scale(scalars["loss"]))
-            for optimizer, _ in program.optimizers:
+            for optimizer, optim in program.optimizers:
+                if optim.clip:
+                    scaler.unscale_(optimizer)
+                    clip(optimizer, optim.clip)
                 scaler.step(optimizer)
             scaler.update()
-            program.after_step()
+            program.after_step(counters.epoch, counters.step)
 
             pending.append((counters.step, {name: value.detach() for name, value in scalars.items()}))
             counters.step += 1
