@@ -302,11 +302,12 @@ class Known:
         flops = [self.gflops.get(tag, 0.0) for tag in work[2]]
         if not all(flops) or spec.image_size != paper.IMAGE_SIZE or self.cluster.device == "cpu":
             return 0.0, UNKNOWN, 0.0
-        both = sum(self.gflops.values())
+        standard = {backbone.tag for backbone in paper.STANDARD}
+        both = sum(self.gflops[tag] for tag in standard)
         name = spec.dataset.name
         if isinstance(spec, FinetuneSpec) or spec.method.name == "cass":
             hours = pictures * _table_2("cass", name) * sum(flops) / both
-            same = isinstance(spec, PretrainSpec) and set(work[2]) == set(self.gflops) and name in paper.PICTURES
+            same = isinstance(spec, PretrainSpec) and set(work[2]) == standard and name in paper.PICTURES
             return hours, TABLE_2 if same else DERIVED, 0.0
         if spec.method.name in paper.TABLE_2_HOURS:
             hours = pictures * _table_2(spec.method.name, name)
@@ -321,7 +322,7 @@ class Known:
             return None
         train, labelled, val = counts
         if isinstance(spec, PretrainSpec):
-            return spec.epochs * train
+            return spec.epochs * min(train, spec.pictures or train)
         return spec.epochs * (spec.label_fraction * labelled + VALIDATED * val)
 
 

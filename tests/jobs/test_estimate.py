@@ -29,7 +29,7 @@ def plan_of(cluster, *chosen, state="missing"):
         parent = getattr(spec, "pretrain", None)
         run = Run(Path(cluster.runs) / run_id(spec))
         items[run.id] = Item(run, spec, state, run_id(parent) if parent else None)
-    return Plan("mine", cluster, PRESET, [], list(chosen), items)
+    return Plan("mine", cluster, PRESET, [], list(chosen), items=items)
 
 
 def cass(ref=BRAIN, **changes):
@@ -170,7 +170,7 @@ def test_sizes_come_from_finished_runs_and_imagenet_weights(site):
 
 def test_storage_by_hand(site):
     chosen = [cass(seed=77), cass(seed=78), cass(seed=79)]
-    chosen += [finetune(backbone=b, seed=seed) for b in paper.BACKBONES for seed in (77, 78)]
+    chosen += [finetune(backbone=b, seed=seed) for b in paper.STANDARD for seed in (77, 78)]
     out = estimate(plan_of(site, *chosen), site)
     assert out.final_bytes == 3 * 8 * (R50 + VIT) + 2 * 4 * (R50 + VIT)
     assert out.peak_bytes == 2 * 3 * 16 * (R50 + VIT)  # two jobs, three checkpoints each
