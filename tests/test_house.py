@@ -8,7 +8,7 @@ import sys
 import pytest
 from conftest import ROOT
 
-DOORS = ("shard", "launch", "status", "logs", "cancel", "report", "clean", "prefetch")
+DOORS = ("shard", "launch", "status", "logs", "cancel", "report", "figures", "clean", "prefetch")
 HEAVY = ("torch", "timm", "torchvision", "ray", "submitit", "webdataset", "sklearn")
 
 
@@ -33,7 +33,12 @@ def test_help_of_every_door_imports_nothing_heavy(door, tmp_path):
 
 @pytest.mark.parametrize(
     "arguments",
-    [["launch", "--grid", "main", "--dry-run"], ["status", "--grid", "main"], ["report", "--grid", "main"]],
+    [
+        ["launch", "--grid", "main", "--dry-run"],
+        ["status", "--grid", "main"],
+        ["report", "--grid", "main"],
+        ["figures", "--grid", "main"],
+    ],
 )
 def test_planning_status_and_tables_import_nothing_heavy(arguments, tmp_path):
     done = run_watched(arguments, tmp_path)
@@ -53,6 +58,7 @@ def test_every_door_is_tried_here():
         ("status", {"--watch", "--failed", "--json"}),
         ("cancel", {"--yes"}),
         ("report", {"--out"}),
+        ("figures", {"--out", "--only", "--with-pictures", "--rollout"}),
     ],
 )
 def test_no_flag_changes_science(door, flags):

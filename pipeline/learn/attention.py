@@ -44,7 +44,9 @@ def attention_map(model: nn.Module, images: Tensor, *, rollout: bool = False) ->
     network: Any = model
     first = network.num_prefix_tokens
     row = whole[:, 0] if network.has_class_token else whole[:, first:].mean(dim=1)
-    height, width = (side // patch for side, patch in zip(images.shape[2:], network.patch_embed.patch_size, strict=True))
+    height, width = (
+        side // patch for side, patch in zip(images.shape[2:], network.patch_embed.patch_size, strict=True)
+    )
     return row[:, first:].reshape(len(images), height, width)
 
 

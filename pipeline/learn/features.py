@@ -24,7 +24,9 @@ def feature_maps(model: nn.Module, images: Tensor, *, count: int) -> list[tuple[
 
     was = model.training
     hooks = [
-        module.register_forward_hook(keep(name)) for name, module in model.named_modules() if isinstance(module, nn.Conv2d)
+        module.register_forward_hook(keep(name))
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Conv2d)
     ]
     try:
         model.eval()
