@@ -9,6 +9,7 @@ import dataclasses
 import functools
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tiny
@@ -61,22 +62,24 @@ def finish(spec: PretrainSpec | FinetuneSpec, site: Cluster, shards: Shards) -> 
         scores = 1 / (1 + np.exp(-rng.normal((2 * targets - 1) * gain / 2, 1.5)))
         write_predictions(run["predictions"], [shards.rows["key"][r] for r in rows], shards.classes, targets, scores)
         found = metrics.score(targets, scores, shards.classes, str(shards.manifest["task"]))
-    run.finish(
-        Result(
-            metrics=found,
-            seconds=1.0,
-            images_per_second=1.0,
-            epochs=spec.epochs,
-            best_epoch=0,
-            device="cpu",
-            precision="float32",
-            threads=1,
-            code="c",
-            versions={},
-            notes={"collapsed": []},
-        )
-    )
+    run.finish(result(spec, found))
     return run
+
+
+def result(spec: PretrainSpec | FinetuneSpec, found: dict[str, Any]) -> Result:
+    return Result(
+        metrics=found,
+        seconds=1.0,
+        images_per_second=1.0,
+        epochs=spec.epochs,
+        best_epoch=0,
+        device="cpu",
+        precision="float32",
+        threads=1,
+        code="c",
+        versions={},
+        notes={"collapsed": []},
+    )
 
 
 @functools.cache

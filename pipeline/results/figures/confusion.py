@@ -101,9 +101,10 @@ def _matrix(axes: Axes, counted: np.ndarray, classes: list[str]) -> AxesImage:
     axes.set_yticks(range(len(classes)), classes)
     axes.tick_params(length=0)
     for (row, column), count in np.ndenumerate(counted if len(classes) <= MOST_NUMBERED else np.empty((0, 0))):
+        share = f"{shares[row, column]:.0%}"
         colour = "white" if shares[row, column] > 0.55 else style.INK
         if count:
-            for text, up, size in ((f"{shares[row, column]:.0%}", 3.0, 7), (f"{count:,}", -5.0, 5.5)):
+            for text, up, size in ((share if share != "0%" else "<1%", 3.0, 7), (f"{count:,}", -5.0, 5.5)):
                 axes.annotate(
                     text, (column, row), (0, up), textcoords="offset points", ha="center", va="center", color=colour,
                     size=size,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
@@ -83,7 +84,11 @@ def _draw_label_efficiency(axes: Axes, series: Series, *, shift: float) -> bool:
     """Draw ours and, where there are any, the printed points; returns whether there were."""
     look = series.look
     ours = [(f, c.mean(c.metric), c.deviation(c.metric)) for f, c in sorted(series.cells.items())]
-    points = [(fraction * shift, mean, deviation or 0.0) for fraction, mean, deviation in ours if mean is not None]
+    points = [
+        (fraction * shift, mean, np.nan if deviation is None else deviation)
+        for fraction, mean, deviation in ours
+        if mean is not None
+    ]
     if points:
         x, y, spread = zip(*points, strict=True)
         axes.errorbar(x, y, yerr=spread, color=look.colour, marker=look.marker, capsize=2.5, elinewidth=1)

@@ -184,11 +184,11 @@ def _range(maps: Sequence[np.ndarray]) -> tuple[float, float]:
 
 def _lit(picture: np.ndarray, light: np.ndarray) -> np.ndarray:
     """A picture uint8 [h, w, 3] dimmed to a quarter where `light` [rows, columns] in [0, 1] is 0, smoothly between."""
-    from PIL import Image
+    import torch
 
-    height, width, _ = picture.shape
-    smooth = np.asarray(Image.fromarray(light.astype(np.float32)).resize((width, height), Image.Resampling.BILINEAR))
-    return (picture * (0.25 + 0.75 * smooth[..., None])).astype(np.uint8)
+    values = torch.from_numpy(light.astype(np.float32))[None, None]
+    smooth = torch.nn.functional.interpolate(values, picture.shape[:2], mode="bilinear")[0, 0].numpy()
+    return (picture * (0.25 + 0.75 * smooth[..., None])).round().astype(np.uint8)
 
 
 def _attention_mean(plan: Plan, group: Group, rollout: bool) -> Drawing:
@@ -266,7 +266,7 @@ def _features(plan: Plan, group: Group) -> Drawing:
     found = _found_features(items, shards, pixels, CONVOLUTIONS)
     columns = max(map(len, found))
     kinds = ["mean", *(f"channel {i + 1}" for i in range(CHANNELS_OF_FIVE))]
-    figure = style.new(1.9 + 1.1 * (1 + columns), 0.4 + 1.15 * len(kinds) * len(found))
+    figure = style.new(1.2 + 1.05 * (1 + columns), 0.4 + 1.15 * len(kinds) * len(found))
     blocks = figure.subfigures(len(found), 1, squeeze=False)[:, 0]
     for block, each, convolutions in zip(blocks, shown, found, strict=True):
         block.suptitle(each.series.title, fontweight="bold", fontsize=9)

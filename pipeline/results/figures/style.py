@@ -45,6 +45,7 @@ RC: Any = {
     "lines.markersize": 5,
     "legend.frameon": False,
     "legend.fontsize": 8,
+    "legend.handlelength": 2.8,
     "figure.titlesize": 10,
     "savefig.dpi": 200,
     "pdf.fonttype": 42,
@@ -99,10 +100,11 @@ def save(figure: Figure, folder: Path, name: str) -> list[str]:
 
 
 def legend(figure: Figure, handles: Sequence[Any]) -> None:
-    """One legend under the whole figure, in as many columns as fit."""
-    characters = max(len(str(handle.get_label())) for handle in handles) + 8  # the mark and the gap beside the text
-    columns = int(figure.get_figwidth() * 14 / characters)  # 14 characters of this size an inch
-    figure.legend(handles=handles, loc="outside lower center", ncols=max(1, min(columns, len(handles))))
+    """One legend under the whole figure: in one row where it fits, else in as many columns as do."""
+    widths = [len(str(handle.get_label())) + 8 for handle in handles]  # with the mark and the gap beside the text
+    room = figure.get_figwidth() * 14  # characters of this size
+    columns = len(handles) if sum(widths) <= room else max(1, int(room / max(widths)))
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns)
 
 
 def percent(fraction: float) -> str:
