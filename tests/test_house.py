@@ -15,6 +15,7 @@ DOORS = (
     "logs",
     "cancel",
     "report",
+    "figures",
     "clean",
     "prefetch",
     "standin",
@@ -47,7 +48,12 @@ def test_help_of_every_door_imports_nothing_heavy(door, tmp_path):
 
 @pytest.mark.parametrize(
     "arguments",
-    [["launch", "--grid", "main", "--dry-run"], ["status", "--grid", "main"], ["report", "--grid", "main"]],
+    [
+        ["launch", "--grid", "main", "--dry-run"],
+        ["status", "--grid", "main"],
+        ["report", "--grid", "main"],
+        ["figures", "--grid", "main"],
+    ],
 )
 def test_planning_status_and_tables_import_nothing_heavy(arguments, tmp_path):
     done = run_watched(arguments, tmp_path)
@@ -66,7 +72,7 @@ def test_every_door_is_tried_here():
         ("launch", {"--jobs", "--dry-run", "--retry", "--no-ray", "--print-sbatch"}),
         ("status", {"--watch", "--failed", "--json"}),
         ("cancel", {"--yes"}),
-        ("report", {"--out", "--html", "--with-pictures"}),
+        ("report", "figures", {"--out", "--html", "--with-pictures"}),
     ],
 )
 def test_no_flag_changes_science(door, flags):

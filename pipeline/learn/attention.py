@@ -1,4 +1,4 @@
-"""Where a Vision Transformer looks: its class token's attention in the last block (paper D.2)."""
+"""Where a Vision Transformer looks: the class attention of its last block, or attention rollout (paper D.2)."""
 
 from __future__ import annotations
 
@@ -8,32 +8,72 @@ import torch
 from torch import Tensor, nn
 
 
-@torch.no_grad()
-def attention_map(model: nn.Module, images: Tensor) -> Tensor:
-    """The class token's attention on each patch, mean over heads: images [n, 3, H, W] → float32 [n, h, w].
+def attention_map(model: nn.Module, images: Tensor, *, rollout: bool = False) -> Tensor:
+    """The share of its attention that the model's summary gives each patch: images [n, 3, H, W] → float32 [n, h, w].
 
-    The rest to 1 is on the class token itself. Raises `ValueError` for networks that have no such map: CNNs, and
-    Transformers without a class token or that attend in windows.
+    The class token's row in the last block, mean over heads. A Vision Transformer without a class token has the mean
+    over its patches' rows instead. The rest to 1 is on the class token and other prefix tokens. With `rollout` the
+    rows of all blocks are followed back to the input, half of every step staying where it is (Abnar and Zuidema, 2020,
+    arXiv 2005.00928). The model is left in the mode it was in.
+
+    Raises `ValueError` for networks that have no such map: CNNs, and Transformers like Swin that attend in windows.
     """
-    network: Any = model
-    if not getattr(model, "has_class_token", False) or not getattr(model, "blocks", None):
-        raise ValueError(
-            f"{type(model).__name__} has no class-attention map; only a Vision Transformer with a class token has one "
-            "(timm's ViT and DeiT)"
-        )
-    attention = network.blocks[-1].attn
-    seen: list[Tensor] = []
-    hook = attention.qkv.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    blocks = _attention_blocks(model)
+    whole: Tensor | None = None  # [n, tokens, tokens]
+
+    def look(block: Any, inputs: tuple[Tensor, ...]) -> None:
+        nonlocal whole
+        weights = _weights(block, inputs[0]).mean(dim=1)
+        if rollout:
+            kept = (weights + torch.eye(weights.shape[-1], device=weights.device)) / 2
+            whole = kept if whole is None else kept @ whole
+        else:
+            whole = weights
+
     was = model.training
+    hooks = [block.register_forward_pre_hook(look) for block in (blocks if rollout else blocks[-1:])]
     try:
-        model.eval()(images)
+        model.eval()
+        with torch.no_grad():
+            model(images)
     finally:
-        hook.remove()
+        for hook in hooks:
+            hook.remove()
         model.train(was)
-    n, tokens, _ = seen[0].shape
-    query, key, _ = seen[0].reshape(n, tokens, 3, attention.num_heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
-    query, key = attention.q_norm(query[:, :, :1]).float(), attention.k_norm(key).float()
-    row: Tensor = (query * attention.scale @ key.transpose(-2, -1)).softmax(dim=-1).mean(dim=1)[:, 0]  # [n, tokens]
-    sides = zip(images.shape[2:], network.patch_embed.patch_size, strict=True)
-    height, width = (side // patch for side, patch in sides)
-    return row[:, network.num_prefix_tokens :].reshape(n, height, width)
+    assert whole is not None
+    network: Any = model
+    first = network.num_prefix_tokens
+    row = whole[:, 0] if network.has_class_token else whole[:, first:].mean(dim=1)
+    height, width = (
+        side // patch for side, patch in zip(images.shape[2:], network.patch_embed.patch_size, strict=True)
+    )
+    return row[:, first:].reshape(len(images), height, width)
+
+
+def has_class_token(model: nn.Module) -> bool:
+    """Whether the map of this Vision Transformer is its class token's."""
+    network: Any = model
+    return bool(network.has_class_token)
+
+
+def _attention_blocks(model: nn.Module) -> list[nn.Module]:
+    """The self-attention of every block, in order."""
+    from timm.models.vision_transformer import Attention, VisionTransformer
+
+    found = [module for module in model.modules() if type(module) is Attention]
+    if not isinstance(model, VisionTransformer) or not found or len(found) != len(model.blocks):
+        raise ValueError(
+            f"{type(model).__name__} has no class-attention map: only a Vision Transformer has one whose blocks attend "
+            "over the whole picture (timm's ViT and DeiT)"
+        )
+    return found
+
+
+def _weights(attention: Any, tokens: Tensor) -> Tensor:
+    """softmax(q·k/√d) of one block, which a fused kernel never shows: tokens [n, t, dim] → [n, heads, t, t]."""
+    n, count, _ = tokens.shape
+    qkv = attention.qkv(tokens).reshape(n, count, 3, attention.num_heads, attention.head_dim)
+    query, key, _ = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+    query, key = attention.q_norm(query).float(), attention.k_norm(key).float()
+    scores: Tensor = query * attention.scale @ key.transpose(-2, -1)
+    return scores.softmax(dim=-1)

@@ -10,7 +10,7 @@ from pathlib import Path
 from pipeline import paper
 from pipeline.jobs.plan import Plan
 from pipeline.runs import Result, Run
-from pipeline.spec import FinetuneSpec, method_of, run_id, without_seed
+from pipeline.spec import FinetuneSpec, method_of, recipe, run_id, without_seed
 
 METRICS = ("f1_micro", "f1_macro", "balanced_accuracy", "recall_micro", "accuracy", "auroc")
 
@@ -57,6 +57,11 @@ class Cell:
     @property
     def label_fraction(self) -> float:
         return self.spec.label_fraction
+
+    @property
+    def variant(self) -> str:
+        """A short name of its recipe, the same for all label fractions."""
+        return recipe(self.spec)[-4:]
 
     @property
     def wanted(self) -> int:

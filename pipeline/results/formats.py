@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pipeline.console import table as aligned
 from pipeline.results.collect import METRICS, Cell
 from pipeline.results.tables import Table
-from pipeline.spec import recipe
 
 
 def as_text(tables: Sequence[Table]) -> str:
@@ -97,7 +96,7 @@ def as_csv(cells: Sequence[Cell], intervals: Sequence[tuple[float, float] | None
                 "method": cell.method,
                 "arm": cell.arm,
                 "backbone": cell.backbone,
-                "variant": recipe(cell.spec)[-4:],
+                "variant": cell.variant,
                 "label_fraction": cell.label_fraction,
                 "dataset": cell.dataset,
                 "row": " | ".join(cell.row),

@@ -13,7 +13,7 @@ from PIL import Image
 from pipeline import files
 from pipeline.data import images
 from pipeline.data.index import Shards, write_index
-from pipeline.data.read import open_pixels
+from pipeline.data.read import open_pixels, read_pixels
 from pipeline.data.tar import TarWriter
 
 SIZE = 12
@@ -54,6 +54,14 @@ def test_the_map_is_built_once(shards: Shards, tmp_path: Path) -> None:
     for tar in shards.folder.glob("*.tar"):
         tar.unlink()
     assert (np.asarray(open_pixels(shards, tmp_path / "scratch")) == PICTURES).all()
+
+
+def test_a_few_pictures_come_straight_from_the_tars(shards: Shards) -> None:
+    assert (read_pixels(shards, [5, 0, 2]) == PICTURES[[5, 0, 2]]).all()
+    assert read_pixels(shards, []).shape == (0, SIZE, SIZE, 3)
+    (shards.folder / "val-000000.tar").write_bytes(bytes(9000))
+    with pytest.raises(ValueError, match="val-000000.tar: the bytes of p5 are not those that were written"):
+        read_pixels(shards, [0, 5])
 
 
 def test_scratch_may_be_emptied_at_any_time(shards: Shards, tmp_path: Path) -> None:

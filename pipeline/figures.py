@@ -1,0 +1,81 @@
+"""Door: the figures of a grid from its finished runs, each as PDF and PNG, with a list of them in figures.json.
+
+python -m pipeline.figures --grid small --datasets brain_mri,isic
+python -m pipeline.figures --grid main --only attention-mean,confusion
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from pipeline import flags
+from pipeline.console import progress, run_door
+
+KINDS = {  # in the order of figures.json
+    "samples": "test pictures of every class *",
+    "pretraining": "loss and collapse monitor of the pretraining runs",
+    "finetuning": "validation loss and metric of the fine-tunes",
+    "label-efficiency": "test metric over label fraction, the paper's beside ours",
+    "confusion": "confusion matrices, or the F1 of each class",
+    "attention": "attention maps of one test picture *",
+    "attention-mean": "attention maps averaged over test pictures",
+    "first-layer": "the first convolution's output for one test picture *",
+    "features": "the first five convolutions' outputs for one test picture *",
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    out = argparse.ArgumentParser(prog="python -m pipeline.figures", description=__doc__, allow_abbrev=False)
+    out.formatter_class = argparse.RawDescriptionHelpFormatter
+    lines = [f"  {name:<18}{what}" for name, what in KINDS.items()]
+    out.epilog = "\n".join(["names for --only:", *lines, "* shows single pictures: needs --with-pictures"])
+    flags.add_grid_flags(out)
+    add = out.add_argument
+    add("--out", type=Path, help="folder of the files (default: reports/GRID/figures, or GRID-PRESET)")
+    add("--only", metavar="NAME,…", help="these kinds of figures; the list keeps the others (default: all)")
+    add("--with-pictures", action="store_true", help="draw also what shows single pictures, which may be of patients")
+    add("--rollout", action="store_true", help="attention maps by rollout over all blocks instead of the last block")
+    return out
+
+
+def main() -> int:
+    args = parser().parse_args()
+    kinds = [name.strip() for name in args.only.split(",")] if args.only else list(KINDS)
+    if unknown := [name for name in kinds if name not in KINDS]:
+        raise ValueError(f"--only names {unknown[0]!r}; known: {', '.join(KINDS)}")
+    plan = flags.read_plan(args)
+    from pipeline.results import collect
+    from pipeline.results.figures import book, confusion, curves, labels, maps, pictures
+
+    cells = collect.cells(plan)
+    drawn = {
+        "samples": pictures.samples,
+        "pretraining": curves.pretraining,
+        "finetuning": curves.finetuning,
+        "label-efficiency": labels.label_efficiency,
+        "confusion": confusion.confusion,
+        "attention": lambda plan, cells: maps.attention(plan, cells, rollout=args.rollout),
+        "attention-mean": lambda plan, cells: maps.attention_mean(plan, cells, rollout=args.rollout),
+        "first-layer": maps.first_layer,
+        "features": maps.features,
+    }
+    sheets = [sheet for kind in KINDS if kind in kinds for sheet in drawn[kind](plan, cells)]
+    name = plan.grid if args.preset == "paper" else f"{plan.grid}-{args.preset}"
+    folder = args.out or Path("reports") / name / "figures"
+    made = book.make(progress(sheets, total=len(sheets), what="figures"), folder, with_pictures=args.with_pictures)
+    head = {"grid": plan.grid, "preset": plan.preset.name}
+    book.write_list(folder, made, head=head, kinds=kinds, order=list(KINDS))
+    for entry in made.figures:
+        print(f"drawn    {entry['name']}: {', '.join(str(folder / name) for name in entry['files'])}")
+    for reason in made.skipped:
+        print(f"skipped  {reason['name']}: {reason['reason']}")
+    for reason in made.failed:
+        print(f"FAILED   {reason['name']}: {reason['reason']}")
+    print(f"{len(made.figures)} figures drawn, {len(made.skipped)} skipped, {len(made.failed)} failed; the list is")
+    print(f"{folder / book.LIST}")
+    return 1 if made.failed else 0
+
+
+if __name__ == "__main__":
+    run_door(main)

@@ -1,0 +1,104 @@
+"""Which test pictures the figures show, their pixels, and samples of every class (paper Figures 4 and 10 to 13)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.data.index import Shards, shards_of
+from pipeline.data.read import read_pixels
+from pipeline.data.splits import Labels
+from pipeline.jobs.plan import Plan
+from pipeline.results.collect import Cell
+from pipeline.results.figures import style
+from pipeline.results.figures.book import Absent, Drawing, Sheet
+from pipeline.seeds import derive
+from pipeline.spec import DatasetRef
+
+EACH = 6  # pictures a class in a figure of samples
+SAMPLE_FIGURES = {"autoimmune": "Figures 4, 10", "dermofit": "Figure 11", "brain_mri": "Figure 12", "isic": "Figure 13"}
+
+
+def labelled_test(shards: Shards) -> list[int]:
+    """The rows of the labelled test pictures."""
+    rows = shards.of_split("test")
+    return [row for row, names in zip(rows, shards.labels(rows), strict=True) if names is not None]
+
+
+def shuffled(items: Sequence[int], purpose: str) -> list[int]:
+    """The same order for the same purpose, for ever."""
+    return [items[i] for i in np.random.default_rng(derive("figures", purpose)).permutation(len(items))]
+
+
+def one_picture(shards: Shards) -> int:
+    """The row of the one test picture that the single maps of a dataset show."""
+    return shuffled(labelled_test(shards), "one picture")[0]
+
+
+def proportional(labels: Sequence[Labels], classes: Sequence[str], n: int) -> list[int]:
+    """Positions of n pictures, classes in proportion (largest remainders) but each at least once where n allows it.
+
+    A picture of several classes counts for its rarest; all are taken where there are no more than n. Sorted.
+    """
+    positions = [i for i, names in enumerate(labels) if names is not None]
+    if len(positions) <= n:
+        return positions
+    frequency = {name: sum(name in (labels[i] or ()) for i in positions) for name in classes}
+    strata: dict[str, list[int]] = {}
+    for i in shuffled(positions, "class-proportional"):
+        strata.setdefault(min(labels[i] or (), key=lambda name: (frequency[name], name), default=""), []).append(i)
+    names = sorted(strata)
+    quota = {name: n * len(strata[name]) / len(positions) for name in names}
+    least = 1 if n >= len(names) else 0
+    taken = {name: max(least, int(quota[name])) for name in names}
+    while (difference := n - sum(taken.values())) != 0:
+        step = 1 if difference > 0 else -1
+        able = [name for name in names if (taken[name] < len(strata[name]) if step > 0 else taken[name] > least)]
+        taken[max(able, key=lambda name: step * (quota[name] - taken[name]))] += step
+    return sorted(i for name in names for i in strata[name][: taken[name]])
+
+
+def shards_for(plan: Plan, ref: DatasetRef, size: int) -> Shards:
+    """The shards of a run; `Absent` where they are not on this machine."""
+    try:
+        return shards_of(Path(plan.cluster.shards), ref, size=size)
+    except ValueError as error:
+        raise Absent(str(error)) from None
+
+
+def samples(plan: Plan, cells: Sequence[Cell]) -> Iterator[Sheet]:
+    """Test pictures of every class, a figure a dataset."""
+    found = {spec.dataset.name: (spec.dataset, spec.image_size) for spec in plan.wanted}
+    for dataset, (ref, size) in found.items():
+        yield Sheet(
+            kind="samples",
+            name=f"samples-{dataset}",
+            dataset=dataset,
+            paper=SAMPLE_FIGURES.get(dataset, ""),
+            draw=lambda ref=ref, size=size: _samples(plan, ref, size),  # type: ignore[misc]
+            pictures=True,
+        )
+
+
+def _samples(plan: Plan, ref: DatasetRef, size: int) -> Drawing:
+    shards = shards_for(plan, ref, size)
+    rows = shuffled(labelled_test(shards), "samples")
+    labels = dict(zip(rows, shards.labels(rows), strict=True))
+    of_class = {name: [row for row in rows if name in (labels[row] or ())] for name in shards.classes}
+    columns = min(EACH, max(map(len, of_class.values()), default=0))
+    if not columns:
+        raise Absent("there is no labelled test picture")
+    side = 0.95
+    figure = style.new(1.3 + side * columns, 0.1 + (side + 0.05) * len(of_class), pictures=True)
+    grid = figure.subplots(len(of_class), columns, squeeze=False)
+    for (name, members), line in zip(of_class.items(), grid, strict=True):
+        pictures = read_pixels(shards, members[:columns])
+        for place, axes in enumerate(line):
+            style.bare(axes)
+            if place < len(pictures):
+                axes.imshow(pictures[place])
+        line[0].set_ylabel(f"{name}\n({len(members):,})", rotation=0, ha="right", va="center", labelpad=6)
+    caption = f"{ref.name}: test pictures of each class, drawn at random; in brackets how many the test part has of it."
+    return Drawing(figure, caption, [])

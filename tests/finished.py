@@ -1,0 +1,119 @@
+"""Finished runs that nobody trained: random weights and predictions, made-up curves, for tests of what reads runs.
+
+A grid file imports this too, so torch is imported only where runs are made.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tiny
+
+from pipeline import files, paper
+from pipeline.cluster import Cluster
+from pipeline.data.index import Shards
+from pipeline.runs import Result, Run
+from pipeline.spec import FinetuneSpec, PretrainSpec, method_of, run_id
+
+GRID = """
+import finished
+IMAGE_SIZE = 32
+DATASETS = ("{name}",)
+SEEDS = 2
+
+def grid(datasets, seeds, preset):
+    return [spec for card in datasets for seed in seeds for spec in finished.specs(card.ref, seed)]
+"""
+FRACTIONS = (0.1, 1.0)
+
+
+def specs(ref, seed: int) -> list[FinetuneSpec]:
+    """CASS, DINO and supervised on both tiny backbones at two label fractions."""
+    cass = tiny.make_pretrain(ref, seed=seed)
+    out = []
+    for place, arm in enumerate(cass.arms):
+        dino = dataclasses.replace(cass, method=dataclasses.replace(cass.method, name="dino"), arms=(arm,))
+        for pretrain in (cass, dino, None):
+            for fraction in FRACTIONS:
+                out.append(tiny.make_finetune(ref, pretrain, arm=place, seed=seed, label_fraction=fraction))
+    return out
+
+
+def finish(spec: PretrainSpec | FinetuneSpec, site: Cluster, shards: Shards) -> Run:
+    """A finished run of `spec`, the same every time."""
+    run = tiny.announce(spec, site)
+    rng = np.random.default_rng([spec.seed, len(run.id), sum(run.id.encode())])
+    files.write_jsonl(run["metrics"], [_row(spec, epoch, rng) for epoch in range(spec.epochs)])
+    found = {}
+    if isinstance(spec, FinetuneSpec):
+        from pipeline.finetune import write_predictions
+        from pipeline.learn import backbones, metrics
+
+        model = _model(spec.backbone, len(shards.classes), spec.image_size, spec.seed + len(method_of(spec)))
+        backbones.save_arms(run["weights"], {"model": model}, {})
+        rows = [row for row in shards.of_split("test") if shards.rows["labels"][row] is not None]
+        targets = np.array([[name in names for name in shards.classes] for names in shards.labels(rows)], dtype=int)
+        gain = 2 + spec.label_fraction + 2 * (method_of(spec) == "cass")
+        scores = 1 / (1 + np.exp(-rng.normal((2 * targets - 1) * gain / 2, 1.5)))
+        write_predictions(run["predictions"], [shards.rows["key"][r] for r in rows], shards.classes, targets, scores)
+        found = metrics.score(targets, scores, shards.classes, str(shards.manifest["task"]))
+    run.finish(result(spec, found))
+    return run
+
+
+def result(spec: PretrainSpec | FinetuneSpec, found: dict[str, Any]) -> Result:
+    return Result(
+        metrics=found,
+        seconds=1.0,
+        images_per_second=1.0,
+        epochs=spec.epochs,
+        best_epoch=0,
+        device="cpu",
+        precision="float32",
+        threads=1,
+        code="c",
+        versions={},
+        notes={"collapsed": []},
+    )
+
+
+@functools.cache
+def _model(backbone: str, outputs: int, image_size: int, seed: int):
+    import torch
+
+    from pipeline.learn import backbones
+
+    torch.manual_seed(seed)
+    return backbones.build(backbone, outputs=outputs, image_size=image_size, weights="random", folder=Path())
+
+
+def _row(spec: PretrainSpec | FinetuneSpec, epoch: int, rng: np.random.Generator) -> dict[str, float]:
+    decay = float(np.exp(-epoch / 3) + rng.normal(0, 0.03))
+    row = {"epoch": epoch, "loss": 0.1 + decay}
+    if isinstance(spec, PretrainSpec):
+        for place, arm in enumerate(spec.arms):
+            row |= {f"{arm.name}_spread": 0.6 * decay + 0.1 * place, f"{arm.name}_rank": 2 + 20 * decay}
+        return row
+    scores = {f"val_{name}": 0.9 - 0.5 * decay for name in ("f1_micro", "f1_macro", "balanced_accuracy", "auroc")}
+    return {**row, "val_loss": 0.15 + decay, **scores}
+
+
+def make_grid(folder: Path, shards: Shards, *, methods: Sequence[str] = ("cass", "dino", "supervised")) -> Path:
+    """A grid file of the `specs` and the finished runs of those of these methods under `folder`/runs."""
+    ref = tiny.DatasetRef(name=shards.name, fingerprint=shards.fingerprint)
+    site = tiny.make_cluster(folder, shards=str(shards.folder.parent))
+    done = set()
+    for seed in paper.SEEDS[:2]:
+        for spec in specs(ref, seed):
+            for each in (spec.pretrain, spec):
+                if each is not None and method_of(each) in methods and run_id(each) not in done:
+                    done.add(run_id(each))
+                    finish(each, site, shards)
+    (folder / "mine.py").write_text(GRID.format(name=shards.name))
+    (folder / "here.toml").write_text(f'executor = "local"\nshards = "{shards.folder.parent}"\ndevice = "cpu"\n')
+    return folder / "mine.py"

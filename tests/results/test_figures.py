@@ -1,0 +1,364 @@
+"""Figures: what they show is what the runs hold, pictures only when asked for, the same bytes every time."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import finished
+import numpy as np
+import pytest
+import tiny
+import torch
+from sklearn.metrics import confusion_matrix, f1_score
+
+from pipeline import figures, files, lookup, paper
+from pipeline.cluster import load_cluster
+from pipeline.data.read import read_pixels
+from pipeline.datasets.folder import Folder
+from pipeline.jobs.plan import Item, Plan, make_plan
+from pipeline.learn import backbones
+from pipeline.learn.augment import normalise, unit
+from pipeline.results import collect
+from pipeline.results.figures import book, confusion, curves, labels, maps, pictures, series, style
+from pipeline.runs import Run
+from pipeline.spec import DatasetRef, method_of, run_id
+
+PICTURED = {"samples", "attention", "first-layer", "features"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with shards and a grid whose runs are all finished."""
+    out = tmp_path_factory.mktemp("figures")
+    finished.make_grid(out, tiny.make_shards(out))
+    return out
+
+
+@pytest.fixture(scope="module")
+def plan(folder):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        return make_plan("mine.py", load_cluster("here.toml"))
+
+
+@pytest.fixture(scope="module")
+def drawn(folder):
+    """The list that the door makes of all of them."""
+    assert door(folder, "--with-pictures") == 0
+    return files.read_json(folder / "reports" / "mine" / "figures" / "figures.json")
+
+
+def door(folder: Path, *arguments: str) -> int:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(sys, "argv", ["figures", "--grid", "mine.py", "--cluster", "here.toml", *arguments])
+        return figures.main()
+
+
+def draw(sheets, name: str) -> book.Drawing:
+    with style.in_style():
+        return next(sheet for sheet in sheets if sheet.name == name).draw()
+
+
+def images(drawing: book.Drawing) -> list[np.ndarray]:
+    return [np.asarray(image.get_array()) for axes in drawing.figure.axes for image in axes.images]
+
+
+def test_every_figure_is_drawn_and_listed_with_its_caption_runs_and_the_papers_number(folder, plan, drawn):
+    out = folder / "reports" / "mine" / "figures"
+    assert [entry["kind"] for entry in drawn["figures"]] == sorted(
+        (entry["kind"] for entry in drawn["figures"]), key=list(figures.KINDS).index
+    )
+    assert {entry["kind"] for entry in drawn["figures"]} == set(figures.KINDS) and drawn["skipped"] == []
+    assert {entry["kind"] for entry in drawn["figures"] if entry["pictures"]} == PICTURED
+    for entry in drawn["figures"]:
+        assert entry["files"] == [f"{entry['name']}.pdf", f"{entry['name']}.png"]
+        assert (out / entry["files"][0]).read_bytes().startswith(b"%PDF")
+        assert (out / entry["files"][1]).read_bytes().startswith(b"\x89PNG")
+        assert entry["caption"].endswith(".") and set(entry["runs"]) <= set(plan.items)
+        assert bool(entry["runs"]) == (entry["kind"] != "samples")
+    assert {e["kind"]: e["paper"] for e in drawn["figures"]}["attention"] == "as Figure 2"
+    named = {name for entry in drawn["figures"] for name in entry["files"]}
+    assert {path.name for path in out.iterdir()} == named | {"figures.json"}
+
+
+def test_another_process_writes_the_same_bytes_and_needs_no_torch_for_figures_of_numbers(folder, drawn):
+    arguments = ["--grid", "mine.py", "--cluster", "here.toml", "--out", "again"]
+    arguments += ["--only", "pretraining,finetuning,label-efficiency,confusion"]
+    code = (
+        "import atexit, runpy, sys\n"
+        "atexit.register(lambda: print('torch:', 'torch' in sys.modules))\n"
+        f"sys.argv = ['figures', *{arguments!r}]\n"
+        "runpy.run_module('pipeline.figures', run_name='__main__')\n"
+    )
+    environment = {**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": str(Path(finished.__file__).parent)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip().endswith("torch: False")
+    same(folder / "again", folder, 6)
+
+
+def test_maps_have_the_same_bytes_when_drawn_again(folder, drawn):
+    assert door(folder, "--only", "attention-mean,features", "--with-pictures", "--out", "maps") == 0
+    same(folder / "maps", folder, 2)
+
+
+def same(again: Path, folder: Path, count: int) -> None:
+    paths = [path for path in again.iterdir() if path.suffix in (".pdf", ".png")]
+    assert len(paths) == 2 * count
+    for path in paths:
+        assert path.read_bytes() == (folder / "reports" / "mine" / "figures" / path.name).read_bytes(), path.name
+
+
+def test_without_the_flag_no_picture_is_drawn_and_earlier_ones_go(folder, drawn, tmp_path, capsys):
+    entries = [entry for entry in drawn["figures"] if entry["kind"] in ("samples", "confusion")]
+    files.write_json(tmp_path / "figures.json", {**drawn, "figures": entries})
+    names = [name for entry in entries for name in entry["files"]]
+    for name in names:
+        (tmp_path / name).write_bytes(b"old")
+    assert door(folder, "--only", "samples,first-layer", "--out", str(tmp_path)) == 0
+    said = capsys.readouterr().out
+    assert "skipped  samples-tiny: it shows single pictures; give --with-pictures" in said
+    assert "0 figures drawn, 2 skipped" in said
+    left = files.read_json(tmp_path / "figures.json")
+    assert {entry["kind"] for entry in left["figures"]} == {"confusion"}
+    assert {entry["kind"] for entry in left["skipped"]} == {"samples", "first-layer"}
+    assert {path.name for path in tmp_path.iterdir()} == {n for n in names if "confusion" in n} | {"figures.json"}
+
+
+def test_where_nothing_is_done_everything_is_skipped_with_a_reason(folder, tmp_path, capsys):
+    (tmp_path / "mine.py").write_text((folder / "mine.py").read_text())
+    (tmp_path / "here.toml").write_text((folder / "here.toml").read_text())
+    assert door(tmp_path, "--out", "out") == 0
+    said = capsys.readouterr().out
+    assert "0 figures drawn, 11 skipped, 0 failed" in said
+    assert "no fine-tune is done" in said and "no pretraining run is done" in said
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["figures.json"]
+
+
+def test_an_unknown_kind_is_answered_with_the_known_ones(folder):
+    with pytest.raises(ValueError, match="'atention'; known: samples, pretraining"):
+        door(folder, "--only", "samples,atention")
+
+
+def test_broken_shards_fail_their_figures_alone(folder, plan, tmp_path, capsys):
+    shards = pictures.shards_for(plan, plan.wanted[0].dataset, 32)
+    shutil.copytree(shards.folder, tmp_path / "shards" / shards.folder.name)
+    for tar in tmp_path.glob("shards/*/test-*.tar"):
+        tar.write_bytes(bytes(tar.stat().st_size))
+    shutil.copytree(folder / "runs", tmp_path / "runs")
+    (tmp_path / "mine.py").write_text((folder / "mine.py").read_text())
+    (tmp_path / "here.toml").write_text('executor = "local"\n')
+    assert door(tmp_path, "--only", "samples,confusion", "--with-pictures") == 1
+    said = capsys.readouterr().out
+    assert "FAILED   samples-tiny" in said and "are not those that were written" in said
+    assert "2 figures drawn, 0 skipped, 1 failed" in said
+
+
+def test_a_missing_method_is_left_out_and_the_rest_is_drawn(plan):
+    items = {
+        name: dataclasses.replace(item, state="missing" if "-dino-" in name else item.state)
+        for name, item in plan.items.items()
+    }
+    some = dataclasses.replace(plan, items=items)
+    drawing = draw(maps.attention_mean(some, collect.cells(some), rollout=True), "attention-mean-tiny-test_vit")
+    assert [axes.get_title() for axes in drawing.figure.axes[:2]] == ["CASS", "Supervised"]
+    assert "attention rollout" in drawing.caption
+    assert {plan.items[identity].spec.seed for identity in drawing.runs} == {77}
+
+
+# --- Attention and features ------------------------------------------------------------------------------------------
+
+
+def rebuilt(item: Item, shards) -> torch.nn.Module:
+    spec = series.finetune_spec(item)
+    model = backbones.build(spec.backbone, outputs=len(shards.classes), image_size=32, weights="random", folder=Path())
+    model.load_state_dict(backbones.load_arm(item.run["weights"], "model"))
+    return model.eval()
+
+
+def shards_and_run(plan, drawing: book.Drawing, method: str):
+    item = next(plan.items[name] for name in drawing.runs if f"-{method}-" in name)
+    return pictures.shards_for(plan, item.spec.dataset, 32), item
+
+
+def test_the_mean_attention_is_that_of_the_drawn_pictures_by_timms_own_softmax(plan):
+    drawing = draw(maps.attention_mean(plan, collect.cells(plan), rollout=False), "attention-mean-tiny-test_vit")
+    shards, item = shards_and_run(plan, drawing, "cass")
+    rows = pictures.labelled_test(shards)  # fewer than 30: all of them
+    assert f"averaged over {len(rows)} test pictures" in drawing.caption
+    model = rebuilt(item, shards)
+    seen: list[torch.Tensor] = []
+    model.blocks[-1].attn.fused_attn = False
+    model.blocks[-1].attn.attn_drop.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    with torch.no_grad():
+        model(normalise(unit(torch.from_numpy(read_pixels(shards, rows))), item.spec.augment))
+    by_timm = seen[0][:, :, 0, 1:].mean(dim=(0, 1)).reshape(2, 2) * 4
+    assert [axes.get_title() for axes in drawing.figure.axes[:3]] == ["CASS", "Supervised", "DINO"]
+    np.testing.assert_allclose(images(drawing)[0], by_timm.numpy(), rtol=1e-4)
+
+
+def test_the_first_layers_maps_are_the_first_convolutions_output(plan):
+    drawing = draw(maps.first_layer(plan, collect.cells(plan)), "first-layer-tiny-test_resnet")
+    shards, item = shards_and_run(plan, drawing, "cass")
+    pixels = read_pixels(shards, [pictures.one_picture(shards)])
+    with torch.no_grad():
+        model = rebuilt(item, shards)
+        out = model.conv1[0](normalise(unit(torch.from_numpy(pixels)), item.spec.augment))[0].numpy()
+    shown = images(drawing)
+    assert (shown[0] == pixels[0]).all()
+    np.testing.assert_allclose(shown[1], out.mean(axis=0), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(shown[4], out[2], rtol=1e-4, atol=1e-6)
+
+
+def test_a_backbone_without_class_attention_is_skipped_with_its_reason(folder, plan):
+    spec = next(spec for spec in plan.wanted if spec.pretrain is None and spec.arm == "transformer")
+    other = dataclasses.replace(spec, backbone="test_resnet.r160_in1k", label_fraction=1.0)
+    shards = pictures.shards_for(plan, spec.dataset, 32)
+    site = tiny.make_cluster(folder, shards=str(shards.folder.parent))
+    one = dataclasses.replace(plan, wanted=[other])
+    one.items = {run_id(other): Item(finished.finish(other, site, shards), other, "done", None)}
+    with pytest.raises(book.Absent, match="has no class-attention map"):
+        draw(maps.attention_mean(one, collect.cells(one), rollout=False), "attention-mean-tiny-test_resnet")
+
+
+# --- Which pictures --------------------------------------------------------------------------------------------------
+
+
+def test_pictures_are_drawn_in_proportion_with_every_class_and_always_the_same():
+    labels = [("a",)] * 60 + [("b",)] * 30 + [("c",)] * 9 + [("d",)] + [None] * 5
+    chosen = pictures.proportional(labels, "abcd", 10)
+    count = {name: sum(labels[i] == (name,) for i in chosen) for name in "abcd"}
+    assert count == {"a": 6, "b": 2, "c": 1, "d": 1} or count == {"a": 5, "b": 3, "c": 1, "d": 1}
+    assert chosen == sorted(set(chosen)) == pictures.proportional(labels, "abcd", 10)
+    assert pictures.proportional(labels, "abcd", 50) == sorted(set(pictures.proportional(labels, "abcd", 50)))
+    assert [sum(labels[i] == (n,) for i in pictures.proportional(labels, "abcd", 50)) for n in "abc"] == [30, 15, 4]
+    assert pictures.proportional(labels, "abcd", 200) == list(range(100))
+    assert len(pictures.proportional(labels, "abcd", 2)) == 2
+
+
+def test_a_picture_of_several_classes_counts_for_its_rarest():
+    labels = [("a", "b")] * 2 + [("a",)] * 8 + [()] * 2
+    chosen = [labels[i] for i in pictures.proportional(labels, "ab", 6)]
+    assert (chosen.count(("a", "b")), chosen.count(("a",)), chosen.count(())) == (1, 4, 1)
+
+
+# --- Scores ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_confusion_matrix_is_scikit_learns_normalised_by_row(plan):
+    drawing = draw(confusion.confusion(plan, collect.cells(plan)), "confusion-tiny-test_vit")
+    runs = [plan.items[name].run for name in drawing.runs if "-supervised-" in name]
+    assert len(runs) == 2
+    total = 0
+    for run in runs:
+        classes, targets, scores = confusion.predictions(run["predictions"])
+        assert classes == ["cross", "disc"]
+        total = total + confusion_matrix(targets.argmax(axis=1), scores.argmax(axis=1))
+    np.testing.assert_allclose(images(drawing)[1], total / total.sum(axis=1, keepdims=True))
+    texts = {text.get_text() for text in drawing.figure.axes[1].texts}
+    assert {f"{count:,}" for count in total.flatten() if count} <= texts
+
+
+def test_where_a_picture_has_several_classes_each_has_its_f1(tmp_path):
+    shards = many_labels(tmp_path)
+    plan = make_plan(str(finished.make_grid(tmp_path, shards, methods=("supervised",))), tiny.make_cluster(tmp_path))
+    drawing = draw(confusion.confusion(plan, collect.cells(plan)), "confusion-many-test_resnet")
+    runs = [plan.items[name].run for name in drawing.runs if "-test_resnet-" in name]
+    found = []
+    for run in runs:
+        _, targets, scores = confusion.predictions(run["predictions"])
+        found.append(f1_score(targets, scores > 0.5, average=None, zero_division=0))
+    bars = [bar.get_height() for bar in drawing.figure.axes[0].patches[:2]]
+    assert len(runs) == 2 and bars == pytest.approx(np.mean(found, axis=0).tolist())
+
+
+def many_labels(folder: Path):
+    """Shards of pictures with none, one or both of two classes."""
+    from PIL import Image
+
+    (folder / "raw").mkdir()
+    lines = ["image,left,right"]
+    for number in range(80):
+        pixels = np.random.default_rng(number).integers(0, 255, (32, 32, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / "raw" / f"{number}.png")
+        lines.append(f"{number}.png,{number % 2},{number // 2 % 2}")
+    (folder / "raw" / "labels.csv").write_text("\n".join(lines))
+    return tiny.shard(Folder("many", "csv"), folder / "raw", folder / "shards")
+
+
+def test_label_efficiency_shows_means_deviations_and_the_papers_points(tmp_path):
+    leaf = lookup.find("datasets", "isic").DATASET
+    card = paper.Card(DatasetRef(name="isic", fingerprint="0" * 16), leaf.label_fractions, leaf.metric)
+    places = lookup.find("grids", "main").places([card], [77, 78], paper.preset("paper"))
+    wanted = [place.spec for place in places]
+    main = Plan("main", load_cluster("local"), paper.preset("paper"), [card], wanted, places)
+    values = iter((0.5, 0.6))
+    for spec in wanted:
+        run = Run(tmp_path / run_id(spec))
+        main.items[run.id] = Item(run, spec, "missing", None)
+        if method_of(spec) == "cass" and spec.arm == "transformer" and spec.label_fraction == 1.0:
+            run.announce(spec)
+            run.finish(finished.result(spec, {"balanced_accuracy": next(values)}))
+            main.items[run.id].state = "done"
+    cells = collect.cells(main)
+    drawing = draw(labels.label_efficiency(main, cells), "label-efficiency-isic")
+    axes = next(axes for axes in drawing.figure.axes if "transformer" in axes.get_title())
+    lines = [line for line in axes.get_lines() if line.get_linestyle() != "None"]
+    ours = next(line for line in lines if line.get_linestyle() == "-")
+    assert ours.get_ydata().tolist() == pytest.approx([0.55])
+    assert ours.get_color() == style.LOOKS["cass"].colour
+    dashed = {line.get_color(): line for line in lines if line.get_linestyle() == "--"}
+    theirs = dashed[style.LOOKS["cass"].colour].get_ydata()
+    printed = collect.printed_results()
+    key = ("main", "isic", "CASS | ViT B/16")
+    assert theirs.tolist() == [printed[*key, f].value for f in ("1%", "10%", "100%")]
+    assert set(dashed) == {look.colour for look in style.LOOKS.values()}
+    assert "Table 6" in drawing.caption and "n = 2" in drawing.caption
+
+
+# --- Curves ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_band_is_mean_and_sample_deviation_as_far_as_half_the_seeds_go():
+    means, deviations = curves.band([[1.0, 2.0, 3.0, 4.0], [3.0, 4.0], [5.0]])
+    assert means.tolist() == [3.0, 3.0]
+    assert deviations.tolist() == pytest.approx([2.0, 2**0.5])
+    assert curves.band([[1.0, 2.0]])[1].tolist() == [0.0, 0.0]
+
+
+def test_curves_are_those_of_metrics_jsonl(plan):
+    drawing = draw(curves.finetuning(plan, collect.cells(plan)), "finetuning-tiny-test_resnet")
+    runs = [plan.items[name] for name in drawing.runs if "-supervised-" in name]
+    rows = [files.read_jsonl(i.run["metrics"]) for i in runs if i.spec.label_fraction == 0.1]
+    expected = np.mean([[row["val_loss"] for row in each] for each in rows], axis=0)
+    colour = style.LOOKS["supervised"].colour
+    bold = [line for line in drawing.figure.axes[0].get_lines() if line.get_color() == colour][-1]
+    assert bold.get_ydata().tolist() == pytest.approx(expected.tolist())
+    assert drawing.figure.axes[0].get_title() == "10% labels"
+
+
+def test_epochs_flagged_as_collapsed_are_crossed_out(plan, tmp_path):
+    item = next(i for i in plan.items.values() if "-cass-s77" in i.run.id)
+    rows = files.read_jsonl(item.run["metrics"])
+    rows[2]["cnn_collapsed"] = True
+    shutil.copytree(item.run.folder, tmp_path / item.run.id)
+    changed = dataclasses.replace(item, run=Run(tmp_path / item.run.id))
+    files.write_jsonl(changed.run["metrics"], rows)
+    other = dataclasses.replace(plan, items={**plan.items, item.run.id: changed})
+    drawing = draw(curves.pretraining(other, []), "pretraining-tiny")
+    crosses = [c.get_offsets().tolist() for c in drawing.figure.axes[1].collections if len(c.get_offsets())]
+    assert [[3.0, pytest.approx(rows[2]["cnn_spread"])]] in crosses
+    legend = [text.get_text() for text in drawing.figure.legends[0].get_texts()]
+    assert legend == ["CASS", "DINO", "cnn", "transformer", "flagged as collapsed"]
+
+
+def test_techniques_keep_their_looks_and_no_two_look_alike():
+    looks = style.looks(["cass", "cass", "dino", "mine", "supervised"])
+    assert len(set(looks)) == 5
+    assert (looks[0], looks[2], looks[4]) == tuple(style.LOOKS[name] for name in ("cass", "dino", "supervised"))
