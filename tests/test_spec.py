@@ -112,6 +112,7 @@ LATER = [
     (PRETRAIN, "augment.grey", 0.0, 0.2),
     (PRETRAIN, "augment.blur", None, {"p": 0.5, "least": 0.1, "most": 2.0, "side": 13}),
     (FINETUNE, "augment.solarise", 0.0, 0.2),
+    (FINETUNE, "loss.counted", "train", "train and val"),
     (PRETRAIN, "precision", "auto", "float16"),
     (PRETRAIN, "keep_gradients", False, True),
     (FINETUNE, "precision", "auto", "bfloat16"),

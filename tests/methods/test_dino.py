@@ -110,9 +110,7 @@ def test_whole_steps_are_vit_pytorchs_with_the_same_weights_and_crops(arm):
     method.train()
     for step in range(3):
         generator = draws("step", step)
-        views = [
-            recoloured_crops(PIXELS, method.augmentation, method.crops, generator, as_one=False) for _ in range(2)
-        ]
+        views = [recoloured_crops(PIXELS, method.augmentation, method.crops, generator, as_one=False) for _ in range(2)]
         other.local_crop = Given([local for local, _ in views])
         other.global_crop = Given([whole for _, whole in views])
         losses = [method.loss(PIXELS, draws("step", step), 0.0)["loss"], other(PIXELS)]
