@@ -66,7 +66,8 @@ class Finetuning(loop.Program):
         self.optimizers = [(optim.build(spec.optim, self.model.parameters()), spec.optim)]
         self.epochs = spec.epochs
         self.steps_per_epoch = -(-len(self.train) // spec.batch_size)
-        every = [names for names in shards.labels(train) if names is not None]
+        rows = train if spec.loss.counted == "train" else [*train, *shards.of_split("val")]
+        every = [names for names in shards.labels(rows) if names is not None]
         counts = [sum(name in names for names in every) for name in self.classes]
         self.weights = class_weights(counts, spec.loss.class_weights).to(device)
         self.best: dict[str, Any] = {"epoch": -1, "loss": float("inf"), "model": {}}

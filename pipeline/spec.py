@@ -197,9 +197,12 @@ class Loss:
     gamma: float
     class_weights: str
     revision: int = REVISIONS["focal"]
+    counted: str = later("train")
+    """The pictures whose labels the class weights count: of the training split, or of `train and val`."""
 
     def __post_init__(self) -> None:
         one_of("Loss.name", self.name, ("focal",))
+        one_of("Loss.counted", self.counted, ("train", "train and val"))
         one_of("Loss.class_weights", self.class_weights, ("minmax", "inverse", "none"))
 
 

@@ -103,3 +103,15 @@ def test_several_classes_a_picture_are_trained_and_scored(tmp_path):
     assert task.carry_out(run) == 0
     assert run.result().metrics["f1_micro"] > 0.8
     assert run.result().metrics["majority"] is None
+
+
+@pytest.mark.parametrize("counted", ["train", "train and val"])
+def test_class_weights_count_the_training_split_or_as_the_notebook_does_validation_too(tmp_path, counted):
+    shards = tiny.make_shards(tmp_path, each=20, unlabelled=3)
+    spec = tiny.make_finetune(shards, None)
+    loss = dataclasses.replace(spec.loss, class_weights="inverse", counted=counted)
+    program = Finetuning(dataclasses.replace(spec, loss=loss), shards, tiny.make_cluster(tmp_path), CPU)
+    parts = ("train", "val") if counted == "train and val" else ("train",)
+    labels = [names for part in parts for names in shards.labels(shards.of_split(part)) if names is not None]
+    inverse = np.array([1 / sum(name in names for names in labels) for name in shards.classes])
+    assert program.weights.tolist() == pytest.approx(list(inverse / inverse.mean()))

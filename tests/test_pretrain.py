@@ -54,6 +54,23 @@ def test_the_arms_that_fine_tuning_loads_are_bit_equal_to_what_was_saved_but_for
         assert saved[f"{name}/{head}weight"].shape[0] == 1000
 
 
+@pytest.mark.parametrize("method", ["dino", "dino_fb"])
+def test_fine_tuning_loads_a_run_of_dino_and_its_collapse_is_watched(shards, site, tmp_path, method):
+    spec = tiny.make_dino(shards, method=method, arm=1, epochs=1)
+    here = dataclasses.replace(site, runs=str(tmp_path / method))
+    run = tiny.announce(spec, here)
+    assert task.carry_out(run) == 0
+    saved = load_file(run["weights"])
+    program = Finetuning(tiny.make_finetune(shards, spec, arm=1), shards, here, CPU)
+    head = head_prefix(program.model)
+    body = {key: value for key, value in program.model.state_dict().items() if not key.startswith(head)}
+    assert {f"transformer/{key}" for key in body} == set(saved)
+    assert all(torch.equal(value, saved[f"transformer/{key}"]) for key, value in body.items())
+    assert not run["last_weights"].exists()
+    row = files.read_jsonl(run["metrics"])[-1]
+    assert {"transformer_spread", "transformer_rank", "teacher_entropy", "loss", "lr_0"} <= set(row)
+
+
 def test_averaged_and_last_weights_differ_and_both_are_kept(done):
     averaged, last = load_file(done["weights"]), load_file(done["last_weights"])
     assert averaged.keys() == last.keys()

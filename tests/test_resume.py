@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import random
 
 import kill
 import pytest
@@ -100,6 +101,34 @@ def test_a_run_refuses_to_go_on_elsewhere(calm, tmp_path):
     task.files.write_json(run["start"], {**start, "inputs": {index: "other pictures"}})
     assert task.carry_out(run) == 1
     assert f"began with {index} other pictures" in run.reason()
+
+
+@pytest.mark.parametrize("arm", [0, 1], ids=["cnn", "vit"])
+@pytest.mark.parametrize("method", ["dino", "dino_fb"])
+def test_a_run_of_dino_stopped_before_and_after_its_first_epoch_goes_on_with_the_same_bits(
+    shards, tmp_path, method, arm
+):
+    """Teacher, centre, schedules and a last layer that is frozen at first (so without a state in the optimizer)."""
+    spec = tiny.make_dino(shards, method=method, arm=arm, epochs=2)
+    site = tiny.make_cluster(shards.folder.parent.parent)
+    calm_run = tiny.announce(spec, dataclasses.replace(site, runs=str(tmp_path / "calm")))
+    run = tiny.announce(spec, dataclasses.replace(site, runs=str(tmp_path / "stopped")))
+    assert task.carry_out(calm_run) == 0
+    for look in (4, 8):
+        assert task.carry_out(run, StopAt(look)) == task.STOPPED
+    assert task.carry_out(run) == 0
+    assert kill.differences(run, calm_run) == []
+
+
+@pytest.mark.slow
+def test_sigkills_change_no_bit_of_a_run_of_dino(shards, tmp_path):
+    site = tiny.make_cluster(shards.folder.parent.parent)
+    spec = tiny.make_dino(shards, method="dino_fb", arm=1, epochs=12)
+    calm_run = tiny.announce(spec, dataclasses.replace(site, runs=str(tmp_path / "calm")))
+    run = tiny.announce(spec, dataclasses.replace(site, runs=str(tmp_path / "killed")))
+    kill.undisturbed(calm_run)
+    kill.disturbed(run, 2, calm_run.result().seconds / 2, random.Random(0))
+    assert kill.differences(run, calm_run) == []
 
 
 @pytest.mark.slow

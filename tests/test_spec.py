@@ -132,6 +132,13 @@ def test_only_a_run_that_is_passed_through_before_the_averaging_begins_is_a_mile
 
 
 LATER = [
+    (PRETRAIN, "arms.0.optim.warmup", 0.0, 0.1),
+    (PRETRAIN, "arms.0.optim.last_weight_decay", None, 0.4),
+    (PRETRAIN, "arms.0.optim.clip", 0.0, 3.0),
+    (PRETRAIN, "augment.grey", 0.0, 0.2),
+    (PRETRAIN, "augment.blur", None, {"p": 0.5, "least": 0.1, "most": 2.0, "side": 13}),
+    (FINETUNE, "augment.solarise", 0.0, 0.2),
+    (FINETUNE, "loss.counted", "train", "train and val"),
     (PRETRAIN, "precision", "auto", "float16"),
     (PRETRAIN, "keep_gradients", False, True),
     (FINETUNE, "precision", "auto", "bfloat16"),
@@ -143,12 +150,24 @@ LATER = [
 def test_a_field_that_came_later_is_out_of_the_id_while_it_means_as_before(
     spec: Spec, name: str, default: object, other: object
 ) -> None:
-    old = to_json(spec)
-    del old[name]  # the spec.json of a run from before the field
+    *path, last = name.split(".")
+
+    def parent(value: Any) -> Any:
+        for part in path:
+            value = value[int(part)] if part.isdigit() else value[part]
+        return value
+
+    def with_it(value: object) -> Spec:
+        new = json.loads(json.dumps(old))
+        parent(new)[last] = value
+        return from_json(new)
+
+    old = json.loads(json.dumps(to_json(spec)))
+    del parent(old)[last]  # the spec.json of a run from before the field
     assert run_id(from_json(old)) == run_id(spec)
-    assert getattr(from_json(old), name) == default
-    assert run_id(from_json({**old, name: default})) == run_id(spec)
-    assert run_id(from_json({**old, name: other})) != run_id(spec)
+    assert parent(to_json(from_json(old)))[last] == default
+    assert run_id(with_it(default)) == run_id(spec)
+    assert run_id(with_it(other)) != run_id(spec)
 
 
 def test_every_field_with_a_default_of_a_spec_that_has_ids_is_marked_as_later() -> None:
@@ -233,6 +252,9 @@ def test_an_unknown_field_is_answered_with_the_known_ones(value: dict[str, Any],
         (lambda: dataclasses.replace(ADAM, schedule="step"), "Optim.schedule is 'step'; known: cosine, once, constant"),
         (lambda: dataclasses.replace(ADAM, unit="batch"), "Optim.unit is 'batch'; known: step, epoch"),
         (lambda: dataclasses.replace(ADAM, t_max=0), "t_max is 0"),
+        (lambda: dataclasses.replace(ADAM, warmup=1.0), r"Optim.warmup is 1\.0; it is a fraction of the run"),
+        (lambda: dataclasses.replace(ADAM, clip=-1.0), r"Optim.clip is -1\.0; give the greatest norm"),
+        (lambda: specs.Blur(p=0.5, least=0.1, most=2.0, side=4), "side is an odd number"),
         (lambda: Average(start=1.0), r"Average.start is 1\.0; it is a fraction of the epochs in \[0, 1\)"),
         (lambda: dataclasses.replace(FINETUNE.loss, name="bce"), "Loss.name is 'bce'; known: focal"),
         (lambda: dataclasses.replace(FINETUNE.loss, class_weights="x"), "Loss.class_weights is 'x'; known: minmax"),
@@ -276,6 +298,19 @@ def test_the_schedule_counts_steps_or_epochs_as_told() -> None:
     assert ADAM.lr_at(step=16, epoch=999) == pytest.approx(1e-6)
     constant = dataclasses.replace(ADAM, schedule="constant")
     assert {constant.lr_at(step=step, epoch=step) for step in (0, 5, 16)} == {1e-3}
+
+
+def test_one_cosine_over_the_run_with_a_warm_up_by_hand() -> None:
+    optim = dataclasses.replace(ADAM, schedule="once", lr=0.9, min_lr=0.1, warmup=0.2)
+    rates = {done: optim.lr_at(step=7, epoch=3, progress=done) for done in (0.0, 0.1, 0.2, 0.6, 1.0)}
+    assert rates == pytest.approx({0.0: 0.0, 0.1: 0.45, 0.2: 0.9, 0.6: 0.5, 1.0: 0.1})
+
+
+def test_the_weight_decay_stays_or_follows_half_a_cosine() -> None:
+    stays = dataclasses.replace(ADAM, weight_decay=0.04)
+    assert {stays.weight_decay_at(done) for done in (0.0, 0.5, 1.0)} == {0.04}
+    rises = dataclasses.replace(stays, last_weight_decay=0.4)
+    assert [rises.weight_decay_at(done) for done in (0.0, 0.5, 1.0)] == pytest.approx([0.04, 0.22, 0.4])
 
 
 def test_the_cosine_is_torchs_over_its_first_period() -> None:

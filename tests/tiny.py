@@ -80,6 +80,26 @@ def make_pretrain(shards: Shards, **changes: Any) -> PretrainSpec:
     return dataclasses.replace(spec, **changes)
 
 
+SMALL = {"out_dim": 64, "hidden": 32}  # DINO's head
+
+
+def make_dino(shards: Shards, *, method: str = "dino", arm: int = 0, **changes: Any) -> PretrainSpec:
+    """A run of `dino` or `dino_fb` on one of the tiny backbones."""
+    build = {"dino": paper.dino, "dino_fb": paper.dino_fb}[method]
+    spec = build(
+        DatasetRef(name=shards.name, fingerprint=shards.fingerprint),
+        preset=paper.preset("paper"),
+        seed=77,
+        backbone=BACKBONES[arm],
+        weights="random",
+        epochs=3,
+        batch_size=8,
+        image_size=SIZE,
+        options=SMALL if method == "dino" else {**SMALL, "bottleneck": 16, "local_crops": 3},
+    )
+    return dataclasses.replace(spec, **changes)
+
+
 def make_finetune(shards: Shards, pretrain: PretrainSpec | None, *, arm: int = 0, **changes: Any) -> FinetuneSpec:
     ref = DatasetRef(name=shards.name, fingerprint=shards.fingerprint)
     spec = paper.finetune(

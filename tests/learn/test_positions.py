@@ -1,0 +1,67 @@
+"""A ViT on pictures of another size: its position matrix against timm's own resampling, and its gradients."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from timm.layers import resample_abs_pos_embed
+from torch import nn
+
+from pipeline.learn import backbones
+
+
+class Holder(nn.Module):
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return backbones.features(self.backbone, images)
+
+
+def build(tag: str, size: int) -> nn.Module:
+    torch.manual_seed(0)
+    return backbones.build(tag, outputs=0, image_size=size, weights="random", folder=Path(".")).eval()
+
+
+@pytest.mark.parametrize(("old", "new", "prefixes"), [(24, 10, 1), (14, 6, 0), (2, 1, 1), (6, 9, 5), (4, 4, 1)])
+def test_the_matrix_resamples_as_timm_does(old, new, prefixes):
+    generator = torch.Generator().manual_seed(0)
+    embedding = torch.randn(1, prefixes + old * old, 8, generator=generator)
+    theirs = resample_abs_pos_embed(embedding, [new, new], [old, old], num_prefix_tokens=prefixes)
+    ours = backbones.position_matrix(old, new, prefixes) @ embedding
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("tag", ["test_vit.r160_in1k", "test_vit3.r160_in1k"])
+def test_small_pictures_through_a_vit_are_timms_dynamic_size(tag):
+    import timm
+
+    holder = Holder(build(tag, 64))
+    oracle = timm.create_model(tag, num_classes=0, img_size=64, dynamic_img_size=True).eval()
+    oracle.load_state_dict(holder.backbone.state_dict())
+    resized = backbones.Resized(holder.backbone, 32, "backbone")
+    small, large = (torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(1)) for side in (32, 64))
+    torch.testing.assert_close(resized(holder, small), oracle(small), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(holder(large), oracle(large), atol=1e-5, rtol=1e-4)
+    resized(holder, small).square().sum().backward()
+    oracle(small).square().sum().backward()
+    torch.testing.assert_close(holder.backbone.pos_embed.grad, oracle.pos_embed.grad, atol=1e-4, rtol=1e-3)
+
+
+def test_a_cnn_takes_small_pictures_as_it_is():
+    holder = Holder(build("test_resnet.r160_in1k", 64))
+    images = torch.rand(2, 3, 32, 32)
+    torch.testing.assert_close(backbones.Resized(holder.backbone, 32, "backbone")(holder, images), holder(images))
+
+
+def test_the_features_are_what_the_head_is_put_on():
+    for tag in ("test_resnet.r160_in1k", "test_vit.r160_in1k"):
+        torch.manual_seed(0)
+        model = backbones.build(tag, outputs=5, image_size=64, weights="random", folder=Path(".")).eval()
+        images = torch.rand(2, 3, 64, 64)
+        found = backbones.features(model, images)
+        assert found.shape == (2, model.head_hidden_size)
+        torch.testing.assert_close(model.get_classifier()(found), model(images))
