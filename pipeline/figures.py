@@ -11,18 +11,7 @@ from pathlib import Path
 
 from pipeline import flags
 from pipeline.console import progress, run_door
-
-KINDS = {  # in the order of figures.json
-    "samples": "test pictures of every class *",
-    "pretraining": "loss and collapse monitor of the pretraining runs",
-    "finetuning": "validation loss and metric of the fine-tunes",
-    "label-efficiency": "test metric over label fraction, the paper's beside ours",
-    "confusion": "confusion matrices, or the F1 of each class",
-    "attention": "attention maps of one test picture *",
-    "attention-mean": "attention maps averaged over test pictures",
-    "first-layer": "the first convolution's output for one test picture *",
-    "features": "the first five convolutions' outputs for one test picture *",
-}
+from pipeline.results.figures.gallery import KINDS, draw
 
 
 def parser() -> argparse.ArgumentParser:
@@ -46,26 +35,18 @@ def main() -> int:
         raise ValueError(f"--only names {unknown[0]!r}; known: {', '.join(KINDS)}")
     plan = flags.read_plan(args)
     from pipeline.results import collect
-    from pipeline.results.figures import book, confusion, curves, labels, maps, pictures
 
-    cells = collect.cells(plan)
-    drawn = {
-        "samples": pictures.samples,
-        "pretraining": curves.pretraining,
-        "finetuning": curves.finetuning,
-        "label-efficiency": labels.label_efficiency,
-        "confusion": confusion.confusion,
-        "attention": lambda plan, cells: maps.attention(plan, cells, rollout=args.rollout),
-        "attention-mean": lambda plan, cells: maps.attention_mean(plan, cells, rollout=args.rollout),
-        "first-layer": maps.first_layer,
-        "features": maps.features,
-    }
-    sheets = [sheet for kind in KINDS if kind in kinds for sheet in drawn[kind](plan, cells)]
     name = plan.grid if args.preset == "paper" else f"{plan.grid}-{args.preset}"
     folder = args.out or Path("reports") / name / "figures"
-    made = book.make(progress(sheets, total=len(sheets), what="figures"), folder, with_pictures=args.with_pictures)
-    head = {"grid": plan.grid, "preset": plan.preset.name}
-    book.write_list(folder, made, head=head, kinds=kinds, order=list(KINDS))
+    made = draw(
+        plan,
+        collect.cells(plan),
+        folder,
+        kinds=kinds,
+        with_pictures=args.with_pictures,
+        rollout=args.rollout,
+        watch=lambda sheets: progress(sheets, total=len(sheets), what="figures"),
+    )
     for entry in made.figures:
         print(f"drawn    {entry['name']}: {', '.join(str(folder / name) for name in entry['files'])}")
     for reason in made.skipped:
@@ -73,7 +54,7 @@ def main() -> int:
     for reason in made.failed:
         print(f"FAILED   {reason['name']}: {reason['reason']}")
     print(f"{len(made.figures)} figures drawn, {len(made.skipped)} skipped, {len(made.failed)} failed; the list is")
-    print(f"{folder / book.LIST}")
+    print(f"{folder / 'figures.json'}")
     return 1 if made.failed else 0
 
 

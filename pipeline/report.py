@@ -9,7 +9,7 @@ import argparse
 from pathlib import Path
 
 from pipeline import flags
-from pipeline.console import run_door, table
+from pipeline.console import progress, run_door, table
 
 
 def parser() -> argparse.ArgumentParser:
@@ -50,9 +50,19 @@ def main() -> int:
     }
     if args.html:
         from pipeline.results import html
+        from pipeline.results.figures import gallery
 
+        drawn = gallery.draw(
+            plan,
+            cells,
+            folder / "figures",
+            with_pictures=args.with_pictures,
+            watch=lambda sheets: progress(sheets, total=len(sheets), what="figures"),
+        )
+        for reason in drawn.skipped + drawn.failed:
+            print(f"no figure {reason['name']}: {reason['reason']}")
         by_cell = {id(cell): interval for cell, interval in zip(cells, intervals, strict=True)}
-        written["report.html"] = html.page(plan, made, said, flagged, by_cell, [], folder / "figures")
+        written["report.html"] = html.page(plan, made, said, flagged, by_cell, drawn.figures, folder / "figures")
     for name, content in written.items():
         files.write_text(folder / name, content)
     print(text)
