@@ -313,9 +313,9 @@ def test_label_efficiency_shows_means_deviations_and_the_papers_points(tmp_path)
     assert ours.get_ydata().tolist() == pytest.approx([0.55])
     assert ours.get_color() == style.LOOKS["cass"].colour
     dashed = {line.get_color(): line for line in lines if line.get_linestyle() == "--"}
-    paper = dashed[style.LOOKS["cass"].colour].get_ydata()
+    theirs = dashed[style.LOOKS["cass"].colour].get_ydata()
     printed = collect.printed_results()
-    assert paper.tolist() == [printed["isic", "cass", "transformer", f].value for f in (0.01, 0.1, 1.0)]
+    assert theirs.tolist() == [printed["isic", "cass", "transformer", f].value for f in (0.01, 0.1, 1.0)]
     assert set(dashed) == {look.colour for look in style.LOOKS.values()}
     assert "Table 6" in drawing.caption and "n = 2" in drawing.caption
 
