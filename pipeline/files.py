@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -34,6 +35,29 @@ def publish(path: Path, mode: str = "wb", *, durable: bool = True) -> Iterator[I
         raise
     if durable:
         sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def publish_folder(path: Path) -> Iterator[Path]:
+    """Make a temporary folder beside `path` to be filled; on a clean exit rename it to `path`.
+
+    `path` must not be there, or be an empty folder. What a killed writer left is removed by the next. Raises `Busy`
+    when another process makes the same folder.
+    """
+    temporary, holder = path.parent / f".{path.name}.tmp", path.parent / f".{path.name}.lock"
+    with lock(holder, what=str(path)):
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        try:
+            yield temporary
+            sync_folder(temporary)
+            os.replace(temporary, path)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        finally:
+            holder.unlink(missing_ok=True)
+    sync_folder(path.parent)
 
 
 def sync_folder(folder: Path) -> None:

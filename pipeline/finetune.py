@@ -90,7 +90,7 @@ class Finetuning(loop.Program):
         with torch.autocast(self.device.type, enabled=False):
             return focal_loss(logits, targets.to(self.device), self.weights, alpha=loss.alpha, gamma=loss.gamma)
 
-    def after_step(self) -> None:
+    def after_step(self, epoch: int, step: int) -> None:
         pass
 
     def end_epoch(self, epoch: int) -> tuple[dict[str, Any], bool]:

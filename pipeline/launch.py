@@ -54,8 +54,8 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> int:
     args = parser().parse_args()
+    from pipeline.jobs import milestones, site
     from pipeline.jobs import plan as plans
-    from pipeline.jobs import site
 
     plan = flags.read_plan(args)
     plan.cluster = chosen_cluster(plan.cluster, args)
@@ -74,6 +74,7 @@ def main() -> int:
             if item.state == "failed":
                 item.run["error"].unlink(missing_ok=True)
                 item.state = item.run.state()
+        milestones.assign(items)
     todo = [item for item in items if item.state in plans.TO_DO]
     if not todo and not any(item.state == "running" for item in items):
         print("nothing to start" + ("; failed runs wait for --retry" if _having(items, "failed") else ""))
@@ -120,6 +121,9 @@ def dry_run(plan: Plan) -> int:
 
     if plan.cluster.executor == "slurm":
         print_drafts(plan)
+    rows = [[item.run.id, item.spec.epochs, item.carrier] for item in plan.items.values() if item.carrier]
+    if rows:
+        print(table(rows, header=("milestone", "epochs", "carried by")) + "\n")
     print("\n".join(estimate.lines(estimate.estimate(plan, plan.cluster))))
     lacking = site.unmet(plan.cluster, plan)
     if lacking:
@@ -194,6 +198,10 @@ def print_plan(plan: Plan) -> None:
     shared = [item for item in plan.items.values() if item.children > 1]
     if shared:
         print(f"\n{sum(item.children for item in shared)} fine-tunes share {len(shared)} pretraining runs")
+    carried = [item for item in plan.items.values() if item.carrier]
+    if carried:
+        longer = len({item.carrier for item in carried})
+        print(f"{len(carried)} pretraining runs are milestones of {longer} longer ones, published on their way")
     repeated = len(plan.wanted) - sum(counts["finetune"].values())
     if repeated:
         print(f"{repeated} fine-tunes are wanted more than once and run once")

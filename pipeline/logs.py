@@ -29,10 +29,10 @@ def parser() -> argparse.ArgumentParser:
 def main() -> int:
     args = parser().parse_args()
     from pipeline.cluster import load_cluster
-    from pipeline.runs import Run
+    from pipeline.runs import find_run
 
     runs = Path(load_cluster(args.cluster).runs)
-    run = Run(runs / full_id(runs, args.run))
+    run = find_run(runs, args.run)
     if args.job:
         return print_job_logs(runs, run.id)
     if not run["log"].exists():
@@ -51,18 +51,6 @@ def main() -> int:
         if not args.follow or ended:
             return 0
         time.sleep(1)
-
-
-def full_id(runs: Path, part: str) -> str:
-    """The one run whose id is `part` or holds it."""
-    found = sorted(path.parent.name for path in runs.glob(f"*{part}*/spec.json"))
-    if part in found:
-        return part
-    if len(found) == 1:
-        return found[0]
-    if not found:
-        raise ValueError(f"there is no run {part!r} in {runs}; python -m pipeline.status lists them")
-    raise ValueError(f"{part!r} could be any of {len(found)} runs: {', '.join(found[:5])}; give more of the id")
 
 
 def print_job_logs(runs: Path, run_id: str) -> int:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from pipeline.spec import (
     REVISIONS,
     Arm,
     Augment,
     Average,
+    Blur,
     DatasetRef,
     FinetuneSpec,
     Jitter,
@@ -42,14 +42,26 @@ class Backbone:
     parameters: int | None = None
     gflops: float | None = None
     """Of one training picture at 384 pixels, forward and backward."""
+    weights: str = "imagenet"
+    """What it starts from."""
 
 
-# parameters: Tables 17 and 18; gflops: counted, not the paper's
+# parameters: Tables 13, 17 and 18, else counted; gflops: counted, not the paper's
+RESNET18 = Backbone("resnet18.tv_in1k", "ResNet-18", CNN, 11_690_000, 31.3)
 RESNET50 = Backbone("resnet50.a1_in1k", "ResNet-50", CNN, 25_560_000, 71.4)  # Table 18: 80.374 % on ImageNet
+# Table 13: random, 64.69 M; timm's plain one counts 64.67 M (docs/reproducing.md)
+RESNET200 = Backbone("resnet200.untrained", "ResNet-200", CNN, 64_674_000, 263.9, "random")
+DENSENET161 = Backbone("densenet161.tv_in1k", "DenseNet-161", CNN, 28_681_000, 135.2)
 VIT_B16 = Backbone(
     "vit_base_patch16_384.augreg_in21k_ft_in1k", "ViT B/16", TRANSFORMER, 86_860_000, 332.2
 )  # Table 18: 86.006 %
-BACKBONES = (RESNET50, VIT_B16)  # E.2.1, of every table but 17 to 20
+VIT_L16 = Backbone("vit_large_patch16_384.augreg_in21k_ft_in1k", "ViT L/16", TRANSFORMER, 304_720_000, 1145.5)
+DEIT_B16 = Backbone("deit_base_patch16_384.fb_in1k", "DeiT B/16", TRANSFORMER, 86_860_000, 332.2)  # Table 18: 83.106 %
+SWIN_B = Backbone(
+    "swin_base_patch4_window12_384.ms_in22k_ft_in1k", "Swin B/4-12", TRANSFORMER, 87_904_000, 282.4
+)  # C.3.4: patch 4, window 12; its size ASSUMED
+STANDARD = (RESNET50, VIT_B16)  # E.2.1, of every table but 11 to 14 and 17 to 20
+BACKBONES = (*STANDARD, RESNET18, RESNET200, DENSENET161, VIT_L16, DEIT_B16, SWIN_B)
 
 # Table 2: hours of self-supervised training on one RTX8000. Whether DINO's are those of one backbone or of both is
 # not said.
@@ -58,6 +70,15 @@ TABLE_2_HOURS: Mapping[str, Mapping[str, float]] = {
     "dino": {"autoimmune": 1 + 13 / 60, "dermofit": 3 + 9 / 60, "brain_mri": 26 + 21 / 60, "isic": 109 + 21 / 60},
     "cass": {"autoimmune": 21 / 60, "dermofit": 1 + 11 / 60, "brain_mri": 7 + 11 / 60, "isic": 29 + 58 / 60},
 }
+# C.3.3, C.3.4 and Table 2: hours of CASS on brain MRI with these pairs of backbones
+PAIR_HOURS: Mapping[str, float] = {
+    "ResNet-50 | ViT B/16": 7 + 11 / 60,
+    "ResNet-50 | DenseNet-161": 5 + 24 / 60,
+    "Swin B/4-12 | ViT B/16": 10.0,
+}
+# The abstract: gains of CASS by label fraction, and the time it saves.
+CLAIMED_GAINS: Mapping[str, float] = {"1%": 0.038, "10%": 0.059, "100%": 0.101}
+CLAIMED_SAVING = 0.69
 # Training and validation pictures: of 198, 1,300, 5,712 and 25,331 (E.1.1), split as docs/reproducing.md says.
 PICTURES: Mapping[str, tuple[int, int]] = {
     "autoimmune": (158, 20),
@@ -76,6 +97,7 @@ PRETRAIN_OPTIM = Optim(
     min_lr=1e-6,  # E.2.3
     unit="step",  # notebook: the schedule steps with every batch
 )
+SGD_MOMENTUM = 0.9  # Table 10 names SGD alone: momentum ASSUMED, the rate stays E.2.3's
 AVERAGE = Average(start=0.75)  # E.2.3 names averaging; its start and frequency ASSUMED
 
 FINETUNE_EPOCHS = 50  # E.3.2
@@ -97,6 +119,69 @@ AUGMENT = Augment(
 )
 
 
+BLUR = Blur(p=0.5, least=0.1, most=2.0, side=13)  # Table 9 names blur; p and σ ASSUMED: BYOL's; side: 3 σ each way
+SOLARISE = 0.2  # Table 9 names it; p ASSUMED: BYOL's
+
+
+def augmentation(*, blur: bool = False, solarise: bool = False) -> Augment:
+    """The paper's augmentation, with what Table 9 adds to it."""
+    return replace(AUGMENT, blur=BLUR if blur else None, solarise=SOLARISE if solarise else 0.0)
+
+
+# DINO. The paper names vit-pytorch's implementation (E.2.1) and "hyper-parameters mentioned in the original
+# implementation" (E.4), which may be that or its authors': `dino` is the first, `dino_fb` the second.
+OFF = Jitter(p=0.0, brightness=0.0, contrast=0.0, saturation=0.0)
+DINO_AUGMENT = replace(  # all of it: vit-pytorch's defaults
+    AUGMENT,
+    first_jitter=Jitter(p=0.3, brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2),
+    second_jitter=OFF,
+    perspective_p=0.0,
+    degrees=0.0,
+    vertical_flip=0.0,
+    horizontal_flip=0.5,
+    grey=0.2,
+    blur=Blur(p=0.2, least=1.0, most=2.0, side=3),
+)
+DINO_OPTIM = Optim(name="adam", lr=3e-4, schedule="constant")  # vit-pytorch's README
+DINO_OPTIONS: Mapping[str, float | int | str | bool] = {
+    "out_dim": 65_536,  # vit-pytorch's README; 65,336 in its code is a slip
+    "hidden": 256,  # vit-pytorch, as all of these
+    "layers": 4,
+    "student_temperature": 0.9,
+    "teacher_temperature": 0.04,
+    "teacher_momentum": 0.9,
+    "centre_momentum": 0.9,
+    "local_least": 0.05,
+    "local_most": 0.4,
+    "global_least": 0.5,
+    "batch_draws": False,  # ASSUMED: as every other augmentation here; vit-pytorch draws once a batch
+}
+DINO_FB_AUGMENT = replace(  # all of it: facebookresearch/dino's defaults, for the first global view
+    DINO_AUGMENT,
+    first_jitter=Jitter(p=0.8, brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1),
+    blur=Blur(p=1.0, least=0.1, most=2.0, side=13),
+)
+DINO_FB_OPTIONS: Mapping[str, float | int | str | bool] = {  # facebookresearch/dino's defaults
+    "out_dim": 65_536,
+    "hidden": 2048,
+    "layers": 3,
+    "bottleneck": 256,
+    "student_temperature": 0.1,
+    "teacher_temperature": 0.04,
+    "teacher_momentum": 0.996,
+    "centre_momentum": 0.9,
+    "global_least": 0.4,
+    "local_crops": 8,
+    "local_least": 0.05,
+    "local_most": 0.4,
+    "second_blur": 0.1,
+    "second_solarise": 0.2,
+    "local_blur": 0.5,
+    "frozen_epochs": 1,
+}
+DINO_FB_LOCAL = 96 / 224  # of the picture's side: facebookresearch/dino's sizes; here in whole patches of 16
+
+
 @dataclass(frozen=True)
 class Preset:
     """A reading of the paper: its text, its notebook with its defects, or what one would do today."""
@@ -109,12 +194,14 @@ class Preset:
     stopping: str
     metrics: Mapping[str, str]
     """Metrics of the tables that differ from the datasets' own; `*` stands for every dataset."""
+    batch_draws: bool = False
+    """DINO's augmentation is drawn once for a whole batch."""
 
 
 PRESETS = {
     "paper": Preset("paper", "image", FOCAL, AVERAGE, False, "best", {}),
-    # fidelity 3a, 1 and 3: gradients add up for ever, averaging is never called; 3b, 28 and 40
-    "notebook": Preset("notebook", "image", FOCAL, None, True, "previous", {"isic": "recall_micro"}),
+    # fidelity 3a, 1 and 3: gradients add up for ever, averaging is never called; 3b, 28 and 40; 3c
+    "notebook": Preset("notebook", "image", FOCAL, None, True, "previous", {"isic": "recall_micro"}, batch_draws=True),
     "sound": Preset(
         "sound", "grouped", replace(FOCAL, class_weights="inverse"), AVERAGE, False, "best", {"*": "f1_macro"}
     ),
@@ -141,19 +228,22 @@ def cass(
     *,
     preset: Preset,
     seed: int,
-    backbones: Sequence[Backbone] = (RESNET50, VIT_B16),
-    weights: str = "imagenet",
-    optim: Optim = PRETRAIN_OPTIM,
+    backbones: Sequence[Backbone] = STANDARD,
+    weights: str | None = None,
+    optims: Sequence[Optim] = (PRETRAIN_OPTIM, PRETRAIN_OPTIM),
+    augment: Augment = AUGMENT,
     epochs: int = PRETRAIN_EPOCHS,
     batch_size: int = PRETRAIN_BATCH,
     image_size: int = IMAGE_SIZE,
+    pictures: int | None = None,
 ) -> PretrainSpec:
-    """CASS as in Appendix E."""
+    """CASS as in Appendix E; the arms are named by `arm_names`, `weights` overrides what the backbones start from."""
+    arms = zip(arm_names(backbones), backbones, optims, strict=True)
     return PretrainSpec(
         dataset=dataset,
         method=Method(name="cass", revision=REVISIONS["cass"], options={"head_dim": HEAD_DIM}),
-        arms=tuple(Arm(name=b.role, backbone=b.tag, weights=weights, optim=optim) for b in backbones),
-        augment=AUGMENT,
+        arms=tuple(Arm(name=n, backbone=b.tag, weights=weights or b.weights, optim=o) for n, b, o in arms),
+        augment=augment,
         average=preset.average,
         epochs=epochs,
         batch_size=batch_size,
@@ -161,25 +251,112 @@ def cass(
         seed=seed,
         precision="float32" if preset.keep_gradients else "auto",  # a float16 scaler cannot go with kept gradients
         keep_gradients=preset.keep_gradients,
+        pictures=pictures,
     )
 
 
-def dino(dataset: DatasetRef, *, preset: Preset, seed: int, backbone: Backbone) -> PretrainSpec:
-    """DINO as in Appendix E.4, one backbone a run (fidelity 3c); planned, its method is not built yet."""
+def arm_names(backbones: Sequence[Backbone]) -> tuple[str, ...]:
+    """The role of each backbone; the second of two alike is `cnn_2` or `transformer_2`."""
+    first, *rest = backbones
+    return (first.role, *(b.role if b.role != first.role else f"{b.role}_2" for b in rest))
+
+
+def dino(
+    dataset: DatasetRef,
+    *,
+    preset: Preset,
+    seed: int,
+    backbone: Backbone,
+    weights: str | None = None,
+    optim: Optim = DINO_OPTIM,
+    augment: Augment = DINO_AUGMENT,
+    epochs: int = PRETRAIN_EPOCHS,
+    batch_size: int = PRETRAIN_BATCH,
+    image_size: int = IMAGE_SIZE,
+    pictures: int | None = None,
+    options: Mapping[str, float | int | str | bool] | None = None,
+) -> PretrainSpec:
+    """DINO after the implementation that E.2.1 names, one backbone a run; `options` replace `DINO_OPTIONS`.
+
+    Epochs, batch and size are CASS's (E.4). No weight averaging: the paper names it for CASS alone, and the teacher is
+    an average already.
+    """
     return PretrainSpec(
         dataset=dataset,
-        method=Method(name="dino", revision=REVISIONS["dino"]),
-        arms=(Arm(name=backbone.role, backbone=backbone.tag, weights="imagenet", optim=DINO_OPTIM),),
-        augment=AUGMENT,
+        method=Method(
+            name="dino",
+            revision=REVISIONS["dino"],
+            options={**DINO_OPTIONS, "batch_draws": preset.batch_draws, **(options or {})},
+        ),
+        arms=(Arm(name=backbone.role, backbone=backbone.tag, weights=weights or backbone.weights, optim=optim),),
+        augment=augment,
         average=None,
-        epochs=PRETRAIN_EPOCHS,
-        batch_size=PRETRAIN_BATCH,
-        image_size=IMAGE_SIZE,
+        epochs=epochs,
+        batch_size=batch_size,
+        image_size=image_size,
         seed=seed,
+        pictures=pictures,
+        precision="float32" if preset.batch_draws else "auto",  # vit-pytorch's
     )
 
 
-DINO_OPTIM = Optim(name="adam", lr=3e-4, schedule="constant")  # vit-pytorch's README, the implementation of E.2.1
+def dino_fb(
+    dataset: DatasetRef,
+    *,
+    preset: Preset,
+    seed: int,
+    backbone: Backbone,
+    weights: str | None = None,
+    optim: Optim | None = None,
+    augment: Augment = DINO_FB_AUGMENT,
+    epochs: int = PRETRAIN_EPOCHS,
+    batch_size: int = PRETRAIN_BATCH,
+    image_size: int = IMAGE_SIZE,
+    pictures: int | None = None,
+    options: Mapping[str, float | int | str | bool] | None = None,
+) -> PretrainSpec:
+    """DINO by its authors' recipe for ViTs, one backbone a run; `options` replace `DINO_FB_OPTIONS`.
+
+    `preset` changes nothing: the notebook has no such run. No weight averaging: the teacher is an average already.
+    """
+    side = max(1, round(image_size * DINO_FB_LOCAL / 16)) * 16
+    return PretrainSpec(
+        dataset=dataset,
+        method=Method(
+            name="dino_fb",
+            revision=REVISIONS["dino_fb"],
+            options={**DINO_FB_OPTIONS, "local_side": side, **(options or {})},
+        ),
+        arms=(
+            Arm(
+                name=backbone.role,
+                backbone=backbone.tag,
+                weights=weights or backbone.weights,
+                optim=optim or dino_fb_optim(batch_size),
+            ),
+        ),
+        augment=augment,
+        average=None,
+        epochs=epochs,
+        batch_size=batch_size,
+        image_size=image_size,
+        seed=seed,
+        pictures=pictures,
+    )
+
+
+def dino_fb_optim(batch_size: int) -> Optim:
+    """facebookresearch/dino's default optimizer; the learning rate grows with the batch."""
+    return Optim(
+        name="adamw",
+        lr=5e-4 * batch_size / 256,
+        weight_decay=0.04,
+        last_weight_decay=0.4,
+        schedule="once",
+        min_lr=1e-6,
+        warmup=0.1,  # 10 of its 100 epochs
+        clip=3.0,
+    )
 
 
 def finetune(
@@ -190,7 +367,8 @@ def finetune(
     label_fraction: float,
     preset: Preset,
     seed: int,
-    weights: str = "imagenet",
+    arm: str | None = None,
+    weights: str | None = None,
     optim: Optim = FINETUNE_OPTIM,
     epochs: int = FINETUNE_EPOCHS,
     patience: int = FINETUNE_PATIENCE,
@@ -201,9 +379,9 @@ def finetune(
     return FinetuneSpec(
         dataset=dataset,
         backbone=backbone.tag,
-        weights=weights,
+        weights=weights or backbone.weights,
         pretrain=pretrain,
-        arm=backbone.role,
+        arm=arm or backbone.role,
         label_fraction=label_fraction,
         augment=AUGMENT,
         optim=optim,
@@ -215,8 +393,3 @@ def finetune(
         seed=seed,
         stopping=preset.stopping,
     )
-
-
-def finetunes(card: Card, backbone: Backbone, **arguments: Any) -> list[FinetuneSpec]:
-    """`finetune` at every label fraction of the dataset."""
-    return [finetune(card.ref, backbone, label_fraction=fraction, **arguments) for fraction in card.label_fractions]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pipeline import lookup
+from pipeline import files, lookup
 from pipeline.cluster import Cluster
 from pipeline.data.index import shards_of
 from pipeline.data.read import open_pixels
@@ -26,16 +26,23 @@ from pipeline.spec import PretrainSpec
 
 WATCHED = 512  # pictures the collapse monitor looks at
 
+Outcome = tuple[dict[str, Any], loop.Counters, dict[str, Any]]
+"""Metrics, counters and notes for a result."""
+
 
 class Pretraining(loop.Program):
-    """A self-supervised method over the training pictures."""
+    """A self-supervised method over the training pictures; `milestones` are the epochs of shorter runs on its way."""
 
-    def __init__(self, spec: PretrainSpec, cluster: Cluster, device: torch.device) -> None:
+    def __init__(
+        self, spec: PretrainSpec, cluster: Cluster, device: torch.device, milestones: Sequence[int] = ()
+    ) -> None:
         leaf = lookup.find("methods", spec.method.name)
         if unknown := sorted(set(spec.method.options) - set(leaf.OPTIONS)):
             raise ValueError(f"{spec.method.name} has no option {unknown[0]!r}; known: {', '.join(leaf.OPTIONS)}")
         shards = shards_of(Path(cluster.shards), spec.dataset, size=spec.image_size)
         rows = np.array(shards.of_split("train"), dtype=np.int64)
+        if spec.pictures is not None:
+            rows = np.sort(np.random.default_rng(derive("pictures", spec.seed)).permutation(rows)[: spec.pictures])
         if len(rows) < spec.batch_size:
             raise ValueError(
                 f"{spec.dataset.name} has {len(rows)} training pictures, fewer than a batch of {spec.batch_size}; "
@@ -61,7 +68,7 @@ class Pretraining(loop.Program):
         self.epochs = spec.epochs
         self.steps_per_epoch = len(rows) // spec.batch_size
         self.keep_gradients = spec.keep_gradients
-        self.averages = Averages(spec.average, spec.epochs)
+        self.averages = Averages(spec.average, spec.epochs, milestones)
 
     def pixels(self, epoch: int, step: int) -> Tensor:
         """The pictures of a step: uint8 [batch, h, w, 3]."""
@@ -70,10 +77,14 @@ class Pretraining(loop.Program):
     def loss(self, epoch: int, step: int) -> tuple[dict[str, Tensor], int]:
         self.method.train()
         generator = draws("augment", self.spec.seed, epoch, step)
-        return self.method.loss(self.pixels(epoch, step), generator), self.spec.batch_size
+        return self.method.loss(self.pixels(epoch, step), generator, self.progress(epoch, step)), self.spec.batch_size
 
-    def after_step(self) -> None:
-        self.method.after_step()
+    def after_step(self, epoch: int, step: int) -> None:
+        self.method.after_step(self.progress(epoch, step))
+
+    def progress(self, epoch: int, step: int) -> float:
+        """The part of the run that is done before a step, in [0, 1)."""
+        return (epoch + step / self.steps_per_epoch) / self.epochs
 
     def end_epoch(self, epoch: int) -> tuple[dict[str, Any], bool]:
         self.averages.end_epoch(self.method, epoch)
@@ -84,7 +95,7 @@ class Pretraining(loop.Program):
         positions = self.samples.permutation(self.spec.seed, -1)[:WATCHED]
         blocks = np.array_split(positions, -(-len(positions) // 64))
         out: dict[str, Any] = {}
-        for name, arm in self.method.arms().items():
+        for name, arm in self.method.watched().items():
             images = (normalise(unit(self.samples.take(block)), self.spec.augment) for block in blocks)
             out |= collapse.watch(backbones.forward_in_batches(arm, images), name)
         return out
@@ -95,8 +106,8 @@ class Pretraining(loop.Program):
     def restore(self, state: dict[str, Any]) -> None:
         self.averages.restore(self.method, state["averages"])
 
-    def averaged_arms(self) -> dict[str, nn.Module] | None:
-        """The arms with averaged weights and batch-norm statistics of their own; None where nothing is averaged."""
+    def averaged_arms(self, epochs: int) -> dict[str, nn.Module] | None:
+        """The arms of a run of `epochs` with averaged weights and batch-norm statistics of their own, or None."""
         averaged = self.averages.module()
         if averaged is None:
             return None
@@ -104,13 +115,13 @@ class Pretraining(loop.Program):
         for name, arm in copy.deepcopy(averaged).arms().items():  # type: ignore[operator]
             arm.train()
             if backbones.has_batch_norm(arm):
-                refresh_batch_norm(arm, self._augmented, derive("batch norm", self.spec.seed))
+                refresh_batch_norm(arm, lambda: self._augmented(epochs), derive("batch norm", self.spec.seed))
             arms[name] = arm
         return arms
 
-    def _augmented(self) -> Iterator[Tensor]:
+    def _augmented(self, epochs: int) -> Iterator[Tensor]:
         for step in range(self.steps_per_epoch):
-            pixels = self.pixels(self.spec.epochs, step)  # the order of the epoch that would come next
+            pixels = self.pixels(epochs, step)  # the order of the epoch that would come next
             yield augment(pixels, self.spec.augment, draws("batch norm", self.spec.seed, step))
 
 
@@ -120,14 +131,36 @@ def pretrain(
     cluster: Cluster,
     hardware: Hardware,
     should_stop: Callable[[], bool],
-) -> tuple[dict[str, Any], loop.Counters, dict[str, Any]]:
-    """Run to the end and write the weights; returns (metrics, counters, notes) for the result."""
-    program = Pretraining(spec, cluster, hardware.torch_device)
+    milestones: Sequence[int] = (),
+    publish: Callable[[int, Callable[[Run], Outcome]], None] | None = None,
+) -> Outcome:
+    """Run to the end and write the weights.
+
+    At the end of each epoch that `milestones` counts to, `publish(epochs, write)` makes the folder of the shorter run
+    that ends there; `write(its run)` writes what that run would have written.
+    """
+    program = Pretraining(spec, cluster, hardware.torch_device, milestones)
+
+    def after_epoch(counters: loop.Counters) -> None:
+        if publish is not None and counters.epoch in milestones:
+            publish(counters.epoch, lambda shorter: write(program, shorter, counters))
+
     counters = loop.train(
-        program, run, hardware, checkpoint_seconds=cluster.checkpoint_minutes * 60, should_stop=should_stop
+        program,
+        run,
+        hardware,
+        checkpoint_seconds=cluster.checkpoint_minutes * 60,
+        should_stop=should_stop,
+        after_epoch=after_epoch,
     )
+    return write(program, run, counters)
+
+
+def write(program: Pretraining, run: Run, counters: loop.Counters) -> Outcome:
+    """Write the rows of metrics and the weights of a run that ends where the counters stand."""
+    files.write_jsonl(run["metrics"], counters.rows)
     arms = dict(program.method.arms())
-    averaged = program.averaged_arms()
+    averaged = program.averaged_arms(counters.epoch)
     if averaged is not None:
         backbones.save_arms(run["last_weights"], arms, {"averaged": "no"})
     backbones.save_arms(run["weights"], averaged or arms, {"averaged": "yes" if averaged else "no"})
@@ -135,5 +168,5 @@ def pretrain(
     metrics = {name: value for name, value in last.items() if name == "loss" or name.endswith(("_spread", "_rank"))}
     collapsed = [name for name in arms if last[f"{name}_collapsed"]]
     if collapsed:
-        print(f"COLLAPSE: {', '.join(collapsed)} give nearly the same logits for every picture", flush=True)
+        print(f"COLLAPSE: {', '.join(collapsed)} give nearly the same output for every picture", flush=True)
     return metrics, counters, {"collapsed": collapsed}

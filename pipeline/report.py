@@ -1,4 +1,4 @@
-"""Door: the results of a grid as tables, ours beside what the paper printed.
+"""Door: the results of a grid as the paper's tables, ours beside what it printed, and a verdict on its claims.
 
 python -m pipeline.report --grid small --datasets brain_mri,isic
 """
@@ -9,7 +9,7 @@ import argparse
 from pathlib import Path
 
 from pipeline import flags
-from pipeline.console import run_door
+from pipeline.console import run_door, table
 
 
 def parser() -> argparse.ArgumentParser:
@@ -17,6 +17,8 @@ def parser() -> argparse.ArgumentParser:
     out.formatter_class = argparse.RawDescriptionHelpFormatter
     flags.add_grid_flags(out)
     out.add_argument("--out", type=Path, help="folder of the files (default: reports/GRID, or GRID-PRESET)")
+    out.add_argument("--html", action="store_true", help="write report.html too: one page with tables, figures, runs")
+    out.add_argument("--with-pictures", action="store_true", help="let its figures show pictures of the dataset")
     return out
 
 
@@ -24,22 +26,33 @@ def main() -> int:
     args = parser().parse_args()
     plan = flags.read_plan(args)
     from pipeline import files
-    from pipeline.results import collect, tables
+    from pipeline.results import claims, collect, formats, statistics, tables
 
     cells = collect.cells(plan)
-    made = tables.tables(cells)
+    made = tables.tables(plan, cells)
     name = plan.grid if args.preset == "paper" else f"{plan.grid}-{args.preset}"
     folder = args.out or Path("reports") / name
-    text = tables.as_text(made)
+    text = formats.as_text(made)
+    said = claims.verdicts(plan, cells) if any(cell.experiment == "main" for cell in cells) else []
+    rows = [(v.claim, v.printed, v.ours, v.verdict) for v in said]
+    header = ("claim", "paper", "ours", "verdict")
+    if said:
+        text += f"\nThe paper's claims\n\n{table(rows, header=header)}\n"
     flagged = collect.collapsed(plan)
     if flagged:
         text += "\ncollapsed pretraining runs:\n" + "\n".join(f"  {line}" for line in flagged) + "\n"
+    intervals = [statistics.of_cell(cell) for cell in cells]
     written = {
         "report.txt": text,
-        "report.md": f"# {plan.grid}, preset {plan.preset.name}\n\n{tables.as_markdown(made)}",
-        "report.tex": tables.as_latex(made),
-        "report.csv": tables.as_csv(cells),
+        "report.md": f"# {plan.grid}, preset {plan.preset.name}\n\n{formats.as_markdown(made)}",
+        "report.tex": formats.as_latex(made),
+        "report.csv": formats.as_csv(cells, intervals),
     }
+    if args.html:
+        from pipeline.results import html
+
+        by_cell = {id(cell): interval for cell, interval in zip(cells, intervals, strict=True)}
+        written["report.html"] = html.page(plan, made, said, flagged, by_cell, [], folder / "figures")
     for name, content in written.items():
         files.write_text(folder / name, content)
     print(text)

@@ -57,6 +57,17 @@ class Run:
         if not self["spec"].exists():
             files.write_json(self["spec"], to_json(spec))
 
+    @property
+    def began(self) -> bool:
+        """Whether it began by itself; a start that a longer run noted, and was killed before the result, is none."""
+        return self["start"].exists() and "carried_by" not in files.read_json(self["start"])
+
+    def milestones(self) -> list[int]:
+        """The epochs of the shorter runs this one publishes on its way: a wish until its first start fixes them."""
+        if self.began:
+            return list(files.read_json(self["start"]).get("milestones", []))
+        return list(files.read_json(self["milestones"])) if self["milestones"].exists() else []
+
     def state(self) -> str:
         """One of `STATES`; a file written last is the proof, a lock held by a living process the rest."""
         if self["result"].exists():
@@ -67,7 +78,7 @@ class Run:
             return "running"
         if self["error"].exists():
             return "failed"
-        return "interrupted" if self["start"].exists() else "pending"
+        return "interrupted" if self.began else "pending"
 
     def lock(self, *, patience: float = 5.0, stop: Callable[[], bool] | None = None) -> Any:
         """The lock a task holds while it works on the run; patient, since a look at the state takes it briefly."""
@@ -129,7 +140,8 @@ class Run:
 FILES = {
     "spec": "spec.json",
     "job": "job.json",  # where the run was sent: the cluster's facts
-    "start": "start.json",  # hardware and input files, fixed at the first start; code and versions of every start
+    "milestones": "milestones.json",  # the epochs of the shorter runs that this one is to publish on its way
+    "start": "start.json",  # hardware, inputs, milestones, fixed at the first start; code and versions of every start
     "lock": "lock",
     "progress": "progress.json",
     "metrics": "metrics.jsonl",
@@ -141,3 +153,17 @@ FILES = {
     "error": "error.txt",
     "log": "log.txt",
 }
+
+
+def find_run(runs: Path, text: str) -> Run:
+    """The one run that `text` names: the path of its folder, its id, or any part of its id that no other has."""
+    if "/" in text and (Path(text) / FILES["spec"]).exists():
+        return Run(Path(text).resolve())
+    found = sorted(path.parent.name for path in runs.glob(f"*/{FILES['spec']}") if text in path.parent.name)
+    if text in found:
+        return Run(runs / text)
+    if len(found) == 1:
+        return Run(runs / found[0])
+    if not found:
+        raise ValueError(f"there is no run {text!r} in {runs}; python -m pipeline.status lists them")
+    raise ValueError(f"{text!r} could be any of {len(found)} runs: {', '.join(found[:5])}; give more of the id")

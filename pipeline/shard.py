@@ -103,8 +103,11 @@ def main() -> int:
 def shard(dataset: Dataset, raw: Path, settings: Settings, args: argparse.Namespace) -> int:
     """Write the shards of `raw`, or say what they would be or that they are there."""
     from pipeline.data import write
+    from pipeline.data.imitate import MARK
     from pipeline.data.index import open_shards
 
+    if (raw / MARK).exists():
+        print(f"{raw} holds a stand-in: drawn pictures, not the dataset; no score on them says anything about it")
     plan = write.make_plan(
         dataset.name,
         dataset.listing(raw),

@@ -17,7 +17,11 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 # Raised by one whenever the numbers a part computes change: old results then are another run's.
-REVISIONS = {"cass": 1, "dino": 0, "augment": 1, "focal": 1, "average": 1}
+REVISIONS = {"cass": 1, "dino": 1, "dino_fb": 1, "augment": 1, "focal": 1, "average": 1}
+
+# Where the number of epochs enters no step, so that a longer run passes through the very states of a shorter one.
+ENDLESS_METHODS = ("cass",)
+ENDLESS_SCHEDULES = ("cosine", "constant")
 
 WEIGHTS = ("imagenet", "random")
 PRECISIONS = ("auto", "float32", "float16", "bfloat16")
@@ -39,6 +43,11 @@ def positive(**values: float) -> None:
             raise ValueError(f"{what} is {value}; it must be above zero")
 
 
+def half_cosine(first: float, last: float, progress: float) -> float:
+    """From `first` at progress 0 to `last` at progress 1, along half a cosine."""
+    return last + (first - last) * (1 + math.cos(math.pi * progress)) / 2
+
+
 @dataclass(frozen=True, kw_only=True)
 class DatasetRef:
     """A dataset by name and by what its shards hold (sources, labels, splits, size, codec)."""
@@ -56,23 +65,46 @@ class Optim:
     momentum: float = 0.0
     weight_decay: float = 0.0
     schedule: str = "cosine"
-    """`cosine` swings lr → min_lr → lr with half-period `t_max`; `constant` stays at lr."""
+    """`cosine` swings lr → min_lr → lr with half-period `t_max`; `once` falls to min_lr over the run; `constant`."""
     t_max: int = 16
     min_lr: float = 0.0
     unit: str = "step"
+    warmup: float = later(0.0)
+    """The part of the run over which `once` first rises from 0 to lr."""
+    last_weight_decay: float | None = later(None)
+    """What the weight decay goes to over the run, along half a cosine; None: it stays."""
+    clip: float = later(0.0)
+    """The greatest norm of each parameter's own gradient; 0: as it is."""
 
     def __post_init__(self) -> None:
-        one_of("Optim.name", self.name, ("adam", "sgd"))
-        one_of("Optim.schedule", self.schedule, ("cosine", "constant"))
+        one_of("Optim.name", self.name, ("adam", "adamw", "sgd"))
+        one_of("Optim.schedule", self.schedule, ("cosine", "once", "constant"))
         one_of("Optim.unit", self.unit, ("step", "epoch"))
         positive(lr=self.lr, t_max=self.t_max)
+        if not 0 <= self.warmup < 1:
+            raise ValueError(f"Optim.warmup is {self.warmup}; it is a fraction of the run in [0, 1)")
+        if not self.clip >= 0:
+            raise ValueError(f"Optim.clip is {self.clip}; give the greatest norm of a gradient, or 0 for none")
 
-    def lr_at(self, *, step: int, epoch: int) -> float:
-        """The learning rate of a global step (from 0), without any state to drift or to restore."""
+    def lr_at(self, *, step: int, epoch: int, progress: float = 0.0) -> float:
+        """The learning rate of a global step (from 0), without any state to drift or to restore.
+
+        `progress` is the part of the run that is done, in [0, 1); only `once` looks at it.
+        """
         if self.schedule == "constant":
             return self.lr
+        if self.schedule == "once":
+            if progress < self.warmup:
+                return self.lr * progress / self.warmup
+            return half_cosine(self.lr, self.min_lr, (progress - self.warmup) / (1 - self.warmup))
         time = step if self.unit == "step" else epoch
         return self.min_lr + (self.lr - self.min_lr) * (1 + math.cos(math.pi * time / self.t_max)) / 2
+
+    def weight_decay_at(self, progress: float) -> float:
+        """The weight decay when this part of the run is done."""
+        if self.last_weight_decay is None:
+            return self.weight_decay
+        return half_cosine(self.weight_decay, self.last_weight_decay, progress)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +132,22 @@ class Jitter:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Blur:
+    """Gaussian blur with probability `p`, its σ uniform between two values, in pixels."""
+
+    p: float
+    least: float
+    most: float
+    side: int
+    """Pixels on a side of the kernel, odd."""
+
+    def __post_init__(self) -> None:
+        positive(least=self.least, most=self.most, side=self.side)
+        if self.side % 2 == 0 or self.most < self.least:
+            raise ValueError(f"{self} makes no sense; side is an odd number of pixels, least at most `most`")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Augment:
     """Random augmentation, drawn per picture: two jitters, perspective, rotation, flips; then normalisation."""
 
@@ -116,6 +164,12 @@ class Augment:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     revision: int = REVISIONS["augment"]
+    grey: float = later(0.0)
+    """Probability that the picture loses its colours, after the jitters."""
+    blur: Blur | None = later(None)
+    """After `grey`."""
+    solarise: float = later(0.0)
+    """Probability that all values above one half are inverted, after `blur`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,6 +182,10 @@ class Average:
     def __post_init__(self) -> None:
         if not 0 <= self.start < 1:
             raise ValueError(f"Average.start is {self.start}; it is a fraction of the epochs in [0, 1)")
+
+    def window(self, epochs: int) -> range:
+        """The epochs (from 0) at whose ends a run of so many takes in the weights."""
+        return range(min(int(self.start * epochs), epochs - 1), epochs)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,10 +228,14 @@ class PretrainSpec:
     precision: str = later("auto")
     keep_gradients: bool = later(False)
     """Never set gradients to zero between steps: the reference notebook's behaviour (fidelity 3a, 1)."""
+    pictures: int | None = later(None)
+    """How many of the training pictures are used, drawn by the seed; None: all of them."""
 
     def __post_init__(self) -> None:
         positive(epochs=self.epochs, batch_size=self.batch_size, image_size=self.image_size)
         one_of("PretrainSpec.precision", self.precision, PRECISIONS)
+        if self.pictures is not None:
+            positive(pictures=self.pictures)
         names = [arm.name for arm in self.arms]
         if not names or len(set(names)) != len(names):
             raise ValueError(f"PretrainSpec.arms are named {names}; give each arm a name of its own")
@@ -238,6 +300,20 @@ def method_of(spec: Spec) -> str:
     """`cass`, `dino`, … or `supervised`."""
     pretrain = spec if isinstance(spec, PretrainSpec) else spec.pretrain
     return pretrain.method.name if pretrain else "supervised"
+
+
+def milestone_of(shorter: Spec, longer: Spec) -> bool:
+    """Whether the longer run passes through the shorter one's end, and one accumulator can average for both.
+
+    They differ in their epochs alone, no step depends on that number, and the weights of the longer are averaged only
+    after the shorter's end.
+    """
+    if not isinstance(shorter, PretrainSpec) or dataclasses.replace(shorter, epochs=longer.epochs) != longer:
+        return False
+    endless = all(arm.optim.schedule in ENDLESS_SCHEDULES for arm in shorter.arms)
+    if not endless or shorter.method.name not in ENDLESS_METHODS or shorter.epochs >= longer.epochs:
+        return False
+    return shorter.average is None or shorter.epochs <= shorter.average.window(longer.epochs).start
 
 
 def imagenet_tags(spec: Spec) -> set[str]:

@@ -97,6 +97,7 @@ def described(item: Item, plan: Plan, seen: Seen | None) -> dict[str, Any]:
             "device": result.device,
         }
         row["says"] = f"{duration(result.seconds)}, {speed}" + (f", COLLAPSED: {collapsed}" if collapsed else "")
+        row["says"] += f", carried by {by}" if (by := result.notes.get("carried_by")) else ""
     elif item.state == "running":
         at = item.run.progress()
         row["progress"] = at
@@ -114,6 +115,10 @@ def described(item: Item, plan: Plan, seen: Seen | None) -> dict[str, Any]:
         row["state"] = "queued"
         row["says"] = job.state.lower() + (f" ({job.reason})" if job.reason not in ("None", "") else "")
         row["says"] += f" on {job.node}" if job.node else ""
+        if seen and item.carrier and seen.jobs.get(item.carrier) == job:
+            row["says"] += f", carried by {item.carrier}"
+    elif item.carrier:
+        row["says"] = f"carried by {item.carrier}, which is {plan.items[item.carrier].state}"
     elif item.parent and plan.items[item.parent].state != "done":
         row["says"] = f"waits for {item.parent}, which is {plan.items[item.parent].state}"
     elif seen and item.run.id in seen.ended:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from pipeline import lookup
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -20,6 +22,17 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"real pictures are not here: there is no folder {folder}; CASS_SHARED_DATA names another")
     return folder
+
+
+@pytest.fixture(scope="session")
+def stand_ins(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Drawn stand-ins of the paper's four datasets, ten pictures a class, by name."""
+    from pipeline.data.imitate import CONTENT, imitate
+
+    folders = {name: tmp_path_factory.mktemp("stand-ins") / name for name in CONTENT}
+    for name, folder in folders.items():
+        imitate(lookup.find("datasets", name).DATASET, folder, scale=0.0001, progress=lambda items, **_: items)
+    return folders
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,7 @@ from pathlib import Path
 import tiny
 
 from pipeline import files
+from pipeline.jobs import milestones
 from pipeline.runs import Run
 from pipeline.spec import Spec
 
@@ -36,6 +37,18 @@ def undisturbed(run: Run) -> Run:
     code = start(run).wait()
     assert code == 0, f"{run.id} ended with {code}:\n{run['log'].read_text()}"
     return run
+
+
+def killed_when(run: Run, path: Path) -> None:
+    """Start the run and kill it as soon as a file is there."""
+    process = start(run)
+    deadline = time.monotonic() + PATIENCE
+    while not path.exists():
+        assert process.poll() is None, f"{run.id} ended before {path} was there:\n{run['log'].read_text()}"
+        assert time.monotonic() < deadline, f"{path} was not there in {PATIENCE} s"
+        time.sleep(0.0005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
 
 
 def disturbed(run: Run, kills: int, seconds: float, chance: random.Random) -> Run:
@@ -90,8 +103,14 @@ def main(folder: Path, kills: int, seed: int = 0) -> dict[str, list[str]]:
     specs: dict[str, Spec] = {"pretraining": pretrain, "fine-tuning": finetune}
     calm_runs = {kind: tiny.announce(spec, calm) for kind, spec in specs.items()}
     rough_runs = {kind: tiny.announce(spec, rough) for kind, spec in specs.items()}
+    shorter = dataclasses.replace(
+        pretrain, epochs=epochs // 2
+    )  # a milestone of the killed one, by itself beside the calm
+    alone, carried = tiny.announce(shorter, calm), tiny.announce(shorter, rough)
+    milestones.wish(rough_runs["pretraining"], [shorter])
 
     undisturbed(calm_runs["pretraining"])
+    undisturbed(alone)
     # The killed fine-tuning starts from a copy of the calm parent, so that both kinds can run side by side.
     copied = Path(rough.runs) / "parent"
     rough_parent = dataclasses.replace(rough, runs=str(copied))
@@ -103,7 +122,8 @@ def main(folder: Path, kills: int, seed: int = 0) -> dict[str, list[str]]:
             undisturbed(calm_runs[kind])
         seconds = calm_runs[kind].result().seconds
         run = disturbed(rough_runs[kind], kills, seconds, random.Random(f"{seed} {kind}"))
-        return differences(run, calm_runs[kind])
+        found = differences(run, calm_runs[kind])
+        return found + (differences(carried, alone) if kind == "pretraining" else [])
 
     with ThreadPoolExecutor(2) as pool:
         return dict(zip(specs, pool.map(both, specs), strict=True))

@@ -8,7 +8,22 @@ import sys
 import pytest
 from conftest import ROOT
 
-DOORS = ("shard", "launch", "status", "logs", "cancel", "report", "figures", "clean", "prefetch")
+DOORS = (
+    "shard",
+    "launch",
+    "status",
+    "logs",
+    "cancel",
+    "report",
+    "figures",
+    "clean",
+    "prefetch",
+    "standin",
+    "verify",
+    "download",
+    "export",
+    "predict",
+)
 HEAVY = ("torch", "timm", "torchvision", "ray", "submitit", "webdataset", "sklearn")
 
 
@@ -57,7 +72,7 @@ def test_every_door_is_tried_here():
         ("launch", {"--jobs", "--dry-run", "--retry", "--no-ray", "--print-sbatch"}),
         ("status", {"--watch", "--failed", "--json"}),
         ("cancel", {"--yes"}),
-        ("report", {"--out"}),
+        ("report", {"--out", "--html", "--with-pictures"}),
         ("figures", {"--out", "--only", "--with-pictures", "--rollout"}),
     ],
 )

@@ -240,7 +240,7 @@ def test_of_two_at_once_the_second_says_so_and_leaves(
         (("toy", "--size", "4"), "--size is 4; give a side between 8 and 4096 pixels"),
         (("toy", "--workers", "0"), "--workers is 0; give 1 or more"),
         (("toy", "--max-bad", "5"), "--max-bad is 5.0; give a fraction between 0 and 1"),
-        (("dermofit", "--raw", "."), "reading dermofit is not built yet; until then"),
+        (("dermofit", "--raw", "."), "dermofit: . has no folder for AK (actinic keratosis); BCC"),
     ],
 )
 def test_a_wrong_wish_ends_with_2_and_the_next_move(
@@ -253,6 +253,26 @@ def test_a_wrong_wish_ends_with_2_and_the_next_move(
     assert door(monkeypatch, tmp_path, *arguments) == 2
     assert f"error: {message}" in capsys.readouterr().err
     assert not (tmp_path / "shards").exists()
+
+
+@pytest.mark.parametrize(("name", "pictures"), [("autoimmune", 40), ("brain_mri", 80), ("dermofit", 100), ("isic", 80)])
+def test_stand_ins_of_the_papers_datasets_are_sharded_and_said_to_be_stand_ins(
+    name: str,
+    pictures: int,
+    stand_ins: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    raw = str(stand_ins[name])
+    assert door(monkeypatch, tmp_path, name, "--raw", raw, "--size", "32", "--workers", "1", "--strict") == 0
+    out = capsys.readouterr().out
+    assert "holds a stand-in: drawn pictures, not the dataset" in out
+    assert f"0 of {pictures} quarantined" in out
+    rows = rows_of(only_folder(tmp_path / "shards"))
+    assert len(rows) == pictures
+    published = [row["key"] for row in rows if re.fullmatch(r"(ISIC|Tr-|Te-|[A-J]\d).*", row["key"])]
+    assert len(published) == (0 if name == "autoimmune" else pictures)  # the others are hashes
 
 
 def test_isic_s_2994_pictures_are_sharded_reproducibly_and_seen_by_the_stock_reader(

@@ -23,6 +23,7 @@ from pipeline.spec import (
     PretrainSpec,
     Spec,
     from_json,
+    milestone_of,
     run_id,
     to_json,
 )
@@ -103,6 +104,31 @@ def test_whole_numbers_written_for_fractions_mean_the_same_run() -> None:
 def test_the_order_of_keys_in_the_json_is_no_part_of_the_value() -> None:
     shuffled = dict(reversed(to_json(FINETUNE).items()))
     assert run_id(from_json(shuffled)) == run_id(FINETUNE)
+
+
+def test_the_papers_lengths_are_milestones_of_each_other() -> None:
+    lengths = [dataclasses.replace(PRETRAIN, epochs=epochs) for epochs in (50, 100, 200, 300)]  # Tables 8 and 16
+    for i, shorter in enumerate(lengths):
+        assert [milestone_of(shorter, longer) for longer in lengths] == [j > i for j in range(4)]
+
+
+def test_only_a_run_that_is_passed_through_before_the_averaging_begins_is_a_milestone(monkeypatch: Any) -> None:
+    def at(epochs: int, **changes: Any) -> PretrainSpec:
+        return dataclasses.replace(PRETRAIN, epochs=epochs, **changes)
+
+    assert PRETRAIN.average and list(PRETRAIN.average.window(10)) == [7, 8, 9]
+    assert milestone_of(at(7), at(10)) and not milestone_of(at(8), at(10))
+    assert milestone_of(at(9, average=None), at(10, average=None))
+    assert not milestone_of(at(1, average=Average(start=0.0)), at(10, average=Average(start=0.0)))
+    assert not milestone_of(at(5), at(10, average=None))
+    assert not milestone_of(at(5, seed=78), at(10))
+    assert not milestone_of(
+        at(5, method=Method(name="other", revision=1)), at(10, method=Method(name="other", revision=1))
+    )
+    assert not milestone_of(FINETUNE, dataclasses.replace(FINETUNE, epochs=99))
+    assert not milestone_of(PRETRAIN, FINETUNE) and not milestone_of(SUPERVISED, PRETRAIN)
+    monkeypatch.setattr(specs, "ENDLESS_SCHEDULES", ("constant",))
+    assert not milestone_of(at(5), at(10))
 
 
 LATER = [
@@ -201,10 +227,10 @@ def test_an_unknown_field_is_answered_with_the_known_ones(value: dict[str, Any],
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: dataclasses.replace(ADAM, name="adamw"), "Optim.name is 'adamw'; known: adam, sgd"),
+        (lambda: dataclasses.replace(ADAM, name="lamb"), "Optim.name is 'lamb'; known: adam, adamw, sgd"),
         (lambda: dataclasses.replace(ADAM, lr=0), "lr is 0; it must be above zero"),
         (lambda: dataclasses.replace(ADAM, lr=float("nan")), "lr is nan; it must be above zero"),
-        (lambda: dataclasses.replace(ADAM, schedule="step"), "Optim.schedule is 'step'; known: cosine, constant"),
+        (lambda: dataclasses.replace(ADAM, schedule="step"), "Optim.schedule is 'step'; known: cosine, once, constant"),
         (lambda: dataclasses.replace(ADAM, unit="batch"), "Optim.unit is 'batch'; known: step, epoch"),
         (lambda: dataclasses.replace(ADAM, t_max=0), "t_max is 0"),
         (lambda: Average(start=1.0), r"Average.start is 1\.0; it is a fraction of the epochs in \[0, 1\)"),

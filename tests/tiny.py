@@ -72,7 +72,7 @@ def make_pretrain(shards: Shards, **changes: Any) -> PretrainSpec:
         seed=77,
         backbones=BACKBONES,
         weights="random",
-        optim=dataclasses.replace(paper.PRETRAIN_OPTIM, lr=1e-4),
+        optims=(dataclasses.replace(paper.PRETRAIN_OPTIM, lr=1e-4),) * 2,
         epochs=4,
         batch_size=8,
         image_size=SIZE,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -41,6 +41,42 @@ class Listing:
     records: list[Record]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """What is known of a dataset without having it, for `pipeline.verify` and for stand-ins."""
+
+    source: str
+    """Who says so."""
+    counts: Mapping[str, Mapping[str, int]]
+    """Pictures by part (a split its curator fixed, else "all") and class; no classes where nobody published them."""
+    smallest: tuple[int, int]
+    largest: tuple[int, int]
+    """Sides in pixels, the shorter first; a picture may lie either way. The same twice: every picture has this size."""
+    modes: tuple[str, ...]
+    """Pillow's names of how its pixels are stored."""
+    ids: str | frozenset[str] | None = None
+    """All ids, or a regular expression that each fulfils."""
+    pictures: int = 0
+    """How many; 0: the sum of `counts`."""
+    groups: int | None = None
+    """How many lesions or patients."""
+
+    @property
+    def total(self) -> int:
+        return self.pictures or sum(sum(classes.values()) for classes in self.counts.values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A file that its publisher offers to everyone, for `pipeline.download`."""
+
+    address: str
+    gives: str
+    """What it becomes in the raw folder: the file's name, or the folder that an archive holds."""
+    sha256: str | None = None
+    """None: nobody publishes a checksum."""
+
+
 class Dataset(ABC):
     """A leaf. `DATASET` in each module of this package is one."""
 
@@ -53,8 +89,9 @@ class Dataset(ABC):
     label_fractions: tuple[float, ...]
     obtain: str
     """How one lawfully gets the files."""
-    built: bool = True
-    """Whether `listing` can read it; a dataset may be planned before."""
+    published: Published | None = None
+    sources: tuple[Source, ...] = ()
+    """Empty: it has no address that answers everyone."""
 
     @abstractmethod
     def listing(self, root: Path) -> Listing:

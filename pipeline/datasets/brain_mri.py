@@ -9,7 +9,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.datasets.base import Dataset, Listing, Record, pictures_under, without_duplicates
+from pipeline.datasets.base import Dataset, Listing, Published, Record, pictures_under, without_duplicates
+
+FOLDERS = {"train": "Training", "test": "Testing"}
+# The curator's counts: 5,712 and 1,311; the paper counts 1,310 test pictures (E.1.1, fidelity 37).
+COUNTS = {
+    "train": {"glioma": 1321, "meningioma": 1339, "notumor": 1595, "pituitary": 1457},
+    "test": {"glioma": 300, "meningioma": 306, "notumor": 405, "pituitary": 300},
+}
+
+
+def key_of(split: str, label: str, number: int) -> str:
+    """The curator's name of a picture: `Tr-glTr_0003` for the first ten of a folder, then `Tr-gl_0010`."""
+    return f"{split[:2].capitalize()}-{label[:2]}{'Tr' if number < 10 else ''}_{number:04d}"
 
 
 class BrainMri(Dataset):
@@ -19,10 +31,23 @@ class BrainMri(Dataset):
     metric = "f1_micro"  # E.1.1: F1; micro at 0.5 in the notebook
     label_fractions = (0.01, 0.1, 1.0)  # Table 5
     obtain = "It is public: kaggle.com/datasets/masoudnickparvar/brain-tumor-mri-dataset (CC0)."
+    published = Published(
+        source="its curator's page on Kaggle; sizes: paper E.1.1",
+        counts=COUNTS,
+        smallest=(219, 234),
+        largest=(512, 512),
+        modes=("L", "RGB"),  # greyscale (E.1.1); delivered in either mode
+        ids=frozenset(
+            key_of(split, label, number)
+            for split, classes in COUNTS.items()
+            for label, count in classes.items()
+            for number in range(count)
+        ),
+    )
 
     def listing(self, root: Path) -> Listing:
         records = []
-        for folder, split in (("Training", "train"), ("Testing", "test")):
+        for split, folder in FOLDERS.items():
             for label in self.classes:
                 for path in pictures_under(self.need(root / folder / label), hidden=True):
                     key = path.stem.replace(".", "_")

@@ -7,7 +7,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.datasets.base import Dataset, Listing, Record, pictures_under, read_csv, without_duplicates
+from pipeline.datasets.base import (
+    Dataset,
+    Listing,
+    Published,
+    Record,
+    Source,
+    pictures_under,
+    read_csv,
+    without_duplicates,
+)
+
+BUCKET = "https://isic-challenge-data.s3.amazonaws.com/2019"  # linked at challenge.isic-archive.com/data
 
 
 class Isic(Dataset):
@@ -18,7 +29,32 @@ class Isic(Dataset):
     label_fractions = (0.01, 0.1, 1.0)  # Table 6
     obtain = (
         "It is public: ISIC Challenge 2019, training data, ground truth and metadata at "
-        "challenge.isic-archive.com/data (CC BY-NC 4.0)."
+        "challenge.isic-archive.com/data (CC BY-NC 4.0): python -m pipeline.download isic --out DIR."
+    )
+    published = Published(
+        source="ISIC 2019's ground-truth and metadata files; sizes: paper E.1.1",
+        counts={
+            "all": {
+                "MEL": 4522,
+                "NV": 12875,
+                "BCC": 3323,
+                "AK": 867,
+                "BKL": 2624,
+                "DF": 239,
+                "VASC": 253,
+                "SCC": 628,
+            }
+        },
+        smallest=(450, 600),  # E.1.1: 600 × 450 (HAM10000) and 1024 × 1024 (BCN_20000); MSK's lie between
+        largest=(1024, 1024),
+        modes=("RGB",),
+        ids=r"ISIC_\d{7}(_downsampled)?",
+        groups=11847,
+    )
+    sources = (  # no checksum of them is published
+        Source(address=f"{BUCKET}/ISIC_2019_Training_GroundTruth.csv", gives="ISIC_2019_Training_GroundTruth.csv"),
+        Source(address=f"{BUCKET}/ISIC_2019_Training_Metadata.csv", gives="ISIC_2019_Training_Metadata.csv"),
+        Source(address=f"{BUCKET}/ISIC_2019_Training_Input.zip", gives="ISIC_2019_Training_Input"),
     )
 
     def listing(self, root: Path) -> Listing:

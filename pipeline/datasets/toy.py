@@ -48,8 +48,8 @@ class Toy(Dataset):
             files.write_text(done, "all pictures are drawn\n")
 
 
-def draw(shape: str, rng: np.random.Generator) -> np.ndarray:
-    """One picture of `shape`: uint8 [SIDE, SIDE, 3]."""
+def draw(shape: str, rng: np.random.Generator, *, colour: tuple[float, float, float] | None = None) -> np.ndarray:
+    """One picture of `shape`, in its own colour or another (both only lean that way): uint8 [SIDE, SIDE, 3]."""
     y, x = np.mgrid[0:SIDE, 0:SIDE] / SIDE - 0.5
     radius = rng.uniform(0.15, 0.3)
     centre_x, centre_y = rng.uniform(-0.18, 0.18, size=2)
@@ -67,7 +67,7 @@ def draw(shape: str, rng: np.random.Generator) -> np.ndarray:
     picture = np.asarray(coarse, dtype=np.float64)[..., None] * rng.uniform(0.7, 1.1, 3)
     line = abs(np.cos(turn + 1) * x + np.sin(turn + 1) * y - rng.uniform(-0.4, 0.4)) < 0.015
     picture[line] *= 0.5
-    picture[inside] = picture[inside] * 0.35 + 0.65 * rng.normal(COLOURS[shape], 35)
+    picture[inside] = picture[inside] * 0.35 + 0.65 * rng.normal(colour or COLOURS[shape], 35)
     picture += rng.normal(0, 14, picture.shape)
     return picture.clip(0, 255).astype(np.uint8)
 

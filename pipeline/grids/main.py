@@ -9,23 +9,9 @@ CASS reaches 0.9909 (brain MRI, ResNet-50) and 0.5819 (ISIC, ViT-B/16).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from pipeline import experiments, paper
 
-from pipeline import paper
-from pipeline.spec import FinetuneSpec
-
-DATASETS = paper.DATASETS
+DATASETS = experiments.datasets("main")
 SEEDS = len(paper.SEEDS)
 IMAGE_SIZE = paper.IMAGE_SIZE
-
-
-def grid(datasets: Sequence[paper.Card], seeds: Sequence[int], preset: paper.Preset) -> list[FinetuneSpec]:
-    out: list[FinetuneSpec] = []
-    for card in datasets:
-        for seed in seeds:
-            cass = paper.cass(card.ref, preset=preset, seed=seed)
-            for backbone in (paper.RESNET50, paper.VIT_B16):
-                dino = paper.dino(card.ref, preset=preset, seed=seed, backbone=backbone)
-                for pretrain in (dino, cass, None):
-                    out += paper.finetunes(card, backbone, pretrain=pretrain, preset=preset, seed=seed)
-    return out
+places = experiments.places("main")

@@ -17,7 +17,7 @@ from pipeline.data.index import shards_of
 from pipeline.jobs.life import gpus
 from pipeline.jobs.plan import TO_DO, Item, Plan
 from pipeline.runs import Run
-from pipeline.spec import REVISIONS, DatasetRef, FinetuneSpec, PretrainSpec, Spec, kind_of, method_of
+from pipeline.spec import DatasetRef, FinetuneSpec, PretrainSpec, Spec, kind_of, method_of
 from pipeline.weights import weights_file
 
 TABLE_2, DERIVED, UNKNOWN = "by Table 2", "derived from Table 2 by FLOPs", "unknown"
@@ -27,6 +27,7 @@ LIKE = 3  # finished runs whose speed is averaged
 LOOKED_AT = 200  # finished runs outside the plan that are opened in search of such
 CHECKPOINTS = 3  # of one run, at the moment when it writes its third (docs/operations.md)
 FLOAT = 4  # bytes
+TAUGHT = ("dino", "dino_fb")  # methods whose checkpoints hold a teacher beside what is trained
 DAMAGED = (ValueError, TypeError, KeyError)  # what a file of another version of the code may raise
 
 Work = tuple[str, str, tuple[str, ...], int]
@@ -62,24 +63,26 @@ class Estimate:
     wall_hours: float = 0.0
     """Without the time in the queue, and with never a job's place empty."""
     unit: str = "GPU-hours"
-    not_built: int = 0
-    """Runs of methods that are not written yet; in nothing above."""
 
 
 def estimate(plan: Plan, cluster: Cluster) -> Estimate:
     """What a launch would take; failed runs, which wait for `--retry`, are left out."""
     todo = [item for item in plan.items.values() if item.state in (*TO_DO, "running", "no shards")]
-    built = [item for item in todo if method_of(item.spec) == "supervised" or REVISIONS.get(method_of(item.spec))]
     jobs = cluster.slurm.parallelism if cluster.executor == "slurm" else cluster.jobs or max(1, len(gpus(cluster)))
-    out = Estimate(jobs=jobs, not_built=len(todo) - len(built))
+    out = Estimate(jobs=jobs)
     if cluster.device == "cpu":
         out.unit = "hours"
-    known = Known(plan, cluster, built)
+    known = Known(plan, cluster, todo)
     unsized: set[str] = set()
     hours: dict[str, float] = {}
     loads: dict[tuple[str, ...], list[int]] = {}
-    for item in built:
+    for item in todo:
         spec = item.spec
+        parameters = known.parameters(spec)
+        unsized |= {tag for tag in backbones_of(spec) if parameters is None and known.sizes.get((tag,)) is None}
+        out.final_bytes += (parameters or 0) * FLOAT * _kept(spec)
+        if item.carrier:  # a milestone: the longer run's hours are its own
+            continue
         taken, source, shared = known.hours(spec)
         left = _left(item)
         kind = out.pretrain if isinstance(spec, PretrainSpec) else out.finetune
@@ -87,17 +90,14 @@ def estimate(plan: Plan, cluster: Cluster) -> Estimate:
         kind.runs[source] += 1
         out.dino_shared += left * shared
         hours[item.run.id] = left * taken
-
-        parameters = known.parameters(spec)
-        unsized |= {tag for tag in backbones_of(spec) if parameters is None and known.sizes.get((tag,)) is None}
-        out.final_bytes += (parameters or 0) * FLOAT * _kept(spec)
-        loads.setdefault(_job(item), []).append((parameters or 0) * FLOAT * _saved(spec) * CHECKPOINTS)
+        saved = (parameters or 0) + _last_layer(spec)
+        loads.setdefault(_job(item), []).append(saved * FLOAT * _saved(spec) * CHECKPOINTS)
 
     out.unsized = tuple(sorted(unsized))
     # a fan-out has as many runs at work as trials share its GPU, any other job one
     at_once = [sum(sorted(load, reverse=True)[: cluster.trials_per_gpu]) for load in loads.values()]
     out.peak_bytes = sum(sorted(at_once, reverse=True)[:jobs])
-    out.wall_hours = max((out.pretrain.hours + out.finetune.hours) / jobs, _longest(built, hours))
+    out.wall_hours = max((out.pretrain.hours + out.finetune.hours) / jobs, _longest(todo, hours))
     return out
 
 
@@ -128,8 +128,6 @@ def lines(estimate: Estimate) -> list[str]:
         out.append(f"storage: {gigabytes(estimate.final_bytes)} at the end, {more} more at the peak")
     if estimate.unsized:
         out.append(f"of unknown size, and not in the storage: {', '.join(estimate.unsized)}")
-    if estimate.not_built:
-        out.append(f"not counted: {_runs(estimate.not_built)} of methods that are not built yet")
     return out
 
 
@@ -169,7 +167,16 @@ def _saved(spec: Spec) -> int:
     """Copies of its parameters in a checkpoint: the weights, Adam's two moments, and what comes on top."""
     if isinstance(spec, FinetuneSpec):
         return 4  # the best so far
-    return 3 + (spec.average is not None) + spec.keep_gradients
+    teacher = spec.method.name in TAUGHT
+    return 3 + teacher + (spec.average is not None) + spec.keep_gradients
+
+
+def _last_layer(spec: Spec) -> int:
+    """Parameters of DINO's last layer, which is as large as a backbone; its weights file has no such layer."""
+    if not isinstance(spec, PretrainSpec) or spec.method.name not in TAUGHT:
+        return 0
+    options = spec.method.options
+    return int(options["out_dim"]) * int(options.get("bottleneck", options["hidden"]))
 
 
 def _left(item: Item) -> float:
@@ -190,12 +197,14 @@ def _job(item: Item) -> tuple[str, ...]:
 
 def _longest(items: Iterable[Item], hours: dict[str, float]) -> float:
     """The longest way through the plan: a fan-out after the longest of the pretraining runs it waits for."""
+    items = list(items)
+    awaited = {item.run.id: item.carrier or item.run.id for item in items}
     own: dict[tuple[str, ...], float] = {}
     before: dict[tuple[str, ...], float] = {}
     for item in items:
         job = _job(item)
-        own[job] = own.get(job, 0.0) + hours[item.run.id]
-        before[job] = max(before.get(job, 0.0), hours.get(item.parent or "", 0.0))
+        own[job] = own.get(job, 0.0) + hours.get(item.run.id, 0.0)
+        before[job] = max(before.get(job, 0.0), hours.get(awaited.get(item.parent or "", ""), 0.0))
     return max((own[job] + before[job] for job in own), default=0.0)
 
 
@@ -293,11 +302,12 @@ class Known:
         flops = [self.gflops.get(tag, 0.0) for tag in work[2]]
         if not all(flops) or spec.image_size != paper.IMAGE_SIZE or self.cluster.device == "cpu":
             return 0.0, UNKNOWN, 0.0
-        both = sum(self.gflops.values())
+        standard = {backbone.tag for backbone in paper.STANDARD}
+        both = sum(self.gflops[tag] for tag in standard)
         name = spec.dataset.name
         if isinstance(spec, FinetuneSpec) or spec.method.name == "cass":
             hours = pictures * _table_2("cass", name) * sum(flops) / both
-            same = isinstance(spec, PretrainSpec) and set(work[2]) == set(self.gflops) and name in paper.PICTURES
+            same = isinstance(spec, PretrainSpec) and set(work[2]) == standard and name in paper.PICTURES
             return hours, TABLE_2 if same else DERIVED, 0.0
         if spec.method.name in paper.TABLE_2_HOURS:
             hours = pictures * _table_2(spec.method.name, name)
@@ -312,7 +322,7 @@ class Known:
             return None
         train, labelled, val = counts
         if isinstance(spec, PretrainSpec):
-            return spec.epochs * train
+            return spec.epochs * min(train, spec.pictures or train)
         return spec.epochs * (spec.label_fraction * labelled + VALIDATED * val)
 
 

@@ -52,12 +52,16 @@ class Queue:
         self.grid = plan.grid
         self.items = list(plan.items.values())
         self.by_id = plan.items
-        self.bundles = orders.bundles(item for item in self.items if item.state in TO_DO)
+        self.bundles = orders.bundles(item for item in self.items if item.state in (*TO_DO, "running"))
         self.runs = Path(plan.cluster.runs)
         self.code = snapshot(self.runs)
         self.jobs = jobs
         self.gpus = gpus(plan.cluster)
-        self.working = [Working(Bundle([item]), None, None) for item in self.items if item.state == "running"]
+        self.working = [
+            Working(Bundle([item, *(other for other in self.items if other.carrier == item.run.id)]), None, None)
+            for item in self.items
+            if item.state == "running"
+        ]
         self.deaths: dict[int, int] = {}
 
     def run(self, report: Callable[[list[Item], list[Item]], None]) -> bool:
@@ -94,8 +98,11 @@ class Queue:
                     self.working.append(Working(Bundle([item]), None, one.gpu))
             left = [item for item in one.bundle.items if item.state in TO_DO and not self.is_blocked(item)]
             if left and one.job is not None and not stopping:
-                self.deaths[id(one.bundle)] = times = self.deaths.get(id(one.bundle), 0) + 1
-                for item in left if times > RETRIES else []:
+                together = one.bundle.fan_out  # of a pretraining run's job the first died; its milestones can go alone
+                died = left if together else left[:1]
+                key = id(one.bundle if together else left[0])
+                self.deaths[key] = times = self.deaths.get(key, 0) + 1
+                for item in died if times > RETRIES else []:
                     note_death(item.run, times)
                     item.state = "failed"
 
@@ -112,8 +119,10 @@ class Queue:
             for item in bundle.items:
                 if item.state in TO_DO and self.is_blocked(item):
                     item.state = "blocked"
-            ended = all(self.by_id[parent].state in ("done", *STUCK) for parent in bundle.parents)
-            if len(self.working) < self.jobs and ended and any(item.state in TO_DO for item in bundle.items):
+            ready = all(self.by_id[parent].state in ("done", *STUCK) for parent in bundle.parents)
+            if not bundle.fan_out:  # another launch may have the run that carries the others
+                ready = all(item.state != "running" for item in bundle.items)
+            if len(self.working) < self.jobs and ready and any(item.state in TO_DO for item in bundle.items):
                 gpu = min(self.gpus, key=lambda gpu: sum(one.gpu == gpu for one in self.working), default=None)
                 self.working.append(Working(bundle, self.start(bundle, gpu), gpu))
 

@@ -1,8 +1,8 @@
 """Work orders: which runs travel together, and the folder that says so before anything is sent.
 
-A pretraining run travels alone; the fine-tunes of one (dataset, method, arm) travel as one fan-out. An order is an
-array of such jobs, `runs`/.orders/<token>/: `order.json` is there before sbatch is called, `job.json` once the job id
-is known. Both are about jobs only: deleting them loses no result.
+A pretraining run travels with its milestones alone; the fine-tunes of one (dataset, method, arm) travel as one
+fan-out. An order is an array of such jobs, `runs`/.orders/<token>/: `order.json` is there before sbatch is called,
+`job.json` once the job id is known. Both are about jobs only: deleting them loses no result.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import files
+from pipeline.jobs import milestones
 from pipeline.jobs.plan import Item
 from pipeline.spec import FinetuneSpec, Spec, method_of, recipe
 
@@ -25,7 +26,7 @@ FOLDER = ".orders"
 
 @dataclass
 class Bundle:
-    """The runs one job carries."""
+    """The runs one job carries; a pretraining run comes before its milestones."""
 
     items: list[Item] = field(default_factory=list)
 
@@ -48,11 +49,16 @@ class Bundle:
 
 
 def bundles(items: Iterable[Item]) -> list[Bundle]:
-    """The runs as jobs, in their order."""
+    """The runs as jobs, in their order; one whose carrier is not among them travels by itself."""
+    chosen = {item.run.id: item for item in items}
     out: dict[str, Bundle] = {}
-    for item in items:
-        key = recipe(item.spec) if isinstance(item.spec, FinetuneSpec) else item.run.id
+    for item in chosen.values():
+        own = item.carrier if item.carrier in chosen else item.run.id
+        key = recipe(item.spec) if isinstance(item.spec, FinetuneSpec) else str(own)
         out.setdefault(key, Bundle()).items.append(item)
+    for bundle in out.values():
+        if not bundle.fan_out:
+            bundle.items.sort(key=lambda item: item.spec.epochs, reverse=True)
     return list(out.values())
 
 
@@ -140,13 +146,16 @@ class Order:
 
 
 def publish(runs: Path, draft: Draft, code: Path, *, by_hand: bool = False) -> Order:
-    """Write an order's folder, its own file last."""
+    """Write an order's folder, its own file last; before it, which milestones the pretraining runs are to carry."""
     folder = runs / FOLDER / f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:8]}"
     parts = tuple(tuple(item.run.id for item in bundle.items) for bundle in draft.bundles)
     fan_out = draft.bundles[0].fan_out
     if fan_out:
         for index, part in enumerate(parts):
             files.write_json(folder / str(index) / "runs.json", list(part))
+    else:
+        for first, *others in (bundle.items for bundle in draft.bundles):
+            milestones.wish(first.run, [item.spec for item in others])
     order = Order(folder, draft.name, parts, fan_out, code.name, by_hand)
     value = dataclasses.asdict(order)
     del value["folder"]

@@ -15,14 +15,15 @@ from pipeline import cluster as clusters
 from pipeline import files, lookup, paper
 from pipeline.cluster import Cluster
 from pipeline.data.index import find_shards
+from pipeline.experiments import Place, plain_places
+from pipeline.jobs import milestones
 from pipeline.runs import Run
-from pipeline.spec import REVISIONS, DatasetRef, FinetuneSpec, Spec, imagenet_tags, kind_of, method_of, run_id
+from pipeline.spec import DatasetRef, FinetuneSpec, Spec, imagenet_tags, kind_of, run_id
 from pipeline.weights import weights_file
 
-# A plan's states are a run's own (runs.Run.state) and three more: it waits for shards, its method is not built, or its
-# parent will never be done.
+# A plan's states are a run's own (runs.Run.state) and two more: it waits for shards, or its parent will never be done.
 TO_DO = ("missing", "pending", "interrupted")
-STUCK = ("failed", "blocked", "not built", "no shards")
+STUCK = ("failed", "blocked", "no shards")
 
 
 @dataclass
@@ -36,6 +37,8 @@ class Item:
     """The id of the pretraining run it starts from."""
     children: int = 0
     """How many runs of the plan start from this one."""
+    carrier: str | None = None
+    """The id of the longer run that publishes this one on its way (jobs/milestones)."""
 
 
 @dataclass
@@ -46,7 +49,9 @@ class Plan:
     cluster: Cluster
     preset: paper.Preset
     cards: list[paper.Card]
-    wanted: list[Spec]
+    wanted: list[FinetuneSpec]
+    places: list[Place] = field(default_factory=list)
+    """Where the wanted runs stand in tables."""
     items: dict[str, Item] = field(default_factory=dict)
     missing_shards: list[str] = field(default_factory=list)
     """The commands that make the shards that are not there."""
@@ -61,10 +66,13 @@ class Plan:
 
 
 def grid_module(name: str) -> ModuleType:
-    """A grid by name, or one's own Python file by path (it needs a function `grid` like those in grids/)."""
+    """A grid by name, or one's own Python file by path.
+
+    It has a function `places(datasets, seeds, preset)` like those in grids/, or `grid`, which lists only the runs.
+    """
     module = lookup.load(Path(name)) if name.endswith(".py") else lookup.find("grids", name)
-    if not hasattr(module, "grid"):
-        raise ValueError(f"{name} has no function grid(datasets, seeds, preset); see pipeline/grids/small.py")
+    if not (hasattr(module, "places") or hasattr(module, "grid")):
+        raise ValueError(f"{name} has no function places(datasets, seeds, preset); see pipeline/grids/small.py")
     return module
 
 
@@ -86,15 +94,17 @@ def make_plan(
         plan.cards.append(card)
         if command:
             plan.missing_shards.append(command)
-    plan.wanted = module.grid(plan.cards, seeds_of(seeds if seeds is not None else module.SEEDS), chosen)
+    arguments = plan.cards, seeds_of(seeds if seeds is not None else module.SEEDS), chosen
+    plan.places = module.places(*arguments) if hasattr(module, "places") else plain_places(module.grid(*arguments))
+    plan.wanted = [place.spec for place in plan.places]
     for spec in plan.wanted:
-        pretrain = spec.pretrain if isinstance(spec, FinetuneSpec) else None
-        parent = _add(plan, pretrain) if pretrain else None
+        parent = _add(plan, spec.pretrain) if spec.pretrain else None
         before = len(plan.items)
         _add(plan, spec, parent=parent)
         if parent is not None:
             parent.children += len(plan.items) - before
     plan.items = dict(sorted(plan.items.items(), key=lambda entry: kind_of(entry[1].spec) != "pretrain"))
+    milestones.assign(plan.items.values())
     return plan
 
 
@@ -117,7 +127,7 @@ def _card(name: str, cluster: Cluster, *, size: int, split: str) -> tuple[paper.
         raw = "" if name == "toy" else "--raw DIR "
         command = f"python -m pipeline.shard {name} {raw}{flags}"
         card = paper.Card(DatasetRef(name=name, fingerprint=""), leaf.label_fractions, leaf.metric)
-        return card, command if leaf.built else f"{command}   (reading {name} is not built yet)"
+        return card, command
     known = ", ".join(n for n in lookup.known("datasets") if n != "folder")
     raise ValueError(
         f"there are no shards of {name!r} at {size} pixels under {cluster.shards}, and it is none of {known}; "
@@ -134,7 +144,7 @@ def _add(plan: Plan, spec: Spec, *, parent: Item | None = None) -> Item:
 
 
 def state_of(run: Run, spec: Spec) -> str:
-    """The run's own state, or `no shards` and `not built` for what cannot start yet."""
+    """The run's own state, or `no shards` for what cannot start yet."""
     state = run.state()
     if state in ("done", "running"):
         return state
@@ -142,10 +152,7 @@ def state_of(run: Run, spec: Spec) -> str:
         spec.dataset,
         *([spec.pretrain.dataset] if isinstance(spec, FinetuneSpec) and spec.pretrain else []),
     ]
-    if any(not part.fingerprint for part in parts):
-        return "no shards"
-    method = method_of(spec)
-    return "not built" if method != "supervised" and not REVISIONS.get(method) else state
+    return "no shards" if any(not part.fingerprint for part in parts) else state
 
 
 def missing_weights(plan: Plan) -> list[str]:

@@ -76,7 +76,7 @@ def _slurm(slurm: Slurm) -> tuple[list[str], list[Record]]:
 
 def _records(*command: str) -> list[Record]:
     """The lines of `scontrol --oneliner`; of a key that comes twice (in free text, which comes last) the first."""
-    out = []
+    out: list[Record] = []
     for line in ask(*command, timeout=SECONDS).splitlines():
         if "Name=" in line:
             record = dict(reversed(re.findall(r"(\w+)=(\S*)", line)))

@@ -22,7 +22,7 @@ from typing import Any
 
 from pipeline import files
 from pipeline.cluster import Cluster
-from pipeline.jobs import orders
+from pipeline.jobs import milestones, orders
 from pipeline.jobs.code import snapshot
 from pipeline.jobs.fanout import RETRIES, carrier
 from pipeline.jobs.life import signals_noted
@@ -177,7 +177,9 @@ def mend(runs: Path, jobs: Sequence[Job]) -> list[str]:
 def drafts_of(plan: Plan, live: Mapping[str, Job], *, limit: int) -> list[Draft]:
     """What is to be sent: wanted, not done, not failed, not carried by a job, and its parents done or in the queue."""
     items = plan.items
-    todo = {item.run.id: item for item in items.values() if item.state in TO_DO and item.run.id not in live}
+    milestones.assign(items.values(), taken=live)
+    left = [item for item in items.values() if item.state in TO_DO and item.run.id not in live]
+    todo = {item.run.id: item for item in left if not item.carrier or items[item.carrier].state != "running"}
 
     def can_go(item: Item) -> bool:
         return item.parent is None or items[item.parent].state == "done" or item.parent in live or item.parent in todo

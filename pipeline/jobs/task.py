@@ -18,6 +18,7 @@ from typing import Any
 
 from pipeline import cluster, files
 from pipeline.data.index import shards_of
+from pipeline.jobs import milestones
 from pipeline.jobs.code import code_version
 from pipeline.jobs.life import STOPPED, TOLD, Stop, beating, grace_of, leave, output_to, see_gpus
 from pipeline.runs import Result, Run
@@ -115,22 +116,34 @@ def _train(run: Run, stop: Callable[[], bool]) -> Result:
     hardware.settle(chosen)
     print(f"{run.id}: {chosen.model}, {chosen.precision}, {chosen.threads} threads", flush=True)
 
+    def result(metrics: dict[str, Any], counters: Any, notes: dict[str, Any]) -> Result:
+        return result_of(metrics, counters, notes, start)
+
     if isinstance(spec, PretrainSpec):
-        metrics, counters, notes = pretrain.pretrain(spec, run, site, chosen, stop)
-    else:
-        metrics, counters, notes = finetune.finetune(spec, run, site, chosen, stop)
-        if spec.pretrain is not None:
-            parent = Run(Path(site.runs) / run_id(spec.pretrain)).result()
-            notes["parent"] = {"device": parent.device, "precision": parent.precision}
+        shorter = milestones.of(spec, start.get("milestones", []))
+
+        def publish(epochs: int, write: Callable[[Run], Any]) -> None:
+            milestones.publish(shorter[epochs], run, start, lambda passed: result(*write(passed)))
+
+        return result(*pretrain.pretrain(spec, run, site, chosen, stop, tuple(shorter), publish))
+    metrics, counters, notes = finetune.finetune(spec, run, site, chosen, stop)
+    if spec.pretrain is not None:
+        parent = Run(Path(site.runs) / run_id(spec.pretrain)).result()
+        notes["parent"] = {"device": parent.device, "precision": parent.precision}
+    return result(metrics, counters, notes)
+
+
+def result_of(metrics: dict[str, Any], counters: Any, notes: dict[str, Any], start: dict[str, Any]) -> Result:
+    """What a run says of itself, from what it found, the loop's counters and how it began."""
     return Result(
         metrics=metrics,
         seconds=counters.seconds,
         images_per_second=counters.images / counters.seconds,
         epochs=counters.epoch,
         best_epoch=notes.pop("best_epoch", None),
-        device=chosen.model,
-        precision=chosen.precision,
-        threads=chosen.threads,
+        device=start["hardware"]["model"],
+        precision=start["hardware"]["precision"],
+        threads=start["hardware"]["threads"],
         code=start["starts"][-1]["code"],
         versions=start["starts"][-1]["versions"],
         notes={**notes, "inputs": start["inputs"], "starts": start["starts"]},
@@ -150,7 +163,9 @@ def begin(run: Run, hardware: dict[str, Any], inputs: dict[str, str]) -> dict[st
         },
     }
     start: dict[str, Any] = {"hardware": hardware, "inputs": inputs, "starts": []}
-    if run["start"].exists():
+    if passed := run.milestones():
+        start["milestones"] = passed
+    if run.began:
         start = files.read_json(run["start"])
         pairs = {"device": (start["hardware"]["model"], hardware["model"])}
         pairs |= {name: (start["inputs"].get(name, "nothing"), inputs.get(name, "nothing")) for name in inputs}

@@ -2,7 +2,8 @@
 
 The draws are made on the CPU from a generator that the caller seeds by (seed, epoch, step), so they do not depend
 on the device or the number of threads. Perspective, rotation and flips are fused into one warp with one bilinear
-sampling. Paper E.2.2; strengths and order after the reference notebook (fidelity 3a, 9–13).
+sampling. Paper E.2.2; strengths and order after the reference notebook (fidelity 3a, 9–13). Greyscale, blur and
+solarisation are for Table 9 and DINO.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pipeline.spec import Augment, Jitter
+from pipeline.spec import Augment, Blur, Jitter
 
 GREY = (0.2989, 0.587, 0.114)  # ITU-R 601-2 luma, as torchvision rounds it
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
@@ -30,19 +31,37 @@ class Colour:
 
 @dataclass(frozen=True)
 class Draws:
-    """A batch's random choices, on the CPU: its colour jitters and the warp [n, 3, 3] from output to input."""
+    """A batch's random choices, on the CPU; drawn for one picture, they hold for every picture of a batch."""
 
     colours: tuple[Colour, ...]
     warp: Tensor
+    """[n, 3, 3], from output to input."""
+    grey: Tensor | None
+    """Which pictures lose their colours: bool [n]."""
+    sigma: Tensor | None
+    """Of the blur, in pixels, 0 where there is none: [n]."""
+    blur: Blur | None
+    solarise: Tensor | None
+    """Which pictures are solarised: bool [n]."""
 
 
 def augment(pixels: Tensor, spec: Augment, generator: torch.Generator) -> Tensor:
     """uint8 [n, h, w, 3] → float32 [n, 3, h, w], augmented and normalised."""
     draws = draw(spec, len(pixels), pixels.shape[1], pixels.shape[2], generator)
-    images = unit(pixels)
+    return normalise(warp(recolour(unit(pixels), draws), draws.warp), spec)
+
+
+def recolour(images: Tensor, draws: Draws) -> Tensor:
+    """Everything but the warp: jitters, greyscale, blur, solarisation of images [n, 3, h, w] in [0, 1]."""
     for colour in draws.colours:
         images = jitter(images, colour)
-    return normalise(warp(images, draws.warp), spec)
+    if draws.grey is not None:
+        images = torch.where(_each(draws.grey, images), luma(images), images)
+    if draws.sigma is not None and draws.blur is not None:
+        images = blur(images, draws.sigma, draws.blur.side)
+    if draws.solarise is not None:
+        images = torch.where(_each(draws.solarise, images) & (images >= 0.5), 1 - images, images)
+    return images
 
 
 def unit(pixels: Tensor) -> Tensor:
@@ -74,7 +93,21 @@ def draw(spec: Augment, n: int, height: int, width: int, generator: torch.Genera
     matrix = matrix @ rotation_warp(angle, height, width)
     matrix = matrix @ _where(uniform(n) < spec.vertical_flip, _flip(n, 1, height))
     matrix = matrix @ _where(uniform(n) < spec.horizontal_flip, _flip(n, 0, width))
-    return Draws(colours=colours, warp=matrix)
+    # what came later draws last, and only where it is asked for
+    return Draws(
+        colours=tuple(
+            c for c, jitter in zip(colours, (spec.first_jitter, spec.second_jitter), strict=True) if jitter.p
+        ),
+        warp=matrix,
+        grey=uniform(n) < spec.grey if spec.grey else None,
+        sigma=_draw_sigma(spec.blur, uniform(n), uniform(n)) if spec.blur else None,
+        blur=spec.blur,
+        solarise=uniform(n) < spec.solarise if spec.solarise else None,
+    )
+
+
+def _draw_sigma(spec: Blur, chance: Tensor, value: Tensor) -> Tensor:
+    return torch.where(chance < spec.p, spec.least + (spec.most - spec.least) * value, 0.0)
 
 
 def _draw_jitter(spec: Jitter, on: Tensor, order: Tensor, values: Tensor) -> Colour:
@@ -91,13 +124,12 @@ def jitter(images: Tensor, colour: Colour) -> Tensor:
     grey picture as their references (torchvision's definitions).
     """
     device = images.device
-    weights = images.new_tensor(GREY).view(1, 3, 1, 1)
     factors = colour.factors.to(device)
     for place in range(4):
         operation = colour.order[:, place].to(device)
         factor = factors.gather(1, operation[:, None]).view(-1, 1, 1, 1)
         kind = operation.view(-1, 1, 1, 1)
-        grey = (images * weights).sum(dim=1, keepdim=True)  # [n, 1, h, w]
+        grey = luma(images)
         mean = grey.mean(dim=(2, 3), keepdim=True)
         reference = torch.where(kind == CONTRAST, mean, grey)
         reference = torch.where(kind == BRIGHTNESS, torch.zeros_like(reference), reference)
@@ -107,6 +139,11 @@ def jitter(images: Tensor, colour: Colour) -> Tensor:
         else:
             images = torch.where(kind == HUE, images, blended)
     return images
+
+
+def luma(images: Tensor) -> Tensor:
+    """The brightness of images [n, 3, h, w]: [n, 1, h, w]."""
+    return (images * images.new_tensor(GREY).view(1, 3, 1, 1)).sum(dim=1, keepdim=True)
 
 
 def shift_hue(images: Tensor, shift: Tensor) -> Tensor:
@@ -123,19 +160,38 @@ def shift_hue(images: Tensor, shift: Tensor) -> Tensor:
     return top - chroma * torch.minimum(k, 4 - k).clamp(0, 1)
 
 
-def warp(images: Tensor, matrix: Tensor) -> Tensor:
-    """Sample images [n, 3, h, w] at matrix [n, 3, 3] · (output point); outside is black.
+def blur(images: Tensor, sigma: Tensor, side: int) -> Tensor:
+    """Gaussian blur of images [n, 3, h, w], each by its own sigma [n] (pixels; 0 leaves it), mirrored at the edges.
 
-    Points are in pixels, the first pixel's centre at (0.5, 0.5).
+    The kernel has `side` pixels on a side, fewer where the picture is smaller than half of it.
+    """
+    n, channels, height, width = images.shape
+    reach = min(side // 2, height - 1, width - 1)
+    distance = torch.arange(-reach, reach + 1, dtype=torch.float64)
+    kernel = torch.exp(-0.5 * (distance / sigma.double().clamp(min=1e-3)[:, None]) ** 2)  # [n, side]; σ → 0: one
+    kernel = (kernel / kernel.sum(dim=1, keepdim=True)).to(images.device, images.dtype)
+    kernel = kernel.expand(n, -1).repeat_interleave(channels, dim=0)  # [n · 3, side]
+    flat = torch.nn.functional.pad(images, (reach, reach, reach, reach), mode="reflect").flatten(0, 1)[None]
+    flat = torch.nn.functional.conv2d(flat, kernel[:, None, None, :], groups=n * channels)
+    flat = torch.nn.functional.conv2d(flat, kernel[:, None, :, None], groups=n * channels)
+    return flat.view(n, channels, height, width)
+
+
+def warp(images: Tensor, matrix: Tensor, size: tuple[int, int] | None = None, outside: str = "zeros") -> Tensor:
+    """Sample images [n, 3, h, w] at matrix [n, 3, 3] · (output point); outside is black, or the `border`'s colour.
+
+    Points are in pixels, the first pixel's centre at (0.5, 0.5); `size` is the output's height and width.
     """
     _, _, height, width = images.shape
     matrix = matrix.to(images.device, images.dtype)
-    x = torch.arange(width, device=images.device, dtype=images.dtype) + 0.5
-    y = torch.arange(height, device=images.device, dtype=images.dtype) + 0.5
+    rows, columns = size or (height, width)
+    x = torch.arange(columns, device=images.device, dtype=images.dtype) + 0.5
+    y = torch.arange(rows, device=images.device, dtype=images.dtype) + 0.5
     m = matrix.view(-1, 9, 1, 1)
     points = [m[:, 3 * i] * x + m[:, 3 * i + 1] * y[:, None] + m[:, 3 * i + 2] for i in range(3)]  # [n, h, w] each
     grid = torch.stack([points[0] / points[2] * (2 / width) - 1, points[1] / points[2] * (2 / height) - 1], dim=-1)
-    return torch.nn.functional.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    grid = grid.expand(len(images), -1, -1, -1)
+    return torch.nn.functional.grid_sample(images, grid, mode="bilinear", padding_mode=outside, align_corners=False)
 
 
 def perspective_warp(inward: Tensor, height: int, width: int) -> Tensor:
@@ -171,6 +227,10 @@ def _flip(n: int, axis: int, side: int) -> Tensor:
     matrix = torch.eye(3, dtype=torch.float64).repeat(n, 1, 1)
     matrix[:, axis, axis], matrix[:, axis, 2] = -1, side
     return matrix
+
+
+def _each(chosen: Tensor, images: Tensor) -> Tensor:
+    return chosen.to(images.device).view(-1, 1, 1, 1)
 
 
 def _where(chosen: Tensor, matrix: Tensor) -> Tensor:

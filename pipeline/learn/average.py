@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -12,16 +12,22 @@ from pipeline.spec import Average
 
 
 class Averages:
-    """The mean of a module's parameters over the last epochs, started when its time has come."""
+    """The mean of a module's parameters over the last epochs of a run of `epochs`.
 
-    def __init__(self, spec: Average | None, epochs: int) -> None:
-        self.first = None if spec is None else min(int(spec.start * epochs), epochs - 1)
+    Shorter runs on its way (`milestones`, in epochs) share it, one after the other: no two average at the same epoch,
+    and each begins anew.
+    """
+
+    def __init__(self, spec: Average | None, epochs: int, milestones: Sequence[int] = ()) -> None:
+        self.windows = [] if spec is None else [spec.window(count) for count in (*milestones, epochs)]
         self.mean: AveragedModel | None = None
 
     def end_epoch(self, module: nn.Module, epoch: int) -> None:
-        if self.first is None or epoch < self.first:
+        window = next((window for window in self.windows if epoch in window), None)
+        if window is None:
+            self.mean = None
             return
-        if self.mean is None:
+        if self.mean is None or epoch == window.start:
             self.mean = AveragedModel(module)
         self.mean.update_parameters(module)
 

@@ -1,13 +1,14 @@
 """Backbones by timm tag: built for a picture size and a number of outputs, with their start weights.
 
 Weights come from files alone (prefetched, or the hub's cache); no network is touched here. Paper E.2.1.
+`Resized` lets a ViT take pictures of another size than it was built for.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import safe_open
@@ -38,6 +39,66 @@ def build(tag: str, *, outputs: int, image_size: int, weights: str, folder: Path
         )
     model: nn.Module = timm.create_model(tag, **arguments)
     return model
+
+
+def features(model: nn.Module, images: Tensor) -> Tensor:
+    """What the head is put on: images [n, 3, h, w] → [n, model.head_hidden_size] (fidelity 3c)."""
+    maps = model.forward_features(images)  # type: ignore[operator]
+    out: Tensor = model.forward_head(maps, pre_logits=True)  # type: ignore[operator]
+    return out
+
+
+class Resized:
+    """How a module that holds a backbone as `prefix` is run on pictures of `side` pixels, not of its own size.
+
+    Convolutional networks take any size. A ViT gets its position embedding times a fixed matrix, not resampled in the
+    graph: the backward pass of a bicubic resampling is not deterministic on CUDA. Raises `ValueError` for the rest.
+    """
+
+    def __init__(self, backbone: nn.Module, side: int, prefix: str) -> None:
+        from timm.models.vision_transformer import VisionTransformer
+
+        self.name = f"{prefix}.pos_embed"
+        self.matrix: Tensor | None = None
+        config: Any = backbone.pretrained_cfg
+        if not config["fixed_input_size"]:
+            return
+        tag = f"{config['architecture']}.{config['tag']}"
+        if not isinstance(backbone, VisionTransformer) or backbone.pos_embed is None:
+            raise ValueError(
+                f"{tag} takes pictures of one size only, so no crops of {side} pixels; take a CNN, a ViT or a method "
+                "whose crops have the picture's size (dino)"
+            )
+        embed: Any = backbone.patch_embed
+        if side % embed.patch_size[0]:
+            raise ValueError(f"crops of {side} pixels do not divide into {tag}'s patches of {embed.patch_size[0]}")
+        prefixes = 0 if backbone.no_embed_class else backbone.num_prefix_tokens
+        self.matrix = position_matrix(embed.grid_size[0], side // embed.patch_size[0], prefixes)
+        # timm's own resampling, where a model asks for it, is out of the way
+        backbone.dynamic_img_size, embed.flatten, embed.strict_img_size = False, True, False
+
+    def __call__(self, module: nn.Module, images: Tensor) -> Tensor:
+        """The module's output for images [n, 3, side, side]; gradients reach the position embedding itself."""
+        if self.matrix is None:
+            return cast(Tensor, module(images))
+        own = module.get_parameter(self.name)
+        self.matrix = self.matrix.to(own.device)
+        with torch.autocast(images.device.type, enabled=False):
+            resized = self.matrix @ own
+        return cast(Tensor, torch.func.functional_call(module, {self.name: resized}, (images,)))
+
+
+def position_matrix(old: int, new: int, prefixes: int) -> Tensor:
+    """The matrix [prefixes + new², prefixes + old²] that resamples a grid of old × old positions as timm does.
+
+    Bicubic with antialiasing; the first `prefixes` tokens (class, registers) stay.
+    """
+    basis = torch.eye(old * old).view(old * old, 1, old, old)
+    grid = nn.functional.interpolate(basis, size=(new, new), mode="bicubic", antialias=True)
+    matrix = torch.zeros(prefixes + new * new, prefixes + old * old)
+    matrix[:prefixes, :prefixes] = torch.eye(prefixes)
+    matrix[prefixes:, prefixes:] = grid.view(old * old, new * new).T
+    return matrix
 
 
 def head_prefix(model: nn.Module) -> str:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from pipeline import files
 from pipeline.learn import checkpoint
 from pipeline.learn.hardware import Hardware
+from pipeline.learn.optim import clip, schedule
 from pipeline.runs import Run
 from pipeline.spec import Optim
 
@@ -44,7 +45,7 @@ class Program(ABC):
         """The scalars of a step ("loss" is minimised) and how many pictures it took."""
 
     @abstractmethod
-    def after_step(self) -> None:
+    def after_step(self, epoch: int, step: int) -> None:
         """What follows the optimizers' step."""
 
     @abstractmethod
@@ -85,9 +86,12 @@ def train(
     *,
     checkpoint_seconds: float,
     should_stop: Callable[[], bool],
+    after_epoch: Callable[[Counters], None] = lambda counters: None,
 ) -> Counters:
     """Train to the end, from the newest checkpoint where there is one.
 
+    `after_epoch` is called between two epochs and changes nothing of the state. A run that was killed there comes by
+    again: no checkpoint is written before it returns.
     Raises `Stopped` after saving when `should_stop()` turns true, `ValueError` when a loss is not finite.
     """
     if program.keep_gradients and hardware.precision == "float16":
@@ -147,10 +151,9 @@ def train(
 
     while counters.epoch < program.epochs and not counters.finished:
         while counters.step < program.steps_per_epoch:
+            progress = counters.global_step / (program.epochs * program.steps_per_epoch)
             for i, (optimizer, optim) in enumerate(program.optimizers):
-                lr = optim.lr_at(step=counters.global_step, epoch=counters.epoch)
-                for group in optimizer.param_groups:
-                    group["lr"] = lr
+                lr = schedule(optimizer, optim, step=counters.global_step, epoch=counters.epoch, progress=progress)
                 name = f"lr_{i}"
                 counters.sums[name] = counters.sums.get(name, 0.0) + lr
             if not program.keep_gradients:
@@ -159,10 +162,13 @@ def train(
             with hardware.autocast():
                 scalars, images = program.loss(counters.epoch, counters.step)
             torch.autograd.backward(scaler.scale(scalars["loss"]))
-            for optimizer, _ in program.optimizers:
+            for optimizer, optim in program.optimizers:
+                if optim.clip:
+                    scaler.unscale_(optimizer)
+                    clip(optimizer, optim.clip)
                 scaler.step(optimizer)
             scaler.update()
-            program.after_step()
+            program.after_step(counters.epoch, counters.step)
 
             pending.append((counters.step, {name: value.detach() for name, value in scalars.items()}))
             counters.step += 1
@@ -210,6 +216,8 @@ def train(
         print(" ".join(f"{name}={_shown(value)}" for name, value in row.items()), flush=True)
         counters.epoch, counters.step, counters.sums = counters.epoch + 1, 0, {}
         counters.epoch_images, counters.epoch_seconds = 0, 0.0
+        after_epoch(counters)
+        clock = time.monotonic()
     save()
     board.close()
     return counters

@@ -11,7 +11,35 @@ from pipeline.spec import Optim
 
 
 def build(spec: Optim, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """The optimizer; its learning rate is set anew by the loop at every step."""
+    """The optimizer; its rates are set anew by the loop at every step.
+
+    AdamW decays matrices and kernels alone, not biases and the weights of norms (DINO's own recipe).
+    """
     if spec.name == "adam":
         return torch.optim.Adam(parameters, lr=spec.lr, weight_decay=spec.weight_decay, fused=True)
+    if spec.name == "adamw":
+        every = list(parameters)
+        groups = [
+            {"params": [p for p in every if p.ndim > 1], "decayed": True},
+            {"params": [p for p in every if p.ndim <= 1], "decayed": False, "weight_decay": 0.0},
+        ]
+        return torch.optim.AdamW(groups, lr=spec.lr, weight_decay=spec.weight_decay, fused=True)
     return torch.optim.SGD(parameters, lr=spec.lr, momentum=spec.momentum, weight_decay=spec.weight_decay, fused=True)
+
+
+def schedule(optimizer: torch.optim.Optimizer, spec: Optim, *, step: int, epoch: int, progress: float) -> float:
+    """Set what a step is taken with; returns its learning rate."""
+    lr = spec.lr_at(step=step, epoch=epoch, progress=progress)
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+        if group.get("decayed"):
+            group["weight_decay"] = spec.weight_decay_at(progress)
+    return lr
+
+
+def clip(optimizer: torch.optim.Optimizer, most: float) -> None:
+    """Shorten every parameter's gradient to a norm of `most`, each by its own norm (DINO's own recipe)."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if parameter.grad is not None:
+                torch.nn.utils.clip_grad_norm_(parameter, most)

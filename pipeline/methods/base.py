@@ -4,29 +4,61 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+
+from pipeline.spec import PretrainSpec
 
 
 class Method(nn.Module, ABC):
     """A module whose state is everything the method trains or keeps."""
 
     @abstractmethod
-    def loss(self, pixels: Tensor, draws: torch.Generator) -> dict[str, Tensor]:
+    def loss(self, pixels: Tensor, draws: torch.Generator, progress: float) -> dict[str, Tensor]:
         """Scalars of one step from uint8 [n, h, w, 3]; "loss" is minimised, every entry is logged.
 
         All randomness of the augmentation comes from `draws`, a CPU generator seeded by (seed, epoch, step).
+        `progress` is the part of the run that is done, in [0, 1): every schedule is a function of it.
         """
 
     @abstractmethod
-    def after_step(self) -> None:
-        """What follows an optimizer step (a teacher's moving average, say)."""
+    def after_step(self, progress: float) -> None:
+        """What follows the optimizer's step of the same progress (a teacher's moving average, say)."""
 
     @abstractmethod
     def arms(self) -> Mapping[str, nn.Module]:
         """The backbones that fine-tuning takes over, by arm name."""
 
     @abstractmethod
+    def watched(self) -> Mapping[str, nn.Module]:
+        """The networks whose outputs for plain pictures the collapse monitor looks at, by arm name."""
+
+    @abstractmethod
     def parameters_of(self, arm: str) -> list[nn.Parameter]:
         """What the optimizer of an arm updates."""
+
+
+Options = TypeVar("Options")
+
+
+def read_options(spec: PretrainSpec, kind: type[Options]) -> Options:
+    """The options of a spec as the leaf's frozen value; `ValueError` for one that lacks or is of the wrong type."""
+    given = spec.method.options
+    types = {"int": (int,), "float": (int, float), "bool": (bool,)}
+    for item in fields(kind):  # type: ignore[arg-type]
+        if item.name not in given:
+            raise ValueError(f"{spec.method.name} lacks the option {item.name!r}; paper.{spec.method.name} gives all")
+        value: Any = given[item.name]
+        if type(value) not in types[str(item.type)]:
+            raise ValueError(f"the option {item.name!r} of {spec.method.name} is {value!r}; give a {item.type}")
+    return kind(**given)
+
+
+def only_arm(spec: PretrainSpec, arms: Mapping[str, nn.Module]) -> tuple[str, nn.Module]:
+    """The arm of a method that trains one backbone a run; `ValueError` when the spec names more."""
+    if len(arms) != 1:
+        raise ValueError(f"{spec.method.name} trains one backbone a run; the spec names {len(arms)}: {', '.join(arms)}")
+    return next(iter(arms.items()))

@@ -33,18 +33,21 @@ class Cass(Method):
         self.networks = nn.ModuleDict(arms)
         self.augmentation = augmentation
 
-    def loss(self, pixels: Tensor, draws: torch.Generator) -> dict[str, Tensor]:
+    def loss(self, pixels: Tensor, draws: torch.Generator, progress: float) -> dict[str, Tensor]:
         with torch.autocast(pixels.device.type, enabled=False):
             images = augment(pixels, self.augmentation, draws)  # [n, 3, h, w], one set for both arms
         r, t = (network(images) for network in self.networks.values())
         with torch.autocast(pixels.device.type, enabled=False):
             return {"loss": agreement_loss(r, t)}
 
-    def after_step(self) -> None:
+    def after_step(self, progress: float) -> None:
         pass
 
     def arms(self) -> Mapping[str, nn.Module]:
         return dict(self.networks.items())
+
+    def watched(self) -> Mapping[str, nn.Module]:
+        return self.arms()
 
     def parameters_of(self, arm: str) -> list[nn.Parameter]:
         return list(self.networks[arm].parameters())

@@ -1,4 +1,4 @@
-"""Finished runs gathered into cells: every seed of one (dataset, method, backbone, label fraction) in one place."""
+"""Finished runs gathered into cells: every seed of one place of a table, beside what the paper printed there."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pipeline import paper
 from pipeline.jobs.plan import Plan
-from pipeline.runs import Result
+from pipeline.runs import Result, Run
 from pipeline.spec import FinetuneSpec, method_of, recipe, run_id, without_seed
 
 METRICS = ("f1_micro", "f1_macro", "balanced_accuracy", "recall_micro", "accuracy", "auroc")
@@ -28,26 +28,57 @@ class Printed:
 class Cell:
     """What is known of one cell of a results table."""
 
+    experiment: str
     dataset: str
-    method: str
-    arm: str
-    backbone: str
-    label_fraction: float
+    row: tuple[str, ...]
+    column: str
     metric: str
     """The metric its table shows."""
-    variant: str
-    runs: set[str] = field(default_factory=set)
-    """The ids of its runs, one a seed."""
-    results: list[Result] = field(default_factory=list)
+    spec: FinetuneSpec
+    """That of its first seed."""
+    runs: dict[int, Run] = field(default_factory=dict)
+    """Its runs by seed."""
+    results: dict[int, Result] = field(default_factory=dict)
+    """Of those that are done."""
     printed: Printed | None = None
+
+    @property
+    def method(self) -> str:
+        return method_of(self.spec)
+
+    @property
+    def arm(self) -> str:
+        return self.spec.arm
+
+    @property
+    def backbone(self) -> str:
+        return self.spec.backbone
+
+    @property
+    def label_fraction(self) -> float:
+        return self.spec.label_fraction
+
+    @property
+    def variant(self) -> str:
+        """A short name of its recipe, the same for all label fractions."""
+        return recipe(self.spec)[-4:]
 
     @property
     def wanted(self) -> int:
         return len(self.runs)
 
-    def values(self, metric: str) -> list[float]:
+    @property
+    def status(self) -> str:
+        """`complete`, `partial` or `missing`."""
+        return "complete" if len(self.results) == self.wanted else "partial" if self.results else "missing"
+
+    def scores(self, metric: str) -> dict[int, float]:
         """The scores of the finished seeds, where the metric is defined."""
-        return [r.metrics[metric] for r in self.results if r.metrics.get(metric) is not None]
+        found = {seed: result.metrics.get(metric) for seed, result in sorted(self.results.items())}
+        return {seed: value for seed, value in found.items() if value is not None}
+
+    def values(self, metric: str) -> list[float]:
+        return list(self.scores(metric).values())
 
     def mean(self, metric: str) -> float | None:
         values = self.values(metric)
@@ -61,42 +92,34 @@ class Cell:
     @property
     def mixed(self) -> bool:
         """Whether the seeds, or the pretraining runs they start from, had different devices or precisions."""
-        return len({(r.device, r.precision, str(r.notes.get("parent"))) for r in self.results}) > 1
+        return len({(r.device, r.precision, str(r.notes.get("parent"))) for r in self.results.values()}) > 1
 
 
 def cells(plan: Plan) -> list[Cell]:
     """The cells of a grid, in the grid's order."""
     printed = printed_results()
-    metrics = {card.ref.name: card.metric for card in plan.cards}
-    found: dict[str, Cell] = {}
-    for spec in plan.wanted:
-        if not isinstance(spec, FinetuneSpec):
-            continue
-        dataset, method = spec.dataset.name, method_of(spec)
-        chosen = plan.preset.metrics.get(dataset) or plan.preset.metrics.get("*") or metrics[dataset]
-        cell = found.setdefault(
-            run_id(without_seed(spec)),
-            Cell(dataset, method, spec.arm, spec.backbone, spec.label_fraction, chosen, variant(spec)),
-        )
-        if chosen in (metrics[dataset], paper.preset("notebook").metrics.get(dataset)):  # what the paper's value is of
-            cell.printed = printed.get((dataset, method, spec.arm, spec.label_fraction))
-        cell.runs.add(run_id(spec))
-    for cell in found.values():
-        items = [plan.items[identity] for identity in sorted(cell.runs)]
-        cell.results = [item.run.result() for item in items if item.state == "done"]
+    own = {card.ref.name: card.metric for card in plan.cards}
+    found: dict[tuple[str, ...], Cell] = {}
+    for place in plan.places:
+        spec, dataset = place.spec, place.spec.dataset.name
+        metric = plan.preset.metrics.get(dataset) or plan.preset.metrics.get("*") or own[dataset]
+        key = (place.experiment, dataset, *place.row, place.column, run_id(without_seed(spec)))
+        if key not in found:
+            found[key] = Cell(place.experiment, dataset, place.row, place.column, metric, spec)
+            if metric in (own[dataset], paper.preset("notebook").metrics.get(dataset)):  # what the printed value is of
+                found[key].printed = printed.get((place.experiment, dataset, place.key, place.column))
+        item = plan.items[run_id(spec)]
+        found[key].runs[spec.seed] = item.run
+        if item.state == "done":
+            found[key].results[spec.seed] = item.run.result()
     return list(found.values())
 
 
-def variant(spec: FinetuneSpec) -> str:
-    """A short name for a recipe, the same for all its label fractions; tells rows apart that else look alike."""
-    return recipe(spec)[-4:]
-
-
-def printed_results() -> dict[tuple[str, str, str, float], Printed]:
-    """The paper's Tables 3 to 6 by (dataset, method, arm, label fraction)."""
+def printed_results() -> dict[tuple[str, str, str, str], Printed]:
+    """The paper's Tables 3 to 21 by (experiment, dataset, row, column)."""
     with open(Path(__file__).parent / "printed.csv", newline="", encoding="utf-8") as file:
         return {
-            (row["dataset"], row["method"], row["arm"], float(row["label_fraction"])): Printed(
+            (row["experiment"], row["dataset"], row["row"], row["column"]): Printed(
                 int(row["table"]), float(row["value"]), float(row["spread"])
             )
             for row in csv.DictReader(file)

@@ -9,8 +9,8 @@ import pytest
 import tiny
 
 from pipeline import files, paper
-from pipeline import spec as specs
 from pipeline.cluster import Slurm
+from pipeline.jobs import milestones
 from pipeline.jobs import plan as plans
 from pipeline.jobs.estimate import DERIVED, TABLE_2, UNKNOWN, estimate, lines
 from pipeline.jobs.plan import Item, Plan
@@ -29,7 +29,7 @@ def plan_of(cluster, *chosen, state="missing"):
         parent = getattr(spec, "pretrain", None)
         run = Run(Path(cluster.runs) / run_id(spec))
         items[run.id] = Item(run, spec, state, run_id(parent) if parent else None)
-    return Plan("mine", cluster, PRESET, [], list(chosen), items)
+    return Plan("mine", cluster, PRESET, [], list(chosen), items=items)
 
 
 def cass(ref=BRAIN, **changes):
@@ -70,22 +70,17 @@ def site(tmp_path):
 
 def test_the_papers_hours_add_up(site):
     out = estimate(plans.make_plan("main", site), site)
-    assert out.pretrain.hours == pytest.approx(5 * sum(HOURS.values()))
-    assert out.pretrain.runs == {TABLE_2: 20}
-    assert out.finetune.runs == {DERIVED: 200}
-    assert out.not_built == 40 + 100
-    assert lines(out)[0].startswith("GPU-hours: 193 of pretraining (by Table 2), ")
-    assert lines(out)[-1] == "not counted: 140 runs of methods that are not built yet"
+    assert out.pretrain.runs == {TABLE_2: 60}
+    assert out.finetune.runs == {DERIVED: 300}
+    assert lines(out)[0].startswith("GPU-hours: 1,594 of pretraining (by Table 2), ")
 
 
-def test_both_readings_of_dinos_hours(site, monkeypatch):
-    monkeypatch.setitem(specs.REVISIONS, "dino", 1)
+def test_both_readings_of_dinos_hours(site):
     out = estimate(plans.make_plan("main", site), site)
     dino = 1 + 13 / 60 + 3 + 9 / 60 + 26 + 21 / 60 + 109 + 21 / 60
     assert out.pretrain.hours == pytest.approx(5 * sum(HOURS.values()) + 10 * dino)  # grids/main.py: 1,600
     assert out.dino_shared == pytest.approx(5 * dino)  # and 900 without
     assert "  894 of pretraining if Table 2's hours of DINO are those of both backbones, not of each" in lines(out)
-    assert out.not_built == 0
 
 
 def test_hours_follow_epochs_and_pictures(site):
@@ -94,6 +89,17 @@ def test_hours_follow_epochs_and_pictures(site):
     an_epoch_of_one = HOURS["brain_mri"] / 100 / 5141
     assert out.pretrain.hours == pytest.approx(50 * 1000 * an_epoch_of_one)
     assert out.finetune.hours == pytest.approx(50 * (80 + 30) * an_epoch_of_one * 71.4 / 403.6)
+
+
+def test_milestones_cost_no_hours_but_their_weights(site):
+    long, short = cass(epochs=300), cass(epochs=100)
+    alone = estimate(plan_of(site, long), site)
+    plan = plan_of(site, short, long, finetune(pretrain=short, epochs=1))
+    milestones.assign(plan.items.values())
+    out = estimate(plan, site)
+    assert out.pretrain == alone.pretrain and out.pretrain.hours == pytest.approx(3 * HOURS["brain_mri"])
+    assert out.final_bytes == 2 * alone.final_bytes + R50 * 4
+    assert out.wall_hours == pytest.approx(out.pretrain.hours + out.finetune.hours)  # it waits for the longer run's job
 
 
 def test_ones_own_dataset_is_taken_for_isic(site):
@@ -164,7 +170,7 @@ def test_sizes_come_from_finished_runs_and_imagenet_weights(site):
 
 def test_storage_by_hand(site):
     chosen = [cass(seed=77), cass(seed=78), cass(seed=79)]
-    chosen += [finetune(backbone=b, seed=seed) for b in paper.BACKBONES for seed in (77, 78)]
+    chosen += [finetune(backbone=b, seed=seed) for b in paper.STANDARD for seed in (77, 78)]
     out = estimate(plan_of(site, *chosen), site)
     assert out.final_bytes == 3 * 8 * (R50 + VIT) + 2 * 4 * (R50 + VIT)
     assert out.peak_bytes == 2 * 3 * 16 * (R50 + VIT)  # two jobs, three checkpoints each
@@ -200,5 +206,5 @@ def test_ten_thousand_runs_in_well_under_a_second(site):
     plan.items = {f"{name}-{copy}": item for name, item in plan.items.items() for copy in range(28)}
     started = time.monotonic()
     out = estimate(plan, site)
-    assert len(plan.items) == 10_080 and out.pretrain.runs == {TABLE_2: 560}
+    assert len(plan.items) == 10_080 and out.pretrain.runs == {TABLE_2: 1680}
     assert time.monotonic() - started < 1

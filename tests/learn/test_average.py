@@ -18,6 +18,19 @@ def test_the_average_is_the_mean_of_the_last_quarter_of_epoch_ends():
     assert averages.module().weight.tolist() == [[6.5, 6.5]]
 
 
+def test_runs_of_several_lengths_average_in_turn_each_as_if_alone():
+    module, means = nn.Linear(2, 1, bias=False), {}
+    averages = Averages(
+        Average(start=0.75), epochs=11, milestones=(4, 8)
+    )  # the ends of epoch 3, of 6 and 7, of 8 to 10
+    for epoch in range(11):
+        module.weight.data.fill_(float(epoch))
+        averages.end_epoch(module, epoch)
+        means[epoch] = averages.module() and averages.module().weight.tolist()
+    assert [means[epoch] for epoch in (3, 7, 10)] == [[[3.0, 3.0]], [[6.5, 6.5]], [[9.0, 9.0]]]
+    assert [means[epoch] for epoch in (0, 4, 5)] == [None, None, None]
+
+
 def test_averages_come_back_from_their_state():
     module = nn.Linear(2, 1)
     averages = Averages(Average(start=0.0), epochs=2)

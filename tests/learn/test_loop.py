@@ -32,7 +32,7 @@ class Counting(loop.Program):
         self.rates.append(self.optimizers[0][0].param_groups[0]["lr"])
         return {"loss": self.module.weight.sum() + self.losses.get((epoch, step), 0.0)}, 2
 
-    def after_step(self):
+    def after_step(self, epoch, step):
         pass
 
     def end_epoch(self, epoch):

@@ -5,7 +5,7 @@ import tiny
 import torch
 from torch import nn
 
-from pipeline import lookup, paper
+from pipeline import paper
 from pipeline.learn.samples import draws
 from pipeline.methods import cass
 from pipeline.spec import DatasetRef, PretrainSpec
@@ -42,11 +42,11 @@ def test_a_step_moves_both_arms_closer():
     losses = []
     before = {name: value.clone() for name, value in method.state_dict().items()}
     for _ in range(5):
-        loss = method.loss(PIXELS, draws("step"))["loss"]
+        loss = method.loss(PIXELS, draws("step"), 0.0)["loss"]
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        method.after_step()
+        method.after_step(0.0)
         losses.append(loss.item())
     assert losses[-1] < losses[0]
     assert all(not torch.equal(value, before[name]) for name, value in method.state_dict().items())
@@ -55,7 +55,7 @@ def test_a_step_moves_both_arms_closer():
 def test_its_state_round_trips():
     method, other = cass.build(spec(), arms()), cass.build(spec(), {k: v.apply(_zero) for k, v in arms().items()})
     other.load_state_dict(method.state_dict())
-    assert method.loss(PIXELS, draws("a"))["loss"].item() == other.loss(PIXELS, draws("a"))["loss"].item()
+    assert method.loss(PIXELS, draws("a"), 0.0)["loss"].item() == other.loss(PIXELS, draws("a"), 0.0)["loss"].item()
 
 
 def _zero(module: nn.Module) -> None:
@@ -73,8 +73,3 @@ def test_the_parameters_of_the_arms_are_all_parameters_once():
 def test_one_arm_is_refused():
     with pytest.raises(ValueError, match="two arms"):
         cass.build(spec(), {"cnn": nn.Linear(1, 1)})
-
-
-def test_a_method_that_is_not_built_says_so():
-    with pytest.raises(ValueError, match="dino is not built yet"):
-        lookup.find("methods", "dino").build(spec(), {})

@@ -20,6 +20,7 @@ from pipeline import figures, files, lookup, paper
 from pipeline.cluster import load_cluster
 from pipeline.data.read import read_pixels
 from pipeline.datasets.folder import Folder
+from pipeline.experiments import plain_places
 from pipeline.jobs.plan import Item, Plan, make_plan
 from pipeline.learn import backbones
 from pipeline.learn.augment import normalise, unit
@@ -221,7 +222,7 @@ def test_a_backbone_without_class_attention_is_skipped_with_its_reason(folder, p
     other = dataclasses.replace(spec, backbone="test_resnet.r160_in1k", label_fraction=1.0)
     shards = pictures.shards_for(plan, spec.dataset, 32)
     site = tiny.make_cluster(folder, shards=str(shards.folder.parent))
-    one = dataclasses.replace(plan, wanted=[other])
+    one = dataclasses.replace(plan, places=plain_places([other]))
     one.items = {run_id(other): Item(finished.finish(other, site, shards), other, "done", None)}
     with pytest.raises(book.Absent, match="has no class-attention map"):
         draw(maps.attention_mean(one, collect.cells(one), rollout=False), "attention-mean-tiny-test_resnet")
@@ -295,8 +296,9 @@ def many_labels(folder: Path):
 def test_label_efficiency_shows_means_deviations_and_the_papers_points(tmp_path):
     leaf = lookup.find("datasets", "isic").DATASET
     card = paper.Card(DatasetRef(name="isic", fingerprint="0" * 16), leaf.label_fractions, leaf.metric)
-    wanted = lookup.find("grids", "main").grid([card], [77, 78], paper.preset("paper"))
-    main = Plan("main", load_cluster("local"), paper.preset("paper"), [card], wanted)
+    places = lookup.find("grids", "main").places([card], [77, 78], paper.preset("paper"))
+    wanted = [place.spec for place in places]
+    main = Plan("main", load_cluster("local"), paper.preset("paper"), [card], places)
     values = iter((0.5, 0.6))
     for spec in wanted:
         run = Run(tmp_path / run_id(spec))
@@ -315,7 +317,8 @@ def test_label_efficiency_shows_means_deviations_and_the_papers_points(tmp_path)
     dashed = {line.get_color(): line for line in lines if line.get_linestyle() == "--"}
     theirs = dashed[style.LOOKS["cass"].colour].get_ydata()
     printed = collect.printed_results()
-    assert theirs.tolist() == [printed["isic", "cass", "transformer", f].value for f in (0.01, 0.1, 1.0)]
+    row = "CASS | ViT B/16"
+    assert theirs.tolist() == [printed["main", "isic", row, f].value for f in ("1%", "10%", "100%")]
     assert set(dashed) == {look.colour for look in style.LOOKS.values()}
     assert "Table 6" in drawing.caption and "n = 2" in drawing.caption
 

@@ -8,10 +8,10 @@ import io
 
 import pytest
 
-from pipeline import lookup, paper
+from pipeline import experiments, lookup, paper
 from pipeline.cluster import load_cluster
 from pipeline.jobs.plan import Item, Plan
-from pipeline.results import collect, tables
+from pipeline.results import collect, formats, tables
 from pipeline.runs import Result, Run
 from pipeline.spec import DatasetRef, FinetuneSpec, run_id
 
@@ -38,8 +38,9 @@ def plan(tmp_path):
     leaf = lookup.find("datasets", "isic").DATASET
     card = paper.Card(DatasetRef(name="isic", fingerprint="0" * 16), leaf.label_fractions, leaf.metric)
     preset = paper.preset("paper")
-    wanted = lookup.find("grids", "main").grid([card], [77, 78], preset)
-    out = Plan("main", load_cluster("local"), preset, [card], wanted)
+    places = lookup.find("grids", "main").places([card], [77, 78], preset)
+    wanted = [place.spec for place in places]
+    out = Plan("main", load_cluster("local"), preset, [card], wanted, places)
     for spec in wanted:
         run = Run(tmp_path / run_id(spec))
         out.items[run.id] = Item(run=run, spec=spec, state="missing", parent=None)
@@ -61,8 +62,7 @@ def is_chosen(spec: FinetuneSpec) -> bool:
 
 
 def chosen(cells: list[collect.Cell]) -> collect.Cell:
-    key = ("cass", "transformer", 1.0)
-    return next(cell for cell in cells if (cell.method, cell.arm, cell.label_fraction) == key)
+    return next(cell for cell in cells if (cell.row, cell.column) == (("CASS", "ViT B/16"), "100%"))
 
 
 def test_a_cell_is_the_mean_and_sample_deviation_over_seeds_beside_the_papers_value(plan):
@@ -72,36 +72,36 @@ def test_a_cell_is_the_mean_and_sample_deviation_over_seeds_beside_the_papers_va
     assert tables.ours(cell) == "0.5500 ± 0.0707 (2)"
     assert tables.printed(cell) == "0.5819 ± 0.0015"
     assert cell.metric == "balanced_accuracy"
-    text = tables.as_text(tables.tables(cells))
+    assert cell.status == "complete" and sorted(cell.runs) == [77, 78]
+    text = formats.as_text(tables.tables(plan, cells))
+    assert "Table 6 · isic: techniques and label fractions, test balanced accuracy" in text
     assert "0.5500 ± 0.0707 (2)" in text and "– (0 of 2)" in text and "0.3976" not in text
     assert "scores 0.1250" in text
 
 
 def test_one_seed_has_no_deviation_and_says_how_many_are_missing(plan):
     cell = chosen(collect.cells(plan))
-    cell.results.pop()
-    assert tables.ours(cell) == "0.5000 (1 of 2)"
+    del cell.results[78]
+    assert tables.ours(cell) == "0.5000 (1 of 2)" and cell.status == "partial"
 
 
 def test_a_cell_that_mixes_devices_is_marked_and_explained(plan):
     cell = chosen(collect.cells(plan))
-    cell.results[1] = dataclasses.replace(cell.results[1], device="another card")
+    cell.results[78] = dataclasses.replace(cell.results[78], device="another card")
     assert tables.ours(cell).endswith("(2)*")
-    assert any("different devices" in note for note in tables.tables([cell])[0].notes)
+    (table,) = [table for table in tables.tables(plan, [cell]) if table.number == 6]
+    assert any("different devices" in note for note in table.notes)
 
 
 def test_two_recipes_never_share_a_cell(plan):
     spec = next(spec for spec in plan.wanted if is_chosen(spec))
     other = dataclasses.replace(spec, epochs=7)
-    plan.wanted.append(other)
-    plan.items[run_id(other)] = Item(
-        run=Run(plan.items[run_id(spec)].run.folder), spec=other, state="missing", parent=None
-    )
-    cells = collect.cells(plan)
-    same = [c for c in cells if (c.method, c.arm, c.label_fraction) == ("cass", "transformer", 1.0)]
-    assert sorted(cell.wanted for cell in same) == [1, 2]
-    rows = [row for row in tables.tables(cells)[0].rows if row[0] == "CASS" and "(transformer)" in row[1]]
-    assert len({row[1] for row in rows}) == 2
+    plan.places = experiments.plain_places([*plan.wanted, other])
+    run = Run(plan.items[run_id(spec)].run.folder)
+    plan.items[run_id(other)] = Item(run=run, spec=other, state="missing", parent=None)
+    cells = [c for c in collect.cells(plan) if c.row[0] == "CASS" and "(transformer)" in c.row[1]]
+    assert sorted(cell.wanted for cell in cells if cell.column == "100%") == [1, 2]
+    assert len({cell.row for cell in cells}) == 2
 
 
 def test_the_sound_presets_other_metric_has_no_printed_value_beside_it(plan):
@@ -112,33 +112,67 @@ def test_the_sound_presets_other_metric_has_no_printed_value_beside_it(plan):
 
 
 def test_csv_holds_every_metric_with_its_raw_values(plan):
-    rows = list(csv.DictReader(io.StringIO(tables.as_csv([chosen(collect.cells(plan))]))))
+    rows = list(csv.DictReader(io.StringIO(formats.as_csv([chosen(collect.cells(plan))], [(0.4, 0.7)]))))
     assert {row["metric"] for row in rows} == set(collect.METRICS)
     shown = next(row for row in rows if row["in_table"] == "1")
     assert sorted(shown["values"].split()) == ["0.5", "0.6"]
-    assert (shown["n"], shown["wanted"], shown["paper_table"], shown["paper_value"]) == ("2", "2", "6", "0.5819")
+    assert (shown["n"], shown["wanted"], shown["table"], shown["paper_value"]) == ("2", "2", "6", "0.5819")
+    assert (shown["low"], shown["high"], shown["status"]) == ("0.4", "0.7", "complete")
+    assert len(shown["runs"].split()) == 2
 
 
 def test_latex_and_markdown_are_well_formed(plan):
-    made = tables.tables(collect.cells(plan))
-    latex = tables.as_latex(made)
-    assert latex.count(r"\begin{tabular}") == latex.count(r"\end{tabular}") == 1
-    body = latex.split(r"\toprule")[1].split(r"\bottomrule")[0].replace(r"\&", "")
-    assert {line.count("&") for line in body.splitlines() if line.strip().endswith(r"\\")} == {7}
-    assert "%" not in latex.replace(r"\%", "")
-    lines = [line for line in tables.as_markdown(made).splitlines() if line.startswith("|")]
-    assert {line.count("|") for line in lines} == {9}
+    made = tables.tables(plan, collect.cells(plan))
+    latex = formats.as_latex(made)
+    assert latex.count(r"\begin{tabular}") == latex.count(r"\end{tabular}") == len(made) == 4
+    for table, block in zip(made, latex.split(r"\begin{table}")[1:], strict=True):
+        body = block.split(r"\toprule")[1].split(r"\bottomrule")[0].replace(r"\&", "")
+        lines = [line for line in body.splitlines() if line.strip().endswith(r"\\")]
+        assert {line.count("&") for line in lines} == {len(table.header) - 1}
+        assert f"{{{'l' * table.labels}{'c' * (len(table.header) - table.labels)}}}" in block
+    assert "%" not in latex.replace(r"\%", "") and "−" not in latex
+    for table in made:
+        lines = [line for line in formats.as_markdown([table]).splitlines() if line.startswith("|")]
+        assert {line.replace(r"\|", "").count("|") for line in lines} == {len(table.header) + 1}
 
 
-def test_the_printed_values_are_the_papers_tables_three_to_six():
-    printed = collect.printed_results()
-    assert len(printed) == 12 + 12 + 18 + 18
-    assert printed["brain_mri", "cass", "cnn", 1.0].value == 0.9909
-    assert printed["autoimmune", "cass", "transformer", 1.0].value == 0.8894
-    assert printed["dermofit", "supervised", "cnn", 0.1].value == 0.33
-    # Table 1 repeats them: the gain of CASS over DINO with all labels on ISIC, both arms
-    gains = [
-        printed["isic", "cass", arm, 1.0].value - printed["isic", "dino", arm, 1.0].value
-        for arm in ("cnn", "transformer")
-    ]
-    assert gains == pytest.approx([0.05, 0.0411])
+def test_every_value_in_a_table_leads_to_its_runs(plan):
+    table = next(table for table in tables.tables(plan, collect.cells(plan)) if table.number == 6)
+    (row,) = [number for number, texts in enumerate(table.rows) if texts[:2] == ("CASS", "ViT B/16")]
+    cell = table.cells[row, table.header.index("100% ours")]
+    assert tables.ours(cell) == table.rows[row][table.header.index("100% ours")]
+    assert {run.id for run in cell.runs.values()} == {run_id(spec) for spec in plan.wanted if is_chosen(spec)}
+
+
+def test_table_1_repeats_the_means_beside_the_papers(plan):
+    table = next(table for table in tables.tables(plan, collect.cells(plan)) if table.number == 1)
+    row = next(row for row in table.rows if row[:2] == ("isic", "CASS"))
+    assert row[table.header.index("100% transformer")] == "0.5500 | 0.5819"
+    assert row[table.header.index("1% cnn")] == "– | 0.3617"
+
+
+def test_table_2_sums_the_two_networks_of_dino_and_says_what_cass_saves(plan):
+    seconds = {("dino", "cnn"): 3000.0, ("dino", "transformer"): 5000.0, ("cass", ""): 2000.0}
+    for spec in plan.wanted:
+        if spec.pretrain:
+            parent = spec.pretrain
+            name = run_id(parent)
+            plan.items[run_id(spec)].parent = name
+            arm = parent.arms[0].name if len(parent.arms) == 1 else ""
+            run = Run(plan.items[run_id(spec)].run.folder.parent / name)
+            run.announce(parent)
+            run.finish(dataclasses.replace(result(0.0), seconds=seconds[parent.method.name, arm]))
+            plan.items[name] = Item(run=run, spec=parent, state="done", parent=None)
+    table = next(table for table in tables.tables(plan, collect.cells(plan)) if table.number == 2)
+    (row,) = table.rows
+    assert row[:6] == ("isic", "50 min", "83 min", "2 h 13 min", "33 min", "75%")
+    assert row[6:] == ("109 h 21 min", "29 h 58 min", "73%")
+
+
+def test_differences_are_taken_seed_by_seed(plan):
+    cells = collect.cells(plan)
+    rival = next(c for c in cells if (c.row, c.column) == (("Supervised", "ViT B/16"), "100%"))
+    rival.results = {78: result(0.2), 77: result(0.3)}
+    table = tables.comparisons([c for c in cells if c.experiment == "main"])
+    row = next(r for r in table.rows if r[1:4] == ("ViT B/16", "100%", "CASS − Supervised"))
+    assert row[4:] == ("+0.3000 ± 0.1414 (2)", "–", "+0.1619")

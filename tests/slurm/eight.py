@@ -2,7 +2,7 @@
 
 python tests/slurm/eight.py [FOLDER]
 
-Needs root, to be the other user too.
+Needs root, to be the other user too, and a Python that this user may run: `make setup PYTHON=/usr/bin/python3`.
 """
 
 from __future__ import annotations
@@ -53,6 +53,9 @@ def living(sessions: set[int]) -> list[str]:
 
 
 def main(folder: Path) -> int:
+    if subprocess.run([*NOBODY, "test", "-x", os.path.realpath(sys.executable)]).returncode:
+        print(f"another user may not run {sys.executable}: rm -r .venv && make setup PYTHON=/usr/bin/python3")
+        return 2
     os.umask(0)
     folder.mkdir(exist_ok=True)
     folder.chmod(0o777)

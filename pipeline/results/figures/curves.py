@@ -11,12 +11,13 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from pipeline import files
+from pipeline.experiments import TECHNIQUES
 from pipeline.jobs.plan import Item, Plan
 from pipeline.results.collect import Cell
 from pipeline.results.figures import style
 from pipeline.results.figures.book import Absent, Drawing, Sheet
 from pipeline.results.figures.series import Group, counts, done, groups
-from pipeline.results.tables import METRIC_TITLES, TITLES
+from pipeline.results.tables import METRIC_TITLES
 from pipeline.spec import PretrainSpec, method_of, run_id
 
 WATCHED = {"spread": "spread of the logits", "rank": "effective rank"}  # as learn/collapse logs them
@@ -127,7 +128,7 @@ def _recipes(plan: Plan, dataset: str) -> list[tuple[str, style.Look, list[Item]
     for recipe, items in found.items():
         method, _ = kinds[recipe]
         alone = list(kinds.values()).count(kinds[recipe]) == 1
-        title = TITLES.get(method, method) + ("" if alone else f" #{recipe[-4:]}")
+        title = TECHNIQUES.get(method, method) + ("" if alone else f" #{recipe[-4:]}")
         out.append((title, look[method, place[recipe]], items))
     return out
 

@@ -76,7 +76,7 @@ def _label_efficiency(plan: Plan, every: list[Group]) -> Drawing:
     if printed:
         table = next(cell.printed.table for cell in cells if cell.printed)
         caption += f" Dashed, hollow: the paper's Table {table} (ResNet-50 and ViT-B/16, ImageNet weights, 384 pixels)."
-    runs = [identity for cell in cells for identity in cell.runs if plan.items[identity].state == "done"]
+    runs = [cell.runs[seed].id for cell in cells for seed in cell.results]
     return Drawing(figure, caption, runs)
 
 

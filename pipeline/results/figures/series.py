@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from pipeline.experiments import TECHNIQUES
 from pipeline.jobs.plan import Item, Plan
 from pipeline.results.collect import Cell
 from pipeline.results.figures.style import Look, looks
-from pipeline.results.tables import TITLES
 from pipeline.spec import FinetuneSpec
 
 ORDER = ("cass", "supervised", "dino")
@@ -53,15 +53,19 @@ class Shown:
 
 
 def groups(cells: Sequence[Cell]) -> list[Group]:
-    """The cells by dataset and backbone; recipes of one technique that differ carry the mark of the tables."""
+    """The cells by dataset and backbone; recipes of one technique that differ carry the mark of the tables.
+
+    Where a grid holds the main experiment, the ablations beside it are left out.
+    """
     out = []
+    cells = [c for c in cells if c.experiment == "main"] or cells
     for dataset, arm, backbone in dict.fromkeys((c.dataset, c.arm, c.backbone) for c in cells):
         members = [c for c in cells if (c.dataset, c.arm, c.backbone) == (dataset, arm, backbone)]
         names = sorted({(c.method, c.variant): None for c in members}, key=lambda name: _place(name[0]))
         methods = [method for method, _ in names]
         series = []
         for (method, variant), look in zip(names, looks(methods), strict=True):
-            title = TITLES.get(method, method) + (f" #{variant}" if methods.count(method) > 1 else "")
+            title = TECHNIQUES.get(method, method) + (f" #{variant}" if methods.count(method) > 1 else "")
             own = {c.label_fraction: c for c in members if (c.method, c.variant) == (method, variant)}
             series.append(Series(method, title, look, own))
         out.append(Group(dataset, arm, backbone, series))
@@ -74,7 +78,7 @@ def _place(method: str) -> int:
 
 def done(plan: Plan, cell: Cell) -> list[Item]:
     """The finished runs of a cell, by seed."""
-    found = [plan.items[identity] for identity in cell.runs]
+    found = [plan.items[run.id] for run in cell.runs.values()]
     return sorted((item for item in found if item.state == "done"), key=lambda item: item.spec.seed)
 
 

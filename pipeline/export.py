@@ -1,0 +1,58 @@
+"""Door: a finished run's network as a folder that stock timm loads, with a model card.
+
+python -m pipeline.export RUN --out DIR                RUN: a run's id, a part of one, or its folder
+python -m pipeline.export RUN --out DIR --arm cnn      an arm of a pretraining run, without its head
+python -m pipeline.export RUN --out DIR --onnx
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from pipeline import flags
+from pipeline.console import run_door
+
+
+def parser() -> argparse.ArgumentParser:
+    out = argparse.ArgumentParser(prog="python -m pipeline.export", description=__doc__, allow_abbrev=False)
+    out.formatter_class = argparse.RawDescriptionHelpFormatter
+    add = out.add_argument
+    add("run", metavar="RUN", help="a finished run: its id, any part of it that names one run, or its folder's path")
+    add("--out", type=Path, required=True, metavar="DIR", help="the folder to make")
+    add("--arm", help="which network of a pretraining run")
+    add("--onnx", action="store_true", help="add model.onnx, checked against torch (extra: onnx)")
+    flags.add_cluster_flag(out)
+    return out
+
+
+def main() -> int:
+    args = parser().parse_args()
+    from pipeline.cluster import load_cluster
+    from pipeline.runs import find_run
+    from pipeline.trained import about
+
+    run = find_run(Path(load_cluster(args.cluster).runs), args.run)
+    wanted = about.of_run(run, args.arm)
+
+    from pipeline.trained import folder, onnx
+
+    if args.onnx:
+        onnx.need()
+    out = Path(args.out).absolute()
+    if not folder.find(out, wanted):
+        difference = folder.write(run, wanted, out, with_onnx=args.onnx)
+        print(f"{run.id}: {wanted.backbone}, {', '.join(wanted.classes) or 'features'}")
+    elif args.onnx and not (out / onnx.FILE).exists():
+        difference = folder.add_onnx(run, wanted, out)
+    else:
+        print(f"{out} is this export already; nothing to do")
+        return 0
+    if difference is not None:
+        print(f"{onnx.FILE}: largest difference from torch {difference:.1e}")
+    print(f'load it with timm.create_model("local-dir:{out}", pretrained=True)')
+    return 0
+
+
+if __name__ == "__main__":
+    run_door(main)

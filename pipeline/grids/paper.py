@@ -1,0 +1,15 @@
+"""Tables 1 to 21: all experiments of the paper; what several of them want is trained once.
+
+    python -m pipeline.launch --grid paper
+
+180 pretraining runs, 555 fine-tunes; 30 of the pretraining runs are published by longer ones on their way.
+"""
+
+from __future__ import annotations
+
+from pipeline import experiments, paper
+
+DATASETS = experiments.datasets(*experiments.EXPERIMENTS)
+SEEDS = len(paper.SEEDS)
+IMAGE_SIZE = paper.IMAGE_SIZE
+places = experiments.places(*experiments.EXPERIMENTS)

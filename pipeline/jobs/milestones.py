@@ -1,0 +1,100 @@
+"""Milestones: shorter pretraining runs that a longer one passes through and publishes, each in a folder of its own.
+
+A launch wishes for them in the longer run's folder before it sends it; the longer run's first start fixes them. Which
+runs can be: `spec.milestone_of`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Container, Iterable
+from typing import TYPE_CHECKING, Any
+
+from pipeline import files
+from pipeline.jobs.life import beating
+from pipeline.runs import Result, Run
+from pipeline.spec import PretrainSpec, Spec, milestone_of, run_id
+
+if TYPE_CHECKING:
+    from pipeline.jobs.plan import Item
+
+# --- In a launch -----------------------------------------------------------------------------------------------------
+
+
+def assign(items: Iterable[Item], taken: Container[str] = ()) -> None:
+    """Set `Item.carrier` of the runs that longer ones will publish; `taken` are those that jobs have already.
+
+    A run that has begun carries what its first start fixed. One that has not carries all it can of those that have not
+    begun either; the longest choose first.
+    """
+    families: dict[str, list[Item]] = {}
+    for item in items:
+        item.carrier = None
+        open_ = item.state in ("missing", "pending", "interrupted", "running") and item.run.id not in taken
+        if open_ and isinstance(item.spec, PretrainSpec):
+            families.setdefault(run_id(dataclasses.replace(item.spec, epochs=1)), []).append(item)
+    for family in families.values():
+        family.sort(key=lambda item: item.spec.epochs, reverse=True)
+        for longer in family:
+            if longer.carrier is None:
+                _load(longer, family)
+
+
+def _load(longer: Item, family: list[Item]) -> None:
+    """Let a run carry what it can of its family, the longest first."""
+    begun = longer.state in ("interrupted", "running")
+    fixed = longer.run.milestones() if begun else []
+    passed: list[Spec] = [longer.spec]
+    for item in family:
+        if item.carrier or item.state not in ("missing", "pending"):
+            continue
+        if item.spec.epochs in fixed if begun else all(milestone_of(item.spec, spec) for spec in passed):
+            item.carrier = longer.run.id
+            passed.append(item.spec)
+
+
+def wish(longer: Run, shorter: Iterable[Spec]) -> None:
+    """Note what a run is to carry; one that has begun keeps what it has."""
+    epochs = sorted(spec.epochs for spec in shorter)
+    if not longer.began and epochs != longer.milestones():
+        files.write_json(longer["milestones"], epochs)
+
+
+# --- In the longer run -----------------------------------------------------------------------------------------------
+
+
+def of(spec: PretrainSpec, epochs: Iterable[int]) -> dict[int, PretrainSpec]:
+    """The specs of a run's milestones by their epochs; `ValueError` where one cannot be."""
+    found = {count: dataclasses.replace(spec, epochs=count) for count in sorted(epochs)}
+    ways = [*found.values(), spec]
+    for shorter, longer in zip(ways, ways[1:], strict=False):
+        if not milestone_of(shorter, longer):
+            raise ValueError(
+                f"milestones.json wishes for {shorter.epochs} epochs, through whose end {longer.epochs} epochs of "
+                f"this run do not pass; begin anew with: python -m pipeline.clean --restart {run_id(spec)}"
+            )
+    return found
+
+
+def publish(spec: PretrainSpec, carrier: Run, start: dict[str, Any], finish: Callable[[Run], Result]) -> None:
+    """Make the folder of a shorter run as it would have made it; `finish` writes its weights and says its result.
+
+    A run that is done, at work or has begun by itself is left alone.
+    """
+    run = Run(carrier.folder.parent / run_id(spec))
+    try:
+        with run.lock(), beating(run):
+            if run["result"].exists() or run.began:
+                why = "is done" if run["result"].exists() else "has begun by itself"
+                print(f"milestone {run.id} {why}; left alone", flush=True)
+                return
+            run.remove_temporaries()
+            run.announce(spec)
+            files.write_json(run["start"], {**start, "carried_by": carrier.id})
+            result = finish(run)
+            run.finish(dataclasses.replace(result, notes={**result.notes, "carried_by": carrier.id}))
+            with open(run["log"], "a", encoding="utf-8") as log:
+                log.write(f"published on its way by {carrier.id}, whose log tells the rest\n")
+            print(f"milestone {run.id} is published", flush=True)
+    except files.Busy as error:
+        print(f"milestone {run.id}: {error}", flush=True)

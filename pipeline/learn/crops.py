@@ -1,0 +1,94 @@
+"""Random crops of a batch, each resized to a side of its own view: a box a picture, sampled once, bilinearly.
+
+The boxes are drawn on the CPU from the given generator. A crop is a warp (`augment.warp`), so that it is fused with the
+flips into one interpolation. That has no antialiasing: a crop made smaller than its box (DINO's 96-pixel crops, by 1.7
+at most) is a little sharper than one of torchvision's with antialiasing; crops that are made larger are the same. Near
+its edges a crop sees the picture's own next pixel, where torchvision repeats the box's last.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pipeline.learn.augment import draw, normalise, recolour, unit, warp
+from pipeline.spec import Augment
+
+TRIES = 10  # torchvision's, before it takes the whole picture
+RATIO = (3 / 4, 4 / 3)  # width to height, torchvision's
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A kind of crop: which part of the picture's area it keeps, and the side in pixels it is resized to."""
+
+    least: float
+    most: float
+    side: int
+
+    def __post_init__(self) -> None:
+        if not (0 < self.least <= self.most <= 1 and self.side > 0):
+            raise ValueError(f"{self} makes no sense; the parts are in (0, 1], the side is a number of pixels")
+
+
+def draw_boxes(crop: Crop, n: int, height: int, width: int, generator: torch.Generator) -> Tensor:
+    """Boxes [n, 4] of whole pixels (left, top, width, height), by the law of torchvision's `RandomResizedCrop`.
+
+    Where none of ten tries fits, the whole picture (ours are square).
+    """
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(*shape, generator=generator, dtype=torch.float64)
+
+    area = height * width * (crop.least + (crop.most - crop.least) * uniform(n, TRIES))
+    low, high = (math.log(ratio) for ratio in RATIO)
+    ratio = torch.exp(low + (high - low) * uniform(n, TRIES))
+    columns, rows = (area * ratio).sqrt().round(), (area / ratio).sqrt().round()  # [n, TRIES]
+    fits = (columns >= 1) & (columns <= width) & (rows >= 1) & (rows <= height)
+    first = fits.int().argmax(dim=1, keepdim=True)  # the first that fits
+    some = fits.any(dim=1)
+    columns = torch.where(some, columns.gather(1, first)[:, 0], float(width))
+    rows = torch.where(some, rows.gather(1, first)[:, 0], float(height))
+    left = (uniform(n) * (width - columns + 1)).floor()
+    top = (uniform(n) * (height - rows + 1)).floor()
+    return torch.stack([left, top, columns, rows], dim=1)
+
+
+def crop_warp(boxes: Tensor, side: int) -> Tensor:
+    """The warp [n, 3, 3] from the points of a side × side crop to those of the picture."""
+    left, top, columns, rows = boxes.unbind(dim=1)
+    matrix = torch.eye(3, dtype=boxes.dtype).repeat(len(boxes), 1, 1)
+    matrix[:, 0, 0], matrix[:, 0, 2] = columns / side, left
+    matrix[:, 1, 1], matrix[:, 1, 2] = rows / side, top
+    return matrix
+
+
+def recoloured_crops(
+    pixels: Tensor, spec: Augment, crops: tuple[Crop, ...], generator: torch.Generator, *, as_one: bool
+) -> list[Tensor]:
+    """Augment the whole picture once and cut every crop out of that: float32 [n, 3, side, side] each.
+
+    vit-pytorch's order. `as_one` draws once for the whole batch, as its transforms do on a batch tensor.
+    """
+    n, height, width, _ = pixels.shape
+    drawn = 1 if as_one else n
+    draws = draw(spec, drawn, height, width, generator)
+    images = recolour(unit(pixels), draws)
+    out = []
+    for crop in crops:
+        boxes = draw_boxes(crop, drawn, height, width, generator)
+        matrix = draws.warp @ crop_warp(boxes, crop.side)
+        out.append(normalise(warp(images, matrix, (crop.side, crop.side), "border"), spec))
+    return out
+
+
+def cropped_then_recoloured(pixels: Tensor, spec: Augment, crop: Crop, generator: torch.Generator) -> Tensor:
+    """Cut a crop and flip it, then augment its colours: float32 [n, 3, side, side]. DINO's own order."""
+    n, height, width, _ = pixels.shape
+    draws = draw(spec, n, height, width, generator)
+    boxes = draw_boxes(crop, n, height, width, generator)
+    images = warp(unit(pixels), draws.warp @ crop_warp(boxes, crop.side), (crop.side, crop.side), "border")
+    return normalise(recolour(images, draws), spec)

@@ -1,0 +1,41 @@
+"""Door: draw a stand-in of one of the paper's datasets, for trials and tests without the dataset.
+
+python -m pipeline.standin dermofit --out DIR --scale 0.1
+python -m pipeline.shard dermofit --raw DIR --size 32
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from pipeline import lookup
+from pipeline.console import progress, run_door
+
+
+def parser() -> argparse.ArgumentParser:
+    out = argparse.ArgumentParser(prog="python -m pipeline.standin", description=__doc__, allow_abbrev=False)
+    out.formatter_class = argparse.RawDescriptionHelpFormatter
+    out.add_argument("name", help="isic, brain_mri, dermofit or autoimmune")
+    out.add_argument("--out", type=Path, required=True, help="a new folder for the pictures")
+    out.add_argument(
+        "--scale",
+        type=float,
+        default=0.05,
+        help="share of the dataset's pictures, at least ten of a class (default: 0.05; 1: all)",
+    )
+    return out
+
+
+def main() -> int:
+    args = parser().parse_args()
+    from pipeline.data.imitate import imitate
+
+    imitate(lookup.find("datasets", args.name).DATASET, args.out, scale=args.scale, progress=progress)
+    print(f"{args.out} holds a stand-in of {args.name}: drawn pictures, not the dataset. Now:")
+    print(f"python -m pipeline.shard {args.name} --raw {args.out} --size 32")
+    return 0
+
+
+if __name__ == "__main__":
+    run_door(main)

@@ -1,0 +1,68 @@
+"""New pictures: found, decoded and resized as sharding does, and drawn upon. No torch: worker processes run this."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from pipeline import files
+from pipeline.data import images
+from pipeline.data.workers import Workers
+from pipeline.datasets.base import pictures_under
+
+SHOWN = 512  # the longest side of a picture that is drawn upon
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A decoded picture: as the network wants it, uint8 [size, size, 3], and small for people if they asked."""
+
+    pixels: np.ndarray
+    shown: np.ndarray | None
+
+
+def listed(arguments: Sequence[Path]) -> list[Path]:
+    """The files meant: each file itself, and every file in a folder that may be a picture; none twice."""
+    found = [path for argument in arguments for path in (pictures_under(argument) if argument.is_dir() else [argument])]
+    return list(dict.fromkeys(found))
+
+
+def load(path: Path, *, size: int, show: bool) -> Picture | images.BadPicture:
+    """One file, or why it cannot be used."""
+    try:
+        picture = images.decode(path.read_bytes())
+    except images.BadPicture as error:
+        return error
+    except OSError as error:
+        return images.BadPicture(f"cannot be read: {error.strerror}")
+    shown = None
+    if show:
+        scale = min(1.0, SHOWN / max(picture.size))
+        shown = np.asarray(picture.resize([max(1, round(side * scale)) for side in picture.size]))
+    return Picture(np.asarray(images.resize(picture, size)), shown)
+
+
+def loaded(paths: Sequence[Path], *, size: int, show: bool) -> Iterator[Picture | images.BadPicture]:
+    """All files in their order, decoded by worker processes; one that crashes a decoder is answered like any other."""
+    count = min(len(os.sched_getaffinity(0)), -(-len(paths) // 16))
+    with Workers(max(1, count)) as workers:
+        yield from workers.map(partial(load, size=size, show=show), paths)
+
+
+def draw(path: Path, shown: np.ndarray, attention: np.ndarray) -> None:
+    """Publish a picture with its attention [h, w] over it as PNG: dark where there is least, yellow where most."""
+    from matplotlib import colormaps
+
+    span = attention.max() - attention.min()
+    scaled = (attention - attention.min()) / (span if span > 0 else 1)
+    small = Image.fromarray((scaled * 255).astype(np.uint8))
+    wide = np.asarray(small.resize((shown.shape[1], shown.shape[0]), Image.Resampling.BILINEAR))
+    colour = colormaps["inferno"](wide)[..., :3] * 255
+    with files.publish(path, durable=False) as file:
+        Image.fromarray((0.5 * shown + 0.5 * colour).astype(np.uint8)).save(file, "PNG")

@@ -1,0 +1,130 @@
+"""Stand-ins lie as their datasets do, in the same classes and sizes, and are drawn alike every time."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline import lookup
+from pipeline.data.imitate import CONTENT, LEAST, MARK, imitate, scaled
+from pipeline.datasets.base import Dataset
+
+
+def leaf(name: str) -> Dataset:
+    found = lookup.find("datasets", name).DATASET
+    assert isinstance(found, Dataset)
+    return found
+
+
+def plainly(items: object, **_: object) -> object:
+    return items
+
+
+def bytes_of(root: Path) -> dict[Path, bytes]:
+    return {path.relative_to(root): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("name", CONTENT)
+def test_at_full_scale_there_are_as_many_pictures_classes_groups_and_ids_as_published(name: str) -> None:
+    dataset = leaf(name)
+    published = dataset.published
+    assert published is not None
+    pictures, tables = CONTENT[name](published, dataset.classes, 1.0)
+    samples = [picture for picture in pictures if not picture.is_mask]
+    assert len(samples) == published.total
+    assert len({picture.path for picture in pictures}) == len(pictures)
+    if published.counts:
+        wanted: Counter[int] = Counter()
+        for counts in published.counts.values():
+            wanted.update({dataset.classes.index(label): count for label, count in counts.items()})
+        assert Counter(picture.classes[0] for picture in samples) == wanted
+    sides = np.array([sorted(picture.size) for picture in samples])
+    assert (sides >= published.smallest).all() and (sides <= published.largest).all()
+    assert {picture.mode for picture in samples} <= set(published.modes)
+    if isinstance(published.ids, frozenset):
+        assert {Path(picture.path).stem for picture in samples} == published.ids
+    if name == "isic":
+        lesions = [row.split(",")[3] for row in tables["ISIC_2019_Training_Metadata.csv"][1:]]
+        assert len(set(lesions) - {""}) == published.groups
+        assert lesions.count("") == 2084  # the rows of the published metadata without one
+    if name == "dermofit":
+        assert len({picture.size for picture in samples}) == 1300  # E.1.1: no two images are of same size
+
+
+@pytest.mark.parametrize("name", CONTENT)
+def test_a_small_one_is_read_as_the_dataset_is(name: str, stand_ins: dict[str, Path]) -> None:
+    dataset = leaf(name)
+    records = dataset.listing(stand_ins[name]).records
+    shown = Counter(label for record in records for label in record.labels or ())
+    parts = len(dataset.published.counts) if dataset.published else 0
+    if parts:
+        assert shown == dict.fromkeys(dataset.classes, LEAST * parts)
+    else:
+        assert set(shown) == set(dataset.classes) and len(records) == 40
+    if name != "brain_mri":  # nobody published its patients
+        assert 1 < len({record.group for record in records} - {None}) < len(records)
+    with Image.open(records[0].path) as picture:
+        assert dataset.published is not None and picture.mode in dataset.published.modes
+
+
+def test_classes_are_told_apart_by_their_colour(stand_ins: dict[str, Path]) -> None:
+    colours: dict[str, list[np.ndarray]] = {}
+    for record in leaf("dermofit").listing(stand_ins["dermofit"]).records:
+        assert record.labels is not None
+        with Image.open(record.path) as picture:
+            pixels = np.asarray(picture, dtype=float).reshape(-1, 3)
+        colours.setdefault(record.labels[0], []).append(pixels.mean(axis=0))
+    means = np.array([np.mean(each, axis=0) for each in colours.values()])
+    distances = np.linalg.norm(means[:, None] - means[None], axis=-1)
+    assert (distances[~np.eye(len(means), dtype=bool)] > 1).all()
+
+
+def test_it_is_drawn_alike_every_time_and_goes_on_when_stopped(tmp_path: Path, stand_ins: dict[str, Path]) -> None:
+    whole = bytes_of(stand_ins["autoimmune"])
+    drawn = 0
+
+    def stop_after_five(items: list[object], **_: object) -> object:
+        nonlocal drawn
+        for drawn, item in enumerate(items):
+            if drawn == 5:
+                raise KeyboardInterrupt
+            yield item
+
+    with pytest.raises(KeyboardInterrupt):
+        imitate(leaf("autoimmune"), tmp_path / "new", scale=0.0001, progress=stop_after_five)
+    assert 0 < len(list((tmp_path / "new").glob("*.tif"))) <= 6
+    assert not (tmp_path / "new" / MARK).exists()
+    imitate(leaf("autoimmune"), tmp_path / "new", scale=0.0001, progress=plainly)
+    assert bytes_of(tmp_path / "new") == whole
+
+
+def test_a_scaled_count_keeps_ten_where_there_are_ten() -> None:
+    assert [scaled(count, 0.1) for count in (1000, 101, 50, 10, 7)] == [100, 10, 10, 10, 7]
+    assert scaled(331, 1.0) == 331
+
+
+@pytest.mark.parametrize(
+    ("name", "scale", "message"),
+    [
+        ("toy", 0.1, "there is no stand-in of 'toy'; known: autoimmune, brain_mri, dermofit, isic"),
+        ("isic", 0.0, "--scale is 0.0; give a fraction above 0"),
+        ("isic", 2.0, "--scale is 2.0; give a fraction above 0"),
+    ],
+)
+def test_a_wrong_wish_is_answered(name: str, scale: float, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=message):
+        imitate(leaf(name), tmp_path / "new", scale=scale, progress=plainly)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_holds_anything_else_is_left_alone(tmp_path: Path, stand_ins: dict[str, Path]) -> None:
+    (tmp_path / "letters.txt").write_text("mine")
+    with pytest.raises(ValueError, match="is not empty; give the stand-in a folder of its own"):
+        imitate(leaf("isic"), tmp_path, scale=0.0001, progress=plainly)
+    assert [path.name for path in tmp_path.iterdir()] == ["letters.txt"]
+    with pytest.raises(ValueError, match="holds another stand-in"):
+        imitate(leaf("isic"), stand_ins["dermofit"], scale=0.0001, progress=plainly)

@@ -1,0 +1,38 @@
+"""Doors called in this process: for those that import torch, starting one takes longer than its work."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeline.console import run_door
+
+
+def door(name: str, *arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """What `python -m pipeline.NAME ARGUMENTS` would print in the folder `cwd`, and its exit code."""
+    out, err = io.StringIO(), io.StringIO()
+    main = importlib.import_module(f"pipeline.{name}").main
+    with _called(name, arguments, cwd), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        with pytest.raises(SystemExit) as ended:
+            run_door(main)
+    return subprocess.CompletedProcess([name], int(ended.value.code or 0), out.getvalue(), err.getvalue())
+
+
+@contextlib.contextmanager
+def _called(name: str, arguments: tuple[object, ...], cwd: Path) -> Iterator[None]:
+    before = sys.argv, Path.cwd()
+    try:
+        sys.argv = [name, *map(str, arguments)]
+        os.chdir(cwd)
+        yield
+    finally:
+        sys.argv = before[0]
+        os.chdir(before[1])

@@ -1,0 +1,76 @@
+"""Verdicts on the abstract's claims: they need evidence, and follow it."""
+
+from __future__ import annotations
+
+import pytest
+from test_tables import result
+
+from pipeline import lookup, paper
+from pipeline.cluster import load_cluster
+from pipeline.jobs.plan import Item, Plan
+from pipeline.results import claims, collect
+from pipeline.runs import Run
+from pipeline.spec import DatasetRef, run_id
+
+
+def plan_of(folder, name: str, dataset: str, seeds: int) -> Plan:
+    leaf = lookup.find("datasets", dataset).DATASET
+    card = paper.Card(DatasetRef(name=dataset, fingerprint="0" * 16), leaf.label_fractions, leaf.metric)
+    preset = paper.preset("paper")
+    places = lookup.find("grids", name).places([card], paper.SEEDS[:seeds], preset)
+    out = Plan(name, load_cluster("local"), preset, [card], [place.spec for place in places], places)
+    for place in places:
+        identity = run_id(place.spec)
+        out.items[identity] = Item(Run(folder / identity), place.spec, "missing", None)
+    return out
+
+
+def verdict(found: list[claims.Verdict], words: str) -> claims.Verdict:
+    (chosen,) = [v for v in found if words in v.claim]
+    return chosen
+
+
+def test_without_runs_every_claim_lacks_evidence(tmp_path):
+    plan = plan_of(tmp_path, "main", "isic", 5)
+    found = claims.verdicts(plan, collect.cells(plan))
+    assert len(found) == 9
+    assert {v.verdict for v in found} == {claims.OPEN}
+
+
+@pytest.mark.parametrize(
+    ("gain", "seeds", "wanted"), [(0.1, 5, "holds"), (-0.1, 5, "does not hold"), (0.1, 2, "fewer")]
+)
+def test_a_gain_holds_where_its_interval_over_seeds_is_above_zero(tmp_path, gain, seeds, wanted):
+    plan = plan_of(tmp_path, "main", "isic", seeds)
+    cells = collect.cells(plan)
+    for cell in cells:
+        base = 0.5 + (gain if cell.row[0] == "CASS" else 0)
+        cell.results = {seed: result(base + 0.001 * (seed % 3)) for seed in cell.runs}
+    found = verdict(claims.verdicts(plan, cells), "10% of the labels, over DINO")
+    assert wanted in found.verdict
+    assert f"{gain:+.1%} over 2 cells" in found.ours
+    assert "+5.9% claimed; its own tables come to +3.5%" in found.printed  # Table 6: (0.0303 + 0.0397) / 2
+
+
+def test_one_missing_cell_of_a_seed_takes_the_seed_out(tmp_path):
+    plan = plan_of(tmp_path, "main", "isic", 5)
+    cells = collect.cells(plan)
+    for cell in cells:
+        cell.results = {seed: result(0.5) for seed in cell.runs}
+    del cells[0].results[77]  # DINO, ResNet-50, 1 %
+    found = claims.verdicts(plan, cells)
+    assert "4 seeds" in verdict(found, "1% of the labels, over DINO").ours
+    assert "5 seeds" in verdict(found, "1% of the labels, over Supervised").ours
+
+
+@pytest.mark.parametrize(("moved", "wanted"), [(0.005, "holds"), (0.05, "does not hold")])
+def test_steadiness_looks_at_the_better_arm(tmp_path, moved, wanted):
+    plan = plan_of(tmp_path, "batch_size", "brain_mri", 1)
+    cells = collect.cells(plan)
+    for cell in cells:
+        leading = cell.column == "CNN"
+        value = (0.9 + moved * (cell.row == ("32",))) if leading else 0.5 + 0.1 * (cell.row == ("8",))
+        cell.results = {77: result(value)}
+    found = verdict(claims.verdicts(plan, cells), "batch size")
+    assert found.verdict == wanted
+    assert found.printed == "0.0061 (brain_mri)"  # Table 15: 0.9909 - 0.9848

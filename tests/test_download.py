@@ -1,0 +1,311 @@
+"""Raw files come whole from a server that drops connections, and nothing wrong is kept."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+import zipfile
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import pipeline.download
+from pipeline import console
+from pipeline.data import fetch
+from pipeline.datasets.base import Source
+from pipeline.datasets.isic import DATASET
+
+TRUTH, METADATA, INPUT = (source.gives for source in DATASET.sources)
+ZIP = f"{INPUT}.zip"
+PICTURES = {f"{INPUT}/ISIC_{n:07d}.jpg": np.random.default_rng(n).bytes(700_000) for n in range(6)}
+
+
+def zipped(members: dict[str, bytes]) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(zipfile.ZipInfo(name), data)
+    return out.getvalue()
+
+
+class Bucket(BaseHTTPRequestHandler):
+    """Answers as S3 does, with ranges and ETags, or worse."""
+
+    files: dict[str, bytes]
+    etags: dict[str, str]
+    drop_after: int | None  # a connection is cut after so many bytes
+    has_ranges: bool
+    hold: threading.Event | None  # nothing but the first 300,000 bytes is sent before it
+    asked: list[tuple[str, str, int]]  # method, file, first byte
+
+    def do_HEAD(self) -> None:
+        self.answer(body=False)
+
+    def do_GET(self) -> None:
+        self.answer(body=True)
+
+    def answer(self, *, body: bool) -> None:
+        cls = type(self)
+        name = self.path.rpartition("/")[2]
+        wanted = self.headers.get("Range", "bytes=0-")
+        start = int(wanted.removeprefix("bytes=").partition("-")[0]) if cls.has_ranges else 0
+        cls.asked.append((self.command, name, start))
+        if name not in cls.files:
+            self.send_error(404)
+            return
+        data = cls.files[name]
+        self.send_response(206 if start else 200)
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
+        self.send_header("Content-Length", str(len(data) - start))
+        if name in cls.etags:
+            self.send_header("ETag", f'"{cls.etags[name]}"')
+        self.end_headers()
+        if body:
+            end = len(data) if cls.drop_after is None else min(len(data), start + cls.drop_after)
+            for at in range(start, end, 65536):
+                self.wfile.write(data[at : min(at + 65536, end)])
+                if cls.hold is not None and at > 300_000:
+                    cls.hold.wait(60)
+            self.close_connection = True
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of a folder on this machine that holds the three files."""
+    if shutil.which("curl") is None:
+        pytest.skip("downloads are curl's, and it is not installed")
+    Bucket.files = {TRUTH: b"image,MEL\nISIC_0000000,1.0\n", METADATA: b"image,lesion_id\n", ZIP: zipped(PICTURES)}
+    Bucket.etags = {name: hashlib.md5(data).hexdigest() for name, data in Bucket.files.items()}
+    Bucket.etags[ZIP] = "0123456789abcdef0123456789abcdef-1164"  # S3's way with large files: no checksum
+    Bucket.drop_after, Bucket.has_ranges, Bucket.hold, Bucket.asked = None, True, None, []
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setattr(fetch, "PAUSE", 0.01)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Bucket)
+    server.handle_error = lambda request, client_address: None  # type: ignore[method-assign]  # clients that were killed
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/2019"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def door(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int | str | None:
+    """The door within this process; returns its exit code."""
+    monkeypatch.setattr(sys, "argv", ["download", *map(str, arguments)])
+    with pytest.raises(SystemExit) as caught:
+        console.run_door(pipeline.download.main)
+    return caught.value.code
+
+
+def assert_complete(out: Path) -> None:
+    assert {str(path.relative_to(out)): path.read_bytes() for path in out.glob(f"{INPUT}/*")} == PICTURES
+    for name in (TRUTH, METADATA):
+        assert (out / name).read_bytes() == Bucket.files[name]
+    rest = {path.name for path in out.iterdir()} - {TRUTH, METADATA, INPUT}
+    assert rest == {"download.json", ".download.lock"}
+
+
+def test_all_parts_arrive_checked_and_unpacked(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert door(monkeypatch, "isic", "--out", tmp_path / "raw", "--from", bucket) == 0
+    assert_complete(tmp_path / "raw")
+    out = capsys.readouterr().out
+    assert "checked by the server's MD5" in out
+    assert "checked by its size (no checksum is published) and the CRC-32 of its 6 files" in out
+    record = json.loads((tmp_path / "raw" / "download.json").read_text())
+    assert record[INPUT]["sha256"] == hashlib.sha256(Bucket.files[ZIP]).hexdigest()
+    assert record[TRUTH]["from"] == f"{bucket}/{TRUTH}"
+
+    asked = len(Bucket.asked)
+    assert door(monkeypatch, "isic", "--out", tmp_path / "raw", "--from", bucket) == 0
+    assert "3 of 3 parts are in" in capsys.readouterr().out
+    assert len(Bucket.asked) == asked
+
+
+def test_a_connection_that_drops_is_taken_up_where_it_broke(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Bucket.drop_after = 1_500_000
+    assert door(monkeypatch, "isic", "--out", tmp_path, "--from", bucket) == 0
+    assert_complete(tmp_path)
+    starts = [start for method, name, start in Bucket.asked if (method, name) == ("GET", ZIP)]
+    assert starts == [0, 1_500_000, 3_000_000]
+
+
+def test_a_server_without_ranges_is_asked_from_the_beginning(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Bucket.drop_after, Bucket.has_ranges = 1_500_000, False
+    assert door(monkeypatch, "isic", "--out", tmp_path, "--from", bucket) == 2
+    assert f"broke off at 0 of {len(Bucket.files[ZIP]):,} bytes, 6 times in a row" in capsys.readouterr().err
+    assert not (tmp_path / INPUT).exists()
+
+    Bucket.drop_after = None
+    (part,) = tmp_path.glob(f".{ZIP}.*.part")
+    part.write_bytes(Bucket.files[ZIP][:1000])
+    assert door(monkeypatch, "isic", "--out", tmp_path, "--from", bucket) == 0
+    assert_complete(tmp_path)
+
+
+def test_a_killed_download_goes_on_where_it_was(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Bucket.hold = threading.Event()
+    command = [sys.executable, "-m", "pipeline.download", "isic", "--out", str(tmp_path), "--from", bucket]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    parts: list[Path] = []
+    while not (parts and parts[0].stat().st_size > 200_000):
+        assert process.poll() is None
+        time.sleep(0.01)
+        parts = list(tmp_path.glob(f".{ZIP}.*.part"))
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    there = parts[0].stat().st_size
+    assert 0 < there < len(Bucket.files[ZIP])
+    assert parts[0].read_bytes() == Bucket.files[ZIP][:there]
+
+    Bucket.hold.set()
+    Bucket.asked = []
+    assert door(monkeypatch, "isic", "--out", tmp_path, "--from", bucket) == 0
+    assert_complete(tmp_path)
+    assert [start for method, name, start in Bucket.asked if method == "GET" and name == ZIP] == [there]
+
+
+def test_an_unpacking_that_was_stopped_goes_on(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real, done = fetch.files.publish, []
+
+    def publish(path: Path, *arguments: object, **options: object) -> object:
+        if path.suffix == ".jpg":
+            done.append(path)
+            if len(done) == 4:
+                raise KeyboardInterrupt
+        return real(path, *arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(fetch.files, "publish", publish)
+    assert door(monkeypatch, "isic", "--out", tmp_path, "--from", bucket) == 130
+    assert not (tmp_path / INPUT).exists()
+    Bucket.asked = []
+    assert door(monkeypatch, "isic", "--out", tmp_path, "--from", bucket) == 0
+    assert_complete(tmp_path)
+    assert len(done) == 4 + 3  # the first three were not unpacked again
+    assert not [entry for entry in Bucket.asked if entry[0] == "GET"]  # and nothing was fetched again
+
+
+def test_bytes_that_are_not_those_of_the_servers_checksum_are_deleted(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Bucket.etags[TRUTH] = "0" * 32
+    assert door(monkeypatch, "isic", "--out", tmp_path, "--from", bucket) == 2
+    error = capsys.readouterr().err
+    assert f"{TRUTH} did not arrive as it should: md5 " in error and f", not {'0' * 32}; it was deleted" in error
+    assert {path.name for path in tmp_path.iterdir()} == {".download.lock"}
+
+
+def test_a_published_checksum_is_held_against_what_arrived(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sha256 = hashlib.sha256(Bucket.files[ZIP]).hexdigest()
+
+    def offer(checksum: str) -> None:
+        source = Source(address=f"https://nowhere.example/{ZIP}", gives=INPUT, sha256=checksum)
+        monkeypatch.setattr(type(DATASET), "sources", (source,))
+
+    offer("f" * 64)
+    assert door(monkeypatch, "isic", "--out", tmp_path, "--from", bucket) == 2
+    assert f"sha256 {sha256}, not {'f' * 64}" in capsys.readouterr().err
+    assert {path.name for path in tmp_path.iterdir()} == {".download.lock"}
+    offer(sha256)
+    assert door(monkeypatch, "isic", "--out", tmp_path, "--from", bucket) == 0
+    assert "checked by its published SHA-256" in capsys.readouterr().out
+
+
+def test_a_damaged_archive_is_deleted_and_fetched_again(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = Bucket.files[ZIP]
+    Bucket.files[ZIP] = whole[:2_000_000] + b"\0" * 10 + whole[2_000_010:]
+    assert door(monkeypatch, "isic", "--out", tmp_path, "--from", bucket) == 2
+    assert "part is damaged (Bad CRC-32" in capsys.readouterr().err
+    assert not list(tmp_path.glob("*.part")) and not (tmp_path / INPUT).exists()
+    Bucket.files[ZIP] = whole
+    assert door(monkeypatch, "isic", "--out", tmp_path, "--from", bucket) == 0
+    assert_complete(tmp_path)
+
+
+def test_another_version_on_the_server_is_not_glued_to_the_beginning_of_the_first(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / f".{ZIP}.an-older-one.part").write_bytes(b"of another file" * 100)
+    assert door(monkeypatch, "isic", "--out", tmp_path, "--from", bucket) == 0
+    assert_complete(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["../escaped.jpg", f"{INPUT}/../../escaped.jpg", "/escaped.jpg"])
+def test_an_archive_cannot_write_outside_its_folder(
+    name: str, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Bucket.files[ZIP] = zipped({name: b"no"})
+    assert door(monkeypatch, "isic", "--out", tmp_path / "raw", "--from", bucket) == 2
+    assert f"which does not lie in {INPUT}" in capsys.readouterr().err
+    assert not list(tmp_path.rglob("escaped.jpg"))
+
+
+def test_a_dry_run_names_the_publics_addresses_and_asks_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert door(monkeypatch, "isic", "--out", tmp_path / "raw", "--dry-run") == 0
+    out = capsys.readouterr().out
+    assert f"would fetch https://isic-challenge-data.s3.amazonaws.com/2019/{ZIP} to " in out
+    assert out.count("would fetch") == 3
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("dermofit",), "dermofit: there is no address that gives its files to everyone. It is sold under licence"),
+        (("autoimmune",), "autoimmune: there is no address that gives its files to everyone. It is private"),
+        (("brain_mri",), "brain_mri: there is no address that gives its files to everyone. It is public: kaggle.com"),
+        (("folder",), "folder: there is no address that gives its files to everyone."),
+        (("iscc",), "there is no 'iscc' among datasets; known: autoimmune, brain_mri"),
+    ],
+)
+def test_what_has_no_public_address_says_how_it_is_had(
+    arguments: tuple[str, ...],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert door(monkeypatch, *arguments, "--out", tmp_path / "raw") == 2
+    assert f"error: {message}" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_the_server_does_not_have_and_a_missing_curl_are_said(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    del Bucket.files[TRUTH]
+    assert door(monkeypatch, "isic", "--out", tmp_path, "--from", bucket) == 2
+    assert f"{bucket}/{TRUTH} cannot be had: " in capsys.readouterr().err
+    monkeypatch.setenv("PATH", "")
+    assert door(monkeypatch, "isic", "--out", tmp_path, "--from", bucket) == 2
+    assert "there is no curl here; install it" in capsys.readouterr().err

@@ -1,0 +1,176 @@
+"""A raw folder is held against what is published: what is missing, differs or is too much is said, and nothing else."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import pipeline.standin
+import pipeline.verify
+from pipeline import console, lookup
+from pipeline.data.imitate import CONTENT, MARK
+from pipeline.datasets.base import Published
+
+Verify = Callable[[str, Path], tuple[int | str | None, str, str]]
+
+
+@pytest.fixture
+def verify(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Verify:
+    """The door within this process: its exit code, its findings' lines and its errors."""
+
+    def run(name: str, raw: Path) -> tuple[int | str | None, str, str]:
+        monkeypatch.setattr(sys, "argv", ["verify", name, "--raw", str(raw)])
+        with pytest.raises(SystemExit) as caught:
+            console.run_door(pipeline.verify.main)
+        return caught.value.code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def small(stand_ins: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
+    """A copy of a stand-in that passes for the dataset: what is published is scaled down to it."""
+
+    def make(name: str) -> Path:
+        shutil.copytree(stand_ins[name], tmp_path / name)
+        (tmp_path / name / MARK).unlink()
+        dataset = lookup.find("datasets", name).DATASET
+        known: Published = dataset.published
+        records = dataset.listing(tmp_path / name).records
+        counts = {
+            part: Counter(r.labels[0] for r in records if part in ("all", r.split)) for part, _ in known.counts.items()
+        }
+        changes: dict[str, object] = {"counts": counts, "pictures": 0 if counts else len(records)}
+        if known.groups is not None:
+            changes["groups"] = len({record.group for record in records} - {None})
+        if isinstance(known.ids, frozenset):
+            changes["ids"] = frozenset(record.key for record in records)
+        monkeypatch.setattr(type(dataset), "published", dataclasses.replace(known, **changes))
+        return tmp_path / name
+
+    return make
+
+
+@pytest.mark.parametrize("name", CONTENT)
+def test_what_is_as_published_ends_with_0(name: str, small: Callable[[str], Path], verify: Verify) -> None:
+    code, out, _ = verify(name, small(name))
+    assert code == 0, out
+    assert "it is as published" in out
+    assert not [line for line in out.splitlines() if line.startswith(("missing", "differing", "surplus", "note"))]
+
+
+@pytest.mark.parametrize("name", CONTENT)
+def test_a_stand_in_never_passes_for_the_dataset(name: str, stand_ins: dict[str, Path], verify: Verify) -> None:
+    code, out, _ = verify(name, stand_ins[name])
+    assert code == 1
+    assert "differing  this folder holds a stand-in: drawn pictures, not the dataset" in out
+    assert lookup.find("datasets", name).DATASET.obtain in out
+
+
+def test_pictures_that_are_gone_or_broken_or_new_are_named(small: Callable[[str], Path], verify: Verify) -> None:
+    raw = small("brain_mri")
+    (raw / "Training" / "glioma" / "Tr-glTr_0003.jpg").unlink()
+    (raw / "Testing" / "notumor" / "Te-noTr_0001.jpg").write_bytes(b"no picture")
+    shutil.copy(raw / "Testing" / "pituitary" / "Te-piTr_0000.jpg", raw / "Testing" / "pituitary" / "extra.jpg")
+    code, out, _ = verify("brain_mri", raw)
+    assert code == 1
+    lines = out.splitlines()
+    assert "79 of 80 pictures" in lines
+    assert "missing    1 of glioma (train), 1 of notumor (test)" in lines
+    assert "surplus    1 of pituitary (test)" in lines
+    assert "missing    ids, 2: Te-noTr_0001, Tr-glTr_0003" in lines
+    assert "surplus    ids, 1: extra" in lines
+    assert (
+        "differing  pictures that cannot be used, 1: Te-noTr_0001.jpg (cannot be read: UnidentifiedImageError)" in lines
+    )
+
+
+def test_rows_without_pictures_and_ids_of_another_kind_are_named(small: Callable[[str], Path], verify: Verify) -> None:
+    raw = small("isic")
+    pictures = sorted((raw / "ISIC_2019_Training_Input").iterdir())
+    pictures[0].unlink()
+    pictures[1].rename(pictures[1].with_name("IMG_1.jpg"))
+    code, out, _ = verify("isic", raw)
+    assert code == 1
+    assert f"missing    pictures that a table lists, 2: {pictures[0].name}, {pictures[1].name}" in out
+    assert "differing  ids that are not like ISIC_" in out and ", 1: IMG_1\n" in out
+    assert "surplus    pictures without a label, 1: IMG_1.jpg" in out
+
+
+def test_other_sizes_and_modes_are_a_note_when_few_and_a_difference_when_most(
+    small: Callable[[str], Path], verify: Verify
+) -> None:
+    raw = small("dermofit")
+    pictures = [path for path in sorted(raw.rglob("*.png")) if "mask" not in path.name]
+    for path in pictures[:20]:
+        Image.new("L", (64, 48)).save(path)
+    code, out, _ = verify("dermofit", raw)
+    assert code == 0
+    assert "note       20 of 100 pictures are not 205 × 205 to 1020 × 1020 pixels: 20 are 64 × 48" in out
+    assert "note       20 of 100 pictures are not RGB: 20 are L" in out
+    for path in pictures[20:60]:
+        Image.new("RGB", (64, 48)).save(path)
+    code, out, _ = verify("dermofit", raw)
+    assert code == 1
+    assert "differing  60 of 100 pictures are not 205 × 205 to 1020 × 1020 pixels: 60 are 64 × 48" in out
+
+
+def test_a_size_that_all_pictures_have_must_be_every_pictures(small: Callable[[str], Path], verify: Verify) -> None:
+    raw = small("autoimmune")
+    Image.new("RGB", (469, 352)).save(raw / "000.tif")  # lying on its side: the same size
+    assert verify("autoimmune", raw)[0] == 0
+    Image.new("RGB", (470, 352)).save(raw / "000.tif")
+    code, out, _ = verify("autoimmune", raw)
+    assert code == 1
+    assert "differing  1 of 40 pictures are not 352 × 469 pixels: 1 are 470 × 352" in out
+
+
+def test_a_part_that_is_missing_is_an_answer_and_not_a_failure(tmp_path: Path, verify: Verify) -> None:
+    code, out, _ = verify("isic", tmp_path)
+    assert code == 1
+    assert out.startswith("missing    isic: there is no ") and "pipeline.download isic" in out
+
+
+@pytest.mark.parametrize(
+    ("name", "raw", "message"),
+    [
+        ("toy", ".", "nothing is published of 'toy' to compare with"),
+        ("folder", ".", "nothing is published of 'folder' to compare with"),
+        ("iscc", ".", "there is no 'iscc' among datasets; known: autoimmune"),
+        ("isic", "nowhere", "isic: there is no nowhere; give --raw the folder that holds it"),
+    ],
+)
+def test_a_wrong_wish_ends_with_2(name: str, raw: str, message: str, verify: Verify) -> None:
+    code, _, err = verify(name, Path(raw))
+    assert code == 2
+    assert f"error: {message}" in err
+
+
+def test_the_shared_pictures_are_told_from_the_published_ones(shared: Path, verify: Verify) -> None:
+    code, out, _ = verify("isic", shared / "isic2019")
+    assert code == 1
+    assert "2,994 of 25,331 pictures" in out and "2,994 are 224 × 224" in out
+    code, out, _ = verify("brain_mri", shared / "brain_mri")
+    assert code == 1
+    assert "7,020 of 7,023 pictures" in out
+    assert "missing    ids, 4: Tr-no_1011, Tr-no_1012, Tr-no_1019, Tr-no_1020" in out
+
+
+def test_the_stand_ins_door_names_the_command_that_shards_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "new"
+    monkeypatch.setattr(sys, "argv", ["standin", "autoimmune", "--out", str(out), "--scale", "0.01"])
+    for _ in range(2):  # the second finds it done
+        with pytest.raises(SystemExit) as caught:
+            console.run_door(pipeline.standin.main)
+        assert caught.value.code == 0
+        assert f"python -m pipeline.shard autoimmune --raw {out} --size 32" in capsys.readouterr().out
+    assert (out / MARK).is_file()

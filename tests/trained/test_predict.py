@@ -1,0 +1,192 @@
+"""New pictures get the scores a run gave the same pictures through the shards; broken ones are named."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as parquet
+import pytest
+import tiny
+import torch
+from doors import door
+from PIL import Image
+
+from pipeline.data import images, write
+from pipeline.datasets.folder import Folder
+from pipeline.jobs import task
+from pipeline.learn import backbones
+from pipeline.learn.attention import attention_map
+from pipeline.trained import about, network
+
+TOLERANCE = 1e-5  # of a sigmoid; the shards here lose nothing
+AS_JPEG = 0.02  # of a sigmoid, for a picture that went through a JPEG of quality 95: what docs/using.md says
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    return tiny.make_shards(tmp_path_factory.mktemp("predict"))
+
+
+@pytest.fixture(scope="module")
+def home(shards):
+    """The folder that relative paths of the cluster file `local` start at."""
+    return shards.folder.parent.parent
+
+
+@pytest.fixture(scope="module")
+def site(home):
+    return tiny.make_cluster(home, checkpoint_minutes=60.0)
+
+
+@pytest.fixture(scope="module")
+def vit(shards, site):
+    run = tiny.announce(tiny.make_finetune(shards, None, arm=1, epochs=2), site)
+    assert task.carry_out(run) == 0
+    return run
+
+
+@pytest.fixture(scope="module")
+def cnn(shards, site):
+    run = tiny.announce(tiny.make_finetune(shards, None, arm=0, epochs=1), site)
+    assert task.carry_out(run) == 0
+    return run
+
+
+@pytest.fixture(scope="module")
+def sources(home):
+    """The raw file of each key."""
+    settings = write.Settings(size=tiny.SIZE, split="image", format="png", quality=None, keep_names=False)
+    dataset, raw = Folder("tiny", "folder"), home / "raw"
+    plan = write.make_plan(
+        dataset.name,
+        dataset.listing(raw),
+        raw,
+        settings,
+        metric=dataset.metric,
+        label_fractions=(0.5, 1.0),
+        workers=1,
+        progress=tiny.quiet,
+    )
+    return {sample.key: sample.record.path for sample in plan.samples}
+
+
+def opened(path: Path) -> Image.Image:
+    with Image.open(path) as picture:
+        return picture.copy()
+
+
+def rows_of(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def test_raw_pictures_get_the_scores_that_the_run_stored_of_them(vit, sources, home, tmp_path):
+    table = parquet.read_table(vit["predictions"]).to_pydict()
+    keys = table["key"]
+    export = tmp_path / "export"
+    assert door("export", vit.id, "--out", export, cwd=home).returncode == 0
+    for asked in (vit.id, vit.folder, export):
+        done = door("predict", asked, *(sources[key] for key in keys), "--csv", tmp_path / "scores.csv", cwd=home)
+        assert done.returncode == 0, done.stderr
+        rows = rows_of((tmp_path / "scores.csv").read_text())
+        assert [row["picture"] for row in rows] == [str(sources[key]) for key in keys]
+        for name in ("cross", "disc"):
+            found = [float(row[f"score:{name}"]) for row in rows]
+            assert found == pytest.approx(table[f"score:{name}"], abs=TOLERANCE)
+        for row in rows:
+            assert row["predicted"] == max(("cross", "disc"), key=lambda name: float(row[f"score:{name}"]))
+
+
+def test_a_jpeg_of_the_shards_changes_scores_little(vit, sources):
+    trained = network.of_run(vit, about.of_run(vit))
+    small = [images.resize(images.decode(path.read_bytes()), tiny.SIZE) for path in sources.values()]
+    lossy = [images.pixels(images.encode(picture, format="jpeg", quality=95)) for picture in small]
+    before, after = (
+        trained.scores(trained.images(np.stack([np.asarray(picture) for picture in part]))) for part in (small, lossy)
+    )
+    assert 0 < abs(before - after).max() < AS_JPEG
+
+
+def test_folders_are_searched_and_the_table_is_aligned(vit, home, tmp_path):
+    shutil.copytree(home / "raw" / "disc", tmp_path / "new" / "deeper")
+    (tmp_path / "new" / "notes.txt").write_text("no picture")
+    done = door("predict", vit.id, tmp_path / "new", tmp_path / "new" / "deeper" / "0.png", cwd=home)
+    assert done.returncode == 0, done.stderr
+    head, rule, *lines = done.stdout.splitlines()
+    assert re.fullmatch(r"picture +predicted +cross +disc", head) and set(rule) == {"-", " "}
+    assert len(lines) == 40  # the file named twice is there once
+    column = head.index("predicted")
+    assert {line[column:].split()[0] for line in lines} <= {"cross", "disc"}
+
+
+def test_broken_pictures_are_named_and_skipped_with_exit_code_1(vit, home, tmp_path):
+    good = tmp_path / "good.png"
+    shutil.copy(home / "raw" / "cross" / "0.png", good)
+    (tmp_path / "torn.png").write_bytes(good.read_bytes()[:200])
+    (tmp_path / "empty.jpg").touch()
+    gone = tmp_path / "gone.png"
+    done = door("predict", vit.id, tmp_path, gone, "--csv", "-", cwd=home)
+    assert done.returncode == 1
+    assert [row["picture"] for row in rows_of(done.stdout)] == [str(good)]
+    skipped = [line for line in done.stderr.splitlines() if line.startswith("skipped: ")]
+    assert [line.split()[1] for line in skipped] == [str(tmp_path / "empty.jpg"), str(tmp_path / "torn.png"), str(gone)]
+    assert "is empty" in skipped[0] and "cannot be decoded" in skipped[1] and "No such file" in skipped[2]
+
+
+def test_a_picture_is_set_upright_before_it_is_scored(vit, home, tmp_path):
+    picture = opened(home / "raw" / "cross" / "1.png").crop((0, 0, 96, 50))
+    turned = Image.Exif()
+    turned[0x0112] = 6  # to be turned a quarter clockwise
+    picture.rotate(90, expand=True).save(tmp_path / "turned.png", exif=turned)
+    picture.save(tmp_path / "upright.png")
+    rows = rows_of(door("predict", vit.id, tmp_path, "--csv", "-", cwd=home).stdout)
+    assert len(rows) == 2
+    assert float(rows[0]["score:disc"]) == pytest.approx(float(rows[1]["score:disc"]), abs=TOLERANCE)
+
+
+def test_attention_is_drawn_over_each_picture(vit, home, tmp_path):
+    out = tmp_path / "maps"
+    wide = tmp_path / "wide.png"
+    opened(home / "raw" / "cross" / "0.png").resize((150, 60)).save(wide)
+    done = door("predict", vit.id, wide, home / "raw" / "disc" / "0.png", "--attention", out, cwd=home)
+    assert done.returncode == 0, done.stderr
+    drawn = {path.name: opened(path) for path in sorted(out.iterdir())}
+    assert {name: picture.size for name, picture in drawn.items()} == {"1-wide.png": (150, 60), "2-0.png": (96, 96)}
+    assert not np.array_equal(np.asarray(drawn["1-wide.png"]), np.asarray(opened(wide)))
+
+
+def test_the_map_is_the_class_tokens_row_of_timms_own_attention():
+    from timm.utils import AttentionExtract
+
+    model = backbones.build("test_vit.r160_in1k", outputs=3, image_size=64, weights="random", folder=None)
+    pictures = torch.randn(2, 3, 64, 48, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        found = attention_map(model, pictures)
+        for block in model.blocks:
+            block.attn.fused_attn = False
+        extract = AttentionExtract(model, names=["blocks.5.attn.attn_drop"], method="hook")
+        (weights,) = extract(pictures).values()  # [n, heads, tokens, tokens]
+    assert found.shape == (2, 4, 3)
+    assert torch.allclose(found.flatten(1), weights.mean(dim=1)[:, 0, 1:], atol=1e-6)
+
+
+def test_what_cannot_be_predicted_is_said_with_the_next_move(vit, cnn, shards, site, home, tmp_path):
+    picture = home / "raw" / "disc" / "0.png"
+    pretraining = tiny.announce(tiny.make_pretrain(shards), site)
+    (tmp_path / "nothing").mkdir()
+    for arguments, said in (
+        ((cnn.id, picture, "--attention", tmp_path / "maps"), "has no class-attention map"),
+        ((pretraining.id, picture), "is a pretraining run, which knows no classes; give one of its fine-tuning runs"),
+        ((vit.id, tmp_path / "nothing"), "there is no picture in"),
+        (("no-such-run", picture), "there is no run 'no-such-run'"),
+        (("supervised", picture), "could be any of 2 runs"),
+    ):
+        done = door("predict", *arguments, cwd=home)
+        assert done.returncode == 2, done.stderr
+        assert said in done.stderr
+    assert not (tmp_path / "maps").exists()
+    shutil.rmtree(pretraining.folder)
