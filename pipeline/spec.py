@@ -310,7 +310,8 @@ def milestone_of(shorter: Spec, longer: Spec) -> bool:
     """
     if not isinstance(shorter, PretrainSpec) or dataclasses.replace(shorter, epochs=longer.epochs) != longer:
         return False
-    endless = all(arm.optim.schedule in ENDLESS_SCHEDULES for arm in shorter.arms)
+    optims = [arm.optim for arm in shorter.arms]
+    endless = all(o.schedule in ENDLESS_SCHEDULES and o.last_weight_decay is None for o in optims)
     if not endless or shorter.method.name not in ENDLESS_METHODS or shorter.epochs >= longer.epochs:
         return False
     return shorter.average is None or shorter.epochs <= shorter.average.window(longer.epochs).start

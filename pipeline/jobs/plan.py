@@ -18,7 +18,7 @@ from pipeline.data.index import find_shards
 from pipeline.experiments import Place, plain_places
 from pipeline.jobs import milestones
 from pipeline.runs import Run
-from pipeline.spec import DatasetRef, FinetuneSpec, Spec, imagenet_tags, kind_of, run_id
+from pipeline.spec import DatasetRef, FinetuneSpec, PretrainSpec, Spec, imagenet_tags, kind_of, run_id
 from pipeline.weights import weights_file
 
 # A plan's states are a run's own (runs.Run.state) and two more: it waits for shards, or its parent will never be done.
@@ -49,12 +49,17 @@ class Plan:
     cluster: Cluster
     preset: paper.Preset
     cards: list[paper.Card]
-    wanted: list[FinetuneSpec]
-    places: list[Place] = field(default_factory=list)
-    """Where the wanted runs stand in tables."""
+    places: list[Place]
+    """The wanted fine-tunes, each where it stands in a table."""
+    pretrains: list[PretrainSpec] = field(default_factory=list)
+    """Pretraining runs that a grid of one's own wants for themselves."""
     items: dict[str, Item] = field(default_factory=dict)
     missing_shards: list[str] = field(default_factory=list)
     """The commands that make the shards that are not there."""
+
+    @property
+    def wanted(self) -> list[Spec]:
+        return [*self.pretrains, *(place.spec for place in self.places)]
 
     def counts(self) -> dict[str, dict[str, int]]:
         """How many runs of each kind are in which state."""
@@ -87,7 +92,7 @@ def make_plan(
     """Read the plan of a grid off its specs and the run folders; writes nothing."""
     module = grid_module(grid)
     chosen = paper.preset(preset)
-    plan = Plan(grid=Path(grid).stem, cluster=cluster, preset=chosen, cards=[], wanted=[])
+    plan = Plan(grid=Path(grid).stem, cluster=cluster, preset=chosen, cards=[], places=[])
     size = module.IMAGE_SIZE
     for name in datasets or module.DATASETS:
         card, command = _card(name, cluster, size=size, split=chosen.split)
@@ -95,10 +100,14 @@ def make_plan(
         if command:
             plan.missing_shards.append(command)
     arguments = plan.cards, seeds_of(seeds if seeds is not None else module.SEEDS), chosen
-    plan.places = module.places(*arguments) if hasattr(module, "places") else plain_places(module.grid(*arguments))
-    plan.wanted = [place.spec for place in plan.places]
+    if hasattr(module, "places"):
+        plan.places = module.places(*arguments)
+    else:
+        listed = module.grid(*arguments)
+        plan.places = plain_places([spec for spec in listed if isinstance(spec, FinetuneSpec)])
+        plan.pretrains = [spec for spec in listed if isinstance(spec, PretrainSpec)]
     for spec in plan.wanted:
-        parent = _add(plan, spec.pretrain) if spec.pretrain else None
+        parent = _add(plan, spec.pretrain) if isinstance(spec, FinetuneSpec) and spec.pretrain else None
         before = len(plan.items)
         _add(plan, spec, parent=parent)
         if parent is not None:

@@ -29,7 +29,7 @@ def plan_of(cluster, *chosen, state="missing"):
         parent = getattr(spec, "pretrain", None)
         run = Run(Path(cluster.runs) / run_id(spec))
         items[run.id] = Item(run, spec, state, run_id(parent) if parent else None)
-    return Plan("mine", cluster, PRESET, [], list(chosen), items=items)
+    return Plan("mine", cluster, PRESET, [], [], items=items)
 
 
 def cass(ref=BRAIN, **changes):

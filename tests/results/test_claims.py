@@ -18,7 +18,7 @@ def plan_of(folder, name: str, dataset: str, seeds: int) -> Plan:
     card = paper.Card(DatasetRef(name=dataset, fingerprint="0" * 16), leaf.label_fractions, leaf.metric)
     preset = paper.preset("paper")
     places = lookup.find("grids", name).places([card], paper.SEEDS[:seeds], preset)
-    out = Plan(name, load_cluster("local"), preset, [card], [place.spec for place in places], places)
+    out = Plan(name, load_cluster("local"), preset, [card], places)
     for place in places:
         identity = run_id(place.spec)
         out.items[identity] = Item(Run(folder / identity), place.spec, "missing", None)

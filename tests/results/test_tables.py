@@ -40,7 +40,7 @@ def plan(tmp_path):
     preset = paper.preset("paper")
     places = lookup.find("grids", "main").places([card], [77, 78], preset)
     wanted = [place.spec for place in places]
-    out = Plan("main", load_cluster("local"), preset, [card], wanted, places)
+    out = Plan("main", load_cluster("local"), preset, [card], places)
     for spec in wanted:
         run = Run(tmp_path / run_id(spec))
         out.items[run.id] = Item(run=run, spec=spec, state="missing", parent=None)
