@@ -54,7 +54,7 @@ def finish(spec: PretrainSpec | FinetuneSpec, site: Cluster, shards: Shards) -> 
         from pipeline.finetune import write_predictions
         from pipeline.learn import backbones, metrics
 
-        model = _model(spec.backbone, len(shards.classes), spec.image_size, spec.seed + len(method_of(spec)))
+        model = _model(spec.backbone, len(shards.classes), spec.image_size, spec.seed + sum(method_of(spec).encode()))
         backbones.save_arms(run["weights"], {"model": model}, {})
         rows = [row for row in shards.of_split("test") if shards.rows["labels"][row] is not None]
         targets = np.array([[name in names for name in shards.classes] for names in shards.labels(rows)], dtype=int)

@@ -72,7 +72,8 @@ def test_every_door_is_tried_here():
         ("launch", {"--jobs", "--dry-run", "--retry", "--no-ray", "--print-sbatch"}),
         ("status", {"--watch", "--failed", "--json"}),
         ("cancel", {"--yes"}),
-        ("report", "figures", {"--out", "--html", "--with-pictures"}),
+        ("report", {"--out", "--html", "--with-pictures"}),
+        ("figures", {"--out", "--only", "--with-pictures", "--rollout"}),
     ],
 )
 def test_no_flag_changes_science(door, flags):

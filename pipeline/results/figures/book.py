@@ -100,7 +100,7 @@ def write_list(folder: Path, made: Made, *, head: dict[str, Any], kinds: Sequenc
     before = {name for entry in old["figures"] for name in entry["files"]}
     value: dict[str, Any] = dict(head)
     for part, new in (("figures", made.figures), ("skipped", made.skipped + made.failed)):
-        kept = [entry for entry in old[part] if entry["kind"] not in kinds]
+        kept = [entry for entry in old[part] if entry["kind"] in order and entry["kind"] not in kinds]
         value[part] = sorted(kept + new, key=lambda entry: (order.index(entry["kind"]), entry["name"]))
     files.write_json(path, value)
     for name in before - {name for entry in value["figures"] for name in entry["files"]}:

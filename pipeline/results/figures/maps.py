@@ -163,15 +163,19 @@ def _attention(plan: Plan, group: Group, rollout: bool) -> Drawing:
     for column, (each, one) in enumerate(zip(shown, maps, strict=True), start=1):
         heat = grid[0, column].imshow(one, cmap=style.HEAT, vmin=low, vmax=high)
         grid[0, column].set_title(each.series.title)
-        grid[1, column].imshow(_lit(pixels[0], (one - low) / (high - low)))
+        place = (-0.5, shards.size - 0.5, shards.size - 0.5, -0.5)
+        grid[1, column].imshow(pixels[0])
+        grid[1, column].imshow(
+            one, cmap=style.HEAT, vmin=low, vmax=high, alpha=0.5, interpolation="bilinear", extent=place
+        )
     figure.suptitle(f"{group.dataset} · {group.title}")
     bar = figure.colorbar(heat, cax=grid[1, 0].inset_axes((0.62, 0.05, 0.09, 0.9)))
     bar.set_label(LABEL)
     bar.ax.yaxis.set_ticks_position("left")
     bar.ax.yaxis.set_label_position("left")
     caption = (
-        f"Attention maps of {group.title} on one test picture of {group.dataset}, {_who(shown, items)}: "
-        f"{_how(found[0][1], rollout)}. Below, the picture lit by it."
+        f"Attention maps of {group.title}, {_who(shown, items)}, on one test picture of {group.dataset}: "
+        f"{_how(found[0][1], rollout)}. Below, the same over the picture, smoothed."
     )
     return Drawing(figure, caption, [item.run.id for item in items])
 
@@ -180,15 +184,6 @@ def _range(maps: Sequence[np.ndarray]) -> tuple[float, float]:
     """The smallest and largest value of several maps, which share one scale."""
     low, high = min(float(one.min()) for one in maps), max(float(one.max()) for one in maps)
     return low, high if high > low else low + 1
-
-
-def _lit(picture: np.ndarray, light: np.ndarray) -> np.ndarray:
-    """A picture uint8 [h, w, 3] dimmed to a quarter where `light` [rows, columns] in [0, 1] is 0, smoothly between."""
-    import torch
-
-    values = torch.from_numpy(light.astype(np.float32))[None, None]
-    smooth = torch.nn.functional.interpolate(values, picture.shape[:2], mode="bilinear")[0, 0].numpy()
-    return (picture * (0.25 + 0.75 * smooth[..., None])).round().astype(np.uint8)
 
 
 def _attention_mean(plan: Plan, group: Group, rollout: bool) -> Drawing:
@@ -209,8 +204,8 @@ def _attention_mean(plan: Plan, group: Group, rollout: bool) -> Drawing:
     figure.colorbar(heat, ax=line.tolist(), label=LABEL, aspect=16)
     figure.suptitle(f"{group.dataset} · {group.title}")
     caption = (
-        f"Attention maps of {group.title} averaged over {len(rows)} test pictures of {group.dataset}, drawn in "
-        f"proportion to its classes; {_who(shown, items)}: {_how(found[0][1], rollout)}."
+        f"Attention maps of {group.title}, {_who(shown, items)}, averaged over {len(rows)} test pictures of "
+        f"{group.dataset} drawn in proportion to its classes: {_how(found[0][1], rollout)}."
     )
     return Drawing(figure, caption, [item.run.id for item in items])
 
@@ -254,8 +249,8 @@ def _first_layer(plan: Plan, group: Group) -> Drawing:
     for axes in grid.flatten():
         style.bare(axes)
     caption = (
-        f"Output of the first convolution of {group.title} for one test picture of {group.dataset}, "
-        f"{_who(shown, items)}: mean over the channels, and the first {channels}, each in its own range of grey."
+        f"Output of the first convolution of {group.title}, {_who(shown, items)}, for one test picture of "
+        f"{group.dataset}: mean over the channels, and the first {channels}, each in its own range of grey."
     )
     return Drawing(figure, caption, [item.run.id for item in items])
 
@@ -282,8 +277,8 @@ def _features(plan: Plan, group: Group) -> Drawing:
         for axes in grid.flatten():
             style.bare(axes)
     caption = (
-        f"Outputs of the first {columns} convolutions of {group.title}, in the order they run, for one test picture of "
-        f"{group.dataset}, {_who(shown, items)}: mean over the channels, and the first {CHANNELS_OF_FIVE}, each in its "
-        "own range of grey."
+        f"Outputs of the first {columns} convolutions, in the order they run, of {group.title}, {_who(shown, items)}, "
+        f"for one test picture of {group.dataset}: mean over the channels, and the first {CHANNELS_OF_FIVE}, each in "
+        "its own range of grey."
     )
     return Drawing(figure, caption, [item.run.id for item in items])
