@@ -176,7 +176,7 @@ def test_the_notebook_preset_draws_once_for_the_batch():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"out_dim": 1}, "out_dim is 0; it must be above zero"),
+        ({"out_dim": 1}, "out_dim is 1, layers is 4; both are 2 or more"),
         ({"out_dim": 0.5}, "option 'out_dim' of dino is 0.5; its type is int"),
         ({"batch_draws": 1}, "option 'batch_draws' of dino is 1; its type is bool"),
         ({"student_temperature": 0.0}, "student_temperature is 0.0; it must be above zero"),
