@@ -134,8 +134,10 @@ def jitter(images: Tensor, colour: Colour) -> Tensor:
         reference = torch.where(kind == CONTRAST, mean, grey)
         reference = torch.where(kind == BRIGHTNESS, torch.zeros_like(reference), reference)
         blended = (factor * images + (1 - factor) * reference).clamp_(0, 1)
-        if colour.with_hue:
-            images = torch.where(kind == HUE, shift_hue(images, factor), blended)
+        if colour.with_hue:  # dear, so for those alone whose turn it is
+            turn = (colour.order[:, place] == HUE).expand(len(images)).nonzero()[:, 0].to(device)
+            shifted = shift_hue(images[turn], factor.expand(len(images), 1, 1, 1)[turn])
+            images = blended.index_copy(0, turn, shifted)
         else:
             images = torch.where(kind == HUE, images, blended)
     return images

@@ -53,7 +53,7 @@ def read_options(spec: PretrainSpec, kind: type[Options]) -> Options:
             raise ValueError(f"{spec.method.name} lacks the option {item.name!r}; paper.{spec.method.name} gives all")
         value: Any = given[item.name]
         if type(value) not in types[str(item.type)]:
-            raise ValueError(f"the option {item.name!r} of {spec.method.name} is {value!r}; give a {item.type}")
+            raise ValueError(f"the option {item.name!r} of {spec.method.name} is {value!r}; its type is {item.type}")
     return kind(**given)
 
 

@@ -44,7 +44,9 @@ class Options:
     """One draw for the whole batch, as torchvision's transforms do on a batch tensor."""
 
     def __post_init__(self) -> None:
-        positive(out_dim=self.out_dim - 1, hidden=self.hidden, layers=self.layers - 1)
+        if self.out_dim < 2 or self.layers < 2:
+            raise ValueError(f"out_dim is {self.out_dim}, layers is {self.layers}; both are 2 or more")
+        positive(hidden=self.hidden)
         positive(student_temperature=self.student_temperature, teacher_temperature=self.teacher_temperature)
 
 

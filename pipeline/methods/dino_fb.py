@@ -56,7 +56,9 @@ class Options:
     """Epochs before the last layer is trained."""
 
     def __post_init__(self) -> None:
-        positive(out_dim=self.out_dim - 1, hidden=self.hidden, layers=self.layers - 1, bottleneck=self.bottleneck)
+        if self.out_dim < 2 or self.layers < 2:
+            raise ValueError(f"out_dim is {self.out_dim}, layers is {self.layers}; both are 2 or more")
+        positive(hidden=self.hidden, bottleneck=self.bottleneck)
         positive(student_temperature=self.student_temperature, teacher_temperature=self.teacher_temperature)
         positive(local_crops=self.local_crops)
 

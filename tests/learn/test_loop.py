@@ -1,5 +1,6 @@
 """The loop's counters, its schedule and its refusal of losses that are not finite."""
 
+import dataclasses
 import math
 
 import pytest
@@ -104,3 +105,13 @@ def test_a_skipped_float16_gradient_moves_the_schedule_on(tmp_path, monkeypatch)
     skipped = sum(rate for step, rate in enumerate(program.rates) if step != 1)
     assert counters.global_step == 12
     assert weight.item() == pytest.approx(-skipped)
+
+
+def test_gradients_are_clipped_after_they_are_unscaled(tmp_path, monkeypatch):
+    program = Counting()
+    clipped = dataclasses.replace(OPTIM, schedule="constant", clip=0.25)
+    program.optimizers = [(program.optimizers[0][0], clipped)]
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    monkeypatch.setattr(Hardware, "scaler", lambda self: scaler)
+    train(program, tmp_path / "run")
+    assert program.module.weight.item() == pytest.approx(-12 * 0.5 * 0.25, rel=1e-4)

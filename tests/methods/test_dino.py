@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+import inspect
 from pathlib import Path
 
 import pytest
@@ -74,8 +76,6 @@ def theirs(method: dino.Dino) -> oracle.Dino:
 
 
 def test_its_numbers_are_vit_pytorchs_defaults():
-    import inspect
-
     default = {name: p.default for name, p in inspect.signature(oracle.Dino.__init__).parameters.items()}
     ours = paper.DINO_OPTIONS
     assert ours["hidden"] == default["projection_hidden_size"] and ours["layers"] == default["projection_layers"]
@@ -176,9 +176,9 @@ def test_the_notebook_preset_draws_once_for_the_batch():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"out_dim": 1}, "out_dim is 0; it must be above zero"),
-        ({"out_dim": 0.5}, "option 'out_dim' of dino is 0.5; give a int"),
-        ({"batch_draws": 1}, "option 'batch_draws' of dino is 1; give a bool"),
+        ({"out_dim": 1}, "out_dim is 1, layers is 4; both are 2 or more"),
+        ({"out_dim": 0.5}, "option 'out_dim' of dino is 0.5; its type is int"),
+        ({"batch_draws": 1}, "option 'batch_draws' of dino is 1; its type is bool"),
         ({"student_temperature": 0.0}, "student_temperature is 0.0; it must be above zero"),
     ],
 )
@@ -188,9 +188,7 @@ def test_an_option_that_makes_no_sense_is_an_error(options, message):
 
 
 def test_an_option_that_lacks_is_named():
-    import dataclasses
-
     wish = spec()
     method = dataclasses.replace(wish.method, options=tiny.SMALL)
-    with pytest.raises(ValueError, match="dino lacks the option 'layers'"):
-        dino.build(dataclasses.replace(wish, method=method), {"cnn": nn.Identity()} | {})
+    with pytest.raises(ValueError, match="dino lacks the option 'layers'; paper.dino gives all"):
+        dino.build(dataclasses.replace(wish, method=method), {"cnn": nn.Identity()})
