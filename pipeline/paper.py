@@ -230,6 +230,8 @@ class Card:
     ref: DatasetRef
     label_fractions: tuple[float, ...]
     metric: str
+    stand_in: bool = False
+    """Drawn pictures that only lie as the dataset does."""
 
 
 def cass(

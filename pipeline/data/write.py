@@ -21,6 +21,7 @@ import numpy as np
 
 from pipeline import files
 from pipeline.data import images, splits
+from pipeline.data.imitate import MARK
 from pipeline.data.index import Shards, open_shards, write_index
 from pipeline.data.tar import TarWriter
 from pipeline.data.workers import Workers
@@ -271,6 +272,7 @@ def _manifest(plan: Plan, rows: list[dict[str, Any]], bad: list[dict[str, str]])
         "source_sha256": plan.source,
         "versions": {name: version(name) for name in ("pillow", "numpy", "pyarrow")},
         "quarantined": sorted(bad, key=lambda entry: entry["file"]),
+        "stand_in": (plan.root / MARK).exists(),
     }
 
 

@@ -129,7 +129,8 @@ def _card(name: str, cluster: Cluster, *, size: int, split: str) -> tuple[paper.
     if shards is not None:
         ref = DatasetRef(name=name, fingerprint=shards.fingerprint)
         fractions = tuple(shards.manifest["label_fractions"])
-        return paper.Card(ref, fractions, str(shards.manifest["metric"])), None
+        stand_in = bool(shards.manifest.get("stand_in"))
+        return paper.Card(ref, fractions, str(shards.manifest["metric"]), stand_in), None
     flags = f"--size {size}" + (f" --split {split}" if split != "image" else "")
     if name in lookup.known("datasets"):
         leaf = lookup.find("datasets", name).DATASET

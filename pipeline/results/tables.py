@@ -84,7 +84,7 @@ def _table(cells: Sequence[Cell], plan: Plan) -> Table:
         len(experiment.rows),
         (*experiment.rows, *heads),
         rows,
-        (*_notes(cells), *_times(cells, plan)),
+        (*_notes(cells, plan), *_times(cells, plan)),
         behind,
     )
 
@@ -260,8 +260,10 @@ def _times(cells: Sequence[Cell], plan: Plan) -> list[str]:
     return out
 
 
-def _notes(cells: Sequence[Cell]) -> tuple[str, ...]:
+def _notes(cells: Sequence[Cell], plan: Plan) -> tuple[str, ...]:
     notes = [NOTE]
+    if any(card.stand_in and card.ref.name == cells[0].dataset for card in plan.cards):
+        notes.append("OURS ARE OF A STAND-IN: drawn pictures, not the dataset; these scores say nothing about it")
     if numbers := sorted({cell.printed.table for cell in cells if cell.printed}):
         notes.append(f"paper: Table {', '.join(map(str, numbers))}; at 384 pixels, from ImageNet weights unless said")
     if any(cell.mixed for cell in cells):

@@ -144,6 +144,12 @@ def test_every_value_in_a_table_leads_to_its_runs(plan):
     assert {run.id for run in cell.runs.values()} == {run_id(spec) for spec in plan.wanted if is_chosen(spec)}
 
 
+def test_scores_on_a_stand_in_say_so(plan):
+    assert "STAND-IN" not in formats.as_text(tables.tables(plan, collect.cells(plan)))
+    plan.cards = [dataclasses.replace(card, stand_in=True) for card in plan.cards]
+    assert "STAND-IN" in formats.as_text(tables.tables(plan, collect.cells(plan)))
+
+
 def test_table_1_repeats_the_means_beside_the_papers(plan):
     table = next(table for table in tables.tables(plan, collect.cells(plan)) if table.number == 1)
     row = next(row for row in table.rows if row[:2] == ("isic", "CASS"))
