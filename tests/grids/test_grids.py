@@ -66,7 +66,7 @@ def test_an_ablations_counts_are_those_its_docstring_says(name, wanted):
 
 def test_the_paper_is_the_union_and_trains_the_standard_runs_once():
     ids = {name: {run_id(p.spec) for p in places(name)} for name in lookup.known("grids")}
-    parts = set(ids) - {"paper", "small", "demo", "toy"}
+    parts = set(ids) - {"paper", "dino_fb", "small", "demo", "toy"}
     assert ids["paper"] == set().union(*(ids[name] for name in parts))
     standard = run_id(places("main", seeds=(77,), datasets=["brain_mri"])[3].spec.pretrain)
     wanting = {p.experiment for p in places("paper") if p.spec.pretrain and run_id(p.spec.pretrain) == standard}
@@ -80,6 +80,10 @@ def test_every_printed_value_of_tables_3_to_21_has_its_place_and_every_place_its
     assert wanted == set(printed_results())
     assert {value.table for value in printed_results().values()} == set(range(3, 22))
     assert {table for e in experiments.EXPERIMENTS.values() for table in e.tables.values()} == set(range(3, 22))
+
+
+def test_dino_by_its_authors_is_main_and_as_many_runs_of_dino_again():
+    assert counts("dino_fb") == (60 + 40, 300 + 100)
 
 
 def test_a_smaller_scale_keeps_the_places_and_the_ratios():
