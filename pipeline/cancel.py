@@ -26,7 +26,7 @@ def main() -> int:
     plan = flags.read_plan(args)
     if plan.cluster.executor != "slurm":
         raise ValueError("there is no queue on this machine: press Ctrl-C in launch, or send its process SIGTERM")
-    from pipeline.jobs import slurm
+    from pipeline.jobs import orders, slurm
 
     runs = Path(plan.cluster.runs)
     carried = slurm.carried(runs, slurm.queue(runs))
@@ -43,6 +43,10 @@ def main() -> int:
     if not args.yes and not confirmed(f"cancel these {len(chosen)} jobs? [y/N] "):
         print("nothing was cancelled")
         return 1
+    tokens = {job.token for job in chosen.values()}
+    for order in orders.read_orders(runs):
+        if order.token in tokens:  # a launch that waits for it must not send it again
+            (order.folder / "cancelled").touch()
     slurm.cancel(sorted(chosen))
     print(f"cancelled {len(chosen)} jobs; to go on: python -m pipeline.launch {flags.grid_flags(args)}")
     return 0

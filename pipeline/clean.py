@@ -8,11 +8,15 @@ python -m pipeline.clean --restart RUN
 from __future__ import annotations
 
 import argparse
+import contextlib
 import shutil
+import time
 from pathlib import Path
 
-from pipeline import flags
+from pipeline import files, flags
 from pipeline.console import run_door, table
+
+IN_USE = 3600.0  # seconds in which a new copy of the code may be some launch's that has not said so yet
 
 
 def parser() -> argparse.ArgumentParser:
@@ -68,7 +72,12 @@ def main() -> int:
         return 0
     for _, path in found:
         if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
+            gone = path.with_name(f".gone-{path.name}")  # a copy of the code is there whole or not at all
+            path.rename(gone)
+            shutil.rmtree(gone, ignore_errors=True)
+        elif path.parent.parent == runs:
+            with contextlib.suppress(files.Busy), Run(path.parent).lock(patience=0):
+                path.unlink(missing_ok=True)
         else:
             path.unlink(missing_ok=True)
     print(f"removed {len(found)}")
@@ -76,15 +85,19 @@ def main() -> int:
 
 
 def job_folders(runs: Path) -> list[tuple[str, Path]]:
-    """Orders whose runs are all done, and copies of the code that no other order needs."""
+    """Orders whose runs are all done, and copies of the code that no other order needs and no launch just made."""
     from pipeline.jobs import orders
     from pipeline.runs import Run
 
     sent = orders.read_orders(runs)
     over = [order for order in sent if all(Run(runs / run).state() == "done" for part in order.parts for run in part)]
     needed = {order.code for order in sent if order not in over}
-    copies = [path for path in (runs / ".code").glob("*/") if path.name not in needed]
+    copies = [path for path in (runs / ".code").glob("*/") if path.name not in needed and _age(path) > IN_USE]
     return [("a finished job's output", order.folder) for order in over] + [("a copy of the code", p) for p in copies]
+
+
+def _age(path: Path) -> float:
+    return time.time() - path.stat().st_mtime
 
 
 def _size(path: Path) -> int:

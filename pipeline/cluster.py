@@ -20,6 +20,11 @@ FOLDER = Path(__file__).parent.parent / "slurm"
 PATHS = ("shards", "runs", "scratch", "weights")
 
 
+# flags of sbatch on which sending, finding and requeueing jobs rests
+OURS = "array chdir comment cpus-per-task dependency error hold job-name mem nodes ntasks ntasks-per-node".split()
+OURS += "open-mode output requeue signal time".split()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Slurm:
     """What one job asks of Slurm: one node, one task. An empty text is the site's own default."""
@@ -71,6 +76,8 @@ class Slurm:
             name, _, value = flag.partition("=")
             if not name or name.startswith("-") or not value:
                 raise ValueError(f"sbatch holds {flag!r}; write name=value without dashes, e.g. exclude=gpu7")
+            if name.replace("_", "-") in OURS:
+                raise ValueError(f"sbatch holds {flag!r}, which the pipeline sets itself; leave it out")
 
 
 @dataclass(frozen=True, kw_only=True)

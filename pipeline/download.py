@@ -32,10 +32,9 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> int:
     args = parser().parse_args()
-    dataset = lookup.find("datasets", args.name).DATASET if args.name != "folder" else None
-    if dataset is None or not dataset.sources:
-        why = dataset.obtain if dataset else ""
-        raise ValueError(f"{args.name}: there is no address that gives its files to everyone. {why}".strip())
+    dataset = lookup.find("datasets", args.name).DATASET
+    if not dataset.sources:
+        raise ValueError(f"{args.name}: there is no address that gives its files to everyone. {dataset.obtain}")
     todo = [source for source in dataset.sources if not (args.out / source.gives).exists()]
     print(
         f"{dataset.name}: {len(dataset.sources) - len(todo)} of {len(dataset.sources)} parts are in {args.out} already"

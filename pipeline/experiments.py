@@ -165,7 +165,7 @@ def main(s: Setting) -> list[Place]:
             row, key = (technique, s.title(backbone)), _key((technique, backbone.title))
             for fraction in s.card.label_fractions:
                 spec = s.finetune(backbone, pretrain, label_fraction=fraction)
-                out.append(Place("main", row, f"{fraction:.0%}", spec, key))
+                out.append(Place("main", row, percent(fraction), spec, key))
     return out
 
 
@@ -331,14 +331,23 @@ def places(*names: str, scale: Scale = FULL) -> Places:
 
 def plain_places(wanted: Sequence[FinetuneSpec]) -> list[Place]:
     """Places for a grid that only lists runs: a row a technique and backbone, a column a label fraction."""
-    alike: dict[tuple[str, str, str, str], set[str]] = {}
+    alike: dict[tuple[str, ...], set[str]] = {}
     for spec in wanted:
-        alike.setdefault((spec.dataset.name, method_of(spec), spec.arm, spec.backbone), set()).add(recipe(spec))
+        alike.setdefault(_row_of(spec), set()).add(recipe(spec))
     out = []
     for spec in wanted:
-        method, backbone = method_of(spec), spec.backbone.split(".")[0]
-        several = len(alike[spec.dataset.name, method, spec.arm, spec.backbone]) > 1
-        mark = f" #{recipe(spec)[-4:]}" if several else ""  # tells recipes apart that else look alike
-        row = (TECHNIQUES.get(method, method), f"{backbone} ({spec.arm}){mark}")
-        out.append(Place("plain", row, f"{spec.label_fraction:.0%}", spec, ""))
+        _, technique, network = _row_of(spec)
+        mark = f" #{recipe(spec)[-4:]}" if len(alike[_row_of(spec)]) > 1 else ""  # tells apart what looks alike
+        out.append(Place("plain", (technique, network + mark), percent(spec.label_fraction), spec, ""))
     return out
+
+
+def _row_of(spec: FinetuneSpec) -> tuple[str, str, str]:
+    """Dataset, technique and network of a run as a table shows them."""
+    method = method_of(spec)
+    return spec.dataset.name, TECHNIQUES.get(method, method), f"{spec.backbone.split('.')[0]} ({spec.arm})"
+
+
+def percent(fraction: float) -> str:
+    """`1%`, `100%`, `0.5%`."""
+    return f"{fraction * 100:g}%"

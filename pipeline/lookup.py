@@ -10,9 +10,10 @@ from types import ModuleType
 
 
 def known(kind: str) -> list[str]:
-    """The leaves of a package of leaves ("datasets", "methods", "grids"), sorted; `base` is none."""
+    """The leaves of a package of leaves ("datasets", "methods", "grids"), sorted; `base` and `folder` are none."""
     folder = Path(__file__).parent / kind
-    return sorted(module.name for module in pkgutil.iter_modules([str(folder)]) if module.name != "base")
+    names = {module.name for module in pkgutil.iter_modules([str(folder)])}
+    return sorted(names - {"base", "folder"})
 
 
 def find(kind: str, name: str) -> ModuleType:

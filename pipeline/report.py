@@ -32,7 +32,8 @@ def main() -> int:
     made = tables.tables(plan, cells)
     name = plan.grid if args.preset == "paper" else f"{plan.grid}-{args.preset}"
     folder = args.out or Path("reports") / name
-    text = formats.as_text(made)
+    warning = tables.stand_ins(plan)
+    text = f"{warning}\n\n" * bool(warning) + formats.as_text(made)
     said = claims.verdicts(plan, cells) if any(cell.experiment == "main" for cell in cells) else []
     rows = [(v.claim, v.printed, v.ours, v.verdict) for v in said]
     header = ("claim", "paper", "ours", "verdict")
@@ -62,7 +63,15 @@ def main() -> int:
         for reason in drawn.skipped + drawn.failed:
             print(f"no figure {reason['name']}: {reason['reason']}")
         by_cell = {id(cell): interval for cell, interval in zip(cells, intervals, strict=True)}
-        written["report.html"] = html.page(plan, made, said, flagged, by_cell, drawn.figures, folder / "figures")
+        written["report.html"] = html.page(
+            plan,
+            made,
+            said,
+            [warning] * bool(warning) + [f"Collapsed in pretraining: {f}" for f in flagged],
+            by_cell,
+            drawn.figures,
+            folder / "figures",
+        )
     for name, content in written.items():
         files.write_text(folder / name, content)
     print(text)

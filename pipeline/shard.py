@@ -25,7 +25,7 @@ def parser() -> argparse.ArgumentParser:
     out = argparse.ArgumentParser(prog="python -m pipeline.shard", description=__doc__, allow_abbrev=False)
     out.formatter_class = argparse.RawDescriptionHelpFormatter
     add = out.add_argument
-    names = ", ".join(name for name in lookup.known("datasets") if name != "folder")
+    names = ", ".join(lookup.known("datasets"))
     add("name", help=f"{names}, or a name of your own with --layout")
     add("--raw", type=Path, help="the folder that holds the raw files")
     add("--layout", choices=("folder", "csv"), help="for your own pictures: one folder a class, or a CSV")
@@ -82,7 +82,7 @@ def main() -> int:
     elif args.name in lookup.known("datasets"):
         dataset = lookup.find("datasets", args.name).DATASET
     else:
-        known = ", ".join(name for name in lookup.known("datasets") if name != "folder")
+        known = ", ".join(lookup.known("datasets"))
         raise ValueError(f"there is no dataset {args.name!r}; known: {known}; for your own add --layout folder or csv")
     settings = Settings(
         size=args.size, split=args.split, format=args.format, quality=args.quality, keep_names=args.keep_names

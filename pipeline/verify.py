@@ -49,8 +49,8 @@ def main() -> int:
     args = parser().parse_args()
     from pipeline.data.imitate import MARK
 
-    dataset = lookup.find("datasets", args.name).DATASET if args.name != "folder" else None
-    if dataset is None or dataset.published is None:
+    dataset = lookup.find("datasets", args.name).DATASET
+    if dataset.published is None:
         raise ValueError(f"nothing is published of {args.name!r} to compare with")
     dataset.need(args.raw)
     try:

@@ -58,4 +58,4 @@ def devcluster() -> Iterator[Path]:
     assert up.returncode == 0, up.stdout + up.stderr
     yield Path(os.environ.get("CASS_DEVCLUSTER", "/var/lib/cass-devcluster"))
     if not was_up:
-        subprocess.run([scripts / "down"], check=True, capture_output=True, timeout=120)
+        subprocess.run([scripts / "down"], check=True, capture_output=True, timeout=300)

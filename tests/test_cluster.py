@@ -81,3 +81,9 @@ def test_a_file_that_is_not_there_is_answered_with_the_known_ones() -> None:
 def test_a_cluster_comes_back_from_its_json(tmp_path: Path) -> None:
     found = load(tmp_path, "threads = 3\njobs = 2\n")
     assert cluster.from_json(cluster.to_json(found)) == found
+
+
+@pytest.mark.parametrize("flag", ["comment=project42", "job_name=mine", "signal=USR1@60"])
+def test_flags_of_sbatch_on_which_the_pipeline_rests_are_refused(flag):
+    with pytest.raises(ValueError, match="which the pipeline sets itself"):
+        cluster.from_json({"slurm": {"sbatch": [flag]}})

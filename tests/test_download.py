@@ -284,7 +284,6 @@ def test_a_dry_run_names_the_publics_addresses_and_asks_nobody(
         (("dermofit",), "dermofit: there is no address that gives its files to everyone. It is sold under licence"),
         (("autoimmune",), "autoimmune: there is no address that gives its files to everyone. It is private"),
         (("brain_mri",), "brain_mri: there is no address that gives its files to everyone. It is public: kaggle.com"),
-        (("folder",), "folder: there is no address that gives its files to everyone."),
         (("iscc",), "there is no 'iscc' among datasets; known: autoimmune, brain_mri"),
     ],
 )

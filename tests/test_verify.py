@@ -142,7 +142,6 @@ def test_a_part_that_is_missing_is_an_answer_and_not_a_failure(tmp_path: Path, v
     ("name", "raw", "message"),
     [
         ("toy", ".", "nothing is published of 'toy' to compare with"),
-        ("folder", ".", "nothing is published of 'folder' to compare with"),
         ("iscc", ".", "there is no 'iscc' among datasets; known: autoimmune"),
         ("isic", "nowhere", "isic: there is no nowhere; give --raw the folder that holds it"),
     ],

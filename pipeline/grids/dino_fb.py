@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pipeline import experiments, paper
-from pipeline.experiments import FULL, TECHNIQUES, Place, Setting
+from pipeline.experiments import FULL, TECHNIQUES, Place, Setting, percent
 
 DATASETS = paper.DATASETS
 SEEDS = len(paper.SEEDS)
@@ -28,5 +28,5 @@ def places(cards: Sequence[paper.Card], seeds: Sequence[int], preset: paper.Pres
                 pretrain = paper.dino_fb(card.ref, preset=preset, seed=seed, backbone=backbone)
                 for fraction in card.label_fractions:
                     spec = setting.finetune(backbone, pretrain, label_fraction=fraction)
-                    out.append(Place("main", (TECHNIQUES["dino_fb"], backbone.title), f"{fraction:.0%}", spec, ""))
+                    out.append(Place("main", (TECHNIQUES["dino_fb"], backbone.title), percent(fraction), spec, ""))
     return out

@@ -7,6 +7,7 @@ fan-out. An order is an array of such jobs, `runs`/.orders/<token>/: `order.json
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import shutil
 import time
@@ -165,7 +166,17 @@ def publish(runs: Path, draft: Draft, code: Path, *, by_hand: bool = False) -> O
 
 def read_orders(runs: Path) -> list[Order]:
     """Every order that was published, oldest first."""
-    return [read_order(path.parent) for path in sorted((runs / FOLDER).glob("*/order.json"))]
+    out = []
+    for path in sorted((runs / FOLDER).glob("*/order.json")):
+        with contextlib.suppress(FileNotFoundError):  # removed meanwhile by another launch or clean
+            out.append(read_order(path.parent))
+    return out
+
+
+def cancelled(runs: Path) -> set[str]:
+    """The runs of orders that a person cancelled."""
+    marked = (order for order in read_orders(runs) if (order.folder / "cancelled").exists())
+    return {run for order in marked for part in order.parts for run in part}
 
 
 def read_order(folder: Path) -> Order:

@@ -138,7 +138,7 @@ def _card(name: str, cluster: Cluster, *, size: int, split: str) -> tuple[paper.
         command = f"python -m pipeline.shard {name} {raw}{flags}"
         card = paper.Card(DatasetRef(name=name, fingerprint=""), leaf.label_fractions, leaf.metric)
         return card, command
-    known = ", ".join(n for n in lookup.known("datasets") if n != "folder")
+    known = ", ".join(lookup.known("datasets"))
     raise ValueError(
         f"there are no shards of {name!r} at {size} pixels under {cluster.shards}, and it is none of {known}; "
         f"make them: python -m pipeline.shard {name} --layout folder --raw DIR {flags}"

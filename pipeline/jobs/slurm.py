@@ -8,7 +8,6 @@ is in its queue; what became of a run is read from its folder.
 from __future__ import annotations
 
 import dataclasses
-import getpass
 import os
 import shlex
 import subprocess
@@ -34,6 +33,9 @@ LAUNCH_PATIENCE = 600.0  # seconds for another launch to end its own submission
 POLL_SECONDS = 2.0  # between looks at the files
 LOOKS = 5  # at the files for one at the queue
 MAX_ARRAY = 1001  # Slurm's default MaxArraySize
+ME = str(os.getuid())
+OWN_FILTERS = ("SQUEUE_", "SACCT_")  # a person's settings of what these tools show
+KEPT = ("SLURM_CONF", "SLURM_CLUSTERS")  # say which Slurm it is
 
 
 @dataclass(frozen=True)
@@ -48,12 +50,11 @@ class Job:
     node: str
 
 
-def ask(*command: str, timeout: float = 60.0, env: Mapping[str, str] | None = None) -> str:
+def ask(*command: str, timeout: float = 60.0) -> str:
     """What a Slurm tool prints; `ValueError` with its own words where it is missing, fails or does not answer."""
+    plain = {name: value for name, value in os.environ.items() if not name.startswith(OWN_FILTERS)}
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=timeout, env={**os.environ, "LC_ALL": "C", **(env or {})}
-        )
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, env={**plain, "LC_ALL": "C"})
     except FileNotFoundError:
         raise ValueError(f"there is no {command[0]} here; run this on a login node of the cluster") from None
     except subprocess.TimeoutExpired:
@@ -67,8 +68,9 @@ def ask(*command: str, timeout: float = 60.0, env: Mapping[str, str] | None = No
 def queue(runs: Path) -> list[Job]:
     """This user's jobs for these runs that have not ended, array tasks one by one."""
     out = []
-    for line in ask("squeue", "-h", "-r", "-u", getpass.getuser(), "-o", "%i|%T|%r|%k|%N").splitlines():
-        identity, state, reason, comment, node = (part.strip() for part in line.split("|"))
+    for line in ask("squeue", "-h", "-r", "-u", ME, "-o", "%i|%T|%r|%N|%k").splitlines():
+        identity, state, reason, node, comment = (part.strip() for part in f"{line}||||".split("|", 4))
+        comment = comment.rstrip("|")  # other jobs' comments may hold anything
         if comment.startswith(head := comment_of(runs)):
             out.append(Job(identity, state, reason, comment.removeprefix(head), node))
     return out
@@ -81,7 +83,7 @@ def comment_of(runs: Path, token: str = "") -> str:
 
 def user_jobs() -> int:
     """How many jobs this user has in the queue, array tasks counted each, from here or not."""
-    return len(ask("squeue", "-h", "-r", "-u", getpass.getuser(), "-o", "%i").splitlines())
+    return len(ask("squeue", "-h", "-r", "-u", ME, "-o", "%i").splitlines())
 
 
 def ended(job_ids: Iterable[str], *, timeout: float = 15.0) -> dict[str, str]:
@@ -106,7 +108,7 @@ def config(*, timeout: float = 60.0) -> dict[str, str]:
 
 def max_array_size() -> int:
     """MaxArraySize of the site: indices stay below it, so an array has at most so many tasks."""
-    return int(config().get("MaxArraySize", MAX_ARRAY))
+    return max(1, int(config().get("MaxArraySize", MAX_ARRAY)))
 
 
 def carried(runs: Path, jobs: Sequence[Job]) -> dict[str, Job]:
@@ -115,7 +117,8 @@ def carried(runs: Path, jobs: Sequence[Job]) -> dict[str, Job]:
     out: dict[str, Job] = {}
     for order in orders.read_orders(runs):
         for task, carries in order.tasks():
-            if job := by_id.get(task):
+            job = by_id.get(task)
+            if job and job.token == order.token:  # a cluster that began anew gives the same ids again
                 out |= {run: job for run in carries}
     return out
 
@@ -209,11 +212,16 @@ def reconcile(plan: Plan, *, limit: int | None = None) -> tuple[list[Order], lis
         publish(plan, [item for draft in chosen for bundle in draft.bundles for item in bundle.items])
         sent = []
         for draft in chosen:
+            whole = len(draft.bundles)
             if room is not None:
-                draft = dataclasses.replace(draft, bundles=draft.bundles[: max(0, room)])
+                fits = room if draft.parents <= set(jobs) else 0
+                draft = dataclasses.replace(draft, bundles=draft.bundles[: max(0, fits)])
                 room -= len(draft.bundles)
-            if not draft.bundles or not draft.parents <= set(jobs):
-                said.append(f"{draft.name} waits for a later launch: max_jobs is {slurm.max_jobs}")
+            if left := whole - len(draft.bundles):
+                said.append(
+                    f"{draft.name}: {left} of {whole} jobs wait for a later launch: max_jobs is {slurm.max_jobs}"
+                )
+            if not draft.bundles:
                 continue
             order = orders.publish(runs, draft, code)
             job_id = send(order, plan.cluster, code, after=sorted(jobs[run] for run in draft.parents), draft=draft)
@@ -232,8 +240,12 @@ def follow(plan: Plan, report: Callable[[list[Item], list[Item]], None], say: Ca
     times: Counter[str] = Counter()
     live: dict[str, Job] | None = None
     lost = True
+    before = orders.cancelled(runs)
     with signals_noted() as asked:
         while not asked():
+            if (orders.cancelled(runs) - before) & plan.items.keys():
+                say(["another command cancelled runs of this grid; leaving it at that"])
+                return False
             try:
                 if lost:
                     sent, said = reconcile(plan)
@@ -314,8 +326,10 @@ def send(order: Order, cluster: Cluster, code: Path, *, after: Sequence[str], dr
 
     executor = executor_for(order, cluster, code, after=after, parallelism=draft.parallelism)
     tasks = [carrier(order, index) for index in range(len(order.parts))]
+    kept = {name: os.environ[name] for name in KEPT if name in os.environ}
     try:
         with clean_env():  # a launch inside an allocation would pass that job's settings on
+            os.environ.update(kept)
             if len(tasks) == 1:
                 jobs = [executor.submit(tasks[0])]
             else:

@@ -24,7 +24,12 @@ def build(spec: Optim, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimi
             {"params": [p for p in every if p.ndim <= 1], "decayed": False, "weight_decay": 0.0},
         ]
         return torch.optim.AdamW(groups, lr=spec.lr, weight_decay=spec.weight_decay, fused=True)
-    return torch.optim.SGD(parameters, lr=spec.lr, momentum=spec.momentum, weight_decay=spec.weight_decay, fused=True)
+    every = list(parameters)
+    sgd = torch.optim.SGD(every, lr=spec.lr, momentum=spec.momentum, weight_decay=spec.weight_decay, fused=True)
+    if spec.momentum:  # where a scaler skips the first steps, fused SGD would leave them unwritten and then read them
+        for parameter in every:
+            sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return sgd
 
 
 def schedule(optimizer: torch.optim.Optimizer, spec: Optim, *, step: int, epoch: int, progress: float) -> float:

@@ -109,7 +109,11 @@ def cells(plan: Plan) -> list[Cell]:
             if metric in (own[dataset], paper.preset("notebook").metrics.get(dataset)):  # what the printed value is of
                 found[key].printed = printed.get((place.experiment, dataset, place.key, place.column))
         item = plan.items[run_id(spec)]
-        found[key].runs[spec.seed] = item.run
+        if found[key].runs.setdefault(spec.seed, item.run).id != item.run.id:
+            raise ValueError(
+                f"{found[key].runs[spec.seed].id} and {item.run.id} stand in one cell with one seed; "
+                "give a fine-tune and its pretraining run the same seed"
+            )
         if item.state == "done":
             found[key].results[spec.seed] = item.run.result()
     return list(found.values())

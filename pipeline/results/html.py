@@ -34,7 +34,7 @@ def page(
     plan: Plan,
     tables: Sequence[Table],
     verdicts: Sequence[Verdict],
-    flagged: Sequence[str],
+    warnings: Sequence[str],
     intervals: Mapping[int, tuple[float, float] | None],
     figures: Sequence[Mapping[str, Any]],
     folder: Path,
@@ -46,7 +46,9 @@ def page(
     template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(source)
     items = list(plan.items.values())
     done = [item for item in items if item.state == "done"]
-    seconds = sum(item.run.result().seconds for item in done)
+    # what a longer run published on its way is in that run's time already
+    computed = [item for item in done if item.run.result().notes.get("carried_by") not in plan.items]
+    seconds = sum(item.run.result().seconds for item in computed)
     return template.render(
         title=TITLES.get(plan.grid, f"CASS: {plan.grid}"),
         subtitle=f"grid {plan.grid}, preset {plan.preset.name}; ours beside Singh, Sizikova and Cirrone, CASS",
@@ -57,10 +59,10 @@ def page(
             ("time computed", duration(seconds)),
         ],
         verdicts=verdicts,
-        flagged=flagged,
+        flagged=warnings,
         tables=[_shown(table, intervals) for table in tables],
         figures=[_embedded(figure, folder) for figure in figures],
-        cost=_cost(done),
+        cost=_cost(computed),
         runs=[_described(item) for item in items],
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pipeline import paper
 from pipeline.console import duration
@@ -55,14 +55,19 @@ def tables(plan: Plan, cells: Sequence[Cell]) -> list[Table]:
     main = [cell for cell in cells if cell.experiment == "main"]
     if main:
         out += [table_1(main), table_2(plan, main), comparisons(main)]
+    if warning := stand_ins(plan):
+        out = [replace(table, notes=(*table.notes, warning)) for table in out]
     return sorted(out, key=lambda table: table.number or 99)
 
 
 def _table(cells: Sequence[Cell], plan: Plan) -> Table:
     """One experiment on one dataset: a row a setting, a pair of columns (ours, paper) a score."""
     experiment = EXPERIMENTS.get(cells[0].experiment, PLAIN)
+    labels = experiment.rows
+    if len(labels) != len(cells[0].row):  # of a grid of one's own
+        labels = tuple(f"setting {number}" for number in range(1, len(cells[0].row) + 1))
     columns = list(dict.fromkeys(cell.column for cell in cells))
-    if experiment is PLAIN or cells[0].experiment == "main":
+    if all(column.endswith("%") for column in columns):
         columns.sort(key=lambda column: float(column.rstrip("%")))
     both = any(cell.printed for cell in cells)
     rows: list[tuple[str, ...]] = []
@@ -81,10 +86,10 @@ def _table(cells: Sequence[Cell], plan: Plan) -> Table:
     return Table(
         experiment.tables.get(dataset),
         f"{dataset}: {experiment.title}, test {metric}",
-        len(experiment.rows),
-        (*experiment.rows, *heads),
+        len(labels),
+        (*labels, *heads),
         rows,
-        (*_notes(cells, plan), *_times(cells, plan)),
+        (*_notes(cells), *_times(cells, plan)),
         behind,
     )
 
@@ -260,15 +265,21 @@ def _times(cells: Sequence[Cell], plan: Plan) -> list[str]:
     return out
 
 
-def _notes(cells: Sequence[Cell], plan: Plan) -> tuple[str, ...]:
+def stand_ins(plan: Plan) -> str:
+    """What is to be said above scores of drawn pictures; empty where all are the datasets'."""
+    names = [card.ref.name for card in plan.cards if card.stand_in]
+    if not names:
+        return ""
+    return f"A STAND-IN, not the dataset: {', '.join(names)} here are drawn pictures; scores on them mean nothing"
+
+
+def _notes(cells: Sequence[Cell]) -> tuple[str, ...]:
     notes = [NOTE]
-    if any(card.stand_in and card.ref.name == cells[0].dataset for card in plan.cards):
-        notes.append("OURS ARE OF A STAND-IN: drawn pictures, not the dataset; these scores say nothing about it")
     if numbers := sorted({cell.printed.table for cell in cells if cell.printed}):
         notes.append(f"paper: Table {', '.join(map(str, numbers))}; at 384 pixels, from ImageNet weights unless said")
     if any(cell.mixed for cell in cells):
         notes.append(f"{MIXED} the seeds of this cell ran on different devices or in different precisions")
     scores = [result.metrics["majority"] for cell in cells for result in cell.results.values()]
-    if scores and scores[0]:
-        notes.append(f"always naming the commonest class of the test part scores {scores[0][cells[0].metric]:.4f}")
+    if scores and (commonest := (scores[0] or {}).get(cells[0].metric)) is not None:
+        notes.append(f"always naming the commonest class of the test part scores {commonest:.4f}")
     return tuple(notes)

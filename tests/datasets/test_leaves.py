@@ -13,7 +13,7 @@ from pipeline import lookup
 from pipeline.datasets import toy
 from pipeline.datasets.base import Dataset, Listing
 
-NAMES = [name for name in lookup.known("datasets") if name != "folder"]
+NAMES = lookup.known("datasets")
 PAPERS = {"autoimmune": 198, "brain_mri": 7023, "dermofit": 1300, "isic": 25331}  # E.1.1, fidelity 37
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import tiny
 
-from pipeline.jobs import orders
+from pipeline.jobs import orders, slurm
 from pipeline.jobs.plan import Item
 from pipeline.runs import Run
 from pipeline.spec import run_id
@@ -90,3 +90,26 @@ def test_an_order_is_read_back_and_knows_its_jobs_and_what_a_fan_out_skipped(tmp
     assert [carries for _, carries in order.tasks()] == [order.parts[0], tuple(others)]
     orders.note_skipped(folder, {})
     assert [carries for _, carries in order.tasks()] == list(order.parts)
+
+
+def published(folder: Path, seed: int) -> orders.Order:
+    """An order of one pretraining run."""
+    (bundle,) = [found for found in orders.bundles(items(folder, [seed])) if not found.fan_out]
+    (draft,) = orders.drafts("grid", [bundle], waits_for=set(), limit=10, parallelism=1)
+    return orders.publish(folder, draft, folder / "code")
+
+
+def test_a_cluster_that_gives_ids_again_confuses_no_order_with_another(tmp_path):
+    """Slurm's ids begin anew with its state; the token in a job's comment tells whose it is."""
+    old, new = published(tmp_path, 77), published(tmp_path, 78)
+    for order in (old, new):
+        order.note_job("7", released=True)
+    live = slurm.Job("7", "RUNNING", "None", new.token, "gpu1")
+    assert slurm.carried(tmp_path, [live]) == {new.parts[0][0]: live}
+
+
+def test_what_a_person_cancelled_is_known_by_its_order(tmp_path):
+    order = published(tmp_path, 77)
+    assert orders.cancelled(tmp_path) == set()
+    (order.folder / "cancelled").touch()
+    assert orders.cancelled(tmp_path) == set(order.parts[0])

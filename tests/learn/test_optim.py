@@ -53,3 +53,21 @@ def test_each_gradient_is_clipped_by_its_own_norm():
     optim.clip(torch.optim.SGD([first, second, none], lr=1.0), 5.0)
     torch.testing.assert_close(first.grad, torch.tensor([3.0, 4.0]), atol=1e-4, rtol=0)
     assert torch.equal(second.grad, torch.tensor([0.3, 0.4])) and none.grad is None
+
+
+def test_momentum_is_zero_until_the_first_step_that_a_scaler_takes():
+    """Fused SGD makes its buffers unwritten in a step that is skipped, and would go on from whatever they hold."""
+    torch.manual_seed(0)
+    weight = torch.nn.Parameter(torch.randn(64, 64))
+    spec = Optim(name="sgd", lr=0.1, momentum=0.9)
+    optimizer = optim.build(spec, [weight])
+    before = weight.detach().clone()
+    weight.grad = torch.full_like(weight, float("inf"))
+    scaler = torch.amp.GradScaler("cpu")
+    scaler.scale(torch.zeros(1))
+    scaler.step(optimizer)
+    scaler.update()
+    assert torch.equal(weight, before)
+    weight.grad = torch.ones_like(weight) * scaler.get_scale()
+    scaler.step(optimizer)
+    assert torch.allclose(weight, before - 0.1)

@@ -1,4 +1,4 @@
-"""A grid of 18 runs on the dev cluster while everything that can go wrong does, at random moments, and then a
+"""A grid of 22 runs on the dev cluster while everything that can go wrong does, at random moments, and then a
 comparison of every bit with undisturbed runs.
 
 python tests/slurm/chaos.py [FOLDER] [--events 30] [--seed 0] [--epochs 60] [--ray]
@@ -45,6 +45,8 @@ def grid(datasets, seeds, preset):
             name, fingerprint = card.ref.name, card.ref.fingerprint
         for seed in seeds:
             pretrain = tiny.make_pretrain(shards, seed=seed, epochs={epochs})
+            shorter = tiny.make_pretrain(shards, seed=seed, epochs={epochs} // 2)  # the longer publishes it
+            out.append(tiny.make_finetune(shards, shorter, seed=seed, epochs={epochs} // 2, patience={epochs}))
             for arm in (0, 1):
                 for parent in (pretrain, None):
                     for fraction in (0.5, 1.0):

@@ -45,7 +45,7 @@ def attention(plan: Plan, cells: Sequence[Cell], *, rollout: bool) -> Iterator[S
 def attention_mean(plan: Plan, cells: Sequence[Cell], *, rollout: bool) -> Iterator[Sheet]:
     """Attention maps averaged over test pictures, the techniques side by side."""
     for group in groups(cells):
-        if group.arm == paper.TRANSFORMER:
+        if group.arm.startswith(paper.TRANSFORMER):
             yield Sheet(
                 kind="attention-mean",
                 name=f"attention-mean-{group.name}",

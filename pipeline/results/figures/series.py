@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -32,6 +33,8 @@ class Group:
     arm: str
     backbone: str
     series: list[Series]
+    mark: str = ""
+    """Tells it apart from another group of its dataset with the same title."""
 
     @property
     def title(self) -> str:
@@ -40,7 +43,7 @@ class Group:
     @property
     def name(self) -> str:
         """For a file: dataset and backbone."""
-        return f"{self.dataset}-{self.title}"
+        return f"{self.dataset}-{self.title}{self.mark}"
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,10 @@ def groups(cells: Sequence[Cell]) -> list[Group]:
             own = {c.label_fraction: c for c in members if (c.method, c.variant) == (method, variant)}
             series.append(Series(method, title, look, own))
         out.append(Group(dataset, arm, backbone, series))
+    taken = Counter(group.name for group in out)
+    for number, group in enumerate(out, start=1):
+        if taken[group.name] > 1:
+            group.mark = f"-{group.arm}-{number}"
     return out
 
 
