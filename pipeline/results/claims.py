@@ -102,9 +102,12 @@ def _steady(
     printed_text = ", ".join(f"{value:.4f} ({name})" for name, value in told.items()) or "–"
     if not moves:
         return Verdict(claim, printed_text, "no dataset has all its runs", OPEN)
-    ours = ", ".join(f"{value:.4f} ({name})" for name, value in moves.items())
-    holds = max(moves.values()) <= limit
-    return Verdict(claim, printed_text, f"the better arm moves by {ours}", HOLDS if holds else FAILS)
+    text = ", ".join(f"{value:.4f} ({name})" for name, value in moves.items())
+    ours = f"the better arm moves by {text}"
+    seeds = min(len(c.values(c.metric)) for c in cells if c.experiment == experiment and c.dataset in moves)
+    if seeds < LEAST_SEEDS:
+        return Verdict(claim, printed_text, ours, f"{OPEN} (fewer than {LEAST_SEEDS} seeds)")
+    return Verdict(claim, printed_text, ours, HOLDS if max(moves.values()) <= limit else FAILS)
 
 
 def _span(values: list[float]) -> float:

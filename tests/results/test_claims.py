@@ -65,12 +65,14 @@ def test_one_missing_cell_of_a_seed_takes_the_seed_out(tmp_path):
 
 @pytest.mark.parametrize(("moved", "wanted"), [(0.005, "holds"), (0.05, "does not hold")])
 def test_steadiness_looks_at_the_better_arm(tmp_path, moved, wanted):
-    plan = plan_of(tmp_path, "batch_size", "brain_mri", 1)
+    plan = plan_of(tmp_path, "batch_size", "brain_mri", 3)
     cells = collect.cells(plan)
     for cell in cells:
         leading = cell.column == "CNN"
         value = (0.9 + moved * (cell.row == ("32",))) if leading else 0.5 + 0.1 * (cell.row == ("8",))
-        cell.results = {77: result(value)}
+        cell.results = {seed: result(value) for seed in cell.runs}
     found = verdict(claims.verdicts(plan, cells), "batch size")
     assert found.verdict == wanted
     assert found.printed == "0.0061 (brain_mri)"  # Table 15: 0.9909 - 0.9848
+    del cells[0].results[77]
+    assert "fewer than 3 seeds" in verdict(claims.verdicts(plan, cells), "batch size").verdict
