@@ -31,7 +31,7 @@ test: lint
 	$(BIN)/pytest --ignore tests/slurm --numprocesses $(JOBS) --dist loadfile
 	$(BIN)/pytest tests/slurm
 
-# A real Slurm on this machine (root on Debian), a grid on it, and everything that can go wrong; about twenty minutes.
+# A real Slurm on this machine (root on Debian), a grid on it, and everything that can go wrong; about ten minutes.
 chaos: setup
 	slurm/devcluster/up
 	$(BIN)/python tests/slurm/chaos.py --events 33 --seed 3
