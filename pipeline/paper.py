@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from pipeline.spec import (
     REVISIONS,
@@ -292,16 +293,14 @@ def dino(
     Epochs, batch and size are CASS's (E.4). No weight averaging: the paper names it for CASS alone, and the teacher is
     an average already.
     """
-    return PretrainSpec(
+    return _distilled(
+        "dino",
+        {**DINO_OPTIONS, "batch_draws": preset.batch_draws, **(options or {})},
+        backbone,
+        weights,
+        optim,
         dataset=dataset,
-        method=Method(
-            name="dino",
-            revision=REVISIONS["dino"],
-            options={**DINO_OPTIONS, "batch_draws": preset.batch_draws, **(options or {})},
-        ),
-        arms=(Arm(name=backbone.role, backbone=backbone.tag, weights=weights or backbone.weights, optim=optim),),
         augment=augment,
-        average=None,
         epochs=epochs,
         batch_size=batch_size,
         image_size=image_size,
@@ -331,28 +330,36 @@ def dino_fb(
     `preset` changes nothing: the notebook has no such run. No weight averaging: the teacher is an average already.
     """
     side = max(1, round(image_size * DINO_FB_LOCAL / 16)) * 16
-    return PretrainSpec(
+    return _distilled(
+        "dino_fb",
+        {**DINO_FB_OPTIONS, "local_side": side, **(options or {})},
+        backbone,
+        weights,
+        optim or dino_fb_optim(batch_size),
         dataset=dataset,
-        method=Method(
-            name="dino_fb",
-            revision=REVISIONS["dino_fb"],
-            options={**DINO_FB_OPTIONS, "local_side": side, **(options or {})},
-        ),
-        arms=(
-            Arm(
-                name=backbone.role,
-                backbone=backbone.tag,
-                weights=weights or backbone.weights,
-                optim=optim or dino_fb_optim(batch_size),
-            ),
-        ),
         augment=augment,
-        average=None,
         epochs=epochs,
         batch_size=batch_size,
         image_size=image_size,
         seed=seed,
         pictures=pictures,
+    )
+
+
+def _distilled(
+    method: str,
+    options: Mapping[str, float | int | str | bool],
+    backbone: Backbone,
+    weights: str | None,
+    optim: Optim,
+    **rest: Any,
+) -> PretrainSpec:
+    """A run of either DINO: one backbone as its own teacher, no weight averaging."""
+    return PretrainSpec(
+        method=Method(name=method, revision=REVISIONS[method], options=options),
+        arms=(Arm(name=backbone.role, backbone=backbone.tag, weights=weights or backbone.weights, optim=optim),),
+        average=None,
+        **rest,
     )
 
 

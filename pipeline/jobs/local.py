@@ -137,9 +137,8 @@ class Queue:
         executor.update_parameters(timeout_min=YEAR_MINUTES, stderr_to_stdout=True)
         # submitit numbers GPUs from 0 whatever this process may use, and hides them all unless told a number
         os.environ[VISIBLE] = gpu if gpu is not None else os.environ.get("CUDA_VISIBLE_DEVICES", "all")
-        before = signal.signal(
-            signal.SIGINT, signal.SIG_IGN
-        )  # the job inherits it: Ctrl-C is this process's to pass on
+        # the job inherits it: Ctrl-C is this process's to pass on
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
             with running_copy(self.code):
                 return executor.submit(carrier(order, 0))

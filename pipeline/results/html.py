@@ -14,6 +14,7 @@ from pipeline.jobs.plan import Item, Plan
 from pipeline.results.claims import Verdict
 from pipeline.results.collect import Cell
 from pipeline.results.tables import Table
+from pipeline.runs import Result
 from pipeline.spec import kind_of, method_of, to_json
 
 TITLES = {"paper": "CASS: the whole paper", "main": "CASS: the main experiment"}
@@ -47,8 +48,9 @@ def page(
     items = list(plan.items.values())
     done = [item for item in items if item.state == "done"]
     # what a longer run published on its way is in that run's time already
-    computed = [item for item in done if item.run.result().notes.get("carried_by") not in plan.items]
-    seconds = sum(item.run.result().seconds for item in computed)
+    results = {item.run.id: item.run.result() for item in done}
+    computed = {item.run.id: item for item in done if results[item.run.id].notes.get("carried_by") not in plan.items}
+    seconds = sum(results[identity].seconds for identity in computed)
     return template.render(
         title=TITLES.get(plan.grid, f"CASS: {plan.grid}"),
         subtitle=f"grid {plan.grid}, preset {plan.preset.name}; ours beside Singh, Sizikova and Cirrone, CASS",
@@ -62,8 +64,8 @@ def page(
         flagged=warnings,
         tables=[_shown(table, intervals) for table in tables],
         figures=[_embedded(figure, folder) for figure in figures],
-        cost=_cost(computed),
-        runs=[_described(item) for item in items],
+        cost=_cost([(item, results[identity]) for identity, item in computed.items()]),
+        runs=[_described(item, results.get(item.run.id)) for item in items],
     )
 
 
@@ -94,11 +96,10 @@ def _embedded(figure: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     return {"caption": figure["caption"], "paper": figure["paper"], "data": data}
 
 
-def _cost(done: Sequence[Item]) -> dict[str, Any]:
+def _cost(done: Sequence[tuple[Item, Result]]) -> dict[str, Any]:
     """Time and speed by dataset, kind, method and device."""
     groups: dict[tuple[str, ...], list[tuple[float, float]]] = {}
-    for item in done:
-        result = item.run.result()
+    for item, result in done:
         key: tuple[str, ...]
         key = (item.spec.dataset.name, kind_of(item.spec), method_of(item.spec), result.device, result.precision)
         groups.setdefault(key, []).append((result.seconds, result.images_per_second))
@@ -111,14 +112,13 @@ def _cost(done: Sequence[Item]) -> dict[str, Any]:
     return {"header": header, "rows": rows}
 
 
-def _described(item: Item) -> dict[str, str]:
+def _described(item: Item, result: Result | None) -> dict[str, str]:
     """A run as the page lists it: where it stands, its scores and what it was computed with, its spec."""
     out = {"id": item.run.id, "state": item.state, "facts": "", "more": ""}
     out["spec"] = json.dumps(to_json(item.spec), indent=1)
-    if item.state != "done":
+    if result is None:
         out["more"] = item.run.reason()
         return out
-    result = item.run.result()
     out["facts"] = f"seed {item.spec.seed}, {duration(result.seconds)}, {result.device}, {result.precision}"
     facts = {name: value for name, value in result.metrics.items() if name != "per_class"}
     more = {
