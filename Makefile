@@ -3,7 +3,9 @@ PYTHON ?= python3
 JOBS ?= 2
 BIN := .venv/bin
 
-.PHONY: setup demo test chaos lint lock
+PEERS := .venv-peers/bin
+
+.PHONY: setup demo test chaos lint lock bench peers
 .DEFAULT_GOAL := setup
 
 setup: .venv/ready
@@ -30,6 +32,19 @@ lint: setup
 test: lint
 	$(BIN)/pytest --ignore tests/slurm --numprocesses $(JOBS) --dist loadfile
 	$(BIN)/pytest tests/slurm
+
+# Ours beside its peers, one after another, on a machine that has nothing else to do; about half an hour.
+bench: setup peers
+	$(BIN)/python -m pipeline.bench
+
+# What ours is measured beside, in an environment of its own: their dependencies do not go with ours.
+peers: .venv-peers/ready
+
+.venv-peers/ready: pipeline/benches/peers.txt
+	$(MAKE) setup
+	test -x $(PEERS)/python || $(PYTHON) -m venv .venv-peers
+	$(BIN)/uv pip install --quiet --python $(PEERS)/python -r pipeline/benches/peers.txt
+	touch $@
 
 # A real Slurm on this machine (root on Debian), a grid on it, and everything that can go wrong; about ten minutes.
 chaos: setup

@@ -8,12 +8,14 @@ import pkgutil
 from pathlib import Path
 from types import ModuleType
 
+SHARED = {"base", "folder", "pictures"}
+
 
 def known(kind: str) -> list[str]:
-    """The leaves of a package of leaves ("datasets", "methods", "grids"), sorted; `base` and `folder` are none."""
+    """The leaves of a package of leaves ("datasets", "methods", "grids"), sorted; what they share is none."""
     folder = Path(__file__).parent / kind
     names = {module.name for module in pkgutil.iter_modules([str(folder)])}
-    return sorted(names - {"base", "folder"})
+    return sorted(names - SHARED)
 
 
 def find(kind: str, name: str) -> ModuleType:

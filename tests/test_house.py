@@ -23,6 +23,7 @@ DOORS = (
     "download",
     "export",
     "predict",
+    "bench",
 )
 HEAVY = ("torch", "timm", "torchvision", "ray", "submitit", "webdataset", "sklearn")
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import platform
 import shutil
 import tempfile
+from importlib.metadata import version
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent
@@ -17,6 +19,12 @@ def code_version() -> str:
     for path in sorted(PACKAGE.rglob("*.py")):
         digest.update(f"{path.relative_to(PACKAGE)}\0".encode() + path.read_bytes())
     return digest.hexdigest()[:12]
+
+
+def library_versions() -> dict[str, str]:
+    """Of what the numbers of a run depend on besides this code."""
+    names = ("torch", "timm", "numpy", "pillow", "scikit-learn")
+    return {"python": platform.python_version(), **{name: version(name) for name in names}}
 
 
 def snapshot(runs: Path) -> Path:

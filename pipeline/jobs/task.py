@@ -8,18 +8,16 @@ from __future__ import annotations
 import dataclasses
 import gc
 import os
-import platform
 import sys
 import traceback
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from pipeline import cluster, files
 from pipeline.data.index import shards_of
 from pipeline.jobs import milestones
-from pipeline.jobs.code import code_version
+from pipeline.jobs.code import code_version, library_versions
 from pipeline.jobs.life import STOPPED, TOLD, Stop, beating, grace_of, leave, output_to, see_gpus
 from pipeline.runs import Result, Run
 from pipeline.spec import REVISIONS, PretrainSpec, Spec, imagenet_tags, run_id
@@ -157,10 +155,7 @@ def begin(run: Run, hardware: dict[str, Any], inputs: dict[str, str]) -> dict[st
     """
     now = {
         "code": code_version(),
-        "versions": {
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("torch", "timm", "numpy", "pillow", "scikit-learn")},
-        },
+        "versions": library_versions(),
     }
     start: dict[str, Any] = {"hardware": hardware, "inputs": inputs, "starts": []}
     if passed := run.milestones():

@@ -1,0 +1,42 @@
+"""Raw pictures of true size for benchmarks: real ones enlarged to ISIC's sizes, or drawn ones where there are none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from pipeline import files
+from pipeline.benches.base import Bench
+
+SIZES = ((600, 450), (1024, 1024))
+"""Width and height of the two kinds of ISIC 2019's files (HAM10000 and BCN20000), half and half."""
+QUALITY = 95
+
+
+def raw_folder(bench: Bench, count: int) -> tuple[Path, str]:
+    """A folder of `count` JPEG files of ISIC's true sizes, all of one class, and a note on what they are."""
+    sources = sorted((bench.raw / "isic2019").rglob("*.jpg")) if bench.raw else []
+    kind = "real" if sources else "drawn"
+    folder = bench.scratch / f"raw-{kind}-{count}"
+    note = (
+        f"{count} {'real dermoscopic pictures, enlarged' if sources else 'drawn pictures'} "
+        f"to {' and '.join(f'{w}×{h}' for w, h in SIZES)}, JPEG {QUALITY}"
+    )
+    if not folder.exists():
+        bench.say(f"making {note}")
+        with files.publish_folder(folder) as out:
+            (out / "pictures").mkdir()
+            for number in range(count):
+                picture = Image.open(sources[number % len(sources)]).convert("RGB") if sources else _drawn(number)
+                large = picture.resize(SIZES[number % 2], Image.Resampling.BICUBIC)
+                large.save(out / "pictures" / f"{number:06d}.jpg", quality=QUALITY)
+    return folder, note
+
+
+def _drawn(number: int) -> Image.Image:
+    rng = np.random.default_rng(number)
+    coarse = Image.fromarray(rng.integers(60, 220, (12, 12, 3), dtype=np.uint8))
+    smooth = np.asarray(coarse.resize((224, 224), Image.Resampling.BICUBIC), dtype=np.int16)
+    return Image.fromarray(np.clip(smooth + rng.integers(-8, 9, smooth.shape), 0, 255).astype(np.uint8))
