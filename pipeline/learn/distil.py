@@ -17,6 +17,21 @@ from pipeline.learn import backbones
 EPSILON = 1e-6  # keeps a zero feature from being divided by zero; both reference implementations'
 
 
+class Features(nn.Module):
+    """What fine-tuning will build on, for the collapse monitor: [n, 3, h, w] → [n, width].
+
+    Not the projection: it can give every picture one direction while the features spread, and with a CNN's batch norm
+    at its initial statistics it does so before the first step.
+    """
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, images: Tensor) -> Tensor:
+        return backbones.features(self.backbone, images)
+
+
 class Projection(nn.Module):
     """A backbone's features through a few layers to L2-normalised vectors: [n, 3, h, w] → float32 [n, width]."""
 

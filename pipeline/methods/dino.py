@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.learn.crops import Crop, recoloured_crops
-from pipeline.learn.distil import Distillation, Encoder, Projection
+from pipeline.learn.distil import Distillation, Encoder, Features, Projection
 from pipeline.methods.base import Method, only_arm, read_options
 from pipeline.spec import PretrainSpec, positive
 
@@ -93,7 +93,7 @@ class Dino(Method):
         return {self.arm: self.pair.student.projection.backbone}
 
     def watched(self) -> Mapping[str, nn.Module]:
-        return {self.arm: self.pair.student.projection}
+        return {self.arm: Features(self.pair.student.projection.backbone)}
 
     def parameters_of(self, arm: str) -> list[nn.Parameter]:
         return list(self.pair.student.parameters())

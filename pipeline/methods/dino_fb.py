@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from pipeline.learn.backbones import Resized
 from pipeline.learn.crops import Crop, cropped_then_recoloured
-from pipeline.learn.distil import Distillation, Encoder, Projection
+from pipeline.learn.distil import Distillation, Encoder, Features, Projection
 from pipeline.methods.base import Method, only_arm, read_options
 from pipeline.spec import PretrainSpec, half_cosine, positive
 
@@ -113,7 +113,7 @@ class DinoFb(Method):
         return {self.arm: self.pair.teacher.projection.backbone}
 
     def watched(self) -> Mapping[str, nn.Module]:
-        return {self.arm: self.pair.teacher.projection}
+        return {self.arm: Features(self.pair.teacher.projection.backbone)}
 
     def parameters_of(self, arm: str) -> list[nn.Parameter]:
         return list(self.pair.student.parameters())
