@@ -92,6 +92,10 @@ class Cluster:
     """One folder a run."""
     scratch: str = "scratch"
     """Node-local disk for decoded pictures; anything in it may be deleted while nothing runs."""
+    scratch_gb: float = 0.0
+    """Most that decoded pictures may take there, in GB; 0: all but a twentieth of the disk."""
+    scratch_in_ram: bool = False
+    """Whether decoded pictures may lie on a scratch that is memory (tmpfs); without, they are decoded every time."""
     weights: str = "weights"
     """ImageNet weights fetched by `pipeline.prefetch`; the hub's own cache is looked at next."""
     device: str = "auto"
@@ -115,6 +119,8 @@ class Cluster:
         one_of("precision", self.precision, PRECISIONS)
         if self.threads < 1:
             raise ValueError(f"threads is {self.threads}; give 1 or more")
+        if self.scratch_gb < 0:
+            raise ValueError(f"scratch_gb is {self.scratch_gb}; give a number of GB, or 0 for no limit but the disk's")
         if self.jobs < 0:
             raise ValueError(f"jobs is {self.jobs}; give 1 or more, or 0 for one a GPU")
         if self.trials_per_gpu < 1:

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from pipeline import files
 from pipeline.cluster import Cluster
+from pipeline.data.cache import Pixels, open_pixels
 from pipeline.data.index import Shards, shards_of
-from pipeline.data.read import open_pixels
 from pipeline.data.splits import label_fraction
 from pipeline.learn import backbones, loop, metrics, optim
 from pipeline.learn.augment import augment, normalise, unit
@@ -38,7 +38,7 @@ class Finetuning(loop.Program):
         self.device = device = hardware.torch_device
         self.classes = shards.classes
         self.task = str(shards.manifest["task"])
-        pixels = open_pixels(shards, Path(cluster.scratch))
+        pixels = open_pixels(shards, cluster)
         train = shards.of_split("train")
         chosen = label_fraction(shards.labels(train), self.classes, spec.label_fraction, spec.seed)
         self.train = Labelled(pixels, shards, [train[i] for i in chosen], device)
@@ -76,11 +76,10 @@ class Finetuning(loop.Program):
 
     def loss(self, epoch: int, step: int) -> tuple[dict[str, Tensor], int]:
         self.model.train()
-        positions = self.train.samples.batch(self.spec.seed, epoch, step, self.spec.batch_size)
+        positions, pixels = self.train.samples.step(self.spec.seed, epoch, step, self.spec.batch_size)
         taken = len(positions)
         if taken == 1:  # batch norm needs two: the last picture alone comes twice, each time augmented anew
-            positions = np.repeat(positions, 2)
-        pixels = self.train.samples.take(positions)
+            positions, pixels = np.repeat(positions, 2), pixels.repeat(2, 1, 1, 1)
         generator = draws("augment", self.spec.seed, epoch, step)
         with torch.autocast(self.device.type, enabled=False):
             images = augment(pixels, self.spec.augment, generator)
@@ -118,7 +117,7 @@ class Finetuning(loop.Program):
     def logits(self, part: Labelled) -> Tensor:
         """The logits of a part in its order, without augmentation, in float32 on the CPU: [n, classes]."""
         blocks = np.array_split(np.arange(len(part)), -(-len(part) // EVALUATED))
-        images = (normalise(unit(part.samples.take(block)), self.spec.augment) for block in blocks)
+        images = (normalise(unit(pixels), self.spec.augment) for pixels in part.samples.blocks(blocks))
         with self.hardware.autocast():
             return backbones.forward_in_batches(self.model, images)
 
@@ -132,7 +131,7 @@ class Finetuning(loop.Program):
 class Labelled:
     """The labelled pictures among some rows of the shards, with their targets [n, classes] of 0 and 1."""
 
-    def __init__(self, pixels: np.ndarray, shards: Shards, rows: list[int], device: torch.device) -> None:
+    def __init__(self, pixels: Pixels, shards: Shards, rows: list[int], device: torch.device) -> None:
         labels = shards.labels(rows)
         kept = [(row, names) for row, names in zip(rows, labels, strict=True) if names is not None]
         self.rows = np.array([row for row, _ in kept], dtype=np.int64)

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from pipeline import files, lookup
 from pipeline.cluster import Cluster
+from pipeline.data.cache import open_pixels
 from pipeline.data.index import shards_of
-from pipeline.data.read import open_pixels
 from pipeline.learn import backbones, collapse, loop, optim
 from pipeline.learn.augment import augment, normalise, unit
 from pipeline.learn.average import Averages, refresh_batch_norm
@@ -50,7 +50,7 @@ class Pretraining(loop.Program):
             )
         self.spec = spec
         self.device = device
-        self.samples = Samples(open_pixels(shards, Path(cluster.scratch)), rows, device)
+        self.samples = Samples(open_pixels(shards, cluster), rows, device)
         torch.manual_seed(derive("init", spec.seed))
         arms = {
             arm.name: backbones.build(
@@ -72,7 +72,7 @@ class Pretraining(loop.Program):
 
     def pixels(self, epoch: int, step: int) -> Tensor:
         """The pictures of a step: uint8 [batch, h, w, 3]."""
-        return self.samples.take(self.samples.batch(self.spec.seed, epoch, step, self.spec.batch_size))
+        return self.samples.step(self.spec.seed, epoch, step, self.spec.batch_size)[1]
 
     def loss(self, epoch: int, step: int) -> tuple[dict[str, Tensor], int]:
         self.method.train()
@@ -96,7 +96,7 @@ class Pretraining(loop.Program):
         blocks = np.array_split(positions, -(-len(positions) // 64))
         out: dict[str, Any] = {}
         for name, arm in self.method.watched().items():
-            images = (normalise(unit(self.samples.take(block)), self.spec.augment) for block in blocks)
+            images = (normalise(unit(pixels), self.spec.augment) for pixels in self.samples.blocks(blocks))
             out |= collapse.watch(backbones.forward_in_batches(arm, images), name)
         return out
 

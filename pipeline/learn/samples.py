@@ -2,29 +2,70 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import zip_longest
+
 import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.data.cache import Map, Pixels
 from pipeline.seeds import derive
 
 
 class Samples:
-    """Rows of a pixel map, dealt out in batches."""
+    """Rows of a dataset's pictures, dealt out in batches and read one batch ahead of need.
 
-    def __init__(self, pixels: np.ndarray, rows: np.ndarray, device: torch.device) -> None:
-        self.pixels = pixels  # uint8 [all, h, w, 3]
+    Reading ahead is a matter of time only: what comes is what was asked for. A GPU has the next batch copied to it from
+    pinned memory, on a stream of its own. On a CPU a batch of a pixel map takes no longer than a copy of it, so that
+    a thread pays only where pictures are decoded.
+    """
+
+    def __init__(self, pixels: Pixels, rows: np.ndarray, device: torch.device) -> None:
+        self.pixels = pixels
         self.rows = rows  # int64 [n]
         self.device = device
         self._order: tuple[tuple[int, int], np.ndarray] = ((-1, -1), np.empty(0))  # of the epoch at work
+        self._slots = [Slot(device), Slot(device)]  # the batch at work and the one after it
+        ahead = device.type == "cuda" or not isinstance(pixels, Map)
+        self._thread = ThreadPoolExecutor(1, "read-ahead") if ahead else None
+        self._next: tuple[np.ndarray, Future[Batch]] | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def take(self, positions: np.ndarray) -> Tensor:
-        """The pictures at positions [k] of the rows, on the device: uint8 [k, h, w, 3]."""
-        chosen = torch.from_numpy(self.pixels[self.rows[positions]])
-        return chosen.to(self.device)
+    def take(self, positions: np.ndarray, then: np.ndarray | None = None) -> Tensor:
+        """The pictures at positions [k] of the rows, on the device: uint8 [k, h, w, 3], good until the next take.
+
+        `then` says which positions that will ask for.
+        """
+        if self._thread is None:
+            return self._read(positions).pictures
+        if self._next is not None and np.array_equal(self._next[0], positions):
+            coming = self._next[1]
+        else:
+            coming = self._thread.submit(self._read, positions)
+        self._next = None
+        if then is not None and len(then):
+            self._next = (then, self._thread.submit(self._read, then))
+        found = coming.result()
+        if found.copied is not None:
+            stream = torch.cuda.current_stream(self.device)
+            stream.wait_event(found.copied)
+            found.pictures.record_stream(stream)
+        return found.pictures
+
+    def step(self, seed: int, epoch: int, step: int, size: int) -> tuple[np.ndarray, Tensor]:
+        """The positions [k] of a step's pictures and the pictures, as `take`; those of the next step are read ahead."""
+        positions = self.batch(seed, epoch, step, size)
+        return positions, self.take(positions, then=self.batch(seed, epoch, step + 1, size))
+
+    def blocks(self, blocks: Sequence[np.ndarray]) -> Iterator[Tensor]:
+        """The pictures of blocks of positions, as `take`."""
+        for positions, then in zip_longest(blocks, blocks[1:]):
+            yield self.take(positions, then)
 
     def permutation(self, seed: int, epoch: int) -> np.ndarray:
         """The order of an epoch: int64 [n]."""
@@ -35,6 +76,45 @@ class Samples:
         if self._order[0] != (seed, epoch):
             self._order = ((seed, epoch), self.permutation(seed, epoch))
         return self._order[1][step * size : (step + 1) * size]
+
+    def _read(self, positions: np.ndarray) -> Batch:
+        slot = self._slots[0]
+        self._slots.reverse()
+        return slot.read(self.pixels, self.rows[positions])
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Pictures on the device, there once `copied` has happened."""
+
+    pictures: Tensor
+    copied: torch.cuda.Event | None
+
+
+class Slot:
+    """Memory of the host that batches are read into; pinned, with a stream for the copy, where there is a GPU."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.memory = torch.empty(0, dtype=torch.uint8)
+        self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+        self.copied: torch.cuda.Event | None = None
+
+    def read(self, pixels: Pixels, rows: np.ndarray) -> Batch:
+        """Read pictures, and begin their copy to the device."""
+        if self.copied is not None:
+            self.copied.synchronize()  # the copy before this one is over, so that its memory is free
+        if len(self.memory) < len(rows):
+            shape = (len(rows), pixels.side, pixels.side, 3)
+            self.memory = torch.empty(shape, dtype=torch.uint8, pin_memory=self.stream is not None)
+        memory = self.memory[: len(rows)]
+        pixels.read(rows, memory.numpy())
+        if self.stream is None:
+            return Batch(memory, None)
+        with torch.cuda.stream(self.stream):
+            pictures = memory.to(self.device, non_blocking=True)
+            self.copied = self.stream.record_event()
+        return Batch(pictures, self.copied)
 
 
 def draws(*parts: int | str) -> torch.Generator:

@@ -22,7 +22,7 @@ from doors import door
 from PIL import Image
 
 from pipeline import files
-from pipeline.data.read import open_pixels
+from pipeline.data.read import read_pixels
 from pipeline.datasets.folder import Folder
 from pipeline.jobs import task
 from pipeline.spec import DatasetRef
@@ -86,11 +86,11 @@ def finetuned(request, shards, site, pretrained):
 @pytest.fixture(scope="module")
 def test_pictures(shards, home):
     """The pictures of the test part as the shards hold them, in files named by their keys."""
-    pixels = open_pixels(shards, home / "scratch")
+    rows = shards.of_split("test")
     out = home / "test pictures"
     out.mkdir()
-    for row in shards.of_split("test"):
-        Image.fromarray(pixels[row]).save(out / f"{shards.rows['key'][row]}.png")
+    for row, picture in zip(rows, read_pixels(shards, rows), strict=True):
+        Image.fromarray(picture).save(out / f"{shards.rows['key'][row]}.png")
     return out
 
 

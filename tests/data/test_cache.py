@@ -1,0 +1,157 @@
+"""Pixels come from a map that is built once, checked against the index, bounded, and never trusted half-built."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections import namedtuple
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.cluster import Cluster
+from pipeline.data import cache
+from pipeline.data.cache import Map, open_pixels
+from pipeline.data.index import Shards, write_index
+from pipeline.data.read import Tars
+
+BYTES = 7 * 12 * 12 * 3
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Cluster:
+    return Cluster(scratch=str(tmp_path / "scratch"), scratch_in_ram=True)
+
+
+def every(pixels: cache.Pixels) -> np.ndarray:
+    out = np.zeros((len(pixels), 12, 12, 3), dtype=np.uint8)
+    pixels.read(np.arange(len(pixels)), out)
+    return out
+
+
+def maps(site: Cluster) -> list[Path]:
+    return sorted(Path(site.scratch).glob("*.u8"))
+
+
+def test_the_map_holds_every_picture_in_the_order_of_the_index(shards, pictures, site) -> None:
+    pixels = open_pixels(shards, site)
+    assert isinstance(pixels, Map)
+    assert (every(pixels) == pictures).all()
+    out = np.zeros((3, 12, 12, 3), dtype=np.uint8)
+    pixels.read([6, 0, 6], out)
+    assert (out == pictures[[6, 0, 6]]).all()
+    with pytest.raises(ValueError, match="read-only"):
+        pixels.pixels[0] = 0
+
+
+def test_the_map_is_built_once(shards, pictures, site) -> None:
+    open_pixels(shards, site)
+    for tar in shards.folder.glob("*.tar"):
+        tar.unlink()
+    assert (every(open_pixels(shards, site)) == pictures).all()
+
+
+def test_scratch_may_be_emptied_at_any_time(shards, pictures, site) -> None:
+    old = open_pixels(shards, site)
+    for path in Path(site.scratch).iterdir():
+        path.unlink()
+    assert (every(open_pixels(shards, site)) == pictures).all()
+    assert (every(old) == pictures).all()
+
+
+def test_a_damaged_tar_is_named_with_the_picture_and_leaves_no_map(shards, site) -> None:
+    tar = shards.folder / "val-000000.tar"
+    data = bytearray(tar.read_bytes())
+    data[shards.rows["offset"][5] + 30] ^= 1  # one bit of the sixth picture
+    tar.write_bytes(data)
+    with pytest.raises(ValueError, match=r"val-000000\.tar: the bytes of p5 are not those that were written; copy the"):
+        open_pixels(shards, site)
+    assert not maps(site)
+
+
+def test_a_builder_killed_half_way_leaves_nothing_that_is_taken_for_a_map(shards, pictures, site) -> None:
+    code = (
+        "import os, signal, sys; from pathlib import Path; from pipeline.data import cache, images\n"
+        "from pipeline.cluster import Cluster\n"
+        "from pipeline.data.index import Shards; real, left = images.pixels, [4]\n"
+        "def pixels(*given):\n"
+        "    left[0] -= 1\n"
+        "    if not left[0]: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    return real(*given)\n"
+        "images.pixels = pixels\n"
+        "shards = Shards(Path(sys.argv[1]), {'name': 'mine', 'settings': {'size': 12}})\n"
+        "cache.open_pixels(shards, Cluster(scratch=sys.argv[2], scratch_in_ram=True))"
+    )
+    killed = subprocess.run([sys.executable, "-c", code, shards.folder, site.scratch])
+    assert killed.returncode == -9
+    assert not maps(site) and list(Path(site.scratch).glob(".*.tmp"))
+    assert (every(open_pixels(shards, site)) == pictures).all()
+    assert not list(Path(site.scratch).glob(".*.tmp"))
+
+
+def test_other_pictures_have_another_map(shards, pictures, site) -> None:
+    open_pixels(shards, site)
+    assert (every(open_pixels(reversed_(shards), site)) == pictures[::-1]).all()
+
+
+def reversed_(shards: Shards) -> Shards:
+    """The same pictures, and from now on an index of the other order: another map."""
+    rows = [dict(zip(shards.rows, values, strict=True)) for values in zip(*shards.rows.values(), strict=True)]
+    write_index(shards.folder / "index.parquet", rows[::-1])
+    return Shards(shards.folder, shards.manifest)
+
+
+def test_another_decoder_has_another_map(shards, site, monkeypatch) -> None:
+    open_pixels(shards, site)
+    monkeypatch.setattr(cache.images, "decoder", lambda: "other-1.0")
+    open_pixels(shards, site)
+    assert len(maps(site)) == 2
+
+
+def test_the_map_used_least_lately_makes_room_and_one_in_use_never_does(shards, pictures, site, capsys) -> None:
+    small = replace(site, scratch_gb=1.5 * BYTES / 1e9)
+    held = open_pixels(shards, small)
+    (path,) = maps(site)
+    later = reversed_(shards)
+    assert isinstance(open_pixels(later, small), Tars)
+    assert "no pixel map" in capsys.readouterr().err
+    assert maps(site) == [path] and (every(held) == pictures).all()
+    del held
+    assert isinstance(open_pixels(later, small), Map)
+    assert len(maps(site)) == 1 and maps(site) != [path]
+
+
+def test_the_oldest_of_several_goes_first(shards, site, monkeypatch) -> None:
+    open_pixels(shards, site)
+    monkeypatch.setattr(cache.images, "decoder", lambda: "other-1.0")
+    open_pixels(shards, site)
+    (other,) = (path for path in maps(site) if "other" in path.name)
+    os.utime(other, (1, 1))
+    monkeypatch.setattr(cache.images, "decoder", lambda: "third-1.0")
+    open_pixels(shards, replace(site, scratch_gb=2.5 * BYTES / 1e9))
+    assert len(maps(site)) == 2 and not other.exists()
+
+
+def test_without_room_on_the_disk_pictures_are_decoded_on_the_fly(shards, pictures, site, monkeypatch, capsys) -> None:
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(cache.shutil, "disk_usage", lambda path: usage(10**6, 10**6 - 51_000, 51_000))
+    pixels = open_pixels(shards, site)
+    assert isinstance(pixels, Tars) and (every(pixels) == pictures).all()
+    assert "no room" in capsys.readouterr().err
+    assert not maps(site)
+
+
+def test_a_scratch_in_memory_is_left_alone_unless_asked(shards, pictures, site, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(cache, "file_system", lambda path: "tmpfs")
+    pixels = open_pixels(shards, replace(site, scratch_in_ram=False))
+    assert isinstance(pixels, Tars) and (every(pixels) == pictures).all()
+    assert "lies in memory (tmpfs)" in capsys.readouterr().err
+    assert isinstance(open_pixels(shards, site), Map)
+
+
+def test_the_file_system_of_a_folder_is_known(tmp_path) -> None:
+    assert cache.file_system(Path("/proc/self")) == "proc"
+    assert cache.file_system(tmp_path) not in ("", "proc")
