@@ -92,7 +92,7 @@ def test_every_training_picture_is_seen_once_an_epoch_labelled_or_not(shards, si
     program = Pretraining(tiny.make_pretrain(shards, batch_size=1), site, CPU.torch_device)
     for epoch in (0, 1):
         seen = np.concatenate(
-            [program.pixels(epoch, step).numpy().reshape(1, -1) for step in range(program.steps_per_epoch)]
+            [program.pixels(epoch, step).numpy().reshape(1, -1).copy() for step in range(program.steps_per_epoch)]
         )
         assert len(seen) == len(shards.of_split("train"))
         assert len(np.unique(seen, axis=0)) == len(seen)
