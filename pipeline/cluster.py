@@ -107,6 +107,8 @@ class Cluster:
     ray: bool = True
     """Whether Ray Tune runs the trials of a fan-out; else plain worker processes do."""
     checkpoint_minutes: float = 10.0
+    keep_state: bool = False
+    """Whether a finished pretraining run keeps its last checkpoint, from which a longer run can go on."""
     slurm: Slurm = dataclasses.field(default_factory=Slurm)
 
     def __post_init__(self) -> None:
