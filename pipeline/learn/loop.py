@@ -90,9 +90,9 @@ def train(
 ) -> Counters:
     """Train to the end, from the newest checkpoint where there is one.
 
-    `after_epoch(counters, save)` is called between two epochs and changes nothing of the state; `save(other run)` writes
-    the state as that run's checkpoint. A run that was killed there comes by again: it writes no checkpoint of its own
-    before that returns.
+    `after_epoch(counters, save)` is called between two epochs and changes nothing of the state; `save(other run)`
+    writes the state as that run's checkpoint. A run that was killed there comes by again: it writes no checkpoint of
+    its own before that returns.
     Raises `Stopped` after saving when `should_stop()` turns true, `ValueError` when a loss is not finite.
     """
     if program.keep_gradients and hardware.precision == "float16":
