@@ -7,7 +7,6 @@ A field that comes later enters through `later(default)`: while it holds that de
 from __future__ import annotations
 
 import dataclasses
-import functools
 import hashlib
 import json
 import math
@@ -362,16 +361,22 @@ def recipe(spec: FinetuneSpec) -> str:
     return run_id(dataclasses.replace(without_seed(spec), label_fraction=1.0))
 
 
-@functools.cache
+_HINTS: dict[type, dict[str, Any]] = {}
+_FIELDS: dict[type, list[tuple[str, Any, bool, Any]]] = {}
+
+
 def _hints(cls: type) -> dict[str, Any]:
-    return typing.get_type_hints(cls)
+    if cls not in _HINTS:
+        _HINTS[cls] = typing.get_type_hints(cls)
+    return _HINTS[cls]
 
 
-@functools.cache
 def _fields(cls: Any) -> list[tuple[str, Any, bool, Any]]:
     """Name, hint, whether it came later, and default of each field of a dataclass."""
-    hints = _hints(cls)
-    return [(f.name, hints[f.name], bool(f.metadata.get("later")), f.default) for f in dataclasses.fields(cls)]
+    if cls not in _FIELDS:
+        hints, found = _hints(cls), dataclasses.fields(cls)
+        _FIELDS[cls] = [(f.name, hints[f.name], bool(f.metadata.get("later")), f.default) for f in found]
+    return _FIELDS[cls]
 
 
 def _hashed(value: Any) -> dict[str, Any]:
