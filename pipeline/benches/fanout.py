@@ -61,9 +61,10 @@ def table(bench: Bench, device: str, shapes: list[tuple[str, int, int]]) -> Tabl
     size = SIZES["quick" if bench.quick else device]
     shards = toys(bench, size.pixels)
     weights: dict[int, set[tuple[str, ...]]] = {}
+    runs: list[Run] = []
 
     def once(engine: str, trials: int, threads: int) -> float:
-        runs = announced(bench, shards, size, device=device, threads=threads)
+        runs[:] = announced(bench, shards, size, device=device, threads=threads)
         command = [sys.executable, "-m", "pipeline.benches.fanout", engine, str(trials)]
         started = time.perf_counter()
         done = subprocess.run([*command, *(str(run.folder) for run in runs)], capture_output=True, text=True)
@@ -71,7 +72,7 @@ def table(bench: Bench, device: str, shapes: list[tuple[str, int, int]]) -> Tabl
         if any(run.state() != "done" for run in runs):
             raise RuntimeError(f"a fan-out did not end: {[run.reason() for run in runs]} {done.stderr}")
         weights.setdefault(threads, set()).add(tuple(files.sha256_file(run["weights"]) for run in runs))
-        return sum(run.result().notes["train_pictures"] for run in runs) / taken
+        return float(sum(run.result().notes["train_pictures"] for run in runs)) / taken
 
     ways = [
         Way(
@@ -81,16 +82,11 @@ def table(bench: Bench, device: str, shapes: list[tuple[str, int, int]]) -> Tabl
         for engine, trials, threads in shapes
         if engine == "workers" or find_spec("ray")
     ]
-    made = compare(
-        f"fine-tunes on {device}",
-        "pictures a second",
-        ways,
-        bench,
-        notes=[
-            f"{2 if bench.quick else 4} of {size.backbone.title} at {size.pixels} pixels, random weights, {size.epochs} epochs of drawn pictures",
-            "whole jobs: the start of the processes, the import of torch, validation and the last test in it",
-        ],
-    )
+    made = compare(f"fine-tunes on {device}", "pictures a second", ways, bench)
+    made.notes = [
+        f"{len(runs)} of {size.backbone.title} at {size.pixels} pixels, {size.epochs} epochs of drawn pictures",
+        "whole jobs: the start of the processes, the import of torch, validation and the last test are in it",
+    ]
     assert all(len(found) == 1 for found in weights.values()), "the bits of a run depend on its neighbours"
     made.notes.append("with equal threads all have the same weights, byte for byte")
     return made
