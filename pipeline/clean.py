@@ -58,7 +58,8 @@ def main() -> int:
         if state != "running":
             found += [("left by a killed task", path) for path in run.temporaries()]
         if state == "done":
-            found += [("checkpoint of a finished run", path) for path in run.checkpoints()]
+            spare = run.spare_checkpoints(keep_state=cluster.keep_state)
+            found += [("checkpoint of a finished run", path) for path in spare]
     found += job_folders(runs)
     if args.scratch:
         found += [("decoded pictures", path) for path in Path(cluster.scratch).glob("*.u8")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ else:
 
 FOLDER = Path(__file__).parent.parent / "slurm"
 PATHS = ("shards", "runs", "scratch", "weights")
-
+CARDS: Mapping[str, Mapping[str, float]] = {"RTX8000": {"float32": 16.3, "float16": 130.0, "auto": 130.0}}
+"""Peak TFLOP/s of a card by precision, as its maker gives them."""
 
 # flags of sbatch on which sending, finding and requeueing jobs rests
 OURS = "array chdir comment cpus-per-task dependency error hold job-name mem nodes ntasks ntasks-per-node".split()
@@ -100,6 +102,8 @@ class Cluster:
     """ImageNet weights fetched by `pipeline.prefetch`; the hub's own cache is looked at next."""
     device: str = "auto"
     """`auto` (a GPU where there is one), `cpu` or `cuda`."""
+    card: str = ""
+    """The model of the GPU, one of `CARDS`: what a run takes on it is modelled until one is measured."""
     precision: str = "auto"
     """What a Spec's `auto` means here: `auto` is bfloat16 from sm_80, float16 from sm_70, else float32."""
     threads: int = 1
@@ -111,11 +115,14 @@ class Cluster:
     ray: bool = True
     """Whether Ray Tune runs the trials of a fan-out; else plain worker processes do."""
     checkpoint_minutes: float = 10.0
+    keep_state: bool = False
+    """Whether a finished pretraining run keeps its last checkpoint, from which a longer run can go on."""
     slurm: Slurm = dataclasses.field(default_factory=Slurm)
 
     def __post_init__(self) -> None:
         one_of("executor", self.executor, ("local", "slurm"))
         one_of("device", self.device, ("auto", "cpu", "cuda"))
+        one_of("card", self.card, ("", *CARDS))
         one_of("precision", self.precision, PRECISIONS)
         if self.threads < 1:
             raise ValueError(f"threads is {self.threads}; give 1 or more")

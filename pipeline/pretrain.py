@@ -137,13 +137,18 @@ def pretrain(
     """Run to the end and write the weights.
 
     At the end of each epoch that `milestones` counts to, `publish(epochs, write)` makes the folder of the shorter run
-    that ends there; `write(its run)` writes what that run would have written.
+    that ends there; `write(its run)` writes what that run would have written, its last checkpoint if the site keeps it.
     """
     program = Pretraining(spec, cluster, hardware.torch_device, milestones)
 
-    def after_epoch(counters: loop.Counters) -> None:
+    def after_epoch(counters: loop.Counters, save: Callable[[Run], None]) -> None:
+        def write_shorter(shorter: Run) -> Outcome:
+            if cluster.keep_state:
+                save(shorter)
+            return write(program, shorter, counters)
+
         if publish is not None and counters.epoch in milestones:
-            publish(counters.epoch, lambda shorter: write(program, shorter, counters))
+            publish(counters.epoch, write_shorter)
 
     counters = loop.train(
         program,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import files
-from pipeline.spec import Spec, from_json, run_id, to_json
+from pipeline.spec import PretrainSpec, Spec, from_json, run_id, to_json
 
 STATES = ("done", "running", "interrupted", "failed", "pending", "missing")
 
@@ -113,13 +113,10 @@ class Run:
         """The run's checkpoint files, newest first."""
         return sorted(self.folder.glob("checkpoint-*.pt"), reverse=True)
 
-    def drop_checkpoints(self) -> int:
-        """Delete the checkpoints; returns the bytes set free."""
-        freed = 0
-        for path in self.checkpoints():
-            freed += path.stat().st_size
-            path.unlink()
-        return freed
+    def spare_checkpoints(self, *, keep_state: bool) -> list[Path]:
+        """Those a finished run needs no more: all but the newest of a pretraining run whose state is kept, else all."""
+        found = self.checkpoints()
+        return found[1:] if found and keep_state and isinstance(self.spec, PretrainSpec) else found
 
     def progress(self) -> dict[str, Any]:
         """Where a working run stands: epoch, epochs, step, steps, images_per_second, eta_seconds, age (s)."""

@@ -362,6 +362,7 @@ def recipe(spec: FinetuneSpec) -> str:
 
 
 _HINTS: dict[type, dict[str, Any]] = {}
+_FIELDS: dict[type, list[tuple[str, Any, bool, Any]]] = {}
 
 
 def _hints(cls: type) -> dict[str, Any]:
@@ -370,24 +371,36 @@ def _hints(cls: type) -> dict[str, Any]:
     return _HINTS[cls]
 
 
+def _fields(cls: Any) -> list[tuple[str, Any, bool, Any]]:
+    """Name, hint, whether it came later, and default of each field of a dataclass."""
+    if cls not in _FIELDS:
+        hints, found = _hints(cls), dataclasses.fields(cls)
+        _FIELDS[cls] = [(f.name, hints[f.name], bool(f.metadata.get("later")), f.default) for f in found]
+    return _FIELDS[cls]
+
+
 def _hashed(value: Any) -> dict[str, Any]:
-    hints = _hints(type(value))
-    kept = {}
-    for item in dataclasses.fields(value):
-        content = getattr(value, item.name)
-        if not (item.metadata.get("later") and content == item.default):
-            kept[item.name] = _plain(content, hints[item.name])
+    """What enters the hash; kept beside the fields, since specs are frozen and share most of their parts."""
+    if (known := vars(value).get("_hashed")) is not None:
+        return known  # type: ignore[no-any-return]
+    kept: dict[str, Any] = {}
+    for name, hint, later_one, default in _fields(type(value)):
+        content = getattr(value, name)
+        if not (later_one and content == default):
+            kept[name] = _plain(content, hint)
+    vars(value)["_hashed"] = kept
     return kept
 
 
 def _plain(value: Any, hint: Any) -> Any:
-    if dataclasses.is_dataclass(value):
-        return _hashed(value)
+    if hint is float:
+        return float(value)
+    if value is None or isinstance(value, (str, int, float)):  # most values are, so they come first
+        return value
     if isinstance(value, (tuple, list)):
-        return [_plain(item, typing.get_args(hint)[0]) for item in value]
-    if isinstance(value, Mapping):
-        return dict(value)
-    return float(value) if hint is float else value
+        part = typing.get_args(hint)[0]
+        return [_plain(item, part) for item in value]
+    return dict(value) if isinstance(value, Mapping) else _hashed(value)
 
 
 T = TypeVar("T")

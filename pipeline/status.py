@@ -36,6 +36,8 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> int:
     args = parser().parse_args()
+    from pipeline.jobs import estimate
+
     while True:
         plan = flags.read_plan(args)
         seen = look(plan)
@@ -44,6 +46,8 @@ def main() -> int:
             print(json.dumps({"grid": plan.grid, "preset": plan.preset.name, "runs": rows}, indent=2))
             return 0
         text = as_text(rows, plan, failed_only=args.failed)
+        if not args.failed:
+            text = "\n".join([text, *estimate.hours_lines(estimate.estimate(plan, plan.cluster))])
         if args.watch and sys.stdout.isatty():
             print("\x1b[2J\x1b[H", end="")
         print(text, flush=True)

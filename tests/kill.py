@@ -15,8 +15,10 @@ import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import tiny
+import torch
 
 from pipeline import files
 from pipeline.jobs import milestones
@@ -24,7 +26,7 @@ from pipeline.runs import Run
 from pipeline.spec import Spec
 
 BITS = ("weights", "last_weights", "predictions")
-TIMES = ("images_per_second",)
+TIMES = ("images_per_second", "seconds", "epoch_seconds")
 PATIENCE = 300.0
 
 
@@ -73,6 +75,26 @@ def disturbed(run: Run, kills: int, seconds: float, chance: random.Random) -> Ru
     return undisturbed(run)
 
 
+def untimed(value: Any) -> Any:
+    """A value of dictionaries and lists without the times in it."""
+    if isinstance(value, dict):
+        return {key: untimed(item) for key, item in value.items() if key not in TIMES}
+    return [untimed(item) for item in value] if isinstance(value, list) else value
+
+
+def equal(one: Any, other: Any) -> bool:
+    """Whether two values of dictionaries, lists, numbers and tensors hold the same bits."""
+    if isinstance(one, torch.Tensor):
+        return isinstance(other, torch.Tensor) and one.dtype == other.dtype and torch.equal(one, other)
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, dict):
+        return list(one) == list(other) and all(equal(one[key], other[key]) for key in one)
+    if isinstance(one, list):
+        return len(one) == len(other) and all(map(equal, one, other))
+    return bool(one == other)
+
+
 def differences(run: Run, other: Run) -> list[str]:
     """What differs between two finished runs of one spec, times aside."""
     out = []
@@ -81,12 +103,12 @@ def differences(run: Run, other: Run) -> list[str]:
             out.append(f"{name}: only one of the runs has it")
         elif run[name].exists() and run[name].read_bytes() != other[name].read_bytes():
             out.append(f"{name}: bytes differ")
-    rows = [
-        [{key: value for key, value in row.items() if key not in TIMES} for row in files.read_jsonl(one["metrics"])]
-        for one in (run, other)
-    ]
+    rows = [untimed(files.read_jsonl(one["metrics"])) for one in (run, other)]
     if rows[0] != rows[1]:
         out.append("metrics.jsonl: values differ")
+    states = [[untimed(torch.load(path, weights_only=True)) for path in one.checkpoints()] for one in (run, other)]
+    if not equal(*states):
+        out.append("the states that were kept differ")
     if run.result().metrics != other.result().metrics:
         out.append("result.json: metrics differ")
     return out
@@ -96,7 +118,7 @@ def main(folder: Path, kills: int, seed: int = 0) -> dict[str, list[str]]:
     """Differences by kind of run; empty lists are the promise kept."""
     shards = tiny.make_shards(folder)
     epochs = 3 * kills
-    calm = tiny.make_cluster(folder, runs=str(folder / "calm"))
+    calm = tiny.make_cluster(folder, runs=str(folder / "calm"), keep_state=True)
     rough = dataclasses.replace(calm, runs=str(folder / "rough"))
     pretrain = tiny.make_pretrain(shards, epochs=epochs)
     finetune = tiny.make_finetune(shards, pretrain, epochs=epochs, patience=epochs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 
 import kill
 import pytest
@@ -30,14 +31,16 @@ def specs(shards):
 
 @pytest.fixture(scope="module")
 def site(shards):
-    return tiny.make_cluster(shards.folder.parent.parent, checkpoint_minutes=60.0)
+    return tiny.make_cluster(shards.folder.parent.parent, checkpoint_minutes=60.0, keep_state=True)
 
 
 @pytest.fixture(scope="module")
 def alone(specs, site, tmp_path_factory):
-    """Each run by itself."""
-    there = dataclasses.replace(site, runs=str(tmp_path_factory.mktemp("alone")))
-    runs = {epochs: tiny.announce(spec, there) for epochs, spec in specs.items()}
+    """Each run by itself, in a folder where it finds no other."""
+    runs = {
+        epochs: tiny.announce(spec, dataclasses.replace(site, runs=str(tmp_path_factory.mktemp("alone"))))
+        for epochs, spec in specs.items()
+    }
     assert [task.carry_out(run) for run in runs.values()] == [0, 0, 0]
     return runs
 
@@ -62,6 +65,7 @@ def test_a_milestone_is_bit_for_bit_the_shorter_run_and_changes_none_of_the_long
     for epochs in (2, 4):
         result, other = carried[epochs].result(), alone[epochs].result()
         assert carried[epochs].state() == "done" and carried[epochs].temporaries() == []
+        assert len(carried[epochs].checkpoints()) == 1  # its full state; `differences` looks into it
         assert result.notes.pop("carried_by") == carried[8].id
         assert result.notes == other.notes and result.epochs == epochs
         assert (result.device, result.precision, result.threads) == (other.device, other.precision, other.threads)
@@ -88,6 +92,8 @@ def test_stops_around_a_milestone_change_no_bit_and_it_is_published_once(carried
 
 def test_a_shorter_run_that_is_done_at_work_or_begun_by_itself_is_left_alone(carried, alone, capfd, monkeypatch):
     assert task.carry_out(carried[2]) == 0
+    state = carried[2].checkpoints()[0]
+    away = state.rename(state.with_suffix(".away"))  # or the longest would begin there
     assert task.carry_out(carried[4], StopAt(3)) == task.STOPPED
     kept = {epochs: carried[epochs]["start"].read_bytes() for epochs in (2, 4)}
     assert task.carry_out(carried[8]) == 0
@@ -101,7 +107,37 @@ def test_a_shorter_run_that_is_done_at_work_or_begun_by_itself_is_left_alone(car
         milestones.publish(carried[4].spec, carried[8], {}, finish=None)
     assert "another process is at work" in capfd.readouterr().out
     assert task.carry_out(carried[4]) == 0
+    away.rename(state)
     assert differences(carried, alone) == {}
+
+
+def test_a_longer_run_goes_on_from_the_end_of_the_longest_finished_one_with_the_same_bits(specs, site, alone, tmp_path):
+    runs = {n: tiny.announce(spec, dataclasses.replace(site, runs=str(tmp_path))) for n, spec in specs.items()}
+    for epochs in (2, 4):
+        shutil.copytree(alone[epochs].folder, runs[epochs].folder, dirs_exist_ok=True)
+    assert task.carry_out(runs[8], StopAt(3)) == task.STOPPED
+    assert files.read_jsonl(runs[8]["metrics"]) == files.read_jsonl(alone[4]["metrics"])
+    assert task.carry_out(runs[8]) == 0
+    assert runs[8].result().notes["goes_on_from"] == runs[4].id
+    assert runs[8].result().seconds > alone[4].result().seconds
+    assert differences(runs, alone) == {}
+
+
+def test_a_run_goes_on_from_no_other_hardware_inputs_or_past_its_milestones(specs, site, alone, tmp_path):
+    runs = {n: tiny.announce(spec, dataclasses.replace(site, runs=str(tmp_path))) for n, spec in specs.items()}
+    shutil.copytree(alone[4].folder, runs[4].folder, dirs_exist_ok=True)
+    began = files.read_json(runs[4]["start"])
+    for change in (
+        {"hardware": {**began["hardware"], "threads": 2}},
+        {"inputs": {"index of tiny": "another"}},
+    ):
+        files.write_json(runs[4]["start"], {**began, **change})
+        milestones.go_on(specs[8], runs[8], dict(began))
+    files.write_json(runs[4]["start"], began)
+    milestones.go_on(specs[8], runs[8], {**began, "milestones": [2]})
+    assert not runs[8].checkpoints() and not runs[8]["start"].exists()
+    milestones.go_on(specs[8], runs[8], {**began, "milestones": [4]})
+    assert runs[8].checkpoints()[0].read_bytes() == runs[4].checkpoints()[0].read_bytes()
 
 
 def test_a_carrier_keeps_the_milestones_of_its_first_start(carried, specs):
@@ -116,6 +152,7 @@ def test_a_carrier_keeps_the_milestones_of_its_first_start(carried, specs):
 
 def test_a_start_that_a_killed_carrier_noted_does_not_count(carried, alone):
     files.write_json(carried[2]["start"], {"hardware": {"model": "elsewhere"}, "starts": [], "carried_by": "another"})
+    (carried[2].folder / f"checkpoint-{99:010d}-{0:016d}.pt").write_bytes(b"of another device")
     assert carried[2].state() == "pending" and not carried[2].began
     assert task.carry_out(carried[2]) == 0
     assert "carried_by" not in files.read_json(carried[2]["start"])

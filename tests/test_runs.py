@@ -104,12 +104,15 @@ def test_progress_that_is_torn_or_not_there_is_no_progress(run: Run) -> None:
     assert progress["age"] > 0
 
 
-def test_checkpoints_come_newest_first_and_tell_what_they_held(run: Run) -> None:
-    run.announce(FINETUNE)
+def test_checkpoints_come_newest_first_and_a_finished_run_needs_none_or_its_last(tmp_path: Path) -> None:
+    run, finetuned = (Run(tmp_path / run_id(spec)) for spec in (PRETRAIN, FINETUNE))
+    run.announce(PRETRAIN)
+    finetuned.announce(FINETUNE)
     names = {step: f"checkpoint-{step:010d}-0123456789abcdef.pt" for step in (9, 100, 20)}
-    for size, name in zip((10, 20, 30), names.values(), strict=True):
-        (run.folder / name).write_bytes(bytes(size))
+    for folder in (run.folder, finetuned.folder):
+        for name in names.values():
+            (folder / name).touch()
     assert [path.name for path in run.checkpoints()] == [names[100], names[20], names[9]]
-    assert run.drop_checkpoints() == 10 + 20 + 30
-    assert run.checkpoints() == []
-    assert run.drop_checkpoints() == 0
+    assert [path.name for path in run.spare_checkpoints(keep_state=True)] == [names[20], names[9]]
+    assert run.spare_checkpoints(keep_state=False) == run.checkpoints()
+    assert finetuned.spare_checkpoints(keep_state=True) == finetuned.checkpoints()

@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +16,7 @@ from pipeline import files
 from pipeline.spec import DatasetRef
 
 COLUMNS = ("key", "split", "labels", "group", "tar", "offset", "size", "sha256", "width", "height")
+BLOCK = 1 << 16  # rows that are Python objects at the same time, while the index is written from an iterator
 
 
 @dataclass(frozen=True)
@@ -42,23 +44,75 @@ class Shards:
         return int(self.manifest["settings"]["size"])
 
     @cached_property
-    def rows(self) -> dict[str, list[Any]]:
+    def rows(self) -> Columns:
         """The index as columns; `labels` are lists of class names, None for pictures without labels."""
-        import pyarrow.parquet as parquet
-
-        table: dict[str, list[Any]] = parquet.read_table(self.folder / "index.parquet").to_pydict()
-        return table
+        return Columns(self.folder / "index.parquet")
 
     def of_split(self, split: str) -> list[int]:
         """The row numbers of a split, in the order of the index."""
-        return [row for row, part in enumerate(self.rows["split"]) if part == split]
+        import numpy as np
+
+        column = self.rows["split"].array
+        wanted = np.array([name == split for name in column.dictionary.to_pylist()])
+        found: list[int] = np.flatnonzero(wanted[np.from_dlpack(column.indices)]).tolist()
+        return found
 
     def labels(self, rows: Sequence[int]) -> list[tuple[str, ...] | None]:
-        column = self.rows["labels"]
-        return [None if column[row] is None else tuple(column[row]) for row in rows]
+        """The class names of some rows, None for pictures without labels; equal ones are one tuple."""
+        import numpy as np
+
+        column = self.rows["labels"].array
+        flat = column.values.dictionary_encode()
+        parts = (flat.indices, column.offsets, column.is_valid().cast("uint8"))
+        codes, ends, labelled = (np.from_dlpack(part) for part in parts)  # to_numpy would import pandas
+        chosen = np.asarray(rows, dtype=np.int64)
+        names = flat.dictionary.to_pylist()
+        known: dict[bytes, tuple[str, ...]] = {}
+        found: list[tuple[str, ...] | None] = []
+        for start, end, some in zip(ends[chosen], ends[chosen + 1], labelled[chosen], strict=True):
+            key = codes[start:end].tobytes()
+            if some and key not in known:
+                known[key] = tuple(names[code] for code in codes[start:end])
+            found.append(known[key] if some else None)
+        return found
 
 
-def write_index(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+class Columns(Mapping[str, "Column"]):
+    """The columns of an index file, each read when it is first asked for."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.read: dict[str, Column] = {}
+
+    def __getitem__(self, name: str) -> Column:
+        if name not in self.read:
+            import pyarrow.parquet as parquet
+
+            with parquet.ParquetFile(self.path) as file:
+                self.read[name] = Column(file.read([name], use_threads=False)[name].combine_chunks())
+        return self.read[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(COLUMNS)
+
+    def __len__(self) -> int:
+        return len(COLUMNS)
+
+
+class Column(Sequence[Any]):
+    """A column as Arrow holds it; `column[row]` is the plain Python value."""
+
+    def __init__(self, array: Any) -> None:
+        self.array = array
+
+    def __getitem__(self, row: Any) -> Any:
+        return self.array[int(row)].as_py()
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+
+def write_index(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     """Publish the rows as Parquet; the same rows give the same bytes."""
     import pyarrow as pa
     import pyarrow.parquet as parquet
@@ -79,7 +133,10 @@ def write_index(path: Path, rows: Sequence[dict[str, Any]]) -> None:
         ]
     )
     assert tuple(schema.names) == COLUMNS
-    table = pa.Table.from_pylist(list(rows), schema=schema)
+    rest = iter(rows)
+    blocks = iter(lambda: list(itertools.islice(rest, BLOCK)), [])
+    tables = [schema.empty_table(), *(pa.Table.from_pylist(block, schema=schema) for block in blocks)]
+    table = pa.concat_tables(tables).unify_dictionaries().combine_chunks()
     with files.publish(path) as file:
         parquet.write_table(table, file, compression="zstd")
 

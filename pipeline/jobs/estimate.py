@@ -1,7 +1,8 @@
 """What the runs still to do in a plan will take, in GPU-hours and disk, before any of them is sent.
 
-Speeds come from finished runs of the same kind under the same folder, else from the paper's Table 2; sizes from the
-paper, finished runs or ImageNet weights. Every number says where it comes from; what nothing is known of is counted.
+Speeds come from finished runs of the same kind under the same folder, else from a model of the cluster file's card,
+else from the paper's Table 2; sizes from the paper, finished runs or ImageNet weights. Every number says where it comes
+from; what nothing is known of is counted.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline import files, paper
-from pipeline.cluster import Cluster
+from pipeline.cluster import CARDS, Cluster
 from pipeline.data.index import shards_of
 from pipeline.jobs.life import gpus
 from pipeline.jobs.plan import TO_DO, Item, Plan
@@ -21,6 +22,10 @@ from pipeline.spec import DatasetRef, FinetuneSpec, PretrainSpec, Spec, kind_of,
 from pipeline.weights import weights_file
 
 TABLE_2, DERIVED, UNKNOWN = "by Table 2", "derived from Table 2 by FLOPs", "unknown"
+MODELLED = "modelled"
+OF_PEAK = (0.4, 0.5)  # of a card's peak FLOP/s, what training reaches; Table 2's CASS lies there (docs/reproducing.md)
+CASS_GFLOPS = sum(backbone.gflops or 0.0 for backbone in paper.STANDARD)
+DINO_FLOPS = 8 / 3  # of a training picture: two views through the student, two through the teacher, forward alone
 CARD = "RTX8000"  # Table 2's; its hours are those of float32 (docs/reproducing.md)
 VALIDATED = 1 / 3  # ASSUMED: a picture that is only looked at costs the forward third of one that is trained on
 LIKE = 3  # finished runs whose speed is averaged
@@ -52,8 +57,12 @@ class Estimate:
     """At most: a fine-tune may stop early."""
     dino_shared: float = 0.0
     """GPU-hours too many in `pretrain` if Table 2's hours of DINO are those of both backbones, not of each."""
+    table_2: float = 0.0
+    """GPU-hours by Table 2 of the pretraining runs that are modelled in `pretrain`."""
+    card: str = ""
+    """The card that is modelled."""
     final_bytes: int = 0
-    """Weights, for good."""
+    """Weights, for good; last checkpoints too, where the site keeps them."""
     peak_bytes: int = 0
     """Checkpoints of the runs at work at the same time, beside `final_bytes`."""
     unsized: tuple[str, ...] = ()
@@ -69,7 +78,7 @@ def estimate(plan: Plan, cluster: Cluster) -> Estimate:
     """What a launch would take; failed runs, which wait for `--retry`, are left out."""
     todo = [item for item in plan.items.values() if item.state in (*TO_DO, "running", "no shards")]
     jobs = cluster.slurm.parallelism if cluster.executor == "slurm" else cluster.jobs or max(1, len(gpus(cluster)))
-    out = Estimate(jobs=jobs)
+    out = Estimate(jobs=jobs, card=cluster.card)
     if cluster.device == "cpu":
         out.unit = "hours"
     known = Known(plan, cluster, todo)
@@ -80,18 +89,22 @@ def estimate(plan: Plan, cluster: Cluster) -> Estimate:
         spec = item.spec
         parameters = known.parameters(spec)
         unsized |= {tag for tag in backbones_of(spec) if parameters is None and known.sizes.get((tag,)) is None}
+        saved = ((parameters or 0) + _last_layer(spec)) * FLOAT * _saved(spec)  # a checkpoint
         out.final_bytes += (parameters or 0) * FLOAT * _kept(spec)
+        if cluster.keep_state and isinstance(spec, PretrainSpec):
+            out.final_bytes += saved
         if item.carrier:  # a milestone: the longer run's hours are its own
             continue
         taken, source, shared = known.hours(spec)
         left = _left(item)
+        if source == MODELLED and isinstance(spec, PretrainSpec):
+            out.table_2 += left * known.by_table_2(spec)[0]
         kind = out.pretrain if isinstance(spec, PretrainSpec) else out.finetune
         kind.hours += left * taken
         kind.runs[source] += 1
         out.dino_shared += left * shared
         hours[item.run.id] = left * taken
-        saved = (parameters or 0) + _last_layer(spec)
-        loads.setdefault(_job(item), []).append(saved * FLOAT * _saved(spec) * CHECKPOINTS)
+        loads.setdefault(_job(item), []).append(saved * CHECKPOINTS)
 
     out.unsized = tuple(sorted(unsized))
     # a fan-out has as many runs at work as trials share its GPU, any other job one
@@ -103,6 +116,17 @@ def estimate(plan: Plan, cluster: Cluster) -> Estimate:
 
 def lines(estimate: Estimate) -> list[str]:
     """The estimate as a person reads it; empty when nothing is to do."""
+    out = hours_lines(estimate)
+    if estimate.final_bytes:
+        more = gigabytes(estimate.peak_bytes)
+        out.append(f"storage: {gigabytes(estimate.final_bytes)} at the end, {more} more at the peak")
+    if estimate.unsized:
+        out.append(f"of unknown size, and not in the storage: {', '.join(estimate.unsized)}")
+    return out
+
+
+def hours_lines(estimate: Estimate) -> list[str]:
+    """The times of the estimate alone."""
     out = []
     parts = []
     for what, kind in (("of pretraining", estimate.pretrain), ("of fine-tuning at most", estimate.finetune)):
@@ -113,6 +137,16 @@ def lines(estimate: Estimate) -> list[str]:
     every = estimate.pretrain.runs + estimate.finetune.runs
     if parts:
         out.append(f"{estimate.unit}: {', '.join(parts)}")
+    if every[MODELLED]:
+        peaks, part = CARDS[estimate.card], " to ".join(f"{part * 100:.0f}" for part in OF_PEAK)
+        printed = 1 / _table_2("cass", "isic") / 3600
+        modelled = " to ".join(f"{part * peaks['float32'] * 1000 / CASS_GFLOPS:.0f}" for part in OF_PEAK)
+        out += [
+            f"  modelled: an {estimate.card} at {sum(OF_PEAK) * 50:.0f} % of its peak ({peaks['auto']:g} TFLOP/s in "
+            f"float16, {peaks['float32']:g} in float32); finished runs under the same folder replace it",
+            f"  at {part} % it makes {modelled} pictures a second of CASS in float32; Table 2's, on ISIC, makes "
+            f"{printed:.0f}, and by Table 2 the pretraining takes {_number(estimate.table_2)}",
+        ]
     if every[TABLE_2] + every[DERIVED]:
         out.append(f"  Table 2 is of an {CARD} in float32; finished runs under the same folder replace it")
     if estimate.dino_shared:
@@ -123,11 +157,6 @@ def lines(estimate: Estimate) -> list[str]:
     if parts:
         at_once = f"{estimate.jobs} jobs at once" if estimate.jobs > 1 else "one job at a time"
         out.append(f"wall-clock: {_number(estimate.wall_hours)} h with {at_once}, the queue left out")
-    if estimate.final_bytes:
-        more = gigabytes(estimate.peak_bytes)
-        out.append(f"storage: {gigabytes(estimate.final_bytes)} at the end, {more} more at the peak")
-    if estimate.unsized:
-        out.append(f"of unknown size, and not in the storage: {', '.join(estimate.unsized)}")
     return out
 
 
@@ -299,8 +328,28 @@ class Known:
         if work in self.speeds:
             speed, device = self.speeds[work]
             return pictures / speed / 3600, f"measured on {device}", 0.0
-        flops = [self.gflops.get(tag, 0.0) for tag in work[2]]
-        if not all(flops) or spec.image_size != paper.IMAGE_SIZE or self.cluster.device == "cpu":
+        if speed := self._modelled(spec):
+            return pictures / speed / 3600, MODELLED, 0.0
+        return self.by_table_2(spec)
+
+    def _flops(self, spec: Spec) -> list[float]:
+        """GFLOP of a training picture by backbone; none where they are not known or no GPU is meant."""
+        flops = [self.gflops.get(tag, 0.0) for tag in backbones_of(spec)]
+        told = all(flops) and spec.image_size == paper.IMAGE_SIZE and self.cluster.device != "cpu"
+        return flops if told else []
+
+    def _modelled(self, spec: Spec) -> float:
+        """Pictures a second on the cluster file's card by its peak; 0 where that tells nothing."""
+        precision = spec.precision if spec.precision != "auto" else self.cluster.precision
+        peak = CARDS.get(self.cluster.card, {}).get(precision, 0.0)
+        more = {"dino": DINO_FLOPS, "dino_fb": 0.0}.get(method_of(spec) if isinstance(spec, PretrainSpec) else "", 1.0)
+        flops = more * sum(self._flops(spec))
+        return sum(OF_PEAK) / 2 * peak * 1000 / flops if flops else 0.0
+
+    def by_table_2(self, spec: Spec) -> tuple[float, str, float]:
+        """As `hours`, by the paper's table alone."""
+        pictures, flops, work = self._to_pass(spec), self._flops(spec), work_of(spec)
+        if pictures is None or not flops:
             return 0.0, UNKNOWN, 0.0
         standard = {backbone.tag for backbone in paper.STANDARD}
         both = sum(self.gflops[tag] for tag in standard)

@@ -6,7 +6,9 @@ runs can be: `spec.milestone_of`.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import shutil
 from collections.abc import Callable, Container, Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -80,6 +82,36 @@ def of(spec: PretrainSpec, epochs: Iterable[int]) -> dict[int, PretrainSpec]:
     return found
 
 
+def go_on(spec: PretrainSpec, run: Run, start: dict[str, Any]) -> None:
+    """Give a run without a checkpoint the last one of the longest finished run that it passes through and that kept it.
+
+    That run had the same hardware and inputs, and ended before the first milestone to be published. So it saves time
+    and changes no bit.
+    """
+    if run.checkpoints():
+        return
+    most = min(start.get("milestones", [spec.epochs]))
+    best: tuple[int, Run] | None = None
+    for folder in run.folder.parent.glob(f"{run.id.rpartition('-')[0]}-*"):
+        shorter = Run(folder)
+        if not (shorter["result"].exists() and shorter.checkpoints()):
+            continue
+        length, began = shorter.spec.epochs, files.read_json(shorter["start"])
+        same = all(began[what] == start[what] for what in ("hardware", "inputs"))
+        if same and milestone_of(shorter.spec, spec) and length <= most and (best is None or length > best[0]):
+            best = length, shorter
+    if best is None:
+        return
+    shorter = best[1]
+    with contextlib.suppress(files.Busy), shorter.lock(patience=0):
+        for path in shorter.checkpoints()[:1]:
+            start["goes_on_from"] = shorter.id
+            files.write_json(run["start"], start)
+            with files.publish(run.folder / path.name) as copy, open(path, "rb") as kept:
+                shutil.copyfileobj(kept, copy)
+            print(f"going on from the end of {shorter.id}", flush=True)
+
+
 def publish(spec: PretrainSpec, carrier: Run, start: dict[str, Any], finish: Callable[[Run], Result]) -> None:
     """Make the folder of a shorter run as it would have made it; `finish` writes its weights and says its result.
 
@@ -93,6 +125,8 @@ def publish(spec: PretrainSpec, carrier: Run, start: dict[str, Any], finish: Cal
                 print(f"milestone {run.id} {why}; left alone", flush=True)
                 return
             run.remove_temporaries()
+            for path in run.checkpoints():
+                path.unlink()
             run.announce(spec)
             files.write_json(run["start"], {**start, "carried_by": carrier.id})
             result = finish(run)

@@ -92,7 +92,8 @@ def _carry_out(run: Run, stop: Callable[[], bool]) -> int:
         files.write_text(run["error"], text)
         print(text, file=sys.stderr, flush=True)
         return 1
-    run.drop_checkpoints()
+    for path in run.spare_checkpoints(keep_state=site_of(run).keep_state):
+        path.unlink()
     return 0
 
 
@@ -109,6 +110,9 @@ def _train(run: Run, stop: Callable[[], bool]) -> Result:
     check_revisions(spec)
     site = site_of(run)
     chosen = hardware.choose(site, spec.precision)
+    if not run.began:  # what a carrier left that was killed while it published this run may be another device's
+        for path in run.checkpoints():
+            path.unlink()
     start = begin(run, dataclasses.asdict(chosen), inputs(spec, site))
     chosen = hardware.Hardware(**start["hardware"])
     hardware.settle(chosen)
@@ -119,6 +123,7 @@ def _train(run: Run, stop: Callable[[], bool]) -> Result:
 
     if isinstance(spec, PretrainSpec):
         shorter = milestones.of(spec, start.get("milestones", []))
+        milestones.go_on(spec, run, start)
 
         def publish(epochs: int, write: Callable[[Run], Any]) -> None:
             milestones.publish(shorter[epochs], run, start, lambda passed: result(*write(passed)))
@@ -144,7 +149,7 @@ def result_of(metrics: dict[str, Any], counters: Any, notes: dict[str, Any], sta
         threads=start["hardware"]["threads"],
         code=start["starts"][-1]["code"],
         versions=start["starts"][-1]["versions"],
-        notes={**notes, "inputs": start["inputs"], "starts": start["starts"]},
+        notes={**notes, **{name: start[name] for name in ("inputs", "starts", "goes_on_from") if name in start}},
     )
 
 

@@ -86,12 +86,13 @@ def train(
     *,
     checkpoint_seconds: float,
     should_stop: Callable[[], bool],
-    after_epoch: Callable[[Counters], None] = lambda counters: None,
+    after_epoch: Callable[[Counters, Callable[[Run], None]], None] = lambda counters, save: None,
 ) -> Counters:
     """Train to the end, from the newest checkpoint where there is one.
 
-    `after_epoch` is called between two epochs and changes nothing of the state. A run that was killed there comes by
-    again: no checkpoint is written before it returns.
+    `after_epoch(counters, save)` is called between two epochs and changes nothing of the state; `save(other run)`
+    writes the state as that run's checkpoint. A run that was killed there comes by again: it writes no checkpoint of
+    its own before that returns.
     Raises `Stopped` after saving when `should_stop()` turns true, `ValueError` when a loss is not finite.
     """
     if program.keep_gradients and hardware.precision == "float16":
@@ -119,7 +120,7 @@ def train(
     files.write_jsonl(run["metrics"], counters.rows)
     board = _board(run, counters.epoch)
 
-    def save() -> None:
+    def save(to: Run = run) -> None:
         state = {
             "module": program.module.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer, _ in program.optimizers],
@@ -129,7 +130,7 @@ def train(
             "generators": checkpoint.generators(device),
             "counters": asdict(counters),
         }
-        checkpoint.save(run, state, counters.global_step)
+        checkpoint.save(to, state, counters.global_step)
 
     # --- Steps -------------------------------------------------------------------------------------------------
     started, first_step = time.monotonic(), counters.global_step
@@ -216,7 +217,7 @@ def train(
         print(" ".join(f"{name}={_shown(value)}" for name, value in row.items()), flush=True)
         counters.epoch, counters.step, counters.sums = counters.epoch + 1, 0, {}
         counters.epoch_images, counters.epoch_seconds = 0, 0.0
-        after_epoch(counters)
+        after_epoch(counters, save)
         clock = time.monotonic()
     save()
     board.close()

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from pipeline import files
@@ -37,7 +38,12 @@ def make(root: Path, fingerprint: str, *, size: int = 64, split: str = "image") 
 
 def test_the_index_gives_back_its_rows_in_their_order(tmp_path: Path) -> None:
     shards = make(tmp_path, "0123456789abcdef")
-    assert shards.rows == {name: [row[name] for row in ROWS] for name in COLUMNS}
+    assert {name: list(column) for name, column in shards.rows.items()} == {
+        name: [row[name] for row in ROWS] for name in COLUMNS
+    }
+    assert all(
+        len(column) == len(ROWS) and column[np.int64(3)] == ROWS[3][name] for name, column in shards.rows.items()
+    )
     assert shards.of_split("train") == [0, 1, 2]
     assert shards.of_split("val") == []
     # not labelled, and labelled as none of the classes, are two things

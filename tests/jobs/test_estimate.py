@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from pipeline import files, paper
 from pipeline.cluster import Slurm
 from pipeline.jobs import milestones
 from pipeline.jobs import plan as plans
-from pipeline.jobs.estimate import DERIVED, TABLE_2, UNKNOWN, estimate, lines
+from pipeline.jobs.estimate import DERIVED, MODELLED, TABLE_2, UNKNOWN, estimate, lines
 from pipeline.jobs.plan import Item, Plan
 from pipeline.runs import Result, Run
 from pipeline.spec import DatasetRef, run_id
@@ -143,6 +144,27 @@ def test_damaged_results_are_passed_by(site):
     assert estimate(plan_of(site, cass()), site).pretrain.hours == pytest.approx(5.0)
 
 
+def test_a_card_is_modelled_by_its_peak_until_a_run_is_measured(site):
+    shards(site, BRAIN, train=3600, val=0)
+    dino = paper.dino(BRAIN, preset=PRESET, seed=77, backbone=paper.VIT_B16)
+    for precision, peak in (("auto", 130.0), ("float16", 130.0), ("float32", 16.3)):
+        here = dataclasses.replace(site, card="RTX8000", precision=precision, device="cuda")
+        chosen = [(cass(epochs=1), 71.4 + 332.2), (dataclasses.replace(dino, epochs=1), 886.7)]
+        chosen.append((finetune(epochs=1), 71.4))
+        for spec, gflops in chosen:  # the DINO's is vit-pytorch's, counted
+            out = estimate(plan_of(here, spec), here)
+            assert out.pretrain.hours + out.finetune.hours == pytest.approx(gflops / (0.45 * peak * 1000), rel=1e-3)
+            assert out.pretrain.runs + out.finetune.runs == {MODELLED: 1}
+    out = estimate(plan_of(here, cass(epochs=100)), here)
+    assert out.table_2 == pytest.approx(HOURS["brain_mri"] * 3600 / 5141)
+    said = "\n".join(lines(out))
+    assert "at 40 to 50 % it makes 16 to 20 pictures a second of CASS in float32; Table 2's, on ISIC, makes 19" in said
+    emulated = dataclasses.replace(here, precision="bfloat16")  # its peak tells nothing of that
+    assert estimate(plan_of(emulated, cass()), emulated).pretrain.runs == {TABLE_2: 1}
+    finish(here, cass(seed=5), speed=10, device="cuda", model="Quadro RTX 8000")
+    assert estimate(plan_of(here, cass()), here).pretrain.runs == {"measured on Quadro RTX 8000": 1}
+
+
 def test_what_the_paper_cannot_tell_is_counted_and_said(site, monkeypatch):
     monkeypatch.setenv("HF_HUB_CACHE", site.weights)
     shards(site, BRAIN, train=100, size=tiny.SIZE)
@@ -180,6 +202,14 @@ def test_storage_by_hand(site):
     out = estimate(plan_of(shared, *chosen), shared)
     assert out.jobs == 4
     assert out.peak_bytes == 3 * (3 * 16 * (R50 + VIT)) + 2 * (3 * 16 * VIT)  # three alone, two trials on one GPU
+
+
+def test_states_that_are_kept_take_a_checkpoint_more_each_and_milestones_too(site):
+    long, short = cass(epochs=300), cass(epochs=100)
+    plan = plan_of(site, short, long, finetune(pretrain=short))
+    milestones.assign(plan.items.values())
+    kept = dataclasses.replace(site, keep_state=True)
+    assert estimate(plan, kept).final_bytes == estimate(plan, site).final_bytes + 2 * 16 * (R50 + VIT)
 
 
 def test_wall_clock_is_the_work_or_the_longest_way(site):
