@@ -43,7 +43,7 @@ class Slurm:
     hours: float = 168.0
     """Time limit. A run may meet it any number of times: it saves, is requeued and goes on."""
     signal_seconds: int = 300
-    """How long before the time limit the job is told; a full checkpoint must fit."""
+    """How long before the time limit the job is told; two full checkpoints must fit, one at work and the last."""
     requeues: int = 1000
     """How often a job may meet its time limit before submitit gives it up."""
     parallelism: int = 64

@@ -1,15 +1,19 @@
 """Checkpoints that are complete, whole and checked: written beside, hashed on the way, renamed; damaged ones skipped.
 
 A checkpoint's name carries its global step and the SHA-256 of its bytes, so a name never promises more than its file
-holds. The last two are kept.
+holds. The last two are kept. A `Writer` writes them while training goes on.
 """
 
 from __future__ import annotations
 
+import copy
 import hashlib
+import itertools
 import os
 import sys
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from types import TracebackType
 from typing import IO, Any, cast
 
 import torch
@@ -38,17 +42,97 @@ class _Hashing:
 def save(run: Run, state: dict[str, Any], step: int) -> Path:
     """Write `state` as the checkpoint of a global step and drop all but the newest two."""
     temporary = run.folder / ".checkpoint.tmp"
-    with open(temporary, "wb") as file:
-        hashing = _Hashing(file)
-        torch.save(state, cast("IO[bytes]", hashing))
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with open(temporary, "wb") as file:
+            hashing = _Hashing(file)
+            torch.save(state, cast("IO[bytes]", hashing))
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        temporary.unlink(missing_ok=True)  # a full disk would stay full
+        raise
     path = run.folder / f"checkpoint-{step:010d}-{hashing.digest.hexdigest()[:16]}.pt"
     os.replace(temporary, path)
     files.sync_folder(run.folder)
     for old in run.checkpoints()[KEPT:]:
         old.unlink()
     return path
+
+
+class Writer:
+    """Writes a run's checkpoints in a thread, one at a time, from a copy of the state in host memory.
+
+    Training waits for the copy alone. The copy's memory (as much as the state's) is kept for the next one: fresh
+    memory costs many times the copying. On CUDA it is pinned, and the device copies in the order of its work, so
+    before any later step changes a weight; the host does not wait for it. Leaving waits for the write at work.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self._copy: dict[str, Any] = {}
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._writing: Future[Path] | None = None
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._thread.shutdown()
+        if error is None:
+            self.wait()
+
+    def save(self, state: dict[str, Any], step: int) -> None:
+        """Begin the checkpoint of a global step, as soon as the one before is written; raises what that failed of."""
+        self.wait()
+        self._copy = host_copy(state, self._copy)
+        copied = None
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+            copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            copied.record()
+        self._writing = self._thread.submit(self._write, copied, step)
+
+    def _write(self, copied: torch.cuda.Event | None, step: int) -> Path:
+        if copied is not None:
+            copied.synchronize()
+        return save(self.run, self._copy, step)
+
+    def check(self) -> None:
+        """Raise what the last write failed of, if it has ended; does not wait."""
+        if self._writing is not None and self._writing.done():
+            self.wait()
+
+    def wait(self) -> None:
+        """Wait until the last checkpoint is on disk; raises what its writing failed of."""
+        if self._writing is not None:
+            self._writing.result()
+            self._writing = None
+
+
+def host_copy(value: Any, before: Any = None) -> Any:
+    """A copy of nested dicts, lists and tensors on the CPU, in the tensors of an earlier copy where they fit.
+
+    A copy from CUDA is complete when the device has come to it, see `Writer`.
+    """
+    if isinstance(value, torch.Tensor):
+        value = value.detach()
+        if isinstance(before, torch.Tensor) and _layout(before) == _layout(value):
+            return before.copy_(value, non_blocking=True)
+        return value.to("cpu", non_blocking=True, copy=True)
+    if isinstance(value, dict):
+        out = copy.copy(value)  # a module's state carries versions in an attribute
+        for key, item in value.items():
+            out[key] = host_copy(item, before.get(key) if isinstance(before, dict) else None)
+        return out
+    if isinstance(value, list):
+        earlier = before if isinstance(before, list) else []
+        return [host_copy(item, old) for item, old in itertools.zip_longest(value, earlier[: len(value)])]
+    return value
+
+
+def _layout(tensor: torch.Tensor) -> tuple[Any, ...]:
+    return tensor.shape, tensor.stride(), tensor.dtype
 
 
 def load(run: Run, device: torch.device) -> dict[str, Any] | None:

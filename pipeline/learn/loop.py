@@ -1,7 +1,8 @@
 """The only training loop: it owns every counter, so a run killed at any instant goes on with the same bits.
 
 A `Program` says what is trained; data and augmentation are functions of (seed, epoch, step), so the state of a run is
-its modules, optimizers, scaler, generators and the counters below, and a checkpoint holds all of them.
+its modules, optimizers, scaler, generators and the counters below, and a checkpoint holds all of them. It is written
+while training goes on; a stop and the end wait for it.
 """
 
 from __future__ import annotations
@@ -90,9 +91,9 @@ def train(
 ) -> Counters:
     """Train to the end, from the newest checkpoint where there is one.
 
-    `after_epoch(counters, save)` is called between two epochs and changes nothing of the state; `save(other run)`
-    writes the state as that run's checkpoint. A run that was killed there comes by again: it writes no checkpoint of
-    its own before that returns.
+    `after_epoch(counters, save)` is called between two epochs and changes nothing of the state; `save(other run)` is
+    that run's checkpoint of it. A run that was killed there comes by again: it writes no checkpoint of its own before
+    that returns.
     Raises `Stopped` after saving when `should_stop()` turns true, `ValueError` when a loss is not finite.
     """
     if program.keep_gradients and hardware.precision == "float16":
@@ -120,8 +121,8 @@ def train(
     files.write_jsonl(run["metrics"], counters.rows)
     board = _board(run, counters.epoch)
 
-    def save(to: Run = run) -> None:
-        state = {
+    def current_state() -> dict[str, Any]:
+        return {
             "module": program.module.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer, _ in program.optimizers],
             "gradients": [p.grad for p in program.module.parameters()] if program.keep_gradients else [],
@@ -130,7 +131,9 @@ def train(
             "generators": checkpoint.generators(device),
             "counters": asdict(counters),
         }
-        checkpoint.save(to, state, counters.global_step)
+
+    def save_to(other: Run) -> None:
+        checkpoint.save(other, current_state(), counters.global_step)
 
     # --- Steps -------------------------------------------------------------------------------------------------
     started, first_step = time.monotonic(), counters.global_step
@@ -150,76 +153,79 @@ def train(
                 counters.sums[name] = counters.sums.get(name, 0.0) + number
         pending.clear()
 
-    while counters.epoch < program.epochs and not counters.finished:
-        while counters.step < program.steps_per_epoch:
-            progress = counters.global_step / (program.epochs * program.steps_per_epoch)
-            for i, (optimizer, optim) in enumerate(program.optimizers):
-                lr = schedule(optimizer, optim, step=counters.global_step, epoch=counters.epoch, progress=progress)
-                name = f"lr_{i}"
-                counters.sums[name] = counters.sums.get(name, 0.0) + lr
-            if not program.keep_gradients:
-                for optimizer, _ in program.optimizers:
-                    optimizer.zero_grad(set_to_none=True)
-            with hardware.autocast():
-                scalars, images = program.loss(counters.epoch, counters.step)
-            torch.autograd.backward(scaler.scale(scalars["loss"]))
-            for optimizer, optim in program.optimizers:
-                if optim.clip:
-                    scaler.unscale_(optimizer)
-                    clip(optimizer, optim.clip)
-                scaler.step(optimizer)
-            scaler.update()
-            program.after_step(counters.epoch, counters.step)
+    with checkpoint.Writer(run) as checkpoints:
+        while counters.epoch < program.epochs and not counters.finished:
+            while counters.step < program.steps_per_epoch:
+                progress = counters.global_step / (program.epochs * program.steps_per_epoch)
+                for i, (optimizer, optim) in enumerate(program.optimizers):
+                    lr = schedule(optimizer, optim, step=counters.global_step, epoch=counters.epoch, progress=progress)
+                    name = f"lr_{i}"
+                    counters.sums[name] = counters.sums.get(name, 0.0) + lr
+                if not program.keep_gradients:
+                    for optimizer, _ in program.optimizers:
+                        optimizer.zero_grad(set_to_none=True)
+                with hardware.autocast():
+                    scalars, images = program.loss(counters.epoch, counters.step)
+                torch.autograd.backward(scaler.scale(scalars["loss"]))
+                for optimizer, optim in program.optimizers:
+                    if optim.clip:
+                        scaler.unscale_(optimizer)
+                        clip(optimizer, optim.clip)
+                    scaler.step(optimizer)
+                scaler.update()
+                program.after_step(counters.epoch, counters.step)
 
-            pending.append((counters.step, {name: value.detach() for name, value in scalars.items()}))
-            counters.step += 1
-            counters.global_step += 1
-            counters.images += images
-            counters.epoch_images += images
-            if device.type == "cpu" or len(pending) >= CHECK_STEPS:
-                settle()
+                pending.append((counters.step, {name: value.detach() for name, value in scalars.items()}))
+                counters.step += 1
+                counters.global_step += 1
+                counters.images += images
+                counters.epoch_images += images
+                if device.type == "cpu" or len(pending) >= CHECK_STEPS:
+                    settle()
 
+                now = time.monotonic()
+                counters.seconds += now - clock
+                counters.epoch_seconds += now - clock
+                clock = now
+                stopping = should_stop()
+                if stopping or now - saved_at >= checkpoint_seconds:
+                    settle()
+                    checkpoints.save(current_state(), counters.global_step)
+                    saved_at = time.monotonic()
+                checkpoints.check()
+                if stopping:
+                    checkpoints.wait()
+                    raise Stopped
+                if now - beat_at >= HEARTBEAT_SECONDS or counters.global_step == first_step + 1:
+                    beat_at = now
+                    done = counters.global_step - first_step
+                    _beat(run, program, counters, speed=done / (now - started))
+
+            # --- End of an epoch -----------------------------------------------------------------------------------
+            settle()
+            means = {name: value / program.steps_per_epoch for name, value in counters.sums.items()}
+            more, counters.finished = program.end_epoch(counters.epoch)
             now = time.monotonic()
             counters.seconds += now - clock
-            counters.epoch_seconds += now - clock
             clock = now
-            stopping = should_stop()
-            if stopping or now - saved_at >= checkpoint_seconds:
-                settle()
-                save()
-                saved_at = time.monotonic()
-            if stopping:
-                raise Stopped
-            if now - beat_at >= HEARTBEAT_SECONDS or counters.global_step == first_step + 1:
-                beat_at = now
-                done = counters.global_step - first_step
-                _beat(run, program, counters, speed=done / (now - started))
-
-        # --- End of an epoch -----------------------------------------------------------------------------------
-        settle()
-        means = {name: value / program.steps_per_epoch for name, value in counters.sums.items()}
-        more, counters.finished = program.end_epoch(counters.epoch)
-        now = time.monotonic()
-        counters.seconds += now - clock
-        clock = now
-        row = {
-            "epoch": counters.epoch,
-            "step": counters.global_step,
-            **means,
-            "images_per_second": counters.epoch_images / counters.epoch_seconds,
-            **more,
-        }
-        counters.rows.append(row)
-        files.append_jsonl(run["metrics"], row)
-        for name, value in row.items():
-            if isinstance(value, (int, float)) and name not in ("epoch", "step"):
-                board.add_scalar(name, value, counters.epoch)
-        print(" ".join(f"{name}={_shown(value)}" for name, value in row.items()), flush=True)
-        counters.epoch, counters.step, counters.sums = counters.epoch + 1, 0, {}
-        counters.epoch_images, counters.epoch_seconds = 0, 0.0
-        after_epoch(counters, save)
-        clock = time.monotonic()
-    save()
+            row = {
+                "epoch": counters.epoch,
+                "step": counters.global_step,
+                **means,
+                "images_per_second": counters.epoch_images / counters.epoch_seconds,
+                **more,
+            }
+            counters.rows.append(row)
+            files.append_jsonl(run["metrics"], row)
+            for name, value in row.items():
+                if isinstance(value, (int, float)) and name not in ("epoch", "step"):
+                    board.add_scalar(name, value, counters.epoch)
+            print(" ".join(f"{name}={_shown(value)}" for name, value in row.items()), flush=True)
+            counters.epoch, counters.step, counters.sums = counters.epoch + 1, 0, {}
+            counters.epoch_images, counters.epoch_seconds = 0, 0.0
+            after_epoch(counters, save_to)
+            clock = time.monotonic()
+        checkpoints.save(current_state(), counters.global_step)
     board.close()
     return counters
 

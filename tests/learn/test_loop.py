@@ -46,9 +46,9 @@ class Counting(loop.Program):
         pass
 
 
-def train(program, folder, stop=lambda: False):
+def train(program, folder, stop=lambda: False, checkpoint_seconds=3600):
     folder.mkdir(exist_ok=True)
-    return loop.train(program, Run(folder), CPU, checkpoint_seconds=3600, should_stop=stop)
+    return loop.train(program, Run(folder), CPU, checkpoint_seconds=checkpoint_seconds, should_stop=stop)
 
 
 def test_every_step_has_the_learning_rate_of_its_global_step(tmp_path):
@@ -115,3 +115,17 @@ def test_gradients_are_clipped_after_they_are_unscaled(tmp_path, monkeypatch):
     monkeypatch.setattr(Hardware, "scaler", lambda self: scaler)
     train(program, tmp_path / "run")
     assert program.module.weight.item() == pytest.approx(-12 * 0.5 * 0.25, rel=1e-4)
+
+
+@pytest.mark.parametrize("when", ["on the way", "at a stop", "at the end"])
+def test_a_checkpoint_that_cannot_be_written_ends_the_run_with_the_reason(tmp_path, monkeypatch, when):
+    def full(*arguments):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    program = Counting()
+    program.epochs = 3 if when == "at the end" else 10**6
+    stop = (lambda: len(program.rates) == 5) if when == "at a stop" else (lambda: False)
+    with pytest.raises(OSError, match="No space left"):
+        train(program, tmp_path / "run", stop, checkpoint_seconds=0 if when == "on the way" else 3600)
+    assert len(program.rates) < 10**6
