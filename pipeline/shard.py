@@ -49,6 +49,12 @@ def parser() -> argparse.ArgumentParser:
         help="png and webp without --quality are lossless",
     )
     add("--quality", type=int, help="1 to 100 (default: 95 for jpeg, lossless for webp)")
+    add(
+        "--decode",
+        choices=("exact", "dct"),
+        default="exact",
+        help="dct: large JPEGs at a fraction of their size, faster and less exact (default: exact)",
+    )
     add("--workers", type=int, default=len(os.sched_getaffinity(0)), help="processes (default: one a core)")
     add(
         "--max-bad",
@@ -85,7 +91,12 @@ def main() -> int:
         known = ", ".join(lookup.known("datasets"))
         raise ValueError(f"there is no dataset {args.name!r}; known: {known}; for your own add --layout folder or csv")
     settings = Settings(
-        size=args.size, split=args.split, format=args.format, quality=args.quality, keep_names=args.keep_names
+        size=args.size,
+        split=args.split,
+        format=args.format,
+        quality=args.quality,
+        keep_names=args.keep_names,
+        decode=args.decode,
     )
     raw = args.raw
     if raw is None and args.name == "toy":

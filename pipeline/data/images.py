@@ -1,17 +1,20 @@
 """Any picture file to upright 8-bit RGB, resized and re-encoded with nothing but its pixels left.
 
 Decoding follows the paper's E.2.2 (bilinear, both sides to one size); what cannot be decoded safely is refused
-with a reason (`BadPicture`), never guessed at.
+with a reason (`BadPicture`), never guessed at. Faultless JPEGs take a fast decoder, all else Pillow's; the pixels are
+the same. (docs/decisions/0009-fast-sharding.md)
 """
 
 from __future__ import annotations
 
 import io
 import warnings
+from functools import cache
 from importlib.metadata import version
+from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 try:
     import simplejpeg
@@ -19,11 +22,12 @@ except ImportError:  # Pillow gives the same bytes, more slowly
     simplejpeg = None
 
 # Raised when the pixels that come out of `decode` or `resize` change: shards then are another dataset's.
-REVISION = 1
+REVISION = 2
 
 MOST_PIXELS = 300_000_000
 Image.MAX_IMAGE_PIXELS = MOST_PIXELS  # Pillow's own limit is lower and raises at twice its value
 FORMATS = {"jpeg": "jpg", "webp": "webp", "png": "png"}
+DECODERS = ("exact", "dct")
 QUALITY = 95
 DICOM_ADVICE = "is DICOM: export it as 8- or 16-bit PNG or TIFF with its window applied and identifiers removed"
 
@@ -32,11 +36,22 @@ class BadPicture(ValueError):
     """A file that is no usable picture; the message is the reason its quarantine entry gives."""
 
 
-def decode(data: bytes) -> Image.Image:
-    """The picture in `data` as upright RGB (PIL), metadata dropped; `BadPicture` with the reason otherwise.
+class Decoded(NamedTuple):
+    """A picture with nothing but its pixels."""
+
+    pixels: np.ndarray
+    """uint8 [height, width, 3], RGB, upright; fewer than the source's where it was decoded scaled."""
+    width: int
+    """Of the source, upright."""
+    height: int
+
+
+def decode(data: bytes, *, least: int = 0) -> Decoded:
+    """The picture in `data` as upright RGB, metadata dropped; `BadPicture` with the reason otherwise.
 
     Alpha is laid over black. 16-bit greyscale maps its full range to 8 bits, never a picture's own minimum and
-    maximum: intensities stay comparable between pictures.
+    maximum: intensities stay comparable between pictures. With `least`, a faultless JPEG that is at least twice as
+    large is decoded at a fraction of its size (n/8, in its DCT), both sides being `least` pixels or more.
     """
     if not data:
         raise BadPicture("is empty")
@@ -47,11 +62,13 @@ def decode(data: bytes) -> Image.Image:
             warnings.simplefilter("ignore")  # Pillow's remarks on odd EXIF and large pictures; both are handled here
             with Image.open(io.BytesIO(data)) as picture:
                 _check(picture)
+                if (pixels := _jpeg(picture, data, least)) is not None:
+                    return Decoded(pixels, *picture.size)
                 picture.load()
                 upright = ImageOps.exif_transpose(picture)
-                if picture.mode.startswith("I;16"):
-                    return _from_wide(upright, *_range_of(picture))
-                return _rgb(upright)
+                wide = picture.mode.startswith("I;16")
+                rgb = _from_wide(upright, *_range_of(picture)) if wide else _rgb(upright)
+                return Decoded(np.asarray(rgb), *rgb.size)
     except BadPicture:
         raise
     except UnidentifiedImageError:
@@ -70,6 +87,22 @@ def _check(picture: Image.Image) -> None:
         raise BadPicture(f"holds {pages} pictures; split it into single ones")
     if picture.mode in ("I", "F"):
         raise BadPicture("has signed or 32-bit pixels, whose range nobody states; convert it to unsigned 8 or 16 bits")
+
+
+def _jpeg(picture: Image.Image, data: bytes, least: int) -> np.ndarray | None:
+    """The pixels of an upright grey or RGB JPEG without a fault, with `least=0` Pillow's own; None for all else."""
+    import simplejpeg
+
+    upright = picture.getexif().get(ExifTags.Base.Orientation, 1) == 1
+    if picture.format != "JPEG" or picture.mode not in ("RGB", "L") or not upright:
+        return None
+    try:
+        pixels: np.ndarray = simplejpeg.decode_jpeg(
+            data, "RGB", min_height=least, min_width=least, min_factor=2 if least else 1
+        )
+    except ValueError:  # it counts every warning as a fault; Pillow says whether the file can be used
+        return None
+    return pixels
 
 
 def _range_of(picture: Image.Image) -> tuple[int, int]:
@@ -93,23 +126,46 @@ def _rgb(picture: Image.Image) -> Image.Image:
     return picture.convert("RGB")
 
 
-def resize(picture: Image.Image, size: int) -> Image.Image:
-    """Both sides to `size` pixels, bilinear with antialiasing; the aspect ratio is not kept (E.2.2)."""
-    if picture.size == (size, size):
-        return picture
-    return picture.resize((size, size), Image.Resampling.BILINEAR, reducing_gap=None)
+def resize(pixels: np.ndarray, size: int) -> np.ndarray:
+    """uint8 [h, w, 3] to [size, size, 3], bilinear with antialiasing; the aspect ratio is not kept (E.2.2).
+
+    Rows first and then columns, as Pillow and torchvision do: the result is torchvision's to the bit, and within a
+    grey level of Pillow's.
+    """
+    from cykooz_resizer import ImageData, PixelType
+
+    height, width = pixels.shape[:2]
+    if (height, width) == (size, size):
+        return pixels
+    resizer, bilinear = _resizer()
+    image = ImageData(width, height, PixelType.U8x3, pixels.tobytes())
+    for between in (height, size):
+        image, source = ImageData(size, between, PixelType.U8x3), image
+        resizer.resize(source, image, bilinear)
+    return np.frombuffer(image.get_buffer(), np.uint8).reshape(size, size, 3)
 
 
-def encode(picture: Image.Image, *, format: str, quality: int | None) -> bytes:
-    """The picture as JPEG, WebP (lossless when `quality` is None) or PNG, carrying no metadata."""
-    clean = Image.fromarray(np.asarray(picture))
-    out = io.BytesIO()
+@cache
+def _resizer() -> tuple[Any, Any]:
+    from cykooz_resizer import FilterType, ResizeAlg, ResizeOptions, Resizer
+
+    return Resizer(), ResizeOptions(ResizeAlg.convolution(FilterType.bilinear))
+
+
+def encode(pixels: np.ndarray, *, format: str, quality: int | None) -> bytes:
+    """uint8 [h, w, 3] as JPEG (4:2:0), WebP (lossless when `quality` is None) or PNG, carrying no metadata."""
     if format == "jpeg":
-        clean.save(out, "JPEG", quality=QUALITY if quality is None else quality)
-    elif format == "webp":
-        clean.save(out, "WEBP", lossless=quality is None, quality=80 if quality is None else quality)
+        import simplejpeg
+
+        data: bytes = simplejpeg.encode_jpeg(
+            np.ascontiguousarray(pixels), QUALITY if quality is None else quality, "RGB", "420"
+        )
+        return data
+    out = io.BytesIO()
+    if format == "webp":
+        Image.fromarray(pixels).save(out, "WEBP", lossless=quality is None, quality=80 if quality is None else quality)
     else:
-        clean.save(out, "PNG", compress_level=6)
+        Image.fromarray(pixels).save(out, "PNG", compress_level=6)
     return out.getvalue()
 
 

@@ -43,9 +43,10 @@ def load(path: Path, *, size: int, show: bool) -> Picture | images.BadPicture:
         return images.BadPicture(f"cannot be read: {error.strerror}")
     shown = None
     if show:
-        scale = min(1.0, SHOWN / max(picture.size))
-        shown = np.asarray(picture.resize([max(1, round(side * scale)) for side in picture.size]))
-    return Picture(np.asarray(images.resize(picture, size)), shown)
+        sides = picture.width, picture.height
+        scale = min(1.0, SHOWN / max(sides))
+        shown = np.asarray(Image.fromarray(picture.pixels).resize([max(1, round(side * scale)) for side in sides]))
+    return Picture(images.resize(picture.pixels, size), shown)
 
 
 def loaded(paths: Sequence[Path], *, size: int, show: bool) -> Iterator[Picture | images.BadPicture]:

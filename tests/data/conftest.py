@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from pipeline import files
 from pipeline.data import images
@@ -33,7 +32,7 @@ def shards(tmp_path: Path) -> Shards:
         with open(folder / tar, "wb") as file:
             writer = TarWriter(file)
             for number in numbers:
-                data = images.encode(Image.fromarray(PICTURES[number]), format="png", quality=None)
+                data = images.encode(PICTURES[number], format="png", quality=None)
                 offset = writer.add(f"p{number}.png", data)
                 writer.add(f"p{number}.json", b"{}")
                 row = {"key": f"p{number}", "split": tar.split("-")[0], "labels": None, "group": None, "tar": tar}

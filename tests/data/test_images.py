@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import struct
 import zlib
 from collections.abc import Callable
@@ -20,8 +21,8 @@ RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 def pixels(data: bytes) -> np.ndarray:
     """What `decode` makes of a file, as signed numbers [h, w, 3]."""
     picture = images.decode(data)
-    assert picture.mode == "RGB"
-    return np.asarray(picture).astype(int)
+    assert picture.pixels.dtype == np.uint8 and picture.pixels.shape == (picture.height, picture.width, 3)
+    return picture.pixels.astype(int)
 
 
 def corners(*colours: tuple[int, ...], mode: str = "RGB", side: int = 16) -> Image.Image:
@@ -191,7 +192,8 @@ def test_every_good_kind_of_the_messy_folder_decodes(kind: str) -> None:
     _, encode = GOOD[kind]
     picture = picture_of("naevus", np.random.default_rng(0))
     upright = (36, 48) if kind == "exif" else (48, 36)
-    assert images.decode(encode(picture)).size == upright
+    found = images.decode(encode(picture))
+    assert (found.width, found.height) == upright
 
 
 @pytest.mark.parametrize("kind", BAD)
@@ -253,40 +255,141 @@ def test_damage_of_any_kind_gives_a_picture_or_a_reason_and_never_another_error(
             if damaged:
                 damaged[rng.integers(0, len(damaged))] = rng.integers(0, 256)
         try:
-            assert images.decode(bytes(damaged)).mode == "RGB"
+            assert images.decode(bytes(damaged)).pixels.ndim == 3
         except images.BadPicture as error:
             assert str(error)
             refused += 1
     assert refused
 
 
-@pytest.mark.parametrize("size", [(600, 450), (150, 211), (64, 64), (31, 40)])
+def by_pillow_alone(data: bytes, monkeypatch: pytest.MonkeyPatch) -> images.Decoded | str:
+    """What `decode` gives without its fast decoder: a picture, or the reason why there is none."""
+    with monkeypatch.context() as patch:
+        patch.setattr(images, "_jpeg", lambda *_: None)
+        return decoded(data)
+
+
+def decoded(data: bytes) -> images.Decoded | str:
+    try:
+        return images.decode(data)
+    except images.BadPicture as error:
+        return str(error)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"quality": 95},
+        {"subsampling": 0},
+        {"subsampling": 1, "quality": 30},
+        {"progressive": True},
+        {"restart_marker_blocks": 2},
+        {"keep_rgb": True},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_the_fast_decoder_gives_pillows_pixels(
+    mode: str, options: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    smooth = Image.fromarray(noise(9, 9)).resize((131, 77), Image.Resampling.BICUBIC).convert(mode)
+    data = encoded(smooth, "JPEG", **options)
+    with Image.open(io.BytesIO(data)) as picture:
+        fast = images._jpeg(picture, data, 0)
+    slow = by_pillow_alone(data, monkeypatch)
+    assert fast is not None and isinstance(slow, images.Decoded)
+    assert (fast == slow.pixels).all()
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "progressive", "grey jpeg", "cmyk", "exif"])
+def test_a_damaged_jpeg_fares_as_with_pillow_alone(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(5)
+    whole = GOOD[kind][1](picture_of("melanoma", rng))
+    reasons = set()
+    for _ in range(60):
+        damaged = bytearray(whole)
+        for place in rng.integers(0, len(whole), rng.integers(1, 4)):
+            damaged[place] = rng.integers(0, 256)
+        data = bytes(damaged[: rng.integers(1, len(whole) + 1)]) if rng.random() < 0.3 else bytes(damaged)
+        fast, slow = decoded(data), by_pillow_alone(data, monkeypatch)
+        if isinstance(fast, images.Decoded) and isinstance(slow, images.Decoded):
+            assert (fast.pixels == slow.pixels).all()
+        else:
+            assert fast == slow
+            reasons.add(fast)
+    assert reasons
+
+
+@pytest.mark.parametrize(
+    ("size", "sides"),
+    [((160, 160), (60, 60)), ((120, 121), (60, 61)), ((117, 130), (117, 130)), ((40, 300), (40, 300))],
+)
+def test_scaled_decoding_halves_at_least_and_leaves_enough_pixels(
+    size: tuple[int, int], sides: tuple[int, int]
+) -> None:
+    data = encoded(Image.fromarray(noise(5, 5)).resize(size, Image.Resampling.BICUBIC), "JPEG", quality=95)
+    found = images.decode(data, least=60)
+    assert (found.width, found.height) == size
+    assert found.pixels.shape == (sides[1], sides[0], 3)
+    exact = images.decode(data).pixels
+    assert psnr(images.resize(found.pixels, 60), images.resize(exact, 60)) > 35
+
+
+def test_scaled_decoding_leaves_all_but_plain_jpegs_alone() -> None:
+    picture = Image.fromarray(noise(90, 90))
+    exif = Image.Exif()
+    exif[274] = 6
+    for data in (
+        encoded(picture, "PNG"),
+        encoded(picture.convert("CMYK"), "JPEG"),
+        encoded(picture, "JPEG", exif=exif),
+    ):
+        assert (images.decode(data, least=16).pixels == images.decode(data).pixels).all()
+
+
+@pytest.mark.parametrize("size", [(600, 450), (150, 211), (64, 64), (31, 40), (300, 64)])
 @pytest.mark.parametrize("side", [64, 96])
 def test_resizing_is_torchvisions_bilinear_with_antialiasing(size: tuple[int, int], side: int) -> None:
     import torch
     from torchvision.transforms import v2
 
     array = noise(size[1], size[0])
-    mine = np.asarray(images.resize(Image.fromarray(array), side)).astype(int)
+    mine = images.resize(array, side)
     planes = torch.from_numpy(array).permute(2, 0, 1)
-    theirs = v2.functional.resize(planes, [side, side], antialias=True).permute(1, 2, 0).numpy().astype(int)
+    theirs = v2.functional.resize(planes, [side, side], antialias=True).permute(1, 2, 0).numpy()
     assert mine.shape == (side, side, 3)
-    assert abs(mine - theirs).max() <= 1
+    assert (mine == theirs).all()
     if size == (600, 450):  # the comparison tells: without antialiasing it is another picture
-        jagged = v2.functional.resize(planes, [side, side], antialias=False).permute(1, 2, 0).numpy().astype(int)
-        assert abs(mine - jagged).max() > 50
+        jagged = v2.functional.resize(planes, [side, side], antialias=False).permute(1, 2, 0).numpy()
+        assert psnr(mine, jagged) < 20
+
+
+@pytest.mark.parametrize("size", [(600, 450), (1024, 1024), (200, 300)])
+def test_resizing_is_within_a_grey_level_of_pillows_and_above_60_db(size: tuple[int, int]) -> None:
+    picture = Image.fromarray(noise(12, 12)).resize(size, Image.Resampling.BICUBIC)
+    mine = images.resize(np.asarray(picture), 384)
+    pillows = np.asarray(picture.resize((384, 384), Image.Resampling.BILINEAR))
+    assert abs(mine.astype(int) - pillows).max() <= 1
+    assert psnr(mine, pillows) >= 60
+
+
+def psnr(mine: np.ndarray, theirs: np.ndarray) -> float:
+    """Peak signal-to-noise ratio in dB; infinite for the same pixels."""
+    error = float(((mine.astype(float) - theirs.astype(float)) ** 2).mean())
+    return 10 * math.log10(255**2 / error) if error else math.inf
 
 
 def test_fine_stripes_become_grey_and_not_wider_stripes() -> None:
     stripes = np.zeros((96, 96, 3), np.uint8)
     stripes[:, ::3] = 255  # a third is white
-    small = np.asarray(images.resize(Image.fromarray(stripes), 24)).astype(int)
+    small = images.resize(stripes, 24).astype(int)
     assert abs(small[:, 2:-2] - 85).max() <= 25
 
 
 def test_a_picture_of_the_right_size_is_not_touched() -> None:
     array = noise(64, 64)
-    assert (np.asarray(images.resize(Image.fromarray(array), 64)) == array).all()
+    assert (images.resize(array, 64) == array).all()
 
 
 def told(format: str) -> bytes:
@@ -311,7 +414,7 @@ def told(format: str) -> bytes:
 def test_nothing_but_pixels_is_left(source: str, format: str) -> None:
     data = told(source)
     assert SECRET.encode() in data
-    out = images.encode(images.resize(images.decode(data), 16), format=format, quality=None)
+    out = images.encode(images.resize(images.decode(data).pixels, 16), format=format, quality=None)
     assert SECRET.encode() not in out
     with Image.open(io.BytesIO(out)) as picture:
         assert picture.format == format.upper()
@@ -331,7 +434,7 @@ def segments(data: bytes) -> set[int]:
 
 
 def test_a_stored_jpeg_holds_no_segment_that_could_hold_a_word() -> None:
-    out = images.encode(images.decode(told("JPEG")), format="jpeg", quality=None)
+    out = images.encode(images.decode(told("JPEG")).pixels, format="jpeg", quality=None)
     jfif, tables, frame, codes = 0xE0, 0xDB, 0xC0, 0xC4
     assert segments(out) == {jfif, tables, frame, codes}
 
@@ -339,13 +442,13 @@ def test_a_stored_jpeg_holds_no_segment_that_could_hold_a_word() -> None:
 @pytest.mark.parametrize("format", ["png", "webp"])
 def test_png_and_webp_lose_nothing(format: str) -> None:
     array = noise(33, 33)
-    assert (images.pixels(images.encode(Image.fromarray(array), format=format, quality=None)) == array).all()
+    assert (images.pixels(images.encode(array, format=format, quality=None)) == array).all()
 
 
 @pytest.mark.parametrize("format", ["jpeg", "webp"])
 def test_a_lower_quality_is_smaller_and_another_picture(format: str) -> None:
     array = np.asarray(picture_of("naevus", np.random.default_rng(0)))
-    fine, coarse = (images.encode(Image.fromarray(array), format=format, quality=quality) for quality in (95, 20))
+    fine, coarse = (images.encode(array, format=format, quality=quality) for quality in (95, 20))
     assert len(coarse) < len(fine)
     errors = [abs(images.pixels(data).astype(int) - array).mean() for data in (fine, coarse)]
     assert errors[0] < errors[1]
@@ -354,5 +457,5 @@ def test_a_lower_quality_is_smaller_and_another_picture(format: str) -> None:
 @pytest.mark.parametrize("format", images.FORMATS)
 def test_the_same_pixels_give_the_same_bytes(format: str) -> None:
     array = noise(24, 24)
-    first, second = (images.encode(Image.fromarray(array.copy()), format=format, quality=None) for _ in range(2))
+    first, second = (images.encode(array.copy(), format=format, quality=None) for _ in range(2))
     assert first == second
