@@ -64,7 +64,7 @@ def table(bench: Bench, device: str, shapes: list[tuple[str, int, int]]) -> Tabl
     runs: list[Run] = []
 
     def once(engine: str, trials: int, threads: int) -> float:
-        runs[:] = announced(bench, shards, size, device=device, threads=threads)
+        runs[:] = announced(bench, shards, size, device=device, threads=threads, count=2 if bench.quick else 4)
         command = [sys.executable, "-m", "pipeline.benches.fanout", engine, str(trials)]
         started = time.perf_counter()
         done = subprocess.run([*command, *(str(run.folder) for run in runs)], capture_output=True, text=True)
@@ -102,14 +102,14 @@ def toys(bench: Bench, pixels: int) -> Shards:
     return shards
 
 
-def announced(bench: Bench, shards: Shards, size: Size, *, device: str, threads: int) -> list[Run]:
+def announced(bench: Bench, shards: Shards, size: Size, *, device: str, threads: int, count: int) -> list[Run]:
     """Folders of runs that differ in their seeds, nothing done yet; the decoded pictures stay between calls."""
     paths = {name: str(bench.scratch / "fanout" / name) for name in clusters.PATHS}
     paths["shards"] = str(shards.folder.parent)
     site = clusters.from_json({**paths, "device": device, "threads": threads})
     shutil.rmtree(site.runs, ignore_errors=True)
     runs = []
-    for seed in range(2 if bench.quick else 4):
+    for seed in range(count):
         spec = paper.finetune(
             DatasetRef(name=shards.name, fingerprint=shards.fingerprint),
             size.backbone,
