@@ -13,10 +13,11 @@ from pipeline.benches.base import Bench
 SIZES = ((600, 450), (1024, 1024))
 """Width and height of the two kinds of ISIC 2019's files (HAM10000 and BCN20000), half and half."""
 QUALITY = 95
+CLASSES = ("one", "two")
 
 
 def raw_folder(bench: Bench, count: int) -> tuple[Path, str]:
-    """A folder of `count` JPEG files of ISIC's true sizes, all of one class, and a note on what they are."""
+    """A folder of `count` JPEG files of ISIC's true sizes, in a folder a class, and a note on what they are."""
     sources = sorted((bench.raw / "isic2019").rglob("*.jpg")) if bench.raw else []
     kind = "real" if sources else "drawn"
     folder = bench.scratch / f"raw-{kind}-{count}"
@@ -27,11 +28,12 @@ def raw_folder(bench: Bench, count: int) -> tuple[Path, str]:
     if not folder.exists():
         bench.say(f"making {note}")
         with files.publish_folder(folder) as out:
-            (out / "pictures").mkdir()
+            for name in CLASSES:
+                (out / name).mkdir()
             for number in range(count):
                 picture = Image.open(sources[number % len(sources)]).convert("RGB") if sources else _drawn(number)
                 large = picture.resize(SIZES[number % 2], Image.Resampling.BICUBIC)
-                large.save(out / "pictures" / f"{number:06d}.jpg", quality=QUALITY)
+                large.save(out / CLASSES[number // 2 % 2] / f"{number:06d}.jpg", quality=QUALITY)
     return folder, note
 
 
