@@ -8,7 +8,7 @@ import pkgutil
 from pathlib import Path
 from types import ModuleType
 
-SHARED = {"base", "folder", "pictures"}
+SHARED = {"base", "folder", "paper_loader", "pictures"}
 
 
 def known(kind: str) -> list[str]:

@@ -1,0 +1,65 @@
+"""The paper's way of loading, as a peer: raw files, Pillow and torchvision on float32 tensors, two worker processes.
+
+Its transforms are those of `pipeline/paper.py` in torchvision's own classes (E.2.2; fidelity 3a, 9–13), written anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
+
+from pipeline.paper import AUGMENT
+
+
+class Files(Dataset[Tensor]):
+    """Picture files, each opened, augmented and normalised when it is asked for: float32 [3, size, size]."""
+
+    def __init__(self, paths: list[Path], size: int) -> None:
+        self.paths = paths
+        self.transform = _transform(size)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, number: int) -> Tensor:
+        picture: Tensor = self.transform(Image.open(self.paths[number]).convert("RGB"))
+        return picture
+
+
+def batches(folder: Path, *, size: int, batch: int, workers: int = 2) -> Iterable[Tensor]:
+    """Augmented batches float32 [batch, 3, size, size] of the JPEG files below `folder`, in a random order."""
+    paths = sorted(folder.rglob("*.jpg"))
+    return DataLoader(Files(paths, size), batch_size=batch, shuffle=True, num_workers=workers, drop_last=True)
+
+
+def _transform(size: int) -> Any:
+    first, second = AUGMENT.first_jitter, AUGMENT.second_jitter
+    return transforms.Compose(
+        [
+            transforms.Resize((size, size)),
+            transforms.RandomApply(
+                [
+                    transforms.ColorJitter(first.brightness, first.contrast, first.saturation, first.hue),
+                    transforms.RandomPerspective(AUGMENT.perspective, AUGMENT.perspective_p),
+                ],
+                first.p,
+            ),
+            transforms.RandomApply(
+                [
+                    transforms.ColorJitter(second.brightness, second.contrast, second.saturation, second.hue),
+                    transforms.RandomAffine(AUGMENT.degrees),
+                ],
+                second.p,
+            ),
+            transforms.RandomVerticalFlip(AUGMENT.vertical_flip),
+            transforms.RandomHorizontalFlip(AUGMENT.horizontal_flip),
+            transforms.ToTensor(),
+            transforms.Normalize(AUGMENT.mean, AUGMENT.std),
+        ]
+    )
