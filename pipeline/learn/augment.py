@@ -1,32 +1,39 @@
-"""Augmentation of a whole batch on its device, every picture by its own draw.
+"""Augmentation of a batch on its device, every picture by its own draw and only by the operations whose turn it is.
 
 The draws are made on the CPU from a generator that the caller seeds by (seed, epoch, step), so they do not depend
-on the device or the number of threads. Perspective, rotation and flips are fused into one warp with one bilinear
-sampling. Paper E.2.2; strengths and order after the reference notebook (fidelity 3a, 9–13). Greyscale, blur and
+on the device or the number of threads, and the device is never asked whose turn it is. Colours change in place.
+Perspective, rotation and flips are fused into one warp with one bilinear sampling; flips alone are exact and sample
+nothing. Paper E.2.2; strengths and order after the reference notebook (fidelity 3a, 9–13). Greyscale, blur and
 solarisation are for Table 9 and DINO.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
+from pipeline.learn.hardware import sent
 from pipeline.spec import Augment, Blur, Jitter
 
 GREY = (0.2989, 0.587, 0.114)  # ITU-R 601-2 luma, as torchvision rounds it
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
+NEUTRAL = (1.0, 1.0, 1.0, 0.0)  # the factors that leave a picture as it is
 
 
 @dataclass(frozen=True)
 class Colour:
-    """One jitter's draws. order [n, 4]: which operation comes first to last; factors [n, 4] by operation."""
+    """One jitter's draws. order [n, 4]: which operation comes first to last; factors [n, 4] by operation.
+
+    Where the jitter does not take place the factors are `NEUTRAL`.
+    """
 
     order: Tensor
     factors: Tensor
-    with_hue: bool
 
 
 @dataclass(frozen=True)
@@ -52,28 +59,36 @@ def augment(pixels: Tensor, spec: Augment, generator: torch.Generator) -> Tensor
 
 
 def recolour(images: Tensor, draws: Draws) -> Tensor:
-    """Everything but the warp: jitters, greyscale, blur, solarisation of images [n, 3, h, w] in [0, 1]."""
-    for colour in draws.colours:
-        images = jitter(images, colour)
-    if draws.grey is not None:
-        images = torch.where(_each(draws.grey, images), luma(images), images)
-    if draws.sigma is not None and draws.blur is not None:
-        images = blur(images, draws.sigma, draws.blur.side)
-    if draws.solarise is not None:
-        images = torch.where(_each(draws.solarise, images) & (images >= 0.5), 1 - images, images)
+    """Everything but the warp, in place: jitters, greyscale, blur, solarisation of images [n, 3, h, w] in [0, 1]."""
+    colours = [(colour.order.tolist(), colour.factors.tolist()) for colour in draws.colours]
+    drawn = len(draws.warp)
+    for i, part in enumerate(images.chunk(drawn)):
+        for order, factors in colours:
+            jitter(part, order[i], factors[i])
+        if draws.grey is not None and draws.grey[i]:
+            part.copy_(luma(part))
+        if draws.sigma is not None and draws.blur is not None and draws.sigma[i]:
+            part.copy_(blur(part, draws.sigma[i].item(), draws.blur.side))
+        if draws.solarise is not None and draws.solarise[i]:
+            part.copy_(torch.where(part >= 0.5, 1 - part, part))
     return images
 
 
 def unit(pixels: Tensor) -> Tensor:
     """uint8 [n, h, w, 3] → float32 [n, 3, h, w] in [0, 1]."""
-    return pixels.permute(0, 3, 1, 2).float().div_(255).contiguous()
+    planes = pixels.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+    return planes.div_(255)
 
 
 def normalise(images: Tensor, spec: Augment) -> Tensor:
-    """Subtract the channels' mean and divide by their standard deviation."""
-    mean = images.new_tensor(spec.mean).view(1, 3, 1, 1)
-    std = images.new_tensor(spec.std).view(1, 3, 1, 1)
-    return (images - mean) / std
+    """Subtract the channels' mean and divide by their standard deviation, in place."""
+    return images.sub_(_channels(spec.mean, images.device)).div_(_channels(spec.std, images.device))
+
+
+@lru_cache
+def _channels(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """One value a channel, [3, 1, 1], copied to the device once."""
+    return torch.tensor(values, device=device).view(3, 1, 1)
 
 
 def draw(spec: Augment, n: int, height: int, width: int, generator: torch.Generator) -> Draws:
@@ -112,87 +127,111 @@ def _draw_sigma(spec: Blur, chance: Tensor, value: Tensor) -> Tensor:
 
 def _draw_jitter(spec: Jitter, on: Tensor, order: Tensor, values: Tensor) -> Colour:
     spans = torch.tensor([spec.brightness, spec.contrast, spec.saturation, spec.hue], dtype=torch.float64)
-    neutral = torch.tensor([1.0, 1.0, 1.0, 0.0], dtype=torch.float64)
+    neutral = torch.tensor(NEUTRAL, dtype=torch.float64)
     factors = torch.where(on[:, None], neutral + (values * 2 - 1) * spans, neutral)
-    return Colour(order=order.argsort(dim=1), factors=factors.float(), with_hue=spec.hue > 0)
+    return Colour(order=order.argsort(dim=1), factors=factors)
 
 
-def jitter(images: Tensor, colour: Colour) -> Tensor:
-    """Brightness, contrast, saturation (and hue) in each picture's own order, clamped to [0, 1] after each.
+def jitter(images: Tensor, order: Sequence[int], factors: Sequence[float]) -> None:
+    """Brightness, contrast, saturation and hue of images [n, 3, h, w] in [0, 1] in the given order, in place.
 
     The first three are one blend, factor · image + (1 − factor) · reference, with black, the mean grey and the
-    grey picture as their references (torchvision's definitions).
+    grey picture as their references, and clamped to [0, 1] (torchvision's definitions); a factor of at most 1 leads
+    out of it by rounding alone.
     """
-    device = images.device
-    factors = colour.factors.to(device)
-    for place in range(4):
-        operation = colour.order[:, place].to(device)
-        factor = factors.gather(1, operation[:, None]).view(-1, 1, 1, 1)
-        kind = operation.view(-1, 1, 1, 1)
-        grey = luma(images)
-        mean = grey.mean(dim=(2, 3), keepdim=True)
-        reference = torch.where(kind == CONTRAST, mean, grey)
-        reference = torch.where(kind == BRIGHTNESS, torch.zeros_like(reference), reference)
-        blended = (factor * images + (1 - factor) * reference).clamp_(0, 1)
-        if colour.with_hue:  # dear, so for those alone whose turn it is
-            turn = (colour.order[:, place] == HUE).expand(len(images)).nonzero()[:, 0].to(device)
-            shifted = shift_hue(images[turn], factor.expand(len(images), 1, 1, 1)[turn])
-            images = blended.index_copy(0, turn, shifted)
+    for operation in order:
+        factor = factors[operation]
+        if factor == NEUTRAL[operation]:
+            continue
+        if operation == HUE:
+            shift_hue(images, factor)
+            continue
+        if operation == BRIGHTNESS:
+            images.mul_(factor)
+        elif operation == CONTRAST:
+            images.lerp_(luma(images.mean(dim=(2, 3), keepdim=True)), 1 - factor)
         else:
-            images = torch.where(kind == HUE, images, blended)
-    return images
+            images.lerp_(luma(images), 1 - factor)
+        if factor > 1:
+            images.clamp_(0, 1)
 
 
 def luma(images: Tensor) -> Tensor:
     """The brightness of images [n, 3, h, w]: [n, 1, h, w]."""
-    return (images * images.new_tensor(GREY).view(1, 3, 1, 1)).sum(dim=1, keepdim=True)
+    red, green, blue = images.chunk(3, dim=1)
+    return (red * GREY[0]).add_(green, alpha=GREY[1]).add_(blue, alpha=GREY[2])
 
 
-def shift_hue(images: Tensor, shift: Tensor) -> Tensor:
-    """Turn the hue of RGB images [n, 3, h, w] by `shift` [n, 1, 1, 1] of a full turn (HSV; Smith, 1978)."""
-    top, low = images.amax(dim=1, keepdim=True), images.amin(dim=1, keepdim=True)
-    chroma = top - low
-    divisor = torch.where(chroma == 0, torch.ones_like(chroma), chroma)
-    red, green, blue = images.unbind(dim=1)
-    ramps = torch.stack([(green - blue), (blue - red), (red - green)], dim=1) / divisor
-    sector = images.argmax(dim=1, keepdim=True)
-    hue = (ramps.gather(1, sector) + 2 * sector) / 6 + shift
-    offset = images.new_tensor([5.0, 3.0, 1.0]).view(1, 3, 1, 1)
-    k = (offset + hue.remainder(1) * 6).remainder(6)
-    return top - chroma * torch.minimum(k, 4 - k).clamp(0, 1)
+def shift_hue(images: Tensor, shift: float) -> None:
+    """Turn the hue of RGB images [n, 3, h, w] by `shift` of a full turn, in place (HSV; Smith, 1978)."""
+    red, green, blue = images.chunk(3, dim=1)
+    top = torch.maximum(torch.maximum(red, green), blue)
+    chroma = top - torch.minimum(torch.minimum(red, green), blue)
+    divisor = torch.where(chroma == 0, 1.0, chroma)
+    ramp = torch.where(green == top, (blue - red) / divisor + 2, (red - green) / divisor + 4)
+    sixths = torch.where(red == top, (green - blue) / divisor, ramp).add_(6 * shift)
+    for channel, offset in zip((red, green, blue), (5, 3, 1), strict=True):
+        k = (sixths + offset).remainder_(6)
+        torch.sub(top, chroma * torch.minimum(k, 4 - k).clamp_(0, 1), out=channel)
 
 
-def blur(images: Tensor, sigma: Tensor, side: int) -> Tensor:
-    """Gaussian blur of images [n, 3, h, w], each by its own sigma [n] (pixels; 0 leaves it), mirrored at the edges.
+def blur(images: Tensor, sigma: float, side: int) -> Tensor:
+    """Gaussian blur of images [n, 3, h, w] by sigma (pixels, above 0), mirrored at the edges.
 
     The kernel has `side` pixels on a side, fewer where the picture is smaller than half of it.
     """
-    n, channels, height, width = images.shape
+    _, channels, height, width = images.shape
     reach = min(side // 2, height - 1, width - 1)
-    distance = torch.arange(-reach, reach + 1, dtype=torch.float64)
-    kernel = torch.exp(-0.5 * (distance / sigma.double().clamp(min=1e-3)[:, None]) ** 2)  # [n, side]; σ → 0: one
-    kernel = (kernel / kernel.sum(dim=1, keepdim=True)).to(images.device, images.dtype)
-    kernel = kernel.expand(n, -1).repeat_interleave(channels, dim=0)  # [n · 3, side]
-    flat = torch.nn.functional.pad(images, (reach, reach, reach, reach), mode="reflect").flatten(0, 1)[None]
-    flat = torch.nn.functional.conv2d(flat, kernel[:, None, None, :], groups=n * channels)
-    flat = torch.nn.functional.conv2d(flat, kernel[:, None, :, None], groups=n * channels)
-    return flat.view(n, channels, height, width)
+    distance = torch.arange(-reach, reach + 1, dtype=torch.float64, device=images.device)
+    kernel = torch.exp(-0.5 * (distance / sigma) ** 2)
+    kernel = (kernel / kernel.sum()).to(images.dtype).expand(channels, 1, 1, -1)
+    out = torch.nn.functional.pad(images, (reach, reach, reach, reach), mode="reflect")
+    for one in (kernel, kernel.mT):
+        out = torch.nn.functional.conv2d(out, one, groups=channels)
+    return out
 
 
 def warp(images: Tensor, matrix: Tensor, size: tuple[int, int] | None = None, outside: str = "zeros") -> Tensor:
     """Sample images [n, 3, h, w] at matrix [n, 3, 3] · (output point); outside is black, or the `border`'s colour.
 
-    Points are in pixels, the first pixel's centre at (0.5, 0.5); `size` is the output's height and width.
+    Points are in pixels, the first pixel's centre at (0.5, 0.5); `size` is the output's height and width. A matrix
+    [1, 3, 3] holds for every picture. What is only flipped is copied.
     """
     _, _, height, width = images.shape
-    matrix = matrix.to(images.device, images.dtype)
-    rows, columns = size or (height, width)
-    x = torch.arange(columns, device=images.device, dtype=images.dtype) + 0.5
-    y = torch.arange(rows, device=images.device, dtype=images.dtype) + 0.5
-    m = matrix.view(-1, 9, 1, 1)
-    points = [m[:, 3 * i] * x + m[:, 3 * i + 1] * y[:, None] + m[:, 3 * i + 2] for i in range(3)]  # [n, h, w] each
-    grid = torch.stack([points[0] / points[2] * (2 / width) - 1, points[1] / points[2] * (2 / height) - 1], dim=-1)
-    grid = grid.expand(len(images), -1, -1, -1)
+    size = size or (height, width)
+    matrix = matrix.expand(len(images), 3, 3)
+    flips = [_flips(m, height, width) if size == (height, width) else None for m in matrix.tolist()]
+    bent = [i for i, axes in enumerate(flips) if axes is None]
+    if len(bent) == len(images):
+        return _sample(images, matrix, size, outside)
+    parts = list(images.chunk(len(images)))
+    if bent:
+        sampled = _sample(torch.cat([parts[i] for i in bent]), matrix[bent], size, outside)
+        for i, part in zip(bent, sampled.chunk(len(bent)), strict=True):
+            parts[i] = part
+    return torch.cat([part.flip(axes) if axes else part for part, axes in zip(parts, flips, strict=True)])
+
+
+def _flips(matrix: list[list[float]], height: int, width: int) -> list[int] | None:
+    """The axes of [n, 3, h, w] that a warp [3][3] reverses, if it does nothing else; otherwise None."""
+    (a, b, x), (c, d, y), last = matrix
+    if b or c or last != [0, 0, 1] or (a, x) not in ((1, 0), (-1, width)) or (d, y) not in ((1, 0), (-1, height)):
+        return None
+    return [axis for axis, sign in ((2, d), (3, a)) if sign < 0]
+
+
+def _sample(images: Tensor, matrix: Tensor, size: tuple[int, int], outside: str) -> Tensor:
+    n, _, height, width = images.shape
+    rows, columns = size
+    # grid_sample's points run from -1 to 1
+    scale = matrix.new_tensor([[2 / width, 0, -1], [0, 2 / height, -1], [0, 0, 1]])
+    m = sent((scale @ matrix).to(images.dtype), images.device)
+    across = m[:, :, 0, None] * (torch.arange(columns, device=m.device) + 0.5)  # [n, 3, columns]
+    down = m[:, :, 1, None] * (torch.arange(rows, device=m.device) + 0.5) + m[:, :, 2, None]  # [n, 3, rows]
+    depth = across[:, 2, None, :] + down[:, 2, :, None]
+    grid = images.new_empty(n, rows, columns, 2)
+    for axis in (0, 1):
+        torch.div(across[:, axis, None, :] + down[:, axis, :, None], depth, out=grid[..., axis])
     return torch.nn.functional.grid_sample(images, grid, mode="bilinear", padding_mode=outside, align_corners=False)
 
 
@@ -229,10 +268,6 @@ def _flip(n: int, axis: int, side: int) -> Tensor:
     matrix = torch.eye(3, dtype=torch.float64).repeat(n, 1, 1)
     matrix[:, axis, axis], matrix[:, axis, 2] = -1, side
     return matrix
-
-
-def _each(chosen: Tensor, images: Tensor) -> Tensor:
-    return chosen.to(images.device).view(-1, 1, 1, 1)
 
 
 def _where(chosen: Tensor, matrix: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 from dataclasses import dataclass
@@ -11,6 +12,9 @@ from typing import Any
 import torch
 
 from pipeline.cluster import Cluster
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
+KEPT_BYTES = 2**30  # the most of free memory that a process holds at its heap's end
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +63,11 @@ def best_precision(capability: tuple[int, int]) -> str:
     return "float16" if capability >= (7, 0) else "float32"
 
 
+def sent(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A CPU tensor on the device, without the host waiting for the work that is queued there."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
 def cpu_model() -> str:
     """The processor's name as the system gives it."""
     try:
@@ -75,5 +84,14 @@ def settle(hardware: Hardware) -> None:
     torch.use_deterministic_algorithms(True)
     # nothing here reads memory it did not write
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    _keep_memory()
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.allow_tf32 = False  # float32 means float32, in convolutions too
+
+
+def _keep_memory() -> None:
+    """Have glibc keep what is freed instead of returning every large tensor: fresh pages cost more than most passes."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        for option in (M_TRIM_THRESHOLD, M_MMAP_THRESHOLD):
+            libc.mallopt(option, KEPT_BYTES)

@@ -31,21 +31,26 @@ def pixels(n: int = 4, side: int = 40) -> torch.Tensor:
 def test_every_picture_is_blurred_by_its_own_sigma_as_torchvision_does(side):
     images, sigma = smooth(), torch.tensor([0.1, 0.7, 1.3, 2.0], dtype=torch.float64)
     theirs = [tv.gaussian_blur(image, [side, side], [float(s)]) for image, s in zip(images, sigma, strict=True)]
-    torch.testing.assert_close(augment.blur(images, sigma, side), torch.stack(theirs), atol=1e-5, rtol=0)
+    drawn = dataclasses.replace(
+        augment.draw(PLAIN, 4, 40, 40, draws("blur")), sigma=sigma, blur=Blur(p=1.0, least=0.1, most=2.0, side=side)
+    )
+    ours = augment.recolour(images.clone(), drawn)
+    torch.testing.assert_close(ours, torch.stack(theirs), atol=1e-5, rtol=0)
 
 
 def test_a_sigma_of_zero_leaves_the_picture_as_it_is():
     images = smooth()
-    assert torch.equal(augment.blur(images, torch.zeros(4), 13), images)
+    spec = dataclasses.replace(PLAIN, blur=Blur(p=0.0, least=0.1, most=2.0, side=13))
+    assert torch.equal(augment.recolour(images.clone(), augment.draw(spec, 4, 40, 40, draws("blur"))), images)
 
 
 def test_solarisation_and_greyscale_are_torchvisions():
     images = smooth()
     spec = dataclasses.replace(PLAIN, solarise=1.0)
-    ours = augment.recolour(images, augment.draw(spec, 4, 40, 40, draws("solarise")))
+    ours = augment.recolour(images.clone(), augment.draw(spec, 4, 40, 40, draws("solarise")))
     torch.testing.assert_close(ours, tv.solarize(images, 0.5), atol=0, rtol=0)
     spec = dataclasses.replace(PLAIN, grey=1.0)
-    ours = augment.recolour(images, augment.draw(spec, 4, 40, 40, draws("grey")))
+    ours = augment.recolour(images.clone(), augment.draw(spec, 4, 40, 40, draws("grey")))
     torch.testing.assert_close(ours, tv.rgb_to_grayscale(images, 3), atol=1e-5, rtol=0)
 
 
@@ -66,7 +71,9 @@ def test_colour_jitter_with_hue_as_strong_as_dinos_is_torchvisions():
     images = smooth(2)
     factors = torch.tensor([[1.7, 0.3, 1.6, 0.2], [0.3, 1.7, 0.2, -0.2]])
     order = torch.tensor([[3, 1, 0, 2], [2, 3, 1, 0]])
-    ours = augment.jitter(images, augment.Colour(order=order, factors=factors, with_hue=True))
+    ours = images.clone()
+    for image, places, values in zip(ours.split(1), order.tolist(), factors.tolist(), strict=True):
+        augment.jitter(image, places, values)
     operations = (tv.adjust_brightness, tv.adjust_contrast, tv.adjust_saturation, tv.adjust_hue)
     for image, places, values, found in zip(images, order, factors, ours, strict=True):
         for place in places:
