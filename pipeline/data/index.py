@@ -16,7 +16,7 @@ from pipeline import files
 from pipeline.spec import DatasetRef
 
 COLUMNS = ("key", "split", "labels", "group", "tar", "offset", "size", "sha256", "width", "height")
-BLOCK = 1 << 16  # rows that are Python objects at the same time, while the index is written from an iterator
+BLOCK = 1 << 16  # rows of a row group, the most that are in memory while the index is written
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,8 @@ class Columns(Mapping[str, "Column"]):
             import pyarrow.parquet as parquet
 
             with parquet.ParquetFile(self.path) as file:
-                self.read[name] = Column(file.read([name], use_threads=False)[name].combine_chunks())
+                table = file.read([name], use_threads=False).unify_dictionaries()
+            self.read[name] = Column(table[name])
         return self.read[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -102,14 +103,19 @@ class Columns(Mapping[str, "Column"]):
 class Column(Sequence[Any]):
     """A column as Arrow holds it; `column[row]` is the plain Python value."""
 
-    def __init__(self, array: Any) -> None:
-        self.array = array
+    def __init__(self, chunks: Any) -> None:
+        self.chunks = chunks
+
+    @property
+    def array(self) -> Any:
+        """The column as one Arrow array."""
+        return self.chunks.combine_chunks()
 
     def __getitem__(self, row: Any) -> Any:
-        return self.array[int(row)].as_py()
+        return self.chunks[int(row)].as_py()
 
     def __len__(self) -> int:
-        return len(self.array)
+        return len(self.chunks)
 
 
 def write_index(path: Path, rows: Iterable[dict[str, Any]]) -> None:
@@ -135,10 +141,9 @@ def write_index(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     assert tuple(schema.names) == COLUMNS
     rest = iter(rows)
     blocks = iter(lambda: list(itertools.islice(rest, BLOCK)), [])
-    tables = [schema.empty_table(), *(pa.Table.from_pylist(block, schema=schema) for block in blocks)]
-    table = pa.concat_tables(tables).unify_dictionaries().combine_chunks()
-    with files.publish(path) as file:
-        parquet.write_table(table, file, compression="zstd")
+    with files.publish(path) as file, parquet.ParquetWriter(file, schema, compression="zstd") as writer:
+        for block in blocks:
+            writer.write_table(pa.Table.from_pylist(block, schema=schema))
 
 
 def open_shards(folder: Path) -> Shards:

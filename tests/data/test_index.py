@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from pipeline import files
+from pipeline.data import index
 from pipeline.data.index import COLUMNS, Shards, find_shards, open_shards, shards_of, write_index
 from pipeline.spec import DatasetRef
 
@@ -36,7 +37,11 @@ def make(root: Path, fingerprint: str, *, size: int = 64, split: str = "image") 
     return Shards(folder, manifest)
 
 
-def test_the_index_gives_back_its_rows_in_their_order(tmp_path: Path) -> None:
+@pytest.mark.parametrize("block", [1, 2, 1000])
+def test_the_index_gives_back_its_rows_in_their_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int
+) -> None:
+    monkeypatch.setattr(index, "BLOCK", block)  # several row groups, each with a dictionary of its own
     shards = make(tmp_path, "0123456789abcdef")
     assert {name: list(column) for name, column in shards.rows.items()} == {
         name: [row[name] for row in ROWS] for name in COLUMNS
@@ -44,7 +49,7 @@ def test_the_index_gives_back_its_rows_in_their_order(tmp_path: Path) -> None:
     assert all(
         len(column) == len(ROWS) and column[np.int64(3)] == ROWS[3][name] for name, column in shards.rows.items()
     )
-    assert shards.of_split("train") == [0, 1, 2]
+    assert shards.of_split("train") == [0, 1, 2] and shards.of_split("test") == [3]
     assert shards.of_split("val") == []
     # not labelled, and labelled as none of the classes, are two things
     assert shards.labels([3, 1, 2]) == [("MEL", "NV"), None, ()]
