@@ -97,6 +97,8 @@ class Timed(Pretraining):
 
     def after_step(self, epoch: int, step: int) -> None:
         super().after_step(epoch, step)
+        for optimizer, _ in self.optimizers:  # here, not in the loop: giving back their memory is the step's
+            optimizer.zero_grad()
         self.ended.append(time.perf_counter())
 
     def end_epoch(self, epoch: int) -> tuple[dict[str, Any], bool]:
