@@ -8,7 +8,7 @@ import pkgutil
 from pathlib import Path
 from types import ModuleType
 
-SHARED = {"base", "folder", "paper_loader", "pictures"}
+SHARED = {"base", "folder", "paper_loader", "pictures", "training"}
 
 
 def known(kind: str) -> list[str]:
