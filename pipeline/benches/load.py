@@ -1,0 +1,213 @@
+"""Loading: batches of 16 uint8 pictures, the making of the map they come from, and the memory this takes."""
+
+from __future__ import annotations
+
+import io
+import multiprocessing
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from pipeline import files
+from pipeline.benches import load_peers, paper_loader, pictures
+from pipeline.benches.base import Bench, Table, Way, compare, rate
+from pipeline.cluster import Cluster
+from pipeline.data import images
+from pipeline.data.cache import Pixels, open_pixels
+from pipeline.data.index import Shards, find_shards
+from pipeline.data.read import Tars
+from pipeline.learn.samples import Samples
+
+TITLE = "loading for training, batches of 16, without a GPU"
+BATCH = 16
+NAME = "bench"
+
+Batches = Callable[[], Iterable[Tensor]]
+"""Starts an epoch."""
+
+
+def run(bench: Bench) -> list[Table]:
+    """Pictures a second that arrive, pictures a second that the map is built with, MB that the reader takes."""
+    size, count, seconds = (64, 64, 0.2) if bench.quick else (384, 1000, 3.0)
+    raw, note = pictures.raw_folder(bench, count)
+    shards = _shards(bench, raw, size)
+    site = Cluster(scratch=str(bench.scratch / "pixels"), scratch_in_ram=True)
+    small = _small_files(bench, shards)
+    about = [note, f"ours and what is marked {size}: stored at {size}×{size}, JPEG {images.QUALITY}"]
+    return [
+        _batches(bench, shards, site, raw, small, seconds, about),
+        _building(bench, shards, site, about),
+        _memory(bench, shards, site, raw, about),
+    ]
+
+
+def _batches(
+    bench: Bench, shards: Shards, site: Cluster, raw: Path, small: Path, seconds: float, about: list[str]
+) -> Table:
+    size = shards.size
+
+    def way(name: str, batches: Batches, role: str = "ours") -> Way:
+        return Way(name=name, once=lambda: load_peers.throughput(batches, seconds), role=role)
+
+    ways = [
+        way("ours, from the map: uint8", partial(_epoch, open_pixels(shards, site), shards)),
+        way("ours, from tars: uint8", partial(_epoch, Encoded(shards), shards)),
+        way("paper's: raw files", partial(paper_loader.batches, raw, size=size, batch=BATCH), "peer"),
+        way(f"paper's: files of {size}", partial(paper_loader.batches, small, size=size, batch=BATCH), "peer"),
+    ]
+    notes = [
+        *about,
+        "from each epoch's first batch on: the start of workers does not count",
+        "ours: uint8 on the CPU, in an epoch's order, not augmented (that is the device's work)",
+        "paper's: Pillow, torchvision's transforms with all of the augmentation, float32, DataLoader with two workers",
+    ]
+    if bench.peers:
+        for name, what in load_peers.WAYS.items():
+            command = [str(bench.peers), load_peers.__file__, name, str(shards.folder), str(small), str(seconds)]
+            ways.append(Way(name=what, once=partial(_asked, command), role="peer"))
+        notes.append(
+            "webdataset + torchvision: as paper's; webdataset, uint8 and ffcv: not augmented; two workers each"
+        )
+    else:
+        notes.append("no peers' environment: webdataset and ffcv are left out (make peers)")
+    ways.append(Way(name="memcpy of the same bytes, all cores", once=partial(_copied, size, seconds), role="limit"))
+    return compare(f"batches of {BATCH}", "images/s", ways, bench, notes=notes)
+
+
+def _building(bench: Bench, shards: Shards, site: Cluster, about: list[str]) -> Table:
+    count = len(shards.rows["key"])
+    stored = [path.read_bytes() for path in sorted(_small_files(bench, shards).iterdir())]
+
+    def built() -> float:
+        shutil.rmtree(site.scratch)
+        return rate(count, lambda: open_pixels(shards, site))
+
+    def one_thread() -> float:
+        return rate(count, lambda: [_by_pillow(data) for data in stored])
+
+    def all_cores() -> float:
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+            return rate(count, lambda: list(pool.map(images.pixels, stored)))
+
+    ways = [
+        Way(name="ours: read, verified, decoded, written, fsync", once=built),
+        Way(name="Pillow, one thread: decoded only", once=one_thread, role="peer"),
+        Way(name="decoded only, all cores", once=all_cores, role="limit"),
+    ]
+    return compare("building the map", "images/s", ways, bench, notes=about)
+
+
+def _memory(bench: Bench, shards: Shards, site: Cluster, raw: Path, about: list[str]) -> Table:
+    ways = [
+        Way(name="ours, from the map", once=partial(_grown, partial(_from_map, shards, site))),
+        Way(name="ours, from tars", once=partial(_grown, partial(_from_tars, shards))),
+        Way(
+            name="paper's: raw files",
+            once=partial(_grown, partial(paper_loader.batches, raw, size=shards.size, batch=BATCH)),
+            role="peer",
+        ),
+    ]
+    note = "memory of its own (no page cache) of a new process and its workers after 20 batches, less that before them"
+    return compare("memory of the reader", "MB", ways, bench, more_is_better=False, notes=[*about, note])
+
+
+def _shards(bench: Bench, raw: Path, size: int) -> Shards:
+    out = bench.scratch / f"{raw.name}-at-{size}"
+    command = [sys.executable, "-m", "pipeline.shard", NAME, "--layout", "folder"]
+    subprocess.run([*command, "--raw", raw, "--out", out, "--size", str(size)], check=True, stdout=subprocess.DEVNULL)
+    shards = find_shards(out, NAME, size=size, split="image")
+    assert shards is not None
+    return shards
+
+
+def _small_files(bench: Bench, shards: Shards) -> Path:
+    """The stored pictures as files."""
+    folder = bench.scratch / f"{shards.folder.parent.name}-files"
+    if not folder.exists():
+        rows = shards.rows
+        with files.publish_folder(folder) as out:
+            for key, tar, offset, size in zip(*(rows[c] for c in ("key", "tar", "offset", "size")), strict=True):
+                with open(shards.folder / tar, "rb") as file:
+                    (out / f"{key}.jpg").write_bytes(os.pread(file.fileno(), size, offset))
+    return folder
+
+
+def _from_map(shards: Shards, site: Cluster) -> Iterator[Tensor]:
+    return _epoch(open_pixels(shards, site), shards)
+
+
+def _from_tars(shards: Shards) -> Iterator[Tensor]:
+    return _epoch(Tars(shards), shards)
+
+
+def _epoch(pixels: Pixels, shards: Shards) -> Iterator[Tensor]:
+    rows = np.arange(len(shards.rows["key"]))
+    samples = Samples(pixels, rows, torch.device("cpu"))
+    return samples.blocks([samples.batch(0, 0, step, BATCH) for step in range(len(rows) // BATCH)])
+
+
+def _copied(size: int, seconds: float) -> float:
+    """Pictures a second that all cores copy from 512 MB of memory to one batch's."""
+    cores = len(os.sched_getaffinity(0))
+    many = (512 << 20) // (size * size * 3)
+    source = torch.zeros(many, size, size, 3, dtype=torch.uint8)
+    until = time.perf_counter() + seconds
+
+    def copy(core: int) -> int:
+        out = torch.zeros(BATCH, size, size, 3, dtype=torch.uint8)
+        rng, done = np.random.default_rng(core), 0
+        while time.perf_counter() < until:
+            np.take(source.numpy(), rng.integers(0, many, BATCH), axis=0, out=out.numpy(), mode="clip")
+            done += BATCH
+        return done
+
+    with ThreadPoolExecutor(cores) as pool:
+        return sum(pool.map(copy, range(cores))) / seconds
+
+
+def _by_pillow(data: bytes) -> np.ndarray:
+    with Image.open(io.BytesIO(data)) as picture:
+        return np.asarray(picture.convert("RGB"))
+
+
+def _asked(command: list[str]) -> float:
+    """What a peer's process prints."""
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise ValueError(f"{' '.join(command)} failed: {done.stderr.strip().splitlines()[-1:]}")
+    return float(done.stdout.split()[-1])
+
+
+def _grown(batches: Batches) -> float:
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_held_by, batches).result()
+
+
+def _held_by(batches: Batches) -> float:
+    before = _held()
+    epoch = iter(batches())
+    for _ in islice(epoch, 20):
+        pass
+    return max(_held() - before, 0.001)
+
+
+def _held() -> float:
+    """MB that this process and its workers hold for themselves: what is shared between them is counted once."""
+    total = 0
+    for process in ("self", *(child.pid for child in multiprocessing.active_children())):
+        for line in Path(f"/proc/{process}/smaps_rollup").read_text().splitlines():
+            if line.startswith(("Pss_Anon:", "Pss_Shmem:")):
+                total += int(line.split()[1])
+    return total / 1000
