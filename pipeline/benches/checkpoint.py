@@ -20,6 +20,7 @@ from pipeline.benches.training import TOY, Timed, make_shards, settled, site, tr
 from pipeline.cluster import Cluster
 from pipeline.learn import checkpoint
 from pipeline.learn.average import Averages
+from pipeline.learn.loop import Counters
 from pipeline.runs import Run
 from pipeline.spec import Average, PretrainSpec
 
@@ -187,7 +188,11 @@ def epoch_line(watched: Watched) -> float:
     """Seconds from the last figure of an epoch to its place in metrics.jsonl, TensorBoard and the log."""
     program, ended = watched.program, []
     program.steps_per_epoch = 1
-    train(program, watched.bench, watched.hardware, after_epoch=lambda counters: ended.append(time.perf_counter()))
+
+    def note(counters: Counters, save: object) -> None:
+        ended.append(time.perf_counter())
+
+    train(program, watched.bench, watched.hardware, after_epoch=note)
     return ended[0] - program.epoch_ended
 
 

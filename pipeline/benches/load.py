@@ -63,7 +63,7 @@ def _batches(
 
     ways = [
         way("ours, from the map: uint8", partial(_epoch, open_pixels(shards, site), shards)),
-        way("ours, from tars: uint8", partial(_epoch, Encoded(shards), shards)),
+        way("ours, from tars: uint8", partial(_epoch, Tars(shards), shards)),
         way("paper's: raw files", partial(paper_loader.batches, raw, size=size, batch=BATCH), "peer"),
         way(f"paper's: files of {size}", partial(paper_loader.batches, small, size=size, batch=BATCH), "peer"),
     ]

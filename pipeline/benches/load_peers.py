@@ -21,7 +21,7 @@ WAYS = {
 
 
 def throughput(batches: Callable[[], Iterable[Any]], seconds: float) -> float:
-    """Pictures a second over at least `seconds` of epochs, each from its first batch on: the start of workers is left out.
+    """Pictures a second over at least `seconds` of epochs, each from its first batch on: workers have started by then.
 
     One epoch before them warms caches and compilers.
     """

@@ -122,7 +122,7 @@ def train(
     *,
     checkpoint_seconds: float = 600.0,
     should_stop: Callable[[], bool] = lambda: False,
-    after_epoch: Callable[[loop.Counters], None] = lambda counters: None,
+    after_epoch: Callable[[loop.Counters, Callable[[Run], None]], None] = lambda counters, save: None,
 ) -> None:
     """Train the epoch, or until `should_stop()`, in a run folder of its own; the program's notes begin anew."""
     program.forget()
