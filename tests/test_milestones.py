@@ -130,6 +130,7 @@ def test_a_run_goes_on_from_no_other_hardware_inputs_or_past_its_milestones(spec
     for change in (
         {"hardware": {**began["hardware"], "threads": 2}},
         {"inputs": {"index of tiny": "another"}},
+        {"starts": [{**began["starts"][0], "versions": {"torch": "another"}}]},
     ):
         files.write_json(runs[4]["start"], {**began, **change})
         milestones.go_on(specs[8], runs[8], dict(began))

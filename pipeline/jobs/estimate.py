@@ -145,7 +145,8 @@ def hours_lines(estimate: Estimate) -> list[str]:
             f"  modelled: an {estimate.card} at {sum(OF_PEAK) * 50:.0f} % of its peak ({peaks['auto']:g} TFLOP/s in "
             f"float16, {peaks['float32']:g} in float32); finished runs under the same folder replace it",
             f"  at {part} % it makes {modelled} pictures a second of CASS in float32; Table 2's, on ISIC, makes "
-            f"{printed:.0f}, and by Table 2 the pretraining takes {_number(estimate.table_2)}",
+            f"{printed:.0f}"
+            + (f"; all pretraining by Table 2: {_number(estimate.table_2)} h" if estimate.table_2 else ""),
         ]
     if every[TABLE_2] + every[DERIVED]:
         out.append(f"  Table 2 is of an {CARD} in float32; finished runs under the same folder replace it")

@@ -85,8 +85,8 @@ def of(spec: PretrainSpec, epochs: Iterable[int]) -> dict[int, PretrainSpec]:
 def go_on(spec: PretrainSpec, run: Run, start: dict[str, Any]) -> None:
     """Give a run without a checkpoint the last one of the longest finished run that it passes through and that kept it.
 
-    That run had the same hardware and inputs, and ended before the first milestone to be published. So it saves time
-    and changes no bit.
+    That run had the same hardware, inputs and libraries, and ended before the first milestone to be published. So it
+    saves time and changes no bit.
     """
     if run.checkpoints():
         return
@@ -96,10 +96,12 @@ def go_on(spec: PretrainSpec, run: Run, start: dict[str, Any]) -> None:
         shorter = Run(folder)
         if not (shorter["result"].exists() and shorter.checkpoints()):
             continue
-        length, began = shorter.spec.epochs, files.read_json(shorter["start"])
-        same = all(began[what] == start[what] for what in ("hardware", "inputs"))
-        if same and milestone_of(shorter.spec, spec) and length <= most and (best is None or length > best[0]):
-            best = length, shorter
+        with contextlib.suppress(OSError, ValueError, KeyError):  # deleted meanwhile, or of another version of the code
+            length, began = shorter.spec.epochs, files.read_json(shorter["start"])
+            same = all(began[what] == start[what] for what in ("hardware", "inputs"))
+            same &= all(one["versions"] == start["starts"][-1]["versions"] for one in began["starts"])
+            if same and milestone_of(shorter.spec, spec) and length <= most and (best is None or length > best[0]):
+                best = length, shorter
     if best is None:
         return
     shorter = best[1]
