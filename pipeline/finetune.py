@@ -88,7 +88,9 @@ class Finetuning(loop.Program):
     def _focal(self, logits: Tensor, targets: Tensor) -> Tensor:
         loss = self.spec.loss
         with torch.autocast(self.device.type, enabled=False):
-            return focal_loss(logits, targets.to(self.device), self.weights, alpha=loss.alpha, gamma=loss.gamma)
+            return focal_loss(
+                logits, targets.to(self.device, non_blocking=True), self.weights, alpha=loss.alpha, gamma=loss.gamma
+            )
 
     def after_step(self, epoch: int, step: int) -> None:
         pass
