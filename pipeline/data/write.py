@@ -114,7 +114,7 @@ def make_plan(
     plan = Plan(name, listing, metric, label_fractions, settings, root)
     found: list[tuple[Record, str]] = []
     paths = [record.path for record in listing.records]
-    with Workers(workers) as pool:
+    with Workers(workers, threads=True) as pool:
         answers = pool.map(_checksum, paths)
         for record, answer in zip(listing.records, progress(answers, total=len(paths), what="reading"), strict=True):
             if record.problem:

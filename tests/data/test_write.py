@@ -38,7 +38,7 @@ SETTINGS = write.Settings(size=16, split="image", format="jpeg", quality=None, k
 class Inline:
     """Workers without processes, where they are not what is tested."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, *, threads: bool = False) -> None:
         pass
 
     def __enter__(self) -> Inline:
@@ -565,9 +565,10 @@ def test_ids_that_readers_would_split_are_quarantined(raw: Path) -> None:
     assert "fine-1_A" in {sample.key for sample in plan.samples}
 
 
+@pytest.mark.parametrize("threads", [False, True])
 @pytest.mark.parametrize("workers", [1, 3])
-def test_answers_come_in_the_order_of_the_items(workers: int) -> None:
-    with write.Workers(workers) as pool:
+def test_answers_come_in_the_order_of_the_items(workers: int, threads: bool) -> None:
+    with write.Workers(workers, threads=threads) as pool:
         assert list(pool.map(tenfold, range(100))) == [item * 10 for item in range(100)]
         assert list(pool.map(tenfold, [])) == []
 
@@ -595,7 +596,8 @@ def test_a_crash_further_on_costs_nothing_to_a_writer_that_lags_behind() -> None
     assert [item for item, answer in enumerate(found) if answer != item * 10] == [40]
 
 
-def test_few_items_are_read_ahead() -> None:
+@pytest.mark.parametrize("threads", [False, True])
+def test_few_items_are_read_ahead(threads: bool) -> None:
     taken = 0
 
     def source() -> Iterator[int]:
@@ -604,6 +606,6 @@ def test_few_items_are_read_ahead() -> None:
             taken += 1
             yield item
 
-    with write.Workers(1) as pool:
+    with write.Workers(1, threads=threads) as pool:
         next(pool.map(tenfold, source()))
         assert taken < 200
