@@ -60,7 +60,7 @@ def _speed(bench: Bench, raw: Path, paths: list[Path], note: str) -> Table:
         note,
         "ours: listing, SHA-256 of every file, plan, workers' start, quarantine, tars with checksums, index, manifest",
         "Pillow + TarWriter: two forked processes that deal the files among them; no checksums, index or quarantine",
-        "limits: in memory, two threads, 200 pictures; the exact path is decode, resize and encode",
+        "limits: in memory, two forked processes, 200 pictures; the exact path is decode, resize and encode",
     ]
     if bench.peers:
         jobs = Img2dataset(bench.peers, paths, bench.scratch / "img2dataset")
@@ -69,8 +69,8 @@ def _speed(bench: Bench, raw: Path, paths: list[Path], note: str) -> Table:
             Way(name="img2dataset, steady state", once=lambda: jobs.steady, role="peer"),
         ]
         notes.append(
-            "img2dataset: local files, 2 processes of 8 threads, center_crop at 384 (it has no squash), JPEG 95; steady "
-            "state: pictures over the seconds between its first shard's start and its last one's end, by its own stats"
+            "img2dataset: local files, 2 processes of 8 threads, center_crop at 384 (it has no squash), JPEG 95; "
+            "steady state: pictures over the time between its first shard's start and its last one's end, by its stats"
         )
     else:
         notes.append("img2dataset is not installed (make peers)")
@@ -79,7 +79,7 @@ def _speed(bench: Bench, raw: Path, paths: list[Path], note: str) -> Table:
         return images.encode(images.resize(images.decode(data).pixels, SIZE), format="jpeg", quality=None)
 
     def limit(name: str, function: Callable[[Any], object], items: list[Any]) -> Way:
-        return Way(name=name, once=lambda: rate(len(items), lambda: _in_threads(function, items)), role="limit")
+        return Way(name=name, once=lambda: rate(len(items), lambda: _on_all_cores(function, items)), role="limit")
 
     ways += [
         limit("exact path in memory", exact, sample),
@@ -90,11 +90,20 @@ def _speed(bench: Bench, raw: Path, paths: list[Path], note: str) -> Table:
     return compare("sharding", "images/s", ways, bench, notes=notes)
 
 
-def _in_threads(function: Callable[[Any], object], items: list[Any]) -> None:
-    """Apply a function on both cores; the libraries measured so leave Python's lock alone while they work."""
-    with ThreadPoolExecutor(PROCESSES) as pool:
-        for _ in pool.map(function, items):
-            pass
+def _on_all_cores(function: Callable[[Any], object], items: list[Any]) -> None:
+    """Apply a function in forked processes that deal the items among them and hand nothing back."""
+    _forked(lambda number: [function(item) for item in items[number::PROCESSES]])
+
+
+def _forked(work: Callable[[int], object]) -> None:
+    """Call `work` with its number in each of `PROCESSES` forked processes."""
+    fork = multiprocessing.get_context("fork")
+    processes = [fork.Process(target=work, args=(number,)) for number in range(PROCESSES)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
 
 
 def _silent(items: Iterable[Any], *, total: int, what: str) -> Iterator[Any]:
@@ -123,16 +132,7 @@ def _by_webdataset(writer: Any, paths: list[Path], out: Path) -> None:
     """What a user of webdataset writes: each process takes every second file and fills a tar of its own."""
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
-    fork = multiprocessing.get_context("fork")
-    processes = [
-        fork.Process(target=_fill_tar, args=(writer, paths[number::PROCESSES], out / f"{number:06d}.tar"))
-        for number in range(PROCESSES)
-    ]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-        assert process.exitcode == 0
+    _forked(lambda number: _fill_tar(writer, paths[number::PROCESSES], out / f"{number:06d}.tar"))
 
 
 def _fill_tar(writer: Any, paths: list[Path], tar: Path) -> None:

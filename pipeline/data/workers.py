@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -85,7 +86,11 @@ def _is_lost(future: Future[Any]) -> bool:
 
 
 def _end_with_parent() -> None:
-    """In a worker: end when the parent is killed, instead of waiting for its next order for ever."""
+    """In a worker: end when the parent is killed, instead of waiting for its next order for ever.
+
+    Slurm's signal before the time limit, which reaches every process of a job, is the parent's to answer.
+    """
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
 
     def watch() -> None:
         parent = multiprocessing.parent_process()
