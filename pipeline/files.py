@@ -134,18 +134,24 @@ class Busy(ValueError):
 
 @contextlib.contextmanager
 def lock(
-    path: Path, *, patience: float = 0.0, what: str = "", stop: Callable[[], bool] | None = None
+    path: Path,
+    *,
+    patience: float = 0.0,
+    what: str = "",
+    stop: Callable[[], bool] | None = None,
+    shared: bool = False,
 ) -> Iterator[None]:
-    """Hold an exclusive lock on `path` until the block ends or the process dies, however it dies.
+    """Hold a lock on `path` until the block ends or the process dies, however it dies.
 
-    Raises `Busy` when another process still holds it after `patience` seconds, or when `stop()` turns true.
+    It is exclusive, or shared with the others that ask for a shared one. Raises `Busy` when another process still
+    holds it after `patience` seconds, or when `stop()` turns true.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a") as file:
         deadline = time.monotonic() + patience
         while True:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
                 if time.monotonic() >= deadline or (stop is not None and stop()):

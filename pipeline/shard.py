@@ -2,6 +2,7 @@
 
 python -m pipeline.shard isic --raw DIR
 python -m pipeline.shard my_lesions --layout folder --raw DIR
+python -m pipeline.shard isic --raw DIR --cluster rtx8000
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline import lookup
+from pipeline.cluster import Cluster, load_cluster
 from pipeline.console import progress, run_door, table
 
 if TYPE_CHECKING:
@@ -29,7 +31,11 @@ def parser() -> argparse.ArgumentParser:
     add("name", help=f"{names}, or a name of your own with --layout")
     add("--raw", type=Path, help="the folder that holds the raw files")
     add("--layout", choices=("folder", "csv"), help="for your own pictures: one folder a class, or a CSV")
-    add("--out", type=Path, default=Path("shards"), help="parent folder of the shards (default: shards)")
+    add("--out", type=Path, help="parent folder of the shards (default: shards, or the cluster file's)")
+    add(
+        "--cluster",
+        help="write the tars as Slurm jobs: a file in slurm/ by name, or a path that ends in .toml (default: here)",
+    )
     add(
         "--size",
         type=int,
@@ -70,6 +76,8 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> int:
     args = parser().parse_args()
+    cluster = load_cluster(args.cluster) if args.cluster else Cluster()
+    args.out = args.out or Path(cluster.shards)
     from pipeline.data.write import Settings
     from pipeline.datasets.folder import Folder
 
@@ -103,15 +111,15 @@ def main() -> int:
         if args.dry_run:
             with tempfile.TemporaryDirectory() as folder:
                 dataset.generate(Path(folder))
-                return shard(dataset, Path(folder), settings, args)
+                return shard(dataset, Path(folder), settings, args, cluster)
         raw = args.out / ".raw-toy"
         dataset.generate(raw)
     elif raw is None:
         raise ValueError(f"{args.name}: give --raw the folder that holds the files. {dataset.obtain}")
-    return shard(dataset, raw, settings, args)
+    return shard(dataset, raw, settings, args, cluster)
 
 
-def shard(dataset: Dataset, raw: Path, settings: Settings, args: argparse.Namespace) -> int:
+def shard(dataset: Dataset, raw: Path, settings: Settings, args: argparse.Namespace, cluster: Cluster) -> int:
     """Write the shards of `raw`, or say what they would be or that they are there."""
     from pipeline.data import write
     from pipeline.data.imitate import MARK
@@ -119,6 +127,8 @@ def shard(dataset: Dataset, raw: Path, settings: Settings, args: argparse.Namesp
 
     if (raw / MARK).exists():
         print(f"{raw} holds a stand-in: drawn pictures, not the dataset; no score on them says anything about it")
+    if cluster.executor == "slurm":
+        raw, args.out = raw.absolute(), args.out.absolute()  # the nodes start elsewhere
     plan = write.make_plan(
         dataset.name,
         dataset.listing(raw),
@@ -142,6 +152,11 @@ def shard(dataset: Dataset, raw: Path, settings: Settings, args: argparse.Namesp
         )
         print(f"{folder} is complete already; nothing to do")
         print_shards(manifest)
+        return 0
+    if cluster.executor == "slurm":
+        from pipeline.jobs import sharding
+
+        print("\n".join(sharding.reconcile(plan, args.out, cluster, max_bad=args.max_bad, strict=args.strict)))
         return 0
     shards = write.write(
         plan, args.out, workers=args.workers, max_bad=args.max_bad, strict=args.strict, progress=progress

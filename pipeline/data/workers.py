@@ -1,13 +1,14 @@
-"""Worker processes that map a function over pictures in order and outlive a picture that kills one of them."""
+"""Workers that map a function over pictures in order; processes outlive a picture that kills one of them."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 from typing import Any, TypeVar
@@ -19,14 +20,16 @@ B = TypeVar("B")
 
 
 class Workers:
-    """Worker processes that map a function over items in order, a bounded number of items ahead.
+    """Workers that map a function over items in order, a bounded number of items ahead.
 
-    An item that kills its worker (a decoder's crash, memory) is tried once more by itself, then answered `BadPicture`.
+    They are processes, which start in half a second, or with `threads=True` threads, which start at once: for work
+    that leaves Python's lock alone and cannot crash. An item that kills its process (a decoder's crash, memory) is
+    tried once more by itself, then answered `BadPicture`.
     """
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, *, threads: bool = False) -> None:
         self.count = count
-        self.pool = _start(count)
+        self.pool: Executor = ThreadPoolExecutor(count) if threads else _start(count)
 
     def __enter__(self) -> Workers:
         return self
@@ -83,7 +86,11 @@ def _is_lost(future: Future[Any]) -> bool:
 
 
 def _end_with_parent() -> None:
-    """In a worker: end when the parent is killed, instead of waiting for its next order for ever."""
+    """In a worker: end when the parent is killed, instead of waiting for its next order for ever.
+
+    Slurm's signal before the time limit, which reaches every process of a job, is the parent's to answer.
+    """
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
 
     def watch() -> None:
         parent = multiprocessing.parent_process()

@@ -114,7 +114,7 @@ def make_plan(
     plan = Plan(name, listing, metric, label_fractions, settings, root)
     found: list[tuple[Record, str]] = []
     paths = [record.path for record in listing.records]
-    with Workers(workers) as pool:
+    with Workers(workers, threads=True) as pool:
         answers = pool.map(_checksum, paths)
         for record, answer in zip(listing.records, progress(answers, total=len(paths), what="reading"), strict=True):
             if record.problem:
@@ -153,29 +153,60 @@ def make_plan(
     return plan
 
 
-def write(plan: Plan, out: Path, *, workers: int, max_bad: float, strict: bool, progress: Progress) -> Shards:
+def write(
+    plan: Plan, out: Path, *, workers: int, max_bad: float, strict: bool, progress: Progress, patience: float = 0.0
+) -> Shards:
     """Pass two: write what of the plan is not there yet; `ValueError` when too many pictures are bad.
 
-    Raises `files.Busy` when another process writes the same folder.
+    Raises `files.Busy` when another process still writes the same folder after `patience` seconds.
     """
     folder = out / plan.folder_name
     check_bad(plan.bad, total=len(plan.listing.records), max_bad=max_bad, strict=strict)
     if (folder / "manifest.json").exists():
         return open_shards(folder)
-    with files.lock(folder / ".lock", what=str(folder)):
+    with files.lock(folder / ".lock", what=str(folder), patience=patience):
         if not (folder / "manifest.json").exists():  # else another finished it since the look above
             files.remove_temporaries(folder)
-            todo = [(tar, members) for tar, members in plan.tars() if not _is_good(folder / f".{tar}.json")]
-            pending = [(s.record.path, plan.settings) for _, members in todo for s in members]
-            with Workers(workers) as pool:
-                answers = progress(pool.map(_picture, pending), total=len(pending), what="writing")
-                for tar, members in todo:
-                    _write_tar(folder, tar, members, plan, answers)
-                for _ in answers:  # run the progress display to its end
-                    pass
+            _write_tars(folder, plan, plan.tars(), workers, progress)
             _finish(folder, plan, max_bad=max_bad, strict=strict)
     (folder / ".lock").unlink(missing_ok=True)
     return open_shards(folder)
+
+
+def write_part(
+    plan: Plan, out: Path, part: int, parts: int, *, workers: int, progress: Progress, patience: float
+) -> None:
+    """Write every `parts`th tar from number `part` on, where it is not there yet; other parts may be at work beside.
+
+    `write` then makes the index. Raises `files.Busy` when another process writes all of it.
+    """
+    folder = out / plan.folder_name
+    if (folder / "manifest.json").exists():
+        return
+    with files.lock(folder / ".lock", what=str(folder), patience=patience, shared=True):
+        if not (folder / "manifest.json").exists():  # else another finished it since the look above
+            _write_tars(folder, plan, plan.tars()[part::parts], workers, progress)
+
+
+def left(plan: Plan, out: Path) -> int:
+    """How many tars of the plan are still to be written; 0 when all are there."""
+    folder = out / plan.folder_name
+    if (folder / "manifest.json").exists():
+        return 0
+    return sum(not _is_good(folder / f".{tar}.json") for tar, _ in plan.tars())
+
+
+def _write_tars(
+    folder: Path, plan: Plan, tars: list[tuple[str, list[Sample]]], workers: int, progress: Progress
+) -> None:
+    todo = [(tar, members) for tar, members in tars if not _is_good(folder / f".{tar}.json")]
+    pending = [(s.record.path, plan.settings) for _, members in todo for s in members]
+    with Workers(workers) as pool:
+        answers = progress(pool.map(_picture, pending), total=len(pending), what="writing")
+        for tar, members in todo:
+            _write_tar(folder, tar, members, plan, answers)
+        for _ in answers:  # run the progress display to its end
+            pass
 
 
 def _is_good(part: Path) -> bool:

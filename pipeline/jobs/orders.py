@@ -158,10 +158,14 @@ def publish(runs: Path, draft: Draft, code: Path, *, by_hand: bool = False) -> O
         for first, *others in (bundle.items for bundle in draft.bundles):
             milestones.wish(first.run, [item.spec for item in others])
     order = Order(folder, draft.name, parts, fan_out, code.name, by_hand)
+    write_order(order)
+    return order
+
+
+def write_order(order: Order) -> None:
     value = dataclasses.asdict(order)
     del value["folder"]
-    files.write_json(folder / "order.json", value)
-    return order
+    files.write_json(order.folder / "order.json", value)
 
 
 def read_orders(runs: Path) -> list[Order]:

@@ -320,12 +320,25 @@ def described(draft: Draft) -> str:
 
 
 def send(order: Order, cluster: Cluster, code: Path, *, after: Sequence[str], draft: Draft) -> str:
-    """Send an order as a held array, note its id, release it; returns the id."""
+    """Send an order of runs; returns the job's id."""
+    tasks = [carrier(order, index) for index in range(len(order.parts))]
+    return send_tasks(order, cluster, code, tasks, after=after, parallelism=draft.parallelism)
+
+
+def send_tasks(
+    order: Order,
+    cluster: Cluster,
+    code: Path,
+    tasks: Sequence[Callable[[], object]],
+    *,
+    after: Sequence[str],
+    parallelism: int,
+) -> str:
+    """Send callables as a held array, note its id in their order, release it; returns the id."""
     from submitit.core.utils import FailedJobError, FailedSubmissionError
     from submitit.helpers import clean_env
 
-    executor = executor_for(order, cluster, code, after=after, parallelism=draft.parallelism)
-    tasks = [carrier(order, index) for index in range(len(order.parts))]
+    executor = executor_for(order, cluster, code, after=after, parallelism=parallelism)
     kept = {name: os.environ[name] for name in KEPT if name in os.environ}
     try:
         with clean_env():  # a launch inside an allocation would pass that job's settings on

@@ -38,7 +38,7 @@ SETTINGS = write.Settings(size=16, split="image", format="jpeg", quality=None, k
 class Inline:
     """Workers without processes, where they are not what is tested."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, *, threads: bool = False) -> None:
         pass
 
     def __enter__(self) -> Inline:
@@ -322,6 +322,34 @@ def test_who_gets_the_lock_after_another_finished_has_nothing_to_do(
     assert len(calls) == len(set(calls)) == len(list(folder.glob("*.tar")))
 
 
+@pytest.mark.usefixtures("inline", "small_tars")
+def test_parts_written_by_others_in_any_order_give_the_bytes_of_one_job(raw: Path, tmp_path: Path) -> None:
+    calm = written(plan_of(raw), tmp_path / "calm")
+    plan, out = plan_of(raw), tmp_path / "parts"
+    options: Any = {"workers": 1, "progress": silent, "patience": 0.0}
+    tars = len(plan.tars())
+    assert write.left(plan, out) == tars > 3
+    write.write_part(plan, out, 2, 3, **options)
+    write.write_part(plan, out, 0, 3, **options)
+    assert write.left(plan, out) == len(plan.tars()[1::3])
+    assert not (out / plan.folder_name / "manifest.json").exists()
+    first = {path: path.stat().st_mtime_ns for path in out.rglob("*.tar")}
+    shards = written(plan, out)  # the rest, and the index
+    assert contents(shards.folder) == contents(calm.folder)
+    assert {path: path.stat().st_mtime_ns for path in first} == first
+    write.write_part(plan, out, 1, 3, **options)  # one that comes late finds all done
+    assert contents(shards.folder) == contents(calm.folder)
+
+
+@pytest.mark.usefixtures("inline")
+def test_parts_keep_a_whole_job_away_but_not_each_other(raw: Path, tmp_path: Path) -> None:
+    plan = plan_of(raw)
+    with files.lock(tmp_path / plan.folder_name / ".lock", shared=True):
+        write.write_part(plan, tmp_path, 0, 2, workers=1, progress=silent, patience=0.0)
+        with pytest.raises(files.Busy):
+            written(plan, tmp_path)
+
+
 def spoil(raw: Path, count: int, data: bytes = b"") -> list[str]:
     """Make the first pictures of the first class unusable."""
     paths = sorted((raw / CLASSES[0]).iterdir())[:count]
@@ -565,9 +593,10 @@ def test_ids_that_readers_would_split_are_quarantined(raw: Path) -> None:
     assert "fine-1_A" in {sample.key for sample in plan.samples}
 
 
+@pytest.mark.parametrize("threads", [False, True])
 @pytest.mark.parametrize("workers", [1, 3])
-def test_answers_come_in_the_order_of_the_items(workers: int) -> None:
-    with write.Workers(workers) as pool:
+def test_answers_come_in_the_order_of_the_items(workers: int, threads: bool) -> None:
+    with write.Workers(workers, threads=threads) as pool:
         assert list(pool.map(tenfold, range(100))) == [item * 10 for item in range(100)]
         assert list(pool.map(tenfold, [])) == []
 
@@ -595,7 +624,8 @@ def test_a_crash_further_on_costs_nothing_to_a_writer_that_lags_behind() -> None
     assert [item for item, answer in enumerate(found) if answer != item * 10] == [40]
 
 
-def test_few_items_are_read_ahead() -> None:
+@pytest.mark.parametrize("threads", [False, True])
+def test_few_items_are_read_ahead(threads: bool) -> None:
     taken = 0
 
     def source() -> Iterator[int]:
@@ -604,6 +634,6 @@ def test_few_items_are_read_ahead() -> None:
             taken += 1
             yield item
 
-    with write.Workers(1) as pool:
+    with write.Workers(1, threads=threads) as pool:
         next(pool.map(tenfold, source()))
         assert taken < 200

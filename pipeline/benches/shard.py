@@ -1,0 +1,280 @@
+"""Sharding: raw JPEGs of ISIC's true sizes to tars of 384×384, as whole jobs; how exact that is; its memory."""
+
+from __future__ import annotations
+
+import io
+import json
+import multiprocessing
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from pipeline.benches.base import Bench, Row, Table, Way, compare, rate
+from pipeline.benches.pictures import raw_folder
+from pipeline.data import images, write
+from pipeline.datasets.folder import Folder
+
+TITLE = "raw JPEGs to tars of 384×384"
+SIZE = 384
+PROCESSES = 2  # of every way; the paper's node has two cores
+PSNR_PICTURES = 60
+
+
+def run(bench: Bench) -> list[Table]:
+    """Images/s of whole jobs, dB against exact decoding and Pillow's resize, and MiB at N and 4N pictures."""
+    count = 24 if bench.quick else 2_000
+    raw, note = raw_folder(bench, count)
+    paths = sorted(raw.rglob("*.jpg"))
+    for path in paths:  # hot for every way
+        path.read_bytes()
+    return [_speed(bench, raw, paths, note), _exactness(paths, note), _memory(bench, raw, note)]
+
+
+def _speed(bench: Bench, raw: Path, paths: list[Path], note: str) -> Table:
+    from webdataset import TarWriter  # type: ignore[import-untyped]
+
+    out = bench.scratch / "shards"
+    count = len(paths)
+    sample = [path.read_bytes() for path in paths[:200]]
+    decoded = [images.decode(data).pixels for data in sample]
+    small = [images.resize(pixels, SIZE) for pixels in decoded]
+    ways = [
+        Way(name="pipeline.shard", once=lambda: rate(count, lambda: door(raw, out, "exact"))),
+        Way(name="pipeline.shard --decode dct", once=lambda: rate(count, lambda: door(raw, out, "dct"))),
+        Way(
+            name="2 processes, Pillow + webdataset.TarWriter",
+            once=lambda: rate(count, lambda: _by_webdataset(TarWriter, paths, out)),
+            role="peer",
+        ),
+    ]
+    notes = [
+        note,
+        "ours: listing, SHA-256 of every file, plan, workers' start, quarantine, tars with checksums, index, manifest",
+        "Pillow + TarWriter: two forked processes that deal the files among them; no checksums, index or quarantine",
+        "limits: in memory, two forked processes, 200 pictures; the exact path is decode, resize and encode",
+    ]
+    if bench.peers:
+        jobs = Img2dataset(bench.peers, paths, bench.scratch / "img2dataset")
+        ways += [
+            Way(name="img2dataset, whole job", once=jobs.whole, role="peer"),
+            Way(name="img2dataset, steady state", once=lambda: jobs.steady, role="peer"),
+        ]
+        notes.append(
+            "img2dataset: local files, 2 processes of 8 threads, center_crop at 384 (it has no squash), JPEG 95; "
+            "steady state: pictures over the time between its first shard's start and its last one's end, by its stats"
+        )
+    else:
+        notes.append("img2dataset is not installed (make peers)")
+
+    def exact(data: bytes) -> bytes:
+        return images.encode(images.resize(images.decode(data).pixels, SIZE), format="jpeg", quality=None)
+
+    def limit(name: str, function: Callable[[Any], object], items: list[Any]) -> Way:
+        return Way(name=name, once=lambda: rate(len(items), lambda: _on_all_cores(function, items)), role="limit")
+
+    ways += [
+        limit("exact path in memory", exact, sample),
+        limit("decode alone", images.decode, sample),
+        limit("resize alone", lambda pixels: images.resize(pixels, SIZE), decoded),
+        limit("encode alone", lambda pixels: images.encode(pixels, format="jpeg", quality=None), small),
+    ]
+    return compare("sharding", "images/s", ways, bench, notes=notes)
+
+
+def _on_all_cores(function: Callable[[Any], object], items: list[Any]) -> None:
+    """Apply a function in forked processes that deal the items among them and hand nothing back."""
+    _forked(lambda number: [function(item) for item in items[number::PROCESSES]])
+
+
+def _forked(work: Callable[[int], object]) -> None:
+    """Call `work` with its number in each of `PROCESSES` forked processes."""
+    fork = multiprocessing.get_context("fork")
+    processes = [fork.Process(target=work, args=(number,)) for number in range(PROCESSES)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+
+
+def _silent(items: Iterable[Any], *, total: int, what: str) -> Iterator[Any]:
+    yield from items
+
+
+def door(raw: Path, out: Path, decode: str) -> None:
+    """The whole job as the door does it, into an empty folder."""
+    shutil.rmtree(out, ignore_errors=True)
+    dataset = Folder("bench", "folder")
+    settings = write.Settings(size=SIZE, split="image", format="jpeg", quality=None, keep_names=False, decode=decode)
+    plan = write.make_plan(
+        dataset.name,
+        dataset.listing(raw),
+        raw,
+        settings,
+        metric=dataset.metric,
+        label_fractions=dataset.label_fractions,
+        workers=PROCESSES,
+        progress=_silent,
+    )
+    write.write(plan, out, workers=PROCESSES, max_bad=0.0, strict=True, progress=_silent)
+
+
+def _by_webdataset(writer: Any, paths: list[Path], out: Path) -> None:
+    """What a user of webdataset writes: each process takes every second file and fills a tar of its own."""
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    _forked(lambda number: _fill_tar(writer, paths[number::PROCESSES], out / f"{number:06d}.tar"))
+
+
+def _fill_tar(writer: Any, paths: list[Path], tar: Path) -> None:
+    with writer(str(tar)) as out:
+        for path in paths:
+            with Image.open(path) as picture:
+                small = picture.convert("RGB").resize((SIZE, SIZE), Image.Resampling.BILINEAR)
+            data = io.BytesIO()
+            small.save(data, "JPEG", quality=95)
+            out.write({"__key__": path.stem, "jpg": data.getvalue(), "json": {"labels": [path.parent.name]}})
+
+
+class Img2dataset:
+    """img2dataset on a list of local files, in an environment of its own."""
+
+    def __init__(self, python: Path, paths: list[Path], folder: Path) -> None:
+        self.python, self.paths, self.folder = python, paths, folder
+        self.steady = 0.0
+        """Images/s between the first shard's start and the last one's end, of the last `whole`."""
+
+    def whole(self) -> float:
+        """Images/s of the whole command."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+        listed = self.folder / "files.txt"
+        listed.write_text("".join(f"{path.as_uri()}\n" for path in self.paths))
+        command: list[str | Path] = [
+            self.python.parent / "img2dataset",
+            f"--url_list={listed}",
+            f"--output_folder={self.folder / 'out'}",
+        ]
+        command += ["--output_format=webdataset", f"--image_size={SIZE}", "--resize_mode=center_crop"]
+        command += [f"--processes_count={PROCESSES}", "--thread_count=8", "--encode_quality=95"]
+        command += [f"--number_sample_per_shard={-(-len(self.paths) // 8)}"]
+        env = {
+            name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"
+        }  # as users start it
+        whole = rate(len(self.paths), lambda: subprocess.run(command, check=True, capture_output=True, env=env))
+        stats = [json.loads(path.read_text()) for path in (self.folder / "out").glob("*_stats.json")]
+        done = sum(shard["successes"] for shard in stats)
+        assert done == len(self.paths), f"img2dataset wrote {done} of {len(self.paths)} pictures"
+        started = min(shard["start_time"] for shard in stats)
+        self.steady = done / (max(shard["end_time"] for shard in stats) - started)
+        return whole
+
+
+def _exactness(paths: list[Path], note: str) -> Table:
+    """The resized pixels of each way, before they are encoded, against exact decoding and Pillow's bilinear resize."""
+    data = [path.read_bytes() for path in paths[:PSNR_PICTURES]]
+    wanted = [np.asarray(_pillow(item)) for item in data]
+    ways: dict[str, tuple[str, Callable[[bytes], np.ndarray]]] = {
+        "pipeline.shard": ("ours", lambda item: images.resize(images.decode(item).pixels, SIZE)),
+        "pipeline.shard --decode dct": (
+            "ours",
+            lambda item: images.resize(images.decode(item, least=SIZE).pixels, SIZE),
+        ),
+        "Pillow in draft mode": ("peer", lambda item: np.asarray(_pillow(item, draft=True))),
+        "Pillow without antialiasing": ("peer", lambda item: np.asarray(_jagged(item))),
+        "JPEG 95 of the wanted pixels": ("limit", lambda item: images.pixels(_stored(item))),
+    }
+    rows = []
+    for name, (role, way) in ways.items():
+        found = [_psnr(way(item), pixels) for item, pixels in zip(data, wanted, strict=True)]
+        rows += [Row(name=f"{name}, mean", role=role, values=[float(np.mean(found))])]
+        rows += [Row(name=f"{name}, least", role=role, values=[min(found)])]
+    notes = [f"{len(data)} pictures of these: {note}", "peak signal-to-noise ratio; the same pixels count as 150 dB"]
+    return Table(title="exactness", unit="dB", rows=rows, notes=notes)
+
+
+def _pillow(data: bytes, *, draft: bool = False) -> Image.Image:
+    with Image.open(io.BytesIO(data)) as picture:
+        if draft:
+            picture.draft("RGB", (SIZE, SIZE))
+        return picture.convert("RGB").resize((SIZE, SIZE), Image.Resampling.BILINEAR)
+
+
+def _jagged(data: bytes) -> Image.Image:
+    with Image.open(io.BytesIO(data)) as picture:
+        size = picture.size
+        scale = (size[0] / SIZE, 0, 0, 0, size[1] / SIZE, 0)
+        return picture.convert("RGB").transform((SIZE, SIZE), Image.Transform.AFFINE, scale, Image.Resampling.BILINEAR)
+
+
+def _stored(data: bytes) -> bytes:
+    return images.encode(np.asarray(_pillow(data)), format="jpeg", quality=None)
+
+
+def _psnr(mine: np.ndarray, theirs: np.ndarray) -> float:
+    error = float(((mine.astype(float) - theirs.astype(float)) ** 2).mean())
+    return float(10 * np.log10(255**2 / max(error, 255**2 / 1e15)))
+
+
+MEASURED = """
+import sys
+from pathlib import Path
+from pipeline.benches import shard
+
+print(shard.watched(lambda: shard.door(Path(sys.argv[1]), Path(sys.argv[2]), "exact")))
+"""
+
+
+def _memory(bench: Bench, raw: Path, note: str) -> Table:
+    """Peak memory of the door's process and its workers together, at N and 4N pictures."""
+    rows = []
+    large = sorted(raw.rglob("*.jpg"))
+    for times in (1, 4):
+        folder = bench.scratch / f"raw-{times}-times-{len(large)}"
+        shutil.rmtree(folder, ignore_errors=True)
+        for number in range(times):  # links: the same pictures again, as other files
+            for path in large:
+                link = folder / path.parent.name / f"{number}-{path.name}"
+                link.parent.mkdir(parents=True, exist_ok=True)
+                link.symlink_to(path)
+        bench.say(f"memory at {times * len(large)} pictures")
+        command: list[str | Path] = [sys.executable, "-c", MEASURED, folder, bench.scratch / "shards"]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        rows.append(Row(name=f"{times * len(large)} pictures", role="ours", values=[float(done.stdout.split()[-1])]))
+    notes = [note, "proportional set size of the parent and its workers, summed, its peak by looks every 50 ms"]
+    return Table(title="memory", unit="MiB", rows=rows, more_is_better=False, notes=notes)
+
+
+def watched(work: Callable[[], object]) -> float:
+    """Carry out `work`; the peak of this process's and its children's memory together in MiB."""
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(work)
+        peak = 0.0
+        while not future.done():
+            peak = max(peak, sum(map(_proportional, [os.getpid(), *_children(os.getpid())])))
+            time.sleep(0.05)
+        future.result()
+    return peak
+
+
+def _children(pid: int) -> list[int]:
+    found = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(child) for path in found for child in path.read_text().split()]
+
+
+def _proportional(pid: int) -> float:
+    """Memory of a process in MiB, what it shares being divided among its sharers; 0 when it is gone."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("Pss:")), 0.0)
