@@ -1,99 +1,134 @@
-"""Augmentation: from stored pixels to augmented, normalised float32 batches on the CPU."""
+"""Augmentation: from uint8 pixels in memory to augmented, normalised float32 batches on the CPU."""
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
-import time
+from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
+from torchvision.transforms import v2
 
 from pipeline.benches import paper_loader
 from pipeline.benches.base import Bench, Table, Way, compare, rate
 from pipeline.benches.pictures import raw_folder
-from pipeline.learn import augment, hardware
+from pipeline.learn import hardware
+from pipeline.learn.augment import augment
 from pipeline.learn.samples import draws
-from pipeline.paper import AUGMENT, OFF
-from pipeline.spec import Augment, Blur, Jitter
+from pipeline.paper import AUGMENT, BLUR, OFF
+from pipeline.spec import Augment
 
-TITLE = "augmented float32 batches of 16 on two cores, and each operation alone"
+TITLE = "augmented float32 batches on two cores, and each operation alone"
 BATCH, THREADS = 16, 2
-STILL = dataclasses.replace(
-    AUGMENT, first_jitter=OFF, second_jitter=OFF, perspective_p=0.0, vertical_flip=0.0, horizontal_flip=0.0
-)
-ALWAYS = Jitter(p=1.0, brightness=0.0, contrast=0.0, saturation=0.0)
+STILL = replace(AUGMENT, first_jitter=OFF, second_jitter=OFF, perspective_p=0.0, vertical_flip=0.0, horizontal_flip=0.0)
+ALWAYS = replace(OFF, p=1.0)
 OPERATIONS = {
-    "normalisation alone": STILL,
-    "brightness": dataclasses.replace(STILL, first_jitter=dataclasses.replace(ALWAYS, brightness=0.2)),
-    "contrast": dataclasses.replace(STILL, first_jitter=dataclasses.replace(ALWAYS, contrast=0.2)),
-    "saturation": dataclasses.replace(STILL, first_jitter=dataclasses.replace(ALWAYS, saturation=0.2)),
-    "hue": dataclasses.replace(STILL, first_jitter=dataclasses.replace(ALWAYS, hue=0.2)),
-    "perspective": dataclasses.replace(STILL, first_jitter=ALWAYS, perspective_p=1.0),
-    "rotation": dataclasses.replace(STILL, second_jitter=ALWAYS),
-    "flip": dataclasses.replace(STILL, horizontal_flip=1.0),
-    "greyscale": dataclasses.replace(STILL, grey=1.0),
-    "blur": dataclasses.replace(STILL, blur=Blur(p=1.0, least=0.1, most=2.0, side=13)),
-    "solarisation": dataclasses.replace(STILL, solarise=1.0),
+    "none: to float32, normalised": STILL,
+    "brightness": replace(STILL, first_jitter=replace(ALWAYS, brightness=0.2)),
+    "contrast": replace(STILL, first_jitter=replace(ALWAYS, contrast=0.2)),
+    "saturation": replace(STILL, first_jitter=replace(ALWAYS, saturation=0.2)),
+    "hue": replace(STILL, first_jitter=replace(ALWAYS, hue=0.2)),
+    "flip": replace(STILL, horizontal_flip=1.0),
+    "perspective": replace(STILL, first_jitter=ALWAYS, perspective_p=1.0),
+    "rotation": replace(STILL, second_jitter=ALWAYS),
+    "greyscale": replace(STILL, grey=1.0),
+    "blur": replace(STILL, blur=replace(BLUR, p=1.0)),
+    "solarisation": replace(STILL, solarise=1.0),
 }
 
 
 def run(bench: Bench) -> list[Table]:
-    """Pictures a second: the paper's augmentation beside its loader, then every operation on every picture."""
-    size, steps = (64, 2) if bench.quick else (384, 16)
-    folder, note = raw_folder(bench, 32 if bench.quick else 256)
+    """Pictures a second: the paper's augmentation beside its loader and torchvision's v2, then each operation."""
+    size, count = (64, 64) if bench.quick else (384, 256)
+    folder, note = raw_folder(bench, count)
     hardware.settle(hardware.Hardware(device="cpu", model="", precision="float32", threads=THREADS))
-    paths = sorted(folder.rglob("*.jpg"))[:64]
-    pixels = torch.from_numpy(np.stack([np.asarray(Image.open(path).resize((size, size))) for path in paths]))
-    numbers = itertools.count()
+    pixels = _pixels(folder, size)
+    steps = itertools.count()
 
     def ours(spec: Augment) -> float:
         def work() -> None:
-            for step in range(steps):
-                batch = pixels[torch.arange(step * BATCH, (step + 1) * BATCH) % len(pixels)]
-                augment.augment(batch, spec, draws("bench", next(numbers)))
+            for batch in pixels.split(BATCH):
+                augment(batch, spec, draws("bench", next(steps)))
 
-        return rate(steps * BATCH, work)
+        work()  # the first pass makes the memory its own
+        return rate(len(pixels), work)
+
+    transform = _v2()
+
+    def torchvision() -> None:
+        for batch in pixels.split(BATCH):
+            torch.stack([transform(picture.permute(2, 0, 1)) for picture in batch])
 
     out = torch.empty(BATCH, 3, size, size)
 
     def written() -> None:
-        for step in range(steps):
-            out.fill_(float(step))
+        for _ in pixels.split(BATCH):
+            out.fill_(1.0)
 
-    first = Way(name="ours, from uint8 pixels in memory", once=partial(ours, AUGMENT))
-    peer = Way(name="Pillow and torchvision, raw files", role="peer", once=partial(_loader, folder, size))
-    limit = Way(name="writing the float32 bytes", role="limit", once=lambda: rate(steps * BATCH, written))
-    alone = [Way(name=name, once=partial(ours, spec)) for name, spec in OPERATIONS.items()]
-    return [
-        compare(
-            "augmentation",
-            "images/s",
-            [first, peer, limit],
-            bench,
-            notes=[
-                f"{note}; batches of {BATCH} at {size} pixels, float32, normalised, the paper's augmentation",
-                f"ours: pixels that were decoded before, {THREADS} threads; a run draws which pictures have their turn",
-                "peer: pipeline/benches/paper_loader.py, two workers, decoding included, after its first batch",
-            ],
-        ),
-        compare(
-            "one operation on every picture",
-            "images/s",
-            alone,
-            bench,
-            notes=["normalisation is part of each row; hue, greyscale, blur and solarisation are DINO's or Table 9's"],
-        ),
+    ways = [
+        Way(name="ours, uint8 in memory", once=partial(ours, AUGMENT)),
+        Way(name="the paper's loader, raw files", once=partial(_loader, folder, size), role="peer"),
+        Way(name="torchvision v2, uint8 in memory", once=lambda: rate(len(pixels), torchvision), role="peer"),
+        Way(name="writing the float32 bytes", once=lambda: rate(len(pixels), written), role="limit"),
     ]
+    notes = [
+        f"{note}; batches of {BATCH} at {size}×{size}, float32, normalised, the paper's augmentation",
+        f"ours and v2: pictures decoded and resized before, {THREADS} threads; v2 a picture at a time on uint8",
+        "the paper's loader: Pillow and torchvision in two worker processes, decoding included, once they have started",
+    ]
+    alone = [Way(name=name, once=partial(ours, spec)) for name, spec in OPERATIONS.items()]
+    apart = [
+        "on every picture; to float32 and normalised in every row",
+        "hue, greyscale, blur and solarisation are DINO's or Table 9's",
+    ]
+    return [
+        compare("augmentation", "images/s", ways, bench, notes=notes),
+        compare("one operation", "images/s", alone, bench, notes=apart),
+    ]
+
+
+def _pixels(folder: Path, size: int) -> Tensor:
+    """The pictures as the pixel map holds them: uint8 [n, size, size, 3]."""
+    opened = (Image.open(path).convert("RGB").resize((size, size)) for path in sorted(folder.rglob("*.jpg")))
+    return torch.from_numpy(np.stack([np.asarray(picture) for picture in opened]))
 
 
 def _loader(folder: Path, size: int) -> float:
     """Pictures a second of the paper's loader after its first batch, which waits for the workers to start."""
-    batches = iter(paper_loader.batches(folder, size=size, batch=BATCH))
+    batches: Iterator[Tensor] = iter(paper_loader.batches(folder, size=size, batch=BATCH))
     next(batches)
-    started = time.perf_counter()
-    taken = sum(len(batch) for batch in batches)
-    return taken / (time.perf_counter() - started)
+    taken = len(list(folder.rglob("*.jpg"))) // BATCH * BATCH - BATCH
+    return rate(taken, lambda: [None for _ in batches])
+
+
+def _v2() -> Any:
+    """The paper's augmentation in torchvision's v2: uint8 [3, h, w] → float32 [3, h, w]."""
+    first, second = AUGMENT.first_jitter, AUGMENT.second_jitter
+    return v2.Compose(
+        [
+            v2.RandomApply(
+                [
+                    v2.ColorJitter(first.brightness, first.contrast, first.saturation, first.hue),
+                    v2.RandomPerspective(AUGMENT.perspective, AUGMENT.perspective_p),
+                ],
+                first.p,
+            ),
+            v2.RandomApply(
+                [
+                    v2.ColorJitter(second.brightness, second.contrast, second.saturation, second.hue),
+                    v2.RandomAffine(AUGMENT.degrees),
+                ],
+                second.p,
+            ),
+            v2.RandomVerticalFlip(AUGMENT.vertical_flip),
+            v2.RandomHorizontalFlip(AUGMENT.horizontal_flip),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize(list(AUGMENT.mean), list(AUGMENT.std)),
+        ]
+    )
