@@ -53,7 +53,7 @@ def run(bench: Bench) -> list[Table]:
 
     def ours(spec: Augment) -> float:
         def work() -> None:
-            for batch in pixels.split(BATCH):
+            for batch in torch.split(pixels, BATCH):
                 augment(batch, spec, draws("bench", next(steps)))
 
         work()  # the first pass makes the memory its own
@@ -62,13 +62,13 @@ def run(bench: Bench) -> list[Table]:
     transform = _v2()
 
     def torchvision() -> None:
-        for batch in pixels.split(BATCH):
+        for batch in torch.split(pixels, BATCH):
             torch.stack([transform(picture.permute(2, 0, 1)) for picture in batch])
 
     out = torch.empty(BATCH, 3, size, size)
 
     def written() -> None:
-        for _ in pixels.split(BATCH):
+        for _ in torch.split(pixels, BATCH):
             out.fill_(1.0)
 
     ways = [

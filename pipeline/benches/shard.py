@@ -40,7 +40,7 @@ def run(bench: Bench) -> list[Table]:
 
 
 def _speed(bench: Bench, raw: Path, paths: list[Path], note: str) -> Table:
-    from webdataset import TarWriter  # type: ignore[import-untyped]
+    from webdataset import TarWriter
 
     out = bench.scratch / "shards"
     count = len(paths)
