@@ -18,7 +18,7 @@ from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageErr
 
 try:
     import simplejpeg
-except ImportError:  # Pillow gives the same bytes, more slowly
+except ImportError:  # decoding is Pillow's then: the same pixels, more slowly
     simplejpeg = None
 
 # Raised when the pixels that come out of `decode` or `resize` change: shards then are another dataset's.
@@ -92,10 +92,8 @@ def _check(picture: Image.Image) -> None:
 
 def _jpeg(picture: Image.Image, data: bytes, least: int) -> np.ndarray | None:
     """The pixels of an upright grey or RGB JPEG without a fault, with `least=0` Pillow's own; None for all else."""
-    import simplejpeg
-
     upright = picture.getexif().get(ExifTags.Base.Orientation, 1) == 1
-    if picture.format != "JPEG" or picture.mode not in ("RGB", "L") or not upright:
+    if simplejpeg is None or picture.format != "JPEG" or picture.mode not in ("RGB", "L") or not upright:
         return None
     try:
         pixels: np.ndarray = simplejpeg.decode_jpeg(
@@ -163,8 +161,6 @@ def _resizer() -> tuple[Any, Any]:
 def encode(pixels: np.ndarray, *, format: str, quality: int | None) -> bytes:
     """uint8 [h, w, 3] as JPEG (4:2:0), WebP (lossless when `quality` is None) or PNG, carrying no metadata."""
     if format == "jpeg":
-        import simplejpeg
-
         data: bytes = simplejpeg.encode_jpeg(
             np.ascontiguousarray(pixels), QUALITY if quality is None else quality, "RGB", "420"
         )
