@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -44,7 +45,12 @@ def main() -> int:
     args = parser().parse_args()
     if args.rounds < 1:
         raise ValueError(f"--rounds is {args.rounds}; give 1 or more")
-    leaves = {name: lookup.find("benches", name) for name in args.names or lookup.known("benches")}
+    names = args.names or lookup.known("benches")
+    leaves = [lookup.find("benches", name) for name in names]
+    if len(names) > 1:  # each in a process of its own: threads, memory and random numbers of one are not the next one's
+        flags = [word for word in sys.argv[1:] if word not in args.names]
+        ends = [subprocess.run([sys.executable, "-m", "pipeline.bench", name, *flags]).returncode for name in names]
+        return max(ends)
     from pipeline import files
     from pipeline.benches.base import Bench
 
@@ -57,16 +63,16 @@ def main() -> int:
         quick=args.quick,
         say=lambda line: print(f"  {line}", file=sys.stderr, flush=True),
     )
-    for name, leaf in leaves.items():
-        print(f"{name}: {leaf.TITLE}", flush=True)
-        started = time.monotonic()
-        tables: list[Table] = leaf.run(bench)
-        for made in tables:
-            print(f"\n{shown(made)}", flush=True)
-        path = args.out / f"{name}{'-quick' * args.quick}.json"
-        value = {"bench": name, "quick": args.quick, "seconds": time.monotonic() - started, **machine()}
-        files.write_json(path, {**value, "tables": [made.to_json() for made in tables]})
-        print(f"\nwritten: {path}\n", flush=True)
+    (name,), (leaf,) = names, leaves
+    print(f"{name}: {leaf.TITLE}", flush=True)
+    started = time.monotonic()
+    tables: list[Table] = leaf.run(bench)
+    for made in tables:
+        print(f"\n{shown(made)}", flush=True)
+    path = args.out / f"{name}{'-quick' * args.quick}.json"
+    value = {"bench": name, "quick": args.quick, "seconds": time.monotonic() - started, **machine()}
+    files.write_json(path, {**value, "tables": [made.to_json() for made in tables]})
+    print(f"\nwritten: {path}\n", flush=True)
     return 0
 
 
