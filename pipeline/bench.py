@@ -48,7 +48,8 @@ def main() -> int:
     names = args.names or lookup.known("benches")
     leaves = [lookup.find("benches", name) for name in names]
     if len(names) > 1:  # each in a process of its own: threads, memory and random numbers of one are not the next one's
-        flags = [word for word in sys.argv[1:] if word not in args.names]
+        flags = [f"--{flag}={getattr(args, flag)}" for flag in ("raw", "scratch", "out", "peers", "rounds")]
+        flags += ["--quick"] * args.quick
         ends = [subprocess.run([sys.executable, "-m", "pipeline.bench", name, *flags]).returncode for name in names]
         return max(ends)
     from pipeline import files
