@@ -11,12 +11,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import seven
 
 from pipeline.cluster import Cluster
 from pipeline.data import cache
 from pipeline.data.cache import Map, open_pixels
 from pipeline.data.index import Shards, write_index
 from pipeline.data.read import Tars
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> Shards:
+    return seven.make_shards(tmp_path)
+
+
+@pytest.fixture
+def pictures() -> np.ndarray:
+    return seven.PICTURES
+
 
 BYTES = 7 * 12 * 12 * 3
 

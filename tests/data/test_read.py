@@ -6,10 +6,22 @@ import io
 
 import numpy as np
 import pytest
+import seven
 from PIL import Image
 
 from pipeline.data import images
+from pipeline.data.index import Shards
 from pipeline.data.read import Tars, read_pixels
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> Shards:
+    return seven.make_shards(tmp_path)
+
+
+@pytest.fixture
+def pictures() -> np.ndarray:
+    return seven.PICTURES
 
 
 def test_a_few_pictures_come_straight_from_the_tars(shards, pictures) -> None:

@@ -1,11 +1,10 @@
-"""What the tests of reading share: shards of seven lossless pictures in two tars."""
+"""Shards of seven drawn pictures, for the tests of reading."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from pipeline import files
 from pipeline.data import images
@@ -16,16 +15,9 @@ SIZE = 12
 PICTURES = np.random.default_rng(0).integers(0, 256, (7, SIZE, SIZE, 3), dtype=np.uint8)
 
 
-@pytest.fixture
-def pictures() -> np.ndarray:
-    """uint8 [7, 12, 12, 3]."""
-    return PICTURES
-
-
-@pytest.fixture
-def shards(tmp_path: Path) -> Shards:
-    """Seven lossless pictures in two tars."""
-    folder = tmp_path / "shards" / "mine-12-image-0123abcd"
+def make_shards(root: Path) -> Shards:
+    """`PICTURES` without loss in two tars below `root`."""
+    folder = root / "shards" / "mine-12-image-0123abcd"
     folder.mkdir(parents=True)
     rows = []
     for tar, numbers in (("train-000000.tar", range(4)), ("val-000000.tar", range(4, 7))):
