@@ -13,9 +13,8 @@ import math
 import os
 import shutil
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO
 
 import numpy as np
 
@@ -27,6 +26,7 @@ from pipeline.data.index import Shards
 from pipeline.data.read import Tars
 
 LEFT_FREE = 0.05  # of the disk
+FLUSHED = 256  # pictures
 IN_RAM = ("tmpfs", "ramfs")
 
 
@@ -34,19 +34,8 @@ class NoRoom(Exception):
     """A map does not fit."""
 
 
-class Pixels(Protocol):
-    """The pictures of shards in the order of the index."""
-
-    side: int
-
-    def __len__(self) -> int: ...
-
-    def read(self, rows: Sequence[int] | np.ndarray, out: np.ndarray) -> None:
-        """Write pictures to out: uint8 [k, side, side, 3]."""
-
-
 class Map:
-    """A whole pixel map, from its open file; the memory map keeps the file open, and thus its lock."""
+    """A whole pixel map: uint8 [n, side, side, 3]. The memory map keeps its file open, and thus its lock."""
 
     def __init__(self, file: IO[bytes], count: int, side: int) -> None:
         self.side = side
@@ -55,13 +44,9 @@ class Map:
     def __len__(self) -> int:
         return len(self.pixels)
 
-    def read(self, rows: Sequence[int] | np.ndarray, out: np.ndarray) -> None:
-        """Copy pictures to out: uint8 [k, side, side, 3].
 
-        Six times faster into memory that starts at a multiple of 64 bytes, as torch's does and NumPy's need not.
-        """
-        # "clip" lets take write to `out` itself, where "raise" has it make a copy first; no row is out of range
-        np.take(self.pixels, rows, axis=0, out=out, mode="clip")
+Pixels = Map | Tars
+"""The pictures of shards in the order of the index."""
 
 
 def open_pixels(shards: Shards, cluster: Cluster) -> Pixels:
@@ -118,9 +103,9 @@ def _build(path: Path, tars: Tars, most_bytes: float) -> None:
                 raise NoRoom(error.strerror) from error
         out = np.memmap(file, dtype=np.uint8, mode="r+", shape=shape)
         each = (1 for count in tars.blocks(out) for _ in range(count))
-        for _ in progress(each, total=len(tars), what=f"decoding {tars.shards.name}"):
-            pass
-        out.flush()
+        for done, _ in enumerate(progress(each, total=len(tars), what=f"decoding {tars.shards.name}"), start=1):
+            if done % FLUSHED == 0:
+                os.fdatasync(file.fileno())  # while the others decode: the disk has less left to do at the end
 
 
 def _make_room(scratch: Path, wanted: int, most_bytes: float) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -24,7 +25,8 @@ class Samples:
     """
 
     def __init__(self, pixels: Pixels, rows: np.ndarray, device: torch.device) -> None:
-        self.pixels = pixels
+        self.side = pixels.side
+        self._gather = gather(pixels)
         self.rows = rows  # int64 [n]
         self.device = device
         self._order: tuple[tuple[int, int], np.ndarray] = ((-1, -1), np.empty(0))  # of the epoch at work
@@ -80,7 +82,19 @@ class Samples:
     def _read(self, positions: np.ndarray) -> Batch:
         slot = self._slots[0]
         self._slots.reverse()
-        return slot.read(self.pixels, self.rows[positions])
+        memory = slot.room(len(positions), self.side)
+        self._gather(self.rows[positions], memory)
+        return slot.send(memory)
+
+
+def gather(pixels: Pixels) -> Callable[[np.ndarray, Tensor], object]:
+    """What reads rows int64 [k] into a tensor uint8 [k, side, side, 3]: from a map as fast as memory is copied."""
+    if not isinstance(pixels, Map):
+        return lambda rows, out: pixels.read(rows, out.numpy())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the map is read-only, which torch cannot say of a tensor
+        source = torch.from_numpy(pixels.pixels)
+    return lambda rows, out: torch.index_select(source, 0, torch.from_numpy(rows), out=out)
 
 
 @dataclass(frozen=True)
@@ -100,15 +114,17 @@ class Slot:
         self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
         self.copied: torch.cuda.Event | None = None
 
-    def read(self, pixels: Pixels, rows: np.ndarray) -> Batch:
-        """Read pictures, and begin their copy to the device."""
+    def room(self, count: int, side: int) -> Tensor:
+        """Memory for pictures, uint8 [count, side, side, 3], whose last copy to the device is over."""
         if self.copied is not None:
-            self.copied.synchronize()  # the copy before this one is over, so that its memory is free
-        if len(self.memory) < len(rows):
-            shape = (len(rows), pixels.side, pixels.side, 3)
+            self.copied.synchronize()
+        if len(self.memory) < count:
+            shape = (count, side, side, 3)
             self.memory = torch.empty(shape, dtype=torch.uint8, pin_memory=self.stream is not None)
-        memory = self.memory[: len(rows)]
-        pixels.read(rows, memory.numpy())
+        return self.memory[:count]
+
+    def send(self, memory: Tensor) -> Batch:
+        """Begin the copy of that memory to the device."""
         if self.stream is None:
             return Batch(memory, None)
         with torch.cuda.stream(self.stream):
