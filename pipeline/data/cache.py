@@ -26,7 +26,6 @@ from pipeline.data.index import Shards
 from pipeline.data.read import Tars
 
 LEFT_FREE = 0.05  # of the disk
-FLUSHED = 256  # pictures
 IN_RAM = ("tmpfs", "ramfs")
 
 
@@ -103,9 +102,9 @@ def _build(path: Path, tars: Tars, most_bytes: float) -> None:
                 raise NoRoom(error.strerror) from error
         out = np.memmap(file, dtype=np.uint8, mode="r+", shape=shape)
         each = (1 for count in tars.blocks(out) for _ in range(count))
-        for done, _ in enumerate(progress(each, total=len(tars), what=f"decoding {tars.shards.name}"), start=1):
-            if done % FLUSHED == 0:
-                os.fdatasync(file.fileno())  # while the others decode: the disk has less left to do at the end
+        for _ in progress(each, total=len(tars), what=f"decoding {tars.shards.name}"):
+            pass
+        out.flush()
 
 
 def _make_room(scratch: Path, wanted: int, most_bytes: float) -> None:
