@@ -2,8 +2,8 @@
 
     python -m pipeline.launch --grid small --datasets brain_mri,isic --seeds 1 --jobs 2
 
-Half an hour before DINO was in it, not timed since. A check that everything works on real pictures, no reproduction:
-scores are far below the paper's.
+Two seeds took 107 minutes beside much other work (docs/benchmarks.md). A check that everything works on real pictures,
+no reproduction: scores are far below the paper's.
 """
 
 from __future__ import annotations
