@@ -15,6 +15,7 @@ from pipeline.cluster import Cluster
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
 KEPT_BYTES = 2**30  # the most of free memory that a process holds at its heap's end
+OLD_GLIBC_MOST = 2**25  # what older ones take for the size from which on memory goes back at once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,5 +94,6 @@ def _keep_memory() -> None:
     """Have glibc keep what is freed instead of returning every large tensor: fresh pages cost more than most passes."""
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
-        for option in (M_TRIM_THRESHOLD, M_MMAP_THRESHOLD):
-            libc.mallopt(option, KEPT_BYTES)
+        if not libc.mallopt(M_MMAP_THRESHOLD, KEPT_BYTES):  # glibc before 2.35
+            libc.mallopt(M_MMAP_THRESHOLD, OLD_GLIBC_MOST)
+        libc.mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
