@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import subprocess
 import sys
 import time
@@ -45,8 +44,7 @@ def main() -> int:
     args = parser().parse_args()
     if args.rounds < 1:
         raise ValueError(f"--rounds is {args.rounds}; give 1 or more")
-    names = args.names or lookup.known("benches")
-    leaves = [lookup.find("benches", name) for name in names]
+    names = [lookup.checked("benches", name) for name in args.names or lookup.known("benches")]
     if len(names) > 1:  # each in a process of its own: threads, memory and random numbers of one are not the next one's
         flags = [f"--{flag}={getattr(args, flag)}" for flag in ("raw", "scratch", "out", "peers", "rounds")]
         flags += ["--quick"] * args.quick
@@ -64,7 +62,8 @@ def main() -> int:
         quick=args.quick,
         say=lambda line: print(f"  {line}", file=sys.stderr, flush=True),
     )
-    (name,), (leaf,) = names, leaves
+    (name,) = names
+    leaf = lookup.find("benches", name)
     print(f"{name}: {leaf.TITLE}", flush=True)
     started = time.monotonic()
     tables: list[Table] = leaf.run(bench)
@@ -102,7 +101,6 @@ def machine() -> dict[str, Any]:
         "date": time.strftime("%Y-%m-%d %H:%M"),
         "cpu": cpu_model(),
         "cores": len(os.sched_getaffinity(0)),
-        "python": platform.python_version(),
         "libraries": library_versions(),
     }
 

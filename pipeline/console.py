@@ -44,6 +44,11 @@ def progress(items: Iterable[T], *, total: int, what: str) -> Iterator[T]:
             )
 
 
+def silent(items: Iterable[T], *, total: int, what: str) -> Iterator[T]:
+    """`progress` that shows nothing."""
+    yield from items
+
+
 def table(rows: Sequence[Sequence[object]], *, header: Sequence[str] = ()) -> str:
     """Rows as aligned text; columns that hold only numbers are set flush right."""
     texts = [[str(cell) for cell in row] for row in rows]

@@ -18,12 +18,17 @@ def known(kind: str) -> list[str]:
     return sorted(names - SHARED)
 
 
-def find(kind: str, name: str) -> ModuleType:
-    """The module `pipeline.<kind>.<name>`; `ValueError` naming the known leaves when there is none."""
+def checked(kind: str, name: str) -> str:
+    """The name, if there is such a leaf; `ValueError` naming the known leaves when there is none."""
     names = known(kind)
     if name not in names:
         raise ValueError(f"there is no {name!r} among {kind}; known: {', '.join(names)}")
-    return importlib.import_module(f"pipeline.{kind}.{name}")
+    return name
+
+
+def find(kind: str, name: str) -> ModuleType:
+    """The module `pipeline.<kind>.<name>`; raises as `checked`."""
+    return importlib.import_module(f"pipeline.{kind}.{checked(kind, name)}")
 
 
 def load(path: Path) -> ModuleType:

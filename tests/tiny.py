@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from PIL import Image
 
 from pipeline import cluster, files, paper
 from pipeline.cluster import Cluster
+from pipeline.console import silent as quiet
 from pipeline.data import write
 from pipeline.data.index import Shards
 from pipeline.datasets.folder import Folder
@@ -24,10 +24,6 @@ BACKBONES = (
     paper.Backbone("test_resnet.r160_in1k", "tiny ResNet", paper.CNN),
     paper.Backbone("test_vit.r160_in1k", "tiny ViT", paper.TRANSFORMER),
 )
-
-
-def quiet(items: Any, *, total: int, what: str) -> Iterator[Any]:
-    yield from items
 
 
 def make_shards(folder: Path, *, each: int = 40, unlabelled: int = 10) -> Shards:

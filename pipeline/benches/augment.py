@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +15,7 @@ from torchvision.transforms import v2
 
 from pipeline.benches import paper_loader
 from pipeline.benches.base import Bench, Table, Way, compare, rate
+from pipeline.benches.load_peers import throughput
 from pipeline.benches.pictures import raw_folder
 from pipeline.learn import hardware
 from pipeline.learn.augment import augment
@@ -45,7 +44,7 @@ OPERATIONS = {
 
 def run(bench: Bench) -> list[Table]:
     """Pictures a second: the paper's augmentation beside its loader and torchvision's v2, then each operation."""
-    size, count = (64, 64) if bench.quick else (384, 256)
+    size, count, least = (64, 64, 0.2) if bench.quick else (384, 256, 2.0)
     folder, note = raw_folder(bench, count)
     hardware.settle(hardware.Hardware(device="cpu", model="", precision="float32", threads=THREADS))
     pixels = _pixels(folder, size)
@@ -59,7 +58,9 @@ def run(bench: Bench) -> list[Table]:
         work()  # the first pass makes the memory its own
         return rate(len(pixels), work)
 
-    transform = _v2()
+    loader = partial(paper_loader.batches, folder, size=size, batch=BATCH)
+    last = [v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(AUGMENT.mean), list(AUGMENT.std))]
+    transform = v2.Compose([*paper_loader.augmentation(v2), *last])
 
     def torchvision() -> None:
         for batch in torch.split(pixels, BATCH):
@@ -73,7 +74,11 @@ def run(bench: Bench) -> list[Table]:
 
     ways = [
         Way(name="ours, uint8 in memory", once=partial(ours, AUGMENT)),
-        Way(name="the paper's loader, raw files", once=partial(_loader, folder, size), role="peer"),
+        Way(
+            name="the paper's loader, raw files",
+            once=partial(throughput, loader, least),
+            role="peer",
+        ),
         Way(name="torchvision v2, uint8 in memory", once=lambda: rate(len(pixels), torchvision), role="peer"),
         Way(name="writing the float32 bytes", once=lambda: rate(len(pixels), written), role="limit"),
     ]
@@ -97,38 +102,3 @@ def _pixels(folder: Path, size: int) -> Tensor:
     """The pictures as the pixel map holds them: uint8 [n, size, size, 3]."""
     opened = (Image.open(path).convert("RGB").resize((size, size)) for path in sorted(folder.rglob("*.jpg")))
     return torch.from_numpy(np.stack([np.asarray(picture) for picture in opened]))
-
-
-def _loader(folder: Path, size: int) -> float:
-    """Pictures a second of the paper's loader after its first batch, which waits for the workers to start."""
-    batches: Iterator[Tensor] = iter(paper_loader.batches(folder, size=size, batch=BATCH))
-    next(batches)
-    taken = len(list(folder.rglob("*.jpg"))) // BATCH * BATCH - BATCH
-    return rate(taken, lambda: [None for _ in batches])
-
-
-def _v2() -> Any:
-    """The paper's augmentation in torchvision's v2: uint8 [3, h, w] → float32 [3, h, w]."""
-    first, second = AUGMENT.first_jitter, AUGMENT.second_jitter
-    return v2.Compose(
-        [
-            v2.RandomApply(
-                [
-                    v2.ColorJitter(first.brightness, first.contrast, first.saturation, first.hue),
-                    v2.RandomPerspective(AUGMENT.perspective, AUGMENT.perspective_p),
-                ],
-                first.p,
-            ),
-            v2.RandomApply(
-                [
-                    v2.ColorJitter(second.brightness, second.contrast, second.saturation, second.hue),
-                    v2.RandomAffine(AUGMENT.degrees),
-                ],
-                second.p,
-            ),
-            v2.RandomVerticalFlip(AUGMENT.vertical_flip),
-            v2.RandomHorizontalFlip(AUGMENT.horizontal_flip),
-            v2.ToDtype(torch.float32, scale=True),
-            v2.Normalize(list(AUGMENT.mean), list(AUGMENT.std)),
-        ]
-    )

@@ -97,6 +97,18 @@ def compare(
     return Table(title=title, unit=unit, rows=rows, more_is_better=more_is_better, notes=list(notes))
 
 
+def memory(pid: int, *kinds: str) -> int:
+    """Bytes that a process holds, what it shares being divided among its sharers; 0 when it is gone.
+
+    `kinds` are those of /proc/PID/smaps_rollup: `Pss` is all, `Pss_Anon` and `Pss_Shmem` leave the page cache out.
+    """
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return sum(1024 * int(line.split()[1]) for line in lines if line.split(":")[0] in kinds)
+
+
 def rate(count: float, work: Callable[[], object]) -> float:
     """How many of `count` a second, timed around one call of `work`."""
     started = time.perf_counter()

@@ -18,8 +18,9 @@ from pathlib import Path
 from pipeline import cluster as clusters
 from pipeline import files, paper
 from pipeline.benches.base import Bench, Table, Way, compare
+from pipeline.benches.pictures import sharded
 from pipeline.cluster import Cluster
-from pipeline.data.index import Shards, find_shards
+from pipeline.data.index import Shards
 from pipeline.jobs.life import gpus
 from pipeline.jobs.task import site_of
 from pipeline.runs import Run
@@ -59,7 +60,7 @@ def run(bench: Bench) -> list[Table]:
 def table(bench: Bench, device: str, shapes: list[tuple[str, int, int]]) -> Table:
     """Fan-outs on a device by engine, trials at once, and threads of each."""
     size = SIZES["quick" if bench.quick else device]
-    shards = toys(bench, size.pixels)
+    shards = sharded(bench.scratch / "toys", "toy", size.pixels)
     weights: dict[int, set[tuple[str, ...]]] = {}
     runs: list[Run] = []
 
@@ -90,16 +91,6 @@ def table(bench: Bench, device: str, shapes: list[tuple[str, int, int]]) -> Tabl
     assert all(len(found) == 1 for found in weights.values()), "the bits of a run depend on its neighbours"
     made.notes.append("with equal threads all have the same weights, byte for byte")
     return made
-
-
-def toys(bench: Bench, pixels: int) -> Shards:
-    """Shards of the dataset `toy`."""
-    out = bench.scratch / "toys"
-    command = [sys.executable, "-m", "pipeline.shard", "toy", "--size", str(pixels), "--out", str(out)]
-    subprocess.run(command, cwd=bench.scratch, capture_output=True, check=True)
-    shards = find_shards(out, "toy", size=pixels, split="image")
-    assert shards is not None
-    return shards
 
 
 def announced(bench: Bench, shards: Shards, size: Size, *, device: str, threads: int, count: int) -> list[Run]:

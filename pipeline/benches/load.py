@@ -7,7 +7,6 @@ import multiprocessing
 import os
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -22,11 +21,11 @@ from torch import Tensor
 
 from pipeline import files
 from pipeline.benches import load_peers, paper_loader, pictures
-from pipeline.benches.base import Bench, Table, Way, compare, rate
+from pipeline.benches.base import Bench, Table, Way, compare, memory, rate
 from pipeline.cluster import Cluster
 from pipeline.data import images
 from pipeline.data.cache import Pixels, open_pixels
-from pipeline.data.index import Shards, find_shards
+from pipeline.data.index import Shards
 from pipeline.data.read import Tars
 from pipeline.learn.samples import Samples
 
@@ -42,7 +41,7 @@ def run(bench: Bench) -> list[Table]:
     """Pictures a second that arrive, pictures a second that the map is built with, MB that the reader takes."""
     size, count, seconds = (64, 64, 0.2) if bench.quick else (384, 1000, 3.0)
     raw, note = pictures.raw_folder(bench, count)
-    shards = _shards(bench, raw, size)
+    shards = pictures.sharded(bench.scratch / f"{raw.name}-at-{size}", NAME, size, "--layout", "folder", "--raw", raw)
     site = Cluster(scratch=str(bench.scratch / "pixels"), scratch_in_ram=True)
     small = _small_files(bench, shards)
     about = [note, f"ours and what is marked {size}: stored at {size}×{size}, JPEG {images.QUALITY}"]
@@ -123,15 +122,6 @@ def _memory(bench: Bench, shards: Shards, site: Cluster, raw: Path, about: list[
     return compare("memory of the reader", "MB", ways, bench, more_is_better=False, notes=[*about, note])
 
 
-def _shards(bench: Bench, raw: Path, size: int) -> Shards:
-    out = bench.scratch / f"{raw.name}-at-{size}"
-    command = [sys.executable, "-m", "pipeline.shard", NAME, "--layout", "folder"]
-    subprocess.run([*command, "--raw", raw, "--out", out, "--size", str(size)], check=True, stdout=subprocess.DEVNULL)
-    shards = find_shards(out, NAME, size=size, split="image")
-    assert shards is not None
-    return shards
-
-
 def _small_files(bench: Bench, shards: Shards) -> Path:
     """The stored pictures as files."""
     folder = bench.scratch / f"{shards.folder.parent.name}-files"
@@ -205,9 +195,5 @@ def _held_by(batches: Batches) -> float:
 
 def _held() -> float:
     """MB that this process and its workers hold for themselves: what is shared between them is counted once."""
-    total = 0
-    for process in ("self", *(child.pid for child in multiprocessing.active_children())):
-        for line in Path(f"/proc/{process}/smaps_rollup").read_text().splitlines():
-            if line.startswith(("Pss_Anon:", "Pss_Shmem:")):
-                total += int(line.split()[1])
-    return total / 1000
+    pids = [os.getpid(), *(child.pid or 0 for child in multiprocessing.active_children())]
+    return sum(memory(pid, "Pss_Anon", "Pss_Shmem") for pid in pids) / 1e6

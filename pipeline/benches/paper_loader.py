@@ -39,27 +39,28 @@ def batches(folder: Path, *, size: int, batch: int, workers: int = 2) -> Iterabl
 
 
 def _transform(size: int) -> Any:
+    last = [transforms.ToTensor(), transforms.Normalize(AUGMENT.mean, AUGMENT.std)]
+    return transforms.Compose([transforms.Resize((size, size)), *augmentation(transforms), *last])
+
+
+def augmentation(kind: Any) -> list[Any]:
+    """The paper's augmentation of `torchvision.transforms` or of its `v2`."""
     first, second = AUGMENT.first_jitter, AUGMENT.second_jitter
-    return transforms.Compose(
-        [
-            transforms.Resize((size, size)),
-            transforms.RandomApply(
-                [
-                    transforms.ColorJitter(first.brightness, first.contrast, first.saturation, first.hue),
-                    transforms.RandomPerspective(AUGMENT.perspective, AUGMENT.perspective_p),
-                ],
-                first.p,
-            ),
-            transforms.RandomApply(
-                [
-                    transforms.ColorJitter(second.brightness, second.contrast, second.saturation, second.hue),
-                    transforms.RandomAffine(AUGMENT.degrees),
-                ],
-                second.p,
-            ),
-            transforms.RandomVerticalFlip(AUGMENT.vertical_flip),
-            transforms.RandomHorizontalFlip(AUGMENT.horizontal_flip),
-            transforms.ToTensor(),
-            transforms.Normalize(AUGMENT.mean, AUGMENT.std),
-        ]
-    )
+    return [
+        kind.RandomApply(
+            [
+                kind.ColorJitter(first.brightness, first.contrast, first.saturation, first.hue),
+                kind.RandomPerspective(AUGMENT.perspective, AUGMENT.perspective_p),
+            ],
+            first.p,
+        ),
+        kind.RandomApply(
+            [
+                kind.ColorJitter(second.brightness, second.contrast, second.saturation, second.hue),
+                kind.RandomAffine(AUGMENT.degrees),
+            ],
+            second.p,
+        ),
+        kind.RandomVerticalFlip(AUGMENT.vertical_flip),
+        kind.RandomHorizontalFlip(AUGMENT.horizontal_flip),
+    ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ from PIL import Image
 
 from pipeline import files
 from pipeline.benches.base import Bench
+from pipeline.data.index import Shards, find_shards
 
 SIZES = ((600, 450), (1024, 1024))
 """Width and height of the two kinds of ISIC 2019's files (HAM10000 and BCN20000), half and half."""
@@ -35,6 +38,17 @@ def raw_folder(bench: Bench, count: int) -> tuple[Path, str]:
                 large = picture.resize(SIZES[number % 2], Image.Resampling.BICUBIC)
                 large.save(out / CLASSES[number // 2 % 2] / f"{number:06d}.jpg", quality=QUALITY)
     return folder, note
+
+
+def sharded(out: Path, name: str, size: int, *flags: str | Path) -> Shards:
+    """Shards of a dataset at size × size pixels below `out`, by the door with these flags."""
+    command = [sys.executable, "-m", "pipeline.shard", name, "--size", str(size), "--out", out, *flags]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise ValueError(f"sharding {name} failed: {done.stderr.strip() or done.stdout.strip()}")
+    shards = find_shards(out, name, size=size, split="image")
+    assert shards is not None
+    return shards
 
 
 def _drawn(number: int) -> Image.Image:

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pipeline.benches.base import Bench, Row, Table, Way, compare, rate
+from pipeline.benches.base import Bench, Row, Table, Way, compare, memory, rate
 from pipeline.benches.pictures import raw_folder
+from pipeline.console import silent
 from pipeline.data import images, write
 from pipeline.datasets.folder import Folder
 
@@ -112,10 +113,6 @@ def _forked(work: Callable[[int], object]) -> None:
         assert process.exitcode == 0
 
 
-def _silent(items: Iterable[Any], *, total: int, what: str) -> Iterator[Any]:
-    yield from items
-
-
 def door(raw: Path, out: Path, decode: str) -> None:
     """The whole job as the door does it, into an empty folder."""
     shutil.rmtree(out, ignore_errors=True)
@@ -129,9 +126,9 @@ def door(raw: Path, out: Path, decode: str) -> None:
         metric=dataset.metric,
         label_fractions=dataset.label_fractions,
         workers=PROCESSES,
-        progress=_silent,
+        progress=silent,
     )
-    write.write(plan, out, workers=PROCESSES, max_bad=0.0, strict=True, progress=_silent)
+    write.write(plan, out, workers=PROCESSES, max_bad=0.0, strict=True, progress=silent)
 
 
 def _by_webdataset(writer: Any, paths: list[Path], out: Path) -> None:
@@ -266,7 +263,7 @@ def watched(work: Callable[[], object]) -> float:
         future = pool.submit(work)
         peak = 0.0
         while not future.done():
-            peak = max(peak, sum(map(_proportional, [os.getpid(), *_children(os.getpid())])))
+            peak = max(peak, sum(memory(pid, "Pss") for pid in (os.getpid(), *_children(os.getpid()))) / 2**20)
             time.sleep(0.05)
         future.result()
     return peak
@@ -275,12 +272,3 @@ def watched(work: Callable[[], object]) -> float:
 def _children(pid: int) -> list[int]:
     found = Path(f"/proc/{pid}/task").glob("*/children")
     return [int(child) for path in found for child in path.read_text().split()]
-
-
-def _proportional(pid: int) -> float:
-    """Memory of a process in MiB, what it shares being divided among its sharers; 0 when it is gone."""
-    try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    except (FileNotFoundError, ProcessLookupError):
-        return 0.0
-    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("Pss:")), 0.0)

@@ -10,7 +10,8 @@ from functools import partial
 from importlib.util import find_spec
 
 from pipeline.benches.base import Bench, Row, Table, Way, compare, seconds
-from pipeline.benches.fanout import ENGINES, SIZES, announced, toys
+from pipeline.benches.fanout import ENGINES, SIZES, announced
+from pipeline.benches.pictures import sharded
 
 TITLE = "doors, runs and trials, from the start of a process"
 TRIALS = 40
@@ -44,7 +45,7 @@ def _process(bench: Bench, *arguments: str) -> float:
 def first_step(bench: Bench) -> Table:
     """A run's process until its first step is done."""
     size = SIZES["quick"]
-    shards = toys(bench, size.pixels)
+    shards = sharded(bench.scratch / "toys", "toy", size.pixels)
 
     def once() -> float:
         run = announced(bench, shards, size, device="cpu", threads=1, count=1)[0]
@@ -76,7 +77,7 @@ def trials(bench: Bench) -> list[Table]:
     first = [Row(name=title, role="ours", values=[]) for title in engines.values()]
     further = [Row(name=title, role="ours", values=[]) for title in engines.values()]
     size = SIZES["quick"]
-    shards = toys(bench, size.pixels)
+    shards = sharded(bench.scratch / "toys", "toy", size.pixels)
     for number in range(bench.rounds):
         for engine, one, each in zip(engines, first, further, strict=True):
             bench.say(f"round {number + 1} of {bench.rounds}: trials with {engines[engine]}")

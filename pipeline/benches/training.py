@@ -9,8 +9,6 @@ import contextlib
 import dataclasses
 import io
 import os
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -22,8 +20,8 @@ from torch import Tensor
 
 from pipeline import paper
 from pipeline.benches.base import Bench
+from pipeline.benches.pictures import sharded
 from pipeline.cluster import PATHS, Cluster
-from pipeline.data.index import find_shards
 from pipeline.learn import hardware, loop
 from pipeline.learn.hardware import Hardware
 from pipeline.pretrain import Pretraining
@@ -44,13 +42,7 @@ TOY = (
 def make_shards(bench: Bench, raw: Path, size: int) -> DatasetRef:
     """The pictures of a raw folder as shards of size × size pixels, by the door that makes them."""
     name = raw.name.replace("-", "_")
-    command = [sys.executable, "-m", "pipeline.shard", name, "--layout", "folder", "--raw", str(raw)]
-    command += ["--size", str(size), "--out", site(bench).shards]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise ValueError(f"sharding {raw} failed: {done.stderr.strip() or done.stdout.strip()}")
-    shards = find_shards(Path(site(bench).shards), name, size=size, split="image")
-    assert shards is not None
+    shards = sharded(Path(site(bench).shards), name, size, "--layout", "folder", "--raw", raw)
     return DatasetRef(name=shards.name, fingerprint=shards.fingerprint)
 
 

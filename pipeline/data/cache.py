@@ -36,9 +36,9 @@ class NoRoom(Exception):
 class Map:
     """A whole pixel map: uint8 [n, side, side, 3]. The memory map keeps its file open, and thus its lock."""
 
-    def __init__(self, file: IO[bytes], count: int, side: int) -> None:
+    def __init__(self, file: IO[bytes], side: int) -> None:
         self.side = side
-        self.pixels = np.memmap(file, dtype=np.uint8, mode="r", shape=(count, side, side, 3))
+        self.pixels = np.memmap(file, dtype=np.uint8, mode="r").reshape(-1, side, side, 3)
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -57,20 +57,20 @@ def open_pixels(shards: Shards, cluster: Cluster) -> Pixels:
     scratch = Path(cluster.scratch)
     checksum = files.sha256_file(shards.folder / "index.parquet")[:12]
     path = scratch / f"{shards.name}-{shards.size}-{checksum}-{images.decoder()}.u8"
-    tars = Tars(shards)
-    if (found := _open(path, tars)) is not None:
+    if (found := _open(path, shards.size)) is not None:
         return found
+    tars = Tars(shards)
     scratch.mkdir(parents=True, exist_ok=True)
     if not cluster.scratch_in_ram and (kind := file_system(scratch)) in IN_RAM:
         return _without(tars, f"{scratch} lies in memory ({kind}); name a disk, or set scratch_in_ram = true")
     with files.lock(path.with_suffix(".lock"), patience=3600, what=str(path)):
-        if (found := _open(path, tars)) is None:
+        if (found := _open(path, tars.side)) is None:
             files.remove_temporaries(scratch, path.name)
             try:
                 _build(path, tars, cluster.scratch_gb * 1e9)
             except NoRoom as error:
                 return _without(tars, f"no room in {scratch}: {error}")
-            found = _open(path, tars)
+            found = _open(path, tars.side)
     assert found is not None
     return found
 
@@ -80,13 +80,13 @@ def _without(tars: Tars, reason: str) -> Tars:
     return tars
 
 
-def _open(path: Path, tars: Tars) -> Map | None:
+def _open(path: Path, side: int) -> Map | None:
     """The map at `path`, locked against deletion and marked as used now, or None."""
     with contextlib.suppress(FileNotFoundError), open(path, "rb") as file:
         fcntl.flock(file, fcntl.LOCK_SH)  # a file deleted meanwhile stays whole as long as it is open
         with contextlib.suppress(OSError):  # another user's
             os.utime(file.fileno())
-        return Map(file, len(tars), tars.side)
+        return Map(file, side)
     return None
 
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import pickle
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pipeline import files
 from pipeline.cluster import Cluster
+from pipeline.console import silent
 from pipeline.data import write
 from pipeline.jobs import slurm
 from pipeline.jobs.code import snapshot
@@ -39,9 +40,7 @@ class Task:
         plan: write.Plan = pickle.loads((Path(self.jobs) / "plan.pkl").read_bytes())
         out = Path(self.jobs).parent.parent
         if self.parts:
-            write.write_part(
-                plan, out, self.part, self.parts, workers=self.workers, progress=_silent, patience=PATIENCE
-            )
+            write.write_part(plan, out, self.part, self.parts, workers=self.workers, progress=silent, patience=PATIENCE)
         else:
             write.write(
                 plan,
@@ -49,7 +48,7 @@ class Task:
                 workers=self.workers,
                 max_bad=self.max_bad,
                 strict=self.strict,
-                progress=_silent,
+                progress=silent,
                 patience=PATIENCE,
             )
 
@@ -97,7 +96,3 @@ def reconcile(plan: write.Plan, out: Path, cluster: Cluster, *, max_bad: float, 
                 send(TARS, [task(part, parts) for part in range(parts)])
             send(INDEX, [task(0, 0)], after=[live[TARS]] if TARS in live else [])
     return said
-
-
-def _silent(items: Iterable[Any], *, total: int, what: str) -> Iterator[Any]:
-    yield from items

@@ -25,6 +25,7 @@ from PIL import Image
 from stock import samples
 
 from pipeline import files
+from pipeline.console import silent
 from pipeline.data import images, write
 from pipeline.data.index import Shards
 from pipeline.datasets.base import Dataset, Listing, Record
@@ -81,10 +82,6 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def raw(drawn: Path, tmp_path: Path) -> Path:
     """A copy of the drawn folder to spoil."""
     return Path(shutil.copytree(drawn, tmp_path / "raw"))
-
-
-def silent(items: Iterable[Any], *, total: int, what: str) -> Iterator[Any]:
-    yield from items
 
 
 def plan_of(

@@ -40,7 +40,7 @@ def samples(request, tmp_path) -> Samples:
     path = tmp_path / "map.u8"
     PICTURES.tofile(path)
     with open(path, "rb") as file:
-        return Samples(Map(file, len(PICTURES), 8), ROWS, torch.device("cpu"))
+        return Samples(Map(file, 8), ROWS, torch.device("cpu"))
 
 
 def test_every_picture_comes_once_an_epoch_in_the_order_of_seed_and_epoch(samples) -> None:
