@@ -13,7 +13,7 @@ setup: .venv/ready
 .venv/ready: requirements.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv || (apt-get update && apt-get install -y python3-venv && $(PYTHON) -m venv .venv)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode --require-hashes -r requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
 	touch $@
 
@@ -43,7 +43,7 @@ peers: .venv-peers/ready
 .venv-peers/ready: pipeline/benches/peers.txt
 	$(MAKE) setup
 	test -x $(PEERS)/python || $(PYTHON) -m venv .venv-peers
-	$(BIN)/uv pip install --quiet --python $(PEERS)/python -r pipeline/benches/peers.txt
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(PEERS)/python -r pipeline/benches/peers.txt
 	touch $@
 
 # A real Slurm on this machine (root on Debian), a grid on it, and everything that can go wrong; about ten minutes.

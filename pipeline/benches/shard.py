@@ -11,7 +11,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,24 +19,31 @@ from PIL import Image
 
 from pipeline.benches.base import Bench, Row, Table, Way, compare, memory, rate
 from pipeline.benches.pictures import raw_folder
-from pipeline.console import silent
-from pipeline.data import images, write
-from pipeline.datasets.folder import Folder
+from pipeline.data import images
+from pipeline.memory import keep
 
 TITLE = "raw JPEGs to tars of 384×384"
 SIZE = 384
 PROCESSES = 2  # of every way; the paper's node has two cores
 PSNR_PICTURES = 60
+OURS, THEIRS = "pipeline.shard", "img2dataset, whole job"
 
 
 def run(bench: Bench) -> list[Table]:
     """Images/s of whole jobs, dB against exact decoding and Pillow's resize, and MiB at N and 4N pictures."""
     count = 24 if bench.quick else 2_000
     raw, note = raw_folder(bench, count)
+    paths = _hot(raw)
+    speed, half = _speed(bench, raw, paths, note), _half(bench, count // 2)
+    return [speed, half, _further(speed, half, count), _exactness(paths, note), _memory(bench, raw, note)]
+
+
+def _hot(raw: Path) -> list[Path]:
+    """The pictures below `raw`, read once, so that every way finds them in memory."""
     paths = sorted(raw.rglob("*.jpg"))
-    for path in paths:  # hot for every way
+    for path in paths:
         path.read_bytes()
-    return [_speed(bench, raw, paths, note), _exactness(paths, note), _memory(bench, raw, note)]
+    return paths
 
 
 def _speed(bench: Bench, raw: Path, paths: list[Path], note: str) -> Table:
@@ -46,11 +52,11 @@ def _speed(bench: Bench, raw: Path, paths: list[Path], note: str) -> Table:
     out = bench.scratch / "shards"
     count = len(paths)
     sample = [path.read_bytes() for path in paths[:200]]
-    decoded = [images.decode(data).pixels for data in sample]
+    decoded = [_decoded(data) for data in sample]
     small = [images.resize(pixels, SIZE) for pixels in decoded]
     ways = [
-        Way(name="pipeline.shard", once=lambda: rate(count, lambda: door(raw, out, "exact"))),
-        Way(name="pipeline.shard --decode dct", once=lambda: rate(count, lambda: door(raw, out, "dct"))),
+        Way(name=OURS, once=lambda: whole(command(raw, out), count)),
+        Way(name="pipeline.shard --decode dct", once=lambda: whole(command(raw, out, "dct"), count)),
         Way(
             name="2 processes, Pillow + webdataset.TarWriter",
             once=lambda: rate(count, lambda: _by_webdataset(TarWriter, paths, out)),
@@ -66,7 +72,7 @@ def _speed(bench: Bench, raw: Path, paths: list[Path], note: str) -> Table:
     if bench.peers:
         jobs = Img2dataset(bench.peers, paths, bench.scratch / "img2dataset")
         ways += [
-            Way(name="img2dataset, whole job", once=jobs.whole, role="peer"),
+            Way(name=THEIRS, once=jobs.whole, role="peer"),
             Way(name="img2dataset, steady state", once=lambda: jobs.steady, role="peer"),
         ]
         notes.append(
@@ -77,7 +83,7 @@ def _speed(bench: Bench, raw: Path, paths: list[Path], note: str) -> Table:
         notes.append("img2dataset is not installed (make peers)")
 
     def exact(data: bytes) -> bytes:
-        return images.encode(images.resize(images.decode(data).pixels, SIZE), format="jpeg", quality=None)
+        return images.encode(images.resize(_decoded(data), SIZE), format="jpeg", quality=None)
 
     def limit(name: str, function: Callable[[Any], object], items: list[Any]) -> Way:
         many = items * (1 if bench.quick else 5)  # so that the start of the processes does not count
@@ -85,17 +91,46 @@ def _speed(bench: Bench, raw: Path, paths: list[Path], note: str) -> Table:
 
     ways += [
         limit("exact path in memory", exact, sample),
-        limit("decode alone", images.decode, sample),
+        limit("decode alone", _decoded, sample),
         limit("resize alone", lambda pixels: images.resize(pixels, SIZE), decoded),
         limit("encode alone", lambda pixels: images.encode(pixels, format="jpeg", quality=None), small),
     ]
     return compare("sharding", "images/s", ways, bench, notes=notes)
 
 
+def _half(bench: Bench, count: int) -> Table:
+    """Whole jobs of fewer pictures, of which the start is a larger part."""
+    raw, note = raw_folder(bench, count)
+    paths, out = _hot(raw), bench.scratch / "shards"
+    ways = [Way(name=OURS, once=lambda: whole(command(raw, out), count))]
+    if bench.peers:
+        ways += [
+            Way(name=THEIRS, once=Img2dataset(bench.peers, paths, bench.scratch / "img2dataset").whole, role="peer")
+        ]
+    return compare("sharding half as many", "images/s", ways, bench, notes=[note])
+
+
+def _further(all_of_it: Table, half: Table, count: int) -> Table:
+    """What the pictures that one job has more than the other cost: the speed without the start."""
+    rows = []
+    for few in half.rows:
+        many = next(row for row in all_of_it.rows if row.name == few.name)
+        took = count / many.median - count // 2 / few.median
+        rows.append(Row(name=few.name.replace(", whole job", ""), role=few.role, values=[(count - count // 2) / took]))
+    notes = ["the pictures the one job has more than the other over the time it takes longer, by the medians"]
+    return Table(title="each further picture", unit="images/s", rows=rows, notes=notes)
+
+
+def _decoded(data: bytes) -> np.ndarray:
+    """The pixels as the door's workers decode them."""
+    return images.decode(data, channels=4).pixels
+
+
 def _on_all_cores(function: Callable[[Any], object], items: list[Any]) -> None:
     """Apply a function in forked processes that deal the items among them and hand nothing back."""
 
     def work(number: int) -> None:
+        keep()  # as the door's workers do
         for item in items[number::PROCESSES]:
             function(item)
 
@@ -113,22 +148,18 @@ def _forked(work: Callable[[int], object]) -> None:
         assert process.exitcode == 0
 
 
-def door(raw: Path, out: Path, decode: str) -> None:
-    """The whole job as the door does it, into an empty folder."""
+def command(raw: Path, out: Path, decode: str = "exact") -> list[str | Path]:
+    """The command that shards `raw`, `out` being emptied now."""
     shutil.rmtree(out, ignore_errors=True)
-    dataset = Folder("bench", "folder")
-    settings = write.Settings(size=SIZE, split="image", format="jpeg", quality=None, keep_names=False, decode=decode)
-    plan = write.make_plan(
-        dataset.name,
-        dataset.listing(raw),
-        raw,
-        settings,
-        metric=dataset.metric,
-        label_fractions=dataset.label_fractions,
-        workers=PROCESSES,
-        progress=silent,
-    )
-    write.write(plan, out, workers=PROCESSES, max_bad=0.0, strict=True, progress=silent)
+    words: list[str | Path] = [sys.executable, "-m", "pipeline.shard", "bench", "--layout", "folder", "--raw", raw]
+    words += ["--out", out, "--size", str(SIZE), "--workers", str(PROCESSES), "--decode", decode, "--strict"]
+    return words
+
+
+def whole(words: list[str | Path], count: int) -> float:
+    """Pictures a second of a whole command, which may keep what it compiles, as users start it."""
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return rate(count, lambda: subprocess.run(words, check=True, capture_output=True, env=env))
 
 
 def _by_webdataset(writer: Any, paths: list[Path], out: Path) -> None:
@@ -162,24 +193,21 @@ class Img2dataset:
         self.folder.mkdir(parents=True)
         listed = self.folder / "files.txt"
         listed.write_text("".join(f"{path.as_uri()}\n" for path in self.paths))
-        command: list[str | Path] = [
+        words: list[str | Path] = [
             self.python.parent / "img2dataset",
             f"--url_list={listed}",
             f"--output_folder={self.folder / 'out'}",
         ]
-        command += ["--output_format=webdataset", f"--image_size={SIZE}", "--resize_mode=center_crop"]
-        command += [f"--processes_count={PROCESSES}", "--thread_count=8", "--encode_quality=95"]
-        command += [f"--number_sample_per_shard={-(-len(self.paths) // 8)}"]
-        env = {
-            name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"
-        }  # as users start it
-        whole = rate(len(self.paths), lambda: subprocess.run(command, check=True, capture_output=True, env=env))
+        words += ["--output_format=webdataset", f"--image_size={SIZE}", "--resize_mode=center_crop"]
+        words += [f"--processes_count={PROCESSES}", "--thread_count=8", "--encode_quality=95"]
+        words += [f"--number_sample_per_shard={-(-len(self.paths) // 8)}"]
+        speed = whole(words, len(self.paths))
         stats = [json.loads(path.read_text()) for path in (self.folder / "out").glob("*_stats.json")]
         done = sum(shard["successes"] for shard in stats)
         assert done == len(self.paths), f"img2dataset wrote {done} of {len(self.paths)} pictures"
         started = min(shard["start_time"] for shard in stats)
         self.steady = done / (max(shard["end_time"] for shard in stats) - started)
-        return whole
+        return speed
 
 
 def _exactness(paths: list[Path], note: str) -> Table:
@@ -187,7 +215,7 @@ def _exactness(paths: list[Path], note: str) -> Table:
     data = [path.read_bytes() for path in paths[:PSNR_PICTURES]]
     wanted = [np.asarray(_pillow(item)) for item in data]
     ways: dict[str, tuple[str, Callable[[bytes], np.ndarray]]] = {
-        "pipeline.shard": ("ours", lambda item: images.resize(images.decode(item).pixels, SIZE)),
+        OURS: ("ours", lambda item: images.resize(_decoded(item), SIZE)[..., :3]),
         "pipeline.shard --decode dct": (
             "ours",
             lambda item: images.resize(images.decode(item, least=SIZE).pixels, SIZE),
@@ -228,15 +256,6 @@ def _psnr(mine: np.ndarray, theirs: np.ndarray) -> float:
     return float(10 * np.log10(255**2 / max(error, 255**2 / 1e15)))
 
 
-MEASURED = """
-import sys
-from pathlib import Path
-from pipeline.benches import shard
-
-print(shard.watched(lambda: shard.door(Path(sys.argv[1]), Path(sys.argv[2]), "exact")))
-"""
-
-
 def _memory(bench: Bench, raw: Path, note: str) -> Table:
     """Peak memory of the door's process and its workers together, at N and 4N pictures."""
     rows = []
@@ -250,22 +269,24 @@ def _memory(bench: Bench, raw: Path, note: str) -> Table:
                 link.parent.mkdir(parents=True, exist_ok=True)
                 link.symlink_to(path)
         bench.say(f"memory at {times * len(large)} pictures")
-        command: list[str | Path] = [sys.executable, "-c", MEASURED, folder, bench.scratch / "shards"]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
-        rows.append(Row(name=f"{times * len(large)} pictures", role="ours", values=[float(done.stdout.split()[-1])]))
+        row = Row(
+            name=f"{times * len(large)} pictures",
+            role="ours",
+            values=[_peak(command(folder, bench.scratch / "shards"))],
+        )
+        rows.append(row)
     notes = [note, "proportional set size of the parent and its workers, summed, its peak by looks every 50 ms"]
     return Table(title="memory", unit="MiB", rows=rows, more_is_better=False, notes=notes)
 
 
-def watched(work: Callable[[], object]) -> float:
-    """Carry out `work`; the peak of this process's and its children's memory together in MiB."""
-    with ThreadPoolExecutor(1) as pool:
-        future = pool.submit(work)
-        peak = 0.0
-        while not future.done():
-            peak = max(peak, sum(memory(pid, "Pss") for pid in (os.getpid(), *_children(os.getpid()))) / 2**20)
+def _peak(words: list[str | Path]) -> float:
+    """The peak of a command's memory, its children's included, in MiB."""
+    peak = 0.0
+    with subprocess.Popen(words, stdout=subprocess.DEVNULL) as process:
+        while process.poll() is None:
+            peak = max(peak, sum(memory(pid, "Pss") for pid in (process.pid, *_children(process.pid))) / 2**20)
             time.sleep(0.05)
-        future.result()
+    assert process.returncode == 0
     return peak
 
 

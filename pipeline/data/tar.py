@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tarfile
-from typing import IO
+from typing import IO, Literal
 
 
 class TarWriter:
@@ -15,10 +15,7 @@ class TarWriter:
 
     def add(self, name: str, data: bytes) -> int:
         """Write one member; returns the offset of its first byte in the file."""
-        header = tarfile.TarInfo(name)
-        header.size = len(data)
-        header.mode = 0o444
-        block = header.tobuf(tarfile.USTAR_FORMAT if len(name) <= 100 else tarfile.PAX_FORMAT)
+        block = header(name, len(data))
         offset = self.position + len(block)
         padding = b"\0" * (-len(data) % tarfile.BLOCKSIZE)
         self.file.write(block + data + padding)
@@ -29,3 +26,28 @@ class TarWriter:
         """Write the end marker, padded to tar's record size."""
         end = b"\0" * 2 * tarfile.BLOCKSIZE
         self.file.write(end + b"\0" * (-(self.position + len(end)) % tarfile.RECORDSIZE))
+
+
+def header(name: str, size: int) -> bytes:
+    """What comes before a member of `size` bytes: what `tarfile` makes, for plain names by filling its form in."""
+    plain = name.encode()
+    if len(plain) > 100 or not name.isascii() or size >= MOST_PLAIN:
+        return _made(name, size, tarfile.PAX_FORMAT)
+    length = b"%011o" % size
+    block = bytearray(FORM)
+    block[: len(plain)] = plain
+    block[124:135] = length
+    block[148:154] = b"%06o" % (FORM_SUM + sum(plain) + sum(length) - sum(FORM[124:135]))
+    return bytes(block)
+
+
+def _made(name: str, size: int, format: Literal[0, 2]) -> bytes:
+    info = tarfile.TarInfo(name)
+    info.size = size
+    info.mode = 0o444
+    return info.tobuf(format)
+
+
+MOST_PLAIN = 8**11  # bytes; what a plain header has room for
+FORM = _made("", 0, tarfile.USTAR_FORMAT)
+FORM_SUM = int(FORM[148:154], 8)

@@ -13,6 +13,7 @@ from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 from typing import Any, TypeVar
 
+from pipeline import memory
 from pipeline.data import images
 
 A = TypeVar("A")
@@ -78,18 +79,19 @@ def _one_by_one(function: Callable[[A], B], block: list[A]) -> list[B | images.B
 
 
 def _start(count: int) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn"), initializer=_end_with_parent)
+    return ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn"), initializer=_settle)
 
 
 def _is_lost(future: Future[Any]) -> bool:
     return future.done() and isinstance(future.exception(), BrokenProcessPool)
 
 
-def _end_with_parent() -> None:
-    """In a worker: end when the parent is killed, instead of waiting for its next order for ever.
+def _settle() -> None:
+    """In a worker: keep memory for the next picture, and end when the parent is killed instead of waiting for ever.
 
     Slurm's signal before the time limit, which reaches every process of a job, is the parent's to answer.
     """
+    memory.keep()
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)
 
     def watch() -> None:

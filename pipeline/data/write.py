@@ -272,7 +272,7 @@ def _write_tar(folder: Path, tar: str, members: list[Sample], plan: Plan, answer
                 }
             )
         writer.close()
-    files.write_json(folder / f".{tar}.json", {"rows": rows, "bad": bad})
+    files.write_json(folder / f".{tar}.json", {"rows": rows, "bad": bad}, indent=None)
 
 
 def _manifest(plan: Plan, rows: list[dict[str, Any]], bad: list[dict[str, str]]) -> dict[str, Any]:
@@ -360,7 +360,7 @@ def _picture(task: tuple[Path, Settings]) -> tuple[bytes, int, int] | images.Bad
     path, settings = task
     try:
         least = settings.size if settings.decode == "dct" else 0
-        picture = images.decode(path.read_bytes(), least=least)
+        picture = images.decode(path.read_bytes(), least=least, channels=4)
         small = images.resize(picture.pixels, settings.size)
         data = images.encode(small, format=settings.format, quality=settings.quality)
         return data, picture.width, picture.height

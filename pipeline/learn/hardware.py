@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import platform
 from dataclasses import dataclass
@@ -11,11 +10,8 @@ from typing import Any
 
 import torch
 
+from pipeline import memory
 from pipeline.cluster import Cluster
-
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
-KEPT_BYTES = 2**30  # the most of free memory that a process holds at its heap's end
-OLD_GLIBC_MOST = 2**25  # what older ones take for the size from which on memory goes back at once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,15 +81,6 @@ def settle(hardware: Hardware) -> None:
     torch.use_deterministic_algorithms(True)
     # nothing here reads memory it did not write
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    _keep_memory()
+    memory.keep()
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.allow_tf32 = False  # float32 means float32, in convolutions too
-
-
-def _keep_memory() -> None:
-    """Have glibc keep what is freed instead of returning every large tensor: fresh pages cost more than most passes."""
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt"):
-        if not libc.mallopt(M_MMAP_THRESHOLD, KEPT_BYTES):  # glibc before 2.35
-            libc.mallopt(M_MMAP_THRESHOLD, OLD_GLIBC_MOST)
-        libc.mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)

@@ -296,7 +296,7 @@ def test_the_fast_decoder_gives_pillows_pixels(
     smooth = Image.fromarray(noise(9, 9)).resize((131, 77), Image.Resampling.BICUBIC).convert(mode)
     data = encoded(smooth, "JPEG", **options)
     with Image.open(io.BytesIO(data)) as picture:
-        fast = images._jpeg(picture, data, 0)
+        fast = images._jpeg(picture, data, 0, 3)
     slow = by_pillow_alone(data, monkeypatch)
     assert fast is not None and isinstance(slow, images.Decoded)
     assert (fast == slow.pixels).all()
@@ -372,6 +372,22 @@ def test_resizing_is_within_a_grey_level_of_pillows_and_above_60_db(size: tuple[
     pillows = np.asarray(picture.resize((384, 384), Image.Resampling.BILINEAR))
     assert abs(mine.astype(int) - pillows).max() <= 1
     assert psnr(mine, pillows) >= 60
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA"])
+@pytest.mark.parametrize("format", ["JPEG", "PNG"])
+@pytest.mark.parametrize("size", [(1300, 700), (64, 64), (40, 90)])
+def test_a_fourth_byte_a_pixel_changes_nothing(size: tuple[int, int], format: str, mode: str) -> None:
+    if (format, mode) == ("JPEG", "RGBA"):
+        pytest.skip("JPEG has no alpha")
+    data = encoded(Image.fromarray(noise(*size[::-1])).convert(mode), format)
+    three, four = images.decode(data), images.decode(data, channels=4)
+    assert three.pixels.shape == (*size[::-1], 3) and four.pixels.shape == (*size[::-1], 4)
+    small = [images.resize(picture.pixels, 64) for picture in (three, four)]
+    assert (small[0] == small[1][..., :3]).all()
+    for stored in images.FORMATS:
+        one, other = (images.encode(pixels, format=stored, quality=None) for pixels in small)
+        assert one == other
 
 
 def psnr(mine: np.ndarray, theirs: np.ndarray) -> float:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.data import tar as tars
 from pipeline.data.tar import TarWriter
 
 LONG = "folder_" * 30 + ".jpg"  # longer than the 100 characters of a plain header
@@ -65,3 +66,13 @@ def test_a_tar_ends_as_tars_do(size: int) -> None:
     assert len(data) % tarfile.RECORDSIZE == 0
     assert data.endswith(bytes(2 * tarfile.BLOCKSIZE))
     assert len(data) < size + 512 + 512 + 1024 + tarfile.RECORDSIZE
+
+
+@pytest.mark.parametrize("size", [0, 7, 512, 8**11 - 1, 8**11])
+@pytest.mark.parametrize("name", ["a.jpg", "x" * 100, "x" * 101, LONG, "größe.jpg"])
+def test_headers_are_those_of_tarfile(name: str, size: int) -> None:
+    info = tarfile.TarInfo(name)
+    info.size, info.mode = size, 0o444
+    plain = len(name) <= 100 and name.isascii() and size < 8**11
+    wanted = info.tobuf(tarfile.USTAR_FORMAT if plain else tarfile.PAX_FORMAT)
+    assert tars.header(name, size) == wanted
