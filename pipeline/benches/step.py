@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from pipeline import paper
 from pipeline.benches.base import Bench, Row, Table, Way, compare
-from pipeline.benches.paper_loader import batches
 from pipeline.benches.pictures import raw_folder
+from pipeline.benches.plain import seconds
 from pipeline.benches.training import SMALL, TOY, WARM, Timed, make_shards, settled, site, train
-from pipeline.learn import backbones
 from pipeline.learn.hardware import Hardware
 from pipeline.spec import DatasetRef, PretrainSpec
 
@@ -81,22 +77,27 @@ def beside_plain(setting: Setting) -> list[Table]:
     pair = " and ".join(backbone.title for backbone in setting.pair)
     what = f"CASS, {pair}, {setting.size} pixels, batches of {BATCH}, {setting.hardware.threads} threads, float32"
     held, read = (setting.program(setting.cass(), held=held) for held in (True, False))
-    plain = Plain(setting)
-    in_memory = torch.randn(BATCH, 3, setting.size, setting.size)
+    plain = partial(
+        seconds,
+        size=setting.size,
+        steps=setting.steps,
+        batch=BATCH,
+        threads=setting.hardware.threads,
+        pair=setting.pair,
+    )
     alone = compare(
         "step alone",
         "pictures a second",
         [
             Way(name="ours, augmentation included", once=lambda: BATCH / setting.seconds(held)),
-            Way(
-                name="a plain loop, no augmentation", once=lambda: BATCH / plain.seconds([in_memory] * 99), role="peer"
-            ),
+            Way(name="a plain loop, no augmentation", once=lambda: BATCH / plain(raw=None), role="peer"),
         ],
         setting.bench,
         notes=[
             what,
             "both sides have their batch in memory: ours uint8 pictures, the plain loop's augmented float32 tensors",
-            "a plain loop: two networks, two torch.optim.Adam as they come, two cosine schedules, loss.item() a step",
+            "a plain loop, in a process of its own: two networks, two torch.optim.Adam as they come, two cosine "
+            "schedules, loss.item() a step; not deterministic",
         ],
     )
     whole = compare(
@@ -106,7 +107,7 @@ def beside_plain(setting: Setting) -> list[Table]:
             Way(name="ours, from shards", once=lambda: BATCH / setting.seconds(read)),
             Way(
                 name="a plain loop, from raw files",
-                once=lambda: BATCH / plain.seconds(batches(setting.raw, size=setting.size, batch=BATCH)),
+                once=lambda: BATCH / plain(raw=setting.raw),
                 role="peer",
             ),
             Way(name="ours, batch in memory", once=lambda: BATCH / setting.seconds(held), role="limit"),
@@ -115,45 +116,6 @@ def beside_plain(setting: Setting) -> list[Table]:
         notes=[what, setting.note, "the plain loop loads as the paper does: Pillow, torchvision, two worker processes"],
     )
     return [alone, whole]
-
-
-class Plain:
-    """The reference's loop with its accidents left out: two networks, torch's own optimizers and schedules."""
-
-    def __init__(self, setting: Setting) -> None:
-        self.steps = setting.steps
-        self.networks = [
-            backbones.build(
-                backbone.tag, outputs=paper.HEAD_DIM, image_size=setting.size, weights="random", folder=Path()
-            )
-            for backbone in setting.pair
-        ]
-        optim = paper.PRETRAIN_OPTIM
-        self.optimizers = [torch.optim.Adam(network.parameters(), lr=optim.lr) for network in self.networks]
-        self.schedules = [
-            torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, optim.t_max, eta_min=optim.min_lr)
-            for optimizer in self.optimizers
-        ]
-
-    def seconds(self, given: Iterable[Tensor]) -> float:
-        """The mean seconds of a step, the first `WARM` left out; computes as torch does by itself."""
-        began = []
-        with determinism(False):
-            for images in islice(given, self.steps):
-                began.append(time.perf_counter())
-                self.step(images)
-        return (began[-1] - began[WARM]) / (len(began) - 1 - WARM)
-
-    def step(self, images: Tensor) -> float:
-        for optimizer in self.optimizers:
-            optimizer.zero_grad()
-        first, second = (torch.nn.functional.normalize(network(images), dim=-1) for network in self.networks)
-        loss = (2 - 2 * (first * second).sum(dim=-1)).mean()
-        torch.autograd.backward(loss)
-        for optimizer, schedule in zip(self.optimizers, self.schedules, strict=True):
-            optimizer.step()
-            schedule.step()
-        return loss.item()
 
 
 def choices(setting: Setting) -> Table:

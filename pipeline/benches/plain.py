@@ -1,0 +1,79 @@
+"""The reference's loop with its accidents left out, in a process of its own: SIZE STEPS BATCH THREADS TAG TAG [RAW].
+
+Two networks, torch's own optimizers and schedules, `loss.item()` a step, and nothing of what this project sets: torch
+computes as it does by itself. Prints the mean seconds of a step. Its batches come from the files below RAW as the
+paper loads them; without RAW it is one batch in memory, augmented already.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from itertools import islice, repeat
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pipeline import paper
+from pipeline.benches.paper_loader import batches
+from pipeline.benches.training import WARM
+from pipeline.learn import backbones
+
+
+def seconds(
+    *, size: int, steps: int, batch: int, threads: int, pair: Sequence[paper.Backbone], raw: Path | None
+) -> float:
+    """Start the process and read what it prints."""
+    words: list[str | Path | int] = [size, steps, batch, threads, *(backbone.tag for backbone in pair)]
+    command = [sys.executable, "-m", __name__, *map(str, words), *([str(raw)] if raw else [])]
+    return float(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.split()[-1])
+
+
+class Plain:
+    """Two networks that learn to agree, one `step` at a time."""
+
+    def __init__(self, size: int, tags: Sequence[str]) -> None:
+        self.networks = [
+            backbones.build(tag, outputs=paper.HEAD_DIM, image_size=size, weights="random", folder=Path())
+            for tag in tags
+        ]
+        optim = paper.PRETRAIN_OPTIM
+        self.optimizers = [torch.optim.Adam(network.parameters(), lr=optim.lr) for network in self.networks]
+        self.schedules = [
+            torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, optim.t_max, eta_min=optim.min_lr)
+            for optimizer in self.optimizers
+        ]
+
+    def seconds(self, given: Iterable[Tensor], steps: int) -> float:
+        """The mean seconds of a step, the first `WARM` left out."""
+        began = []
+        for images in islice(given, steps):
+            began.append(time.perf_counter())
+            self.step(images)
+        return (began[-1] - began[WARM]) / (len(began) - 1 - WARM)
+
+    def step(self, images: Tensor) -> float:
+        for optimizer in self.optimizers:
+            optimizer.zero_grad()
+        first, second = (torch.nn.functional.normalize(network(images), dim=-1) for network in self.networks)
+        loss = (2 - 2 * (first * second).sum(dim=-1)).mean()
+        torch.autograd.backward(loss)
+        for optimizer, schedule in zip(self.optimizers, self.schedules, strict=True):
+            optimizer.step()
+            schedule.step()
+        return loss.item()
+
+
+def main() -> None:
+    size, steps, batch, threads = map(int, sys.argv[1:5])
+    tags, raw = sys.argv[5:7], sys.argv[7:]
+    torch.set_num_threads(threads)
+    given = batches(Path(raw[0]), size=size, batch=batch) if raw else repeat(torch.randn(batch, 3, size, size))
+    print(Plain(size, tags).seconds(given, steps))
+
+
+if __name__ == "__main__":
+    main()
