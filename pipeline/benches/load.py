@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import multiprocessing
 import os
 import shutil
@@ -61,8 +62,8 @@ def _batches(
         return Way(name=name, once=lambda: load_peers.throughput(batches, seconds), role=role)
 
     ways = [
-        way("ours, from the map: uint8", partial(_epoch, open_pixels(shards, site), shards)),
-        way("ours, from tars: uint8", partial(_epoch, Tars(shards), shards)),
+        way("ours, from the map: uint8", _epochs(open_pixels(shards, site), shards)),
+        way("ours, from tars: uint8", _epochs(Tars(shards), shards)),
         way("paper's: raw files", partial(paper_loader.batches, raw, size=size, batch=BATCH), "peer"),
         way(f"paper's: files of {size}", partial(paper_loader.batches, small, size=size, batch=BATCH), "peer"),
     ]
@@ -134,18 +135,25 @@ def _small_files(bench: Bench, shards: Shards) -> Path:
     return folder
 
 
-def _from_map(shards: Shards, site: Cluster) -> Iterator[Tensor]:
-    return _epoch(open_pixels(shards, site), shards)
+def _from_map(shards: Shards, site: Cluster) -> Iterable[Tensor]:
+    return _epochs(open_pixels(shards, site), shards)()
 
 
-def _from_tars(shards: Shards) -> Iterator[Tensor]:
-    return _epoch(Tars(shards), shards)
+def _from_tars(shards: Shards) -> Iterable[Tensor]:
+    return _epochs(Tars(shards), shards)()
 
 
-def _epoch(pixels: Pixels, shards: Shards) -> Iterator[Tensor]:
+def _epochs(pixels: Pixels, shards: Shards) -> Batches:
+    """One epoch after another of the same reader, as a run has them."""
     rows = np.arange(len(shards.rows["key"]))
     samples = Samples(pixels, rows, torch.device("cpu"))
-    return samples.blocks([samples.batch(0, 0, step, BATCH) for step in range(len(rows) // BATCH)])
+    numbers = itertools.count()
+
+    def epoch() -> Iterator[Tensor]:
+        number = next(numbers)
+        return samples.blocks([samples.batch(0, number, step, BATCH) for step in range(len(rows) // BATCH)])
+
+    return epoch
 
 
 def _copied(size: int, seconds: float) -> float:
