@@ -40,7 +40,8 @@ class Scheduler:
 @pytest.fixture
 def scheduler(monkeypatch: pytest.MonkeyPatch) -> Scheduler:
     monkeypatch.setattr(write, "TAR_PICTURES", 10)
-    monkeypatch.setattr(write, "Workers", one_machine.Inline)
+    for module in (write, sharding):
+        monkeypatch.setattr(module, "Workers", one_machine.Inline)
     return Scheduler(monkeypatch)
 
 
