@@ -40,7 +40,10 @@ class _Hashing:
 
 
 def save(run: Run, state: dict[str, Any], step: int) -> Path:
-    """Write `state` as the checkpoint of a global step and drop all but the newest two."""
+    """Write `state` as the checkpoint of a global step and drop all but the newest two.
+
+    One of the same step goes too: it was written before the end of its epoch, this one after that.
+    """
     temporary = run.folder / ".checkpoint.tmp"
     try:
         with open(temporary, "wb") as file:
@@ -54,6 +57,9 @@ def save(run: Run, state: dict[str, Any], step: int) -> Path:
     path = run.folder / f"checkpoint-{step:010d}-{hashing.digest.hexdigest()[:16]}.pt"
     os.replace(temporary, path)
     files.sync_folder(run.folder)
+    for old in run.folder.glob(f"checkpoint-{step:010d}-*.pt"):
+        if old != path:
+            old.unlink()
     for old in run.checkpoints()[KEPT:]:
         old.unlink()
     return path

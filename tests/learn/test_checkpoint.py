@@ -91,6 +91,16 @@ def test_a_full_disk_is_an_error_of_the_run_and_the_old_checkpoint_stays(run, mo
     assert list(run.folder.glob(".*")) == []
 
 
+@pytest.mark.parametrize("values", [(1.0, 2.0), (2.0, 1.0)])
+def test_of_two_checkpoints_of_one_step_the_later_stays(run, values):
+    checkpoint.save(run, {"weight": torch.zeros(2)}, 6)
+    for value in values:  # names sort by their hashes, in one of both orders against time
+        last = checkpoint.save(run, {"weight": torch.full((2,), value)}, 7)
+    assert run.checkpoints()[0] == last
+    assert [path.name.split("-")[1] for path in run.checkpoints()] == ["0000000007", "0000000006"]
+    assert torch.equal(checkpoint.load(run, torch.device("cpu"))["weight"], torch.full((2,), values[-1]))
+
+
 def test_a_copy_is_the_state_and_takes_the_memory_of_the_one_before():
     module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).to(memory_format=torch.channels_last)
     state = {"module": module.state_dict(), "counts": [1, torch.ones(2)], "best": None}
