@@ -19,7 +19,6 @@ from pipeline.cluster import Cluster, load_cluster
 from pipeline.console import progress, run_door, table
 
 if TYPE_CHECKING:
-    from pipeline.data.workers import Workers
     from pipeline.data.write import Settings
     from pipeline.datasets.base import Dataset
 
@@ -122,25 +121,14 @@ def main() -> int:
 
 def shard(dataset: Dataset, raw: Path, settings: Settings, args: argparse.Namespace, cluster: Cluster) -> int:
     """Write the shards of `raw`, or say what they would be or that they are there."""
+    from pipeline.data import write
     from pipeline.data.imitate import MARK
-    from pipeline.data.workers import Workers
+    from pipeline.data.index import open_shards
 
     if (raw / MARK).exists():
         print(f"{raw} holds a stand-in: drawn pictures, not the dataset; no score on them says anything about it")
     if cluster.executor == "slurm":
         raw, args.out = raw.absolute(), args.out.absolute()  # the nodes start elsewhere
-    with Workers(args.workers) as pool:
-        if not args.dry_run and cluster.executor != "slurm":
-            pool.start()  # while the files are read for their checksums
-        return _shard(dataset, raw, settings, args, cluster, pool)
-
-
-def _shard(
-    dataset: Dataset, raw: Path, settings: Settings, args: argparse.Namespace, cluster: Cluster, pool: Workers
-) -> int:
-    from pipeline.data import write
-    from pipeline.data.index import open_shards
-
     plan = write.make_plan(
         dataset.name,
         dataset.listing(raw),
@@ -170,7 +158,9 @@ def _shard(
 
         print("\n".join(sharding.reconcile(plan, args.out, cluster, max_bad=args.max_bad, strict=args.strict)))
         return 0
-    shards = write.write(plan, args.out, pool, max_bad=args.max_bad, strict=args.strict, progress=progress)
+    shards = write.write(
+        plan, args.out, workers=args.workers, max_bad=args.max_bad, strict=args.strict, progress=progress
+    )
     print_shards(shards.manifest)
     print(f"\n{folder}")
     return 0

@@ -14,7 +14,6 @@ from pipeline.cluster import Cluster
 from pipeline.console import silent as quiet
 from pipeline.data import write
 from pipeline.data.index import Shards
-from pipeline.data.workers import Workers
 from pipeline.datasets.folder import Folder
 from pipeline.datasets.toy import draw
 from pipeline.runs import Run
@@ -53,8 +52,7 @@ def shard(dataset: Folder, raw: Path, out: Path, *, split: str = "image") -> Sha
         workers=1,
         progress=quiet,
     )
-    with Workers(1) as pool:
-        return write.write(plan, out, pool, max_bad=0, strict=True, progress=quiet)
+    return write.write(plan, out, workers=1, max_bad=0, strict=True, progress=quiet)
 
 
 def make_cluster(folder: Path, **changes: Any) -> Cluster:

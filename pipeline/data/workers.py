@@ -38,11 +38,6 @@ class Workers:
     def __exit__(self, *_: object) -> None:
         self.pool.shutdown(cancel_futures=True)
 
-    def start(self) -> None:
-        """Begin to start the processes, which otherwise waits for the first item."""
-        for _ in range(self.count):
-            self.pool.submit(os.getpid)
-
     def map(self, function: Callable[[A], B], items: Iterable[A]) -> Iterator[B | images.BadPicture]:
         source = iter(items)
         waiting: deque[tuple[list[A], Future[list[B]]]] = deque()

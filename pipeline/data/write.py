@@ -154,14 +154,7 @@ def make_plan(
 
 
 def write(
-    plan: Plan,
-    out: Path,
-    pool: Workers,
-    *,
-    max_bad: float,
-    strict: bool,
-    progress: Progress,
-    patience: float = 0.0,
+    plan: Plan, out: Path, *, workers: int, max_bad: float, strict: bool, progress: Progress, patience: float = 0.0
 ) -> Shards:
     """Pass two: write what of the plan is not there yet; `ValueError` when too many pictures are bad.
 
@@ -174,14 +167,14 @@ def write(
     with files.lock(folder / ".lock", what=str(folder), patience=patience):
         if not (folder / "manifest.json").exists():  # else another finished it since the look above
             files.remove_temporaries(folder)
-            _write_tars(folder, plan, plan.tars(), pool, progress)
+            _write_tars(folder, plan, plan.tars(), workers, progress)
             _finish(folder, plan, max_bad=max_bad, strict=strict)
     (folder / ".lock").unlink(missing_ok=True)
     return open_shards(folder)
 
 
 def write_part(
-    plan: Plan, out: Path, pool: Workers, part: int, parts: int, *, progress: Progress, patience: float
+    plan: Plan, out: Path, part: int, parts: int, *, workers: int, progress: Progress, patience: float
 ) -> None:
     """Write every `parts`th tar from number `part` on, where it is not there yet; other parts may be at work beside.
 
@@ -192,7 +185,7 @@ def write_part(
         return
     with files.lock(folder / ".lock", what=str(folder), patience=patience, shared=True):
         if not (folder / "manifest.json").exists():  # else another finished it since the look above
-            _write_tars(folder, plan, plan.tars()[part::parts], pool, progress)
+            _write_tars(folder, plan, plan.tars()[part::parts], workers, progress)
 
 
 def left(plan: Plan, out: Path) -> int:
@@ -204,15 +197,16 @@ def left(plan: Plan, out: Path) -> int:
 
 
 def _write_tars(
-    folder: Path, plan: Plan, tars: list[tuple[str, list[Sample]]], pool: Workers, progress: Progress
+    folder: Path, plan: Plan, tars: list[tuple[str, list[Sample]]], workers: int, progress: Progress
 ) -> None:
     todo = [(tar, members) for tar, members in tars if not _is_good(folder / f".{tar}.json")]
     pending = [(s.record.path, plan.settings) for _, members in todo for s in members]
-    answers = progress(pool.map(_picture, pending), total=len(pending), what="writing")
-    for tar, members in todo:
-        _write_tar(folder, tar, members, plan, answers)
-    for _ in answers:  # run the progress display to its end
-        pass
+    with Workers(workers) as pool:
+        answers = progress(pool.map(_picture, pending), total=len(pending), what="writing")
+        for tar, members in todo:
+            _write_tar(folder, tar, members, plan, answers)
+        for _ in answers:  # run the progress display to its end
+            pass
 
 
 def _is_good(part: Path) -> bool:

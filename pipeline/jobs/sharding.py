@@ -16,7 +16,6 @@ from pipeline import files
 from pipeline.cluster import Cluster
 from pipeline.console import silent
 from pipeline.data import write
-from pipeline.data.workers import Workers
 from pipeline.jobs import slurm
 from pipeline.jobs.code import snapshot
 from pipeline.jobs.orders import FOLDER, Order, write_order
@@ -40,12 +39,18 @@ class Task:
     def __call__(self) -> None:
         plan: write.Plan = pickle.loads((Path(self.jobs) / "plan.pkl").read_bytes())
         out = Path(self.jobs).parent.parent
-        with Workers(self.workers) as pool:
-            if self.parts:
-                write.write_part(plan, out, pool, self.part, self.parts, progress=silent, patience=PATIENCE)
-            else:
-                limits: Any = {"max_bad": self.max_bad, "strict": self.strict}
-                write.write(plan, out, pool, **limits, progress=silent, patience=PATIENCE)
+        if self.parts:
+            write.write_part(plan, out, self.part, self.parts, workers=self.workers, progress=silent, patience=PATIENCE)
+        else:
+            write.write(
+                plan,
+                out,
+                workers=self.workers,
+                max_bad=self.max_bad,
+                strict=self.strict,
+                progress=silent,
+                patience=PATIENCE,
+            )
 
     def checkpoint(self) -> Any:
         """What submitit submits again after a time limit: the same task; what it wrote is in the shard folder."""

@@ -101,8 +101,7 @@ def plan_of(
 
 
 def written(plan: write.Plan, out: Path, *, workers: int = 1, max_bad: float = 0.01, strict: bool = False) -> Shards:
-    with write.Workers(workers) as pool:
-        return write.write(plan, out, pool, max_bad=max_bad, strict=strict, progress=silent)
+    return write.write(plan, out, workers=workers, max_bad=max_bad, strict=strict, progress=silent)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -324,18 +323,18 @@ def test_who_gets_the_lock_after_another_finished_has_nothing_to_do(
 def test_parts_written_by_others_in_any_order_give_the_bytes_of_one_job(raw: Path, tmp_path: Path) -> None:
     calm = written(plan_of(raw), tmp_path / "calm")
     plan, out = plan_of(raw), tmp_path / "parts"
-    options: Any = {"progress": silent, "patience": 0.0}
+    options: Any = {"workers": 1, "progress": silent, "patience": 0.0}
     tars = len(plan.tars())
     assert write.left(plan, out) == tars > 3
-    write.write_part(plan, out, write.Workers(1), 2, 3, **options)
-    write.write_part(plan, out, write.Workers(1), 0, 3, **options)
+    write.write_part(plan, out, 2, 3, **options)
+    write.write_part(plan, out, 0, 3, **options)
     assert write.left(plan, out) == len(plan.tars()[1::3])
     assert not (out / plan.folder_name / "manifest.json").exists()
     first = {path: path.stat().st_mtime_ns for path in out.rglob("*.tar")}
     shards = written(plan, out)  # the rest, and the index
     assert contents(shards.folder) == contents(calm.folder)
     assert {path: path.stat().st_mtime_ns for path in first} == first
-    write.write_part(plan, out, write.Workers(1), 1, 3, **options)  # one that comes late finds all done
+    write.write_part(plan, out, 1, 3, **options)  # one that comes late finds all done
     assert contents(shards.folder) == contents(calm.folder)
 
 
@@ -343,7 +342,7 @@ def test_parts_written_by_others_in_any_order_give_the_bytes_of_one_job(raw: Pat
 def test_parts_keep_a_whole_job_away_but_not_each_other(raw: Path, tmp_path: Path) -> None:
     plan = plan_of(raw)
     with files.lock(tmp_path / plan.folder_name / ".lock", shared=True):
-        write.write_part(plan, tmp_path, write.Workers(1), 0, 2, progress=silent, patience=0.0)
+        write.write_part(plan, tmp_path, 0, 2, workers=1, progress=silent, patience=0.0)
         with pytest.raises(files.Busy):
             written(plan, tmp_path)
 

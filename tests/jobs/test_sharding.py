@@ -40,8 +40,7 @@ class Scheduler:
 @pytest.fixture
 def scheduler(monkeypatch: pytest.MonkeyPatch) -> Scheduler:
     monkeypatch.setattr(write, "TAR_PICTURES", 10)
-    for module in (write, sharding):
-        monkeypatch.setattr(module, "Workers", one_machine.Inline)
+    monkeypatch.setattr(write, "Workers", one_machine.Inline)
     return Scheduler(monkeypatch)
 
 
