@@ -37,7 +37,7 @@ def header(name: str, size: int) -> bytes:
     block = bytearray(FORM)
     block[: len(plain)] = plain
     block[124:135] = length
-    block[148:154] = b"%06o" % (FORM_SUM + sum(plain) + sum(length) - sum(FORM[124:135]))
+    block[148:154] = b"%06o" % (FORM_SUM + sum(plain) + sum(length))
     return bytes(block)
 
 
@@ -50,4 +50,4 @@ def _made(name: str, size: int, format: Literal[0, 2]) -> bytes:
 
 MOST_PLAIN = 8**11  # bytes; what a plain header has room for
 FORM = _made("", 0, tarfile.USTAR_FORMAT)
-FORM_SUM = int(FORM[148:154], 8)
+FORM_SUM = int(FORM[148:154], 8) - sum(FORM[124:135])  # of all that does not change
