@@ -75,6 +75,9 @@ def _batches(
     ]
     if bench.peers:
         for name, what in load_peers.WAYS.items():
+            if name == "ffcv-raw" and not _has_ffcv(bench.peers):
+                notes.append("ffcv could not be built in the peers' environment: left out")
+                continue
             command = [str(bench.peers), load_peers.__file__, name, str(shards.folder), str(small), str(seconds)]
             ways.append(Way(name=what, once=partial(_asked, command), role="peer"))
         notes.append(
@@ -178,6 +181,10 @@ def _copied(size: int, seconds: float) -> float:
 def _by_pillow(data: bytes) -> np.ndarray:
     with Image.open(io.BytesIO(data)) as picture:
         return np.asarray(picture.convert("RGB"))
+
+
+def _has_ffcv(python: Path) -> bool:
+    return subprocess.run([python, "-c", "import ffcv"], capture_output=True).returncode == 0
 
 
 def _asked(command: list[str]) -> float:

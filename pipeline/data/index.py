@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -123,27 +123,29 @@ def write_index(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as parquet
 
+    from pipeline.data import arrow
+
     text = pa.dictionary(pa.int32(), pa.string())
-    schema = pa.schema(
-        [
-            ("key", pa.string()),
-            ("split", text),
-            ("labels", pa.list_(pa.string())),
-            ("group", pa.string()),
-            ("tar", text),
-            ("offset", pa.int64()),
-            ("size", pa.int64()),
-            ("sha256", pa.string()),
-            ("width", pa.int32()),
-            ("height", pa.int32()),
-        ]
-    )
-    assert tuple(schema.names) == COLUMNS
+    makers: dict[str, tuple[Any, Callable[[list[Any]], Any]]] = {
+        "key": (pa.string(), arrow.strings),
+        "split": (text, lambda values: arrow.strings(values).dictionary_encode()),
+        "labels": (pa.list_(pa.string()), arrow.lists),
+        "group": (pa.string(), arrow.strings),
+        "tar": (text, lambda values: arrow.strings(values).dictionary_encode()),
+        "offset": (pa.int64(), lambda values: arrow.integers(values, "int64")),
+        "size": (pa.int64(), lambda values: arrow.integers(values, "int64")),
+        "sha256": (pa.string(), arrow.strings),
+        "width": (pa.int32(), lambda values: arrow.integers(values, "int32")),
+        "height": (pa.int32(), lambda values: arrow.integers(values, "int32")),
+    }
+    assert tuple(makers) == COLUMNS
+    schema = pa.schema([(name, kind) for name, (kind, _) in makers.items()])
     rest = iter(rows)
     blocks = iter(lambda: list(itertools.islice(rest, BLOCK)), [])
     with files.publish(path) as file, parquet.ParquetWriter(file, schema, compression="zstd") as writer:
         for block in blocks:
-            writer.write_table(pa.Table.from_pylist(block, schema=schema))
+            columns = [make([row[name] for row in block]) for name, (_, make) in makers.items()]
+            writer.write_table(pa.Table.from_arrays(columns, schema=schema))
 
 
 def open_shards(folder: Path) -> Shards:
