@@ -26,10 +26,10 @@ def main() -> int:
     plan = flags.read_plan(args)
     if plan.cluster.executor != "slurm":
         raise ValueError("there is no queue on this machine: press Ctrl-C in launch, or send its process SIGTERM")
-    from pipeline.jobs import orders, slurm
+    from pipeline.jobs import orders, scheduler, slurm
 
     runs = Path(plan.cluster.runs)
-    carried = slurm.carried(runs, slurm.queue(runs))
+    carried = slurm.carried(runs, scheduler.queue(runs))
     chosen = {carried[name].id: carried[name] for name in plan.items if name in carried}
     if not chosen:
         print("no job in the queue carries a run of this grid")
@@ -47,7 +47,7 @@ def main() -> int:
     for order in orders.read_orders(runs):
         if order.token in tokens:  # a launch that waits for it must not send it again
             (order.folder / "cancelled").touch()
-    slurm.cancel(sorted(chosen))
+    scheduler.cancel(sorted(chosen))
     print(f"cancelled {len(chosen)} jobs; to go on: python -m pipeline.launch {flags.grid_flags(args)}")
     return 0
 

@@ -133,13 +133,13 @@ def dry_run(plan: Plan) -> int:
 
 def print_drafts(plan: Plan) -> None:
     """The arrays that would be sent, as a table; where Slurm cannot be asked, as if its queue were empty."""
-    from pipeline.jobs import slurm
+    from pipeline.jobs import scheduler, slurm
 
     try:
-        live = slurm.carried(Path(plan.cluster.runs), slurm.queue(Path(plan.cluster.runs)))
-        limit = slurm.max_array_size()
+        live = slurm.carried(Path(plan.cluster.runs), scheduler.queue(Path(plan.cluster.runs)))
+        limit = scheduler.max_array_size()
     except ValueError as error:
-        live, limit = {}, slurm.MAX_ARRAY
+        live, limit = {}, scheduler.MAX_ARRAY
         print(f"as if the queue were empty: {error}")
     rows = []
     for draft in slurm.drafts_of(plan, live, limit=limit):

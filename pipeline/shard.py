@@ -129,16 +129,7 @@ def shard(dataset: Dataset, raw: Path, settings: Settings, args: argparse.Namesp
         print(f"{raw} holds a stand-in: drawn pictures, not the dataset; no score on them says anything about it")
     if cluster.executor == "slurm":
         raw, args.out = raw.absolute(), args.out.absolute()  # the nodes start elsewhere
-    plan = write.make_plan(
-        dataset.name,
-        dataset.listing(raw),
-        raw,
-        settings,
-        metric=dataset.metric,
-        label_fractions=dataset.label_fractions,
-        workers=args.workers,
-        progress=progress,
-    )
+    plan = write.make_plan(dataset, raw, settings, workers=args.workers, progress=progress)
     folder = args.out / plan.folder_name
     if args.dry_run:
         tars = plan.tars()

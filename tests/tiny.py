@@ -42,16 +42,8 @@ def make_shards(folder: Path, *, each: int = 40, unlabelled: int = 10) -> Shards
 def shard(dataset: Folder, raw: Path, out: Path, *, split: str = "image") -> Shards:
     """Shards of any pictures at this file's size."""
     settings = write.Settings(size=SIZE, split=split, format="png", quality=None, keep_names=False)
-    plan = write.make_plan(
-        dataset.name,
-        dataset.listing(raw),
-        raw,
-        settings,
-        metric=dataset.metric,
-        label_fractions=(0.5, 1.0),
-        workers=1,
-        progress=quiet,
-    )
+    dataset.label_fractions = (0.5, 1.0)
+    plan = write.make_plan(dataset, raw, settings, workers=1, progress=quiet)
     return write.write(plan, out, workers=1, max_bad=0, strict=True, progress=quiet)
 
 

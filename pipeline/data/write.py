@@ -25,7 +25,7 @@ from pipeline.data.imitate import MARK
 from pipeline.data.index import Shards, open_shards, write_index
 from pipeline.data.tar import TarWriter
 from pipeline.data.workers import Workers
-from pipeline.datasets.base import Listing, Record
+from pipeline.datasets.base import Dataset, Listing, Record
 from pipeline.seeds import derive
 
 TAR_BYTES = 256 << 20  # a tar stays below this even if its pictures did not compress at all
@@ -70,10 +70,8 @@ class Sample:
 class Plan:
     """What pass one found: the samples in the order they are written, and who is out."""
 
-    name: str
+    dataset: Dataset
     listing: Listing
-    metric: str
-    label_fractions: tuple[float, ...]
     settings: Settings
     root: Path
     samples: list[Sample] = field(default_factory=list)
@@ -83,7 +81,7 @@ class Plan:
 
     @property
     def folder_name(self) -> str:
-        return f"{self.name}-{self.settings.size}-{self.settings.split}-{self.fingerprint[:8]}"
+        return f"{self.dataset.name}-{self.settings.size}-{self.settings.split}-{self.fingerprint[:8]}"
 
     def quarantine(self, record: Record, reason: str) -> None:
         self.bad.append({"file": _relative(record.path, self.root), "reason": reason})
@@ -99,19 +97,10 @@ class Plan:
         return out
 
 
-def make_plan(
-    name: str,
-    listing: Listing,
-    root: Path,
-    settings: Settings,
-    *,
-    metric: str,
-    label_fractions: tuple[float, ...],
-    workers: int,
-    progress: Progress,
-) -> Plan:
+def make_plan(dataset: Dataset, root: Path, settings: Settings, *, workers: int, progress: Progress) -> Plan:
     """Pass one: checksums, keys, splits, order, fingerprint. Writes nothing."""
-    plan = Plan(name, listing, metric, label_fractions, settings, root)
+    listing = dataset.listing(root)
+    plan = Plan(dataset, listing, settings, root)
     found: list[tuple[Record, str]] = []
     paths = [record.path for record in listing.records]
     with Workers(workers, threads=True) as pool:
@@ -141,7 +130,7 @@ def make_plan(
     samples.sort(key=lambda sample: sample.key)
     digest = hashlib.sha256()
     source = hashlib.sha256()
-    head = [name, settings.__dict__, listing.classes, listing.task, images.REVISION]
+    head = [dataset.name, settings.__dict__, listing.classes, listing.task, images.REVISION]
     digest.update(json.dumps(head, sort_keys=True).encode())
     for sample in samples:
         row = [sample.key, sample.checksum, sample.record.labels, sample.group, sample.split]
@@ -200,7 +189,7 @@ def _write_tars(
     folder: Path, plan: Plan, tars: list[tuple[str, list[Sample]]], workers: int, progress: Progress
 ) -> None:
     todo = [(tar, members) for tar, members in tars if not _is_good(folder / f".{tar}.json")]
-    pending = [(s.record.path, plan.settings) for _, members in todo for s in members]
+    pending = [(s.record.path, s.checksum, plan.settings) for _, members in todo for s in members]
     with Workers(workers) as pool:
         answers = progress(pool.map(_picture, pending), total=len(pending), what="writing")
         for tar, members in todo:
@@ -224,7 +213,7 @@ def _finish(folder: Path, plan: Plan, *, max_bad: float, strict: bool) -> None:
         bad += part["bad"]
     check_bad(bad, total=len(plan.listing.records), max_bad=max_bad, strict=strict)
     if not rows:
-        raise ValueError(f"{plan.name}: not one usable picture under {plan.root}; look at --raw")
+        raise ValueError(f"{plan.dataset.name}: not one usable picture under {plan.root}; look at --raw")
     write_index(folder / "index.parquet", rows)
     files.write_json(folder / "manifest.json", _manifest(plan, rows, bad))
     for tar, _ in plan.tars():
@@ -292,12 +281,12 @@ def _manifest(plan: Plan, rows: list[dict[str, Any]], bad: list[dict[str, str]])
             **{name: counter[name] for name in plan.listing.classes},
         }
     return {
-        "name": plan.name,
+        "name": plan.dataset.name,
         "fingerprint": fingerprint,
         "task": plan.listing.task,
         "classes": list(plan.listing.classes),
-        "metric": plan.metric,
-        "label_fractions": list(plan.label_fractions),
+        "metric": plan.dataset.metric,
+        "label_fractions": list(plan.dataset.label_fractions),
         "settings": dict(plan.settings.__dict__),
         "counts": counts,
         "test_sharing_group_with_train": splits.shared_groups([s.group for s in samples], table),
@@ -356,11 +345,14 @@ def _checksum(path: Path) -> str | images.BadPicture:
         return images.BadPicture(f"cannot be read: {error.strerror}")
 
 
-def _picture(task: tuple[Path, Settings]) -> tuple[bytes, int, int] | images.BadPicture:
-    path, settings = task
+def _picture(task: tuple[Path, str, Settings]) -> tuple[bytes, int, int] | images.BadPicture:
+    path, checksum, settings = task
     try:
+        raw = path.read_bytes()
+        if files.sha256_bytes(raw) != checksum:
+            return images.BadPicture("changed while the dataset was sharded; shard it again")
         least = settings.size if settings.decode == "dct" else 0
-        picture = images.decode(path.read_bytes(), least=least, channels=4)
+        picture = images.decode(raw, least=least, channels=4)
         small = images.resize(picture.pixels, settings.size)
         data = images.encode(small, format=settings.format, quality=settings.quality)
         return data, picture.width, picture.height

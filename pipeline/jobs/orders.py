@@ -73,6 +73,13 @@ class Draft:
     """The pretraining runs it waits for; those done are left out."""
     parallelism: int
 
+    def __str__(self) -> str:
+        """`an array of 5, 2 at once, 20 runs, after 5 pretraining runs`."""
+        count = sum(len(bundle.items) for bundle in self.bundles)
+        after = f", after {len(self.parents)} pretraining runs" if self.parents else ""
+        tasks = "a job" if len(self.bundles) == 1 else f"an array of {len(self.bundles)}, {self.parallelism} at once"
+        return f"{tasks}, {count} runs{after}"
+
 
 def drafts(grid: str, chosen: list[Bundle], *, waits_for: set[str], limit: int, parallelism: int) -> list[Draft]:
     """The bundles as arrays of at most `limit` tasks, pretraining first; `waits_for` are the runs not done yet."""

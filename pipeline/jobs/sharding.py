@@ -16,7 +16,7 @@ from pipeline import files
 from pipeline.cluster import Cluster
 from pipeline.console import silent
 from pipeline.data import write
-from pipeline.jobs import slurm
+from pipeline.jobs import scheduler, slurm, submit
 from pipeline.jobs.code import snapshot
 from pipeline.jobs.orders import FOLDER, Order, write_order
 
@@ -68,8 +68,8 @@ def reconcile(plan: write.Plan, out: Path, cluster: Cluster, *, max_bad: float, 
     jobs = out / ".jobs" / plan.folder_name
     site = dataclasses.replace(cluster, slurm=dataclasses.replace(cluster.slurm, gres=""))
     with files.lock(jobs / ".launch.lock", patience=slurm.LAUNCH_PATIENCE, what="another launch's submission"):
-        said = slurm.mend(jobs, slurm.queue(jobs))
-        live = {job.token: job.id.split("_")[0] for job in slurm.queue(jobs)}
+        said = slurm.mend(jobs, scheduler.queue(jobs))
+        live = {job.token: job.id.split("_")[0] for job in scheduler.queue(jobs)}
         code = snapshot(jobs)
         if INDEX not in live:
             with files.publish(jobs / "plan.pkl") as file:
@@ -80,15 +80,15 @@ def reconcile(plan: write.Plan, out: Path, cluster: Cluster, *, max_bad: float, 
 
         def send(token: str, tasks: Sequence[Task], after: Sequence[str] = ()) -> None:
             order = Order(
-                jobs / FOLDER / token, f"shard.{plan.name}.{token}", ((),) * len(tasks), True, code.name, False
+                jobs / FOLDER / token, f"shard.{plan.dataset.name}.{token}", ((),) * len(tasks), True, code.name, False
             )
             order.remove()
             write_order(order)
-            live[token] = slurm.send_tasks(order, site, code, tasks, after=after, parallelism=len(tasks))
+            live[token] = submit.send_tasks(order, site, code, tasks, after=after, parallelism=len(tasks))
             said.append(f"sent {live[token]} {order.name}: {len(tasks)} tasks")
 
         left = write.left(plan, out)
-        parts = min(left, cluster.slurm.parallelism, slurm.max_array_size())
+        parts = min(left, cluster.slurm.parallelism, scheduler.max_array_size())
         if INDEX in live:
             said.append(f"job {live[INDEX]} is to write {out / plan.folder_name}; nothing was sent")
         else:

@@ -87,17 +87,7 @@ def raw(drawn: Path, tmp_path: Path) -> Path:
 def plan_of(
     raw: Path, *, settings: write.Settings = SETTINGS, dataset: Dataset | None = None, workers: int = 1
 ) -> write.Plan:
-    dataset = dataset or Folder("mine", "folder")
-    return write.make_plan(
-        dataset.name,
-        dataset.listing(raw),
-        raw,
-        settings,
-        metric="balanced_accuracy",
-        label_fractions=(0.1, 1.0),
-        workers=workers,
-        progress=silent,
-    )
+    return write.make_plan(dataset or Folder("mine", "folder"), raw, settings, workers=workers, progress=silent)
 
 
 def written(plan: write.Plan, out: Path, *, workers: int = 1, max_bad: float = 0.01, strict: bool = False) -> Shards:
@@ -372,6 +362,20 @@ def test_too_many_bad_pictures_end_the_job_without_an_index(
     shards = written(plan, tmp_path, max_bad=0.05)
     assert [entry["file"] for entry in shards.manifest["quarantined"]] == names
     assert len(rows_of(shards)) == 64
+
+
+@pytest.mark.usefixtures("inline")
+def test_a_picture_that_changed_between_the_passes_is_not_written_under_the_old_fingerprint(
+    raw: Path, tmp_path: Path
+) -> None:
+    plan = plan_of(raw)
+    changed = plan.samples[0]
+    shutil.copy(plan.samples[1].record.path, changed.record.path)
+    shards = written(plan, tmp_path, max_bad=0.05)
+    (entry,) = shards.manifest["quarantined"]
+    assert entry["file"] == str(changed.record.path.relative_to(raw)) and "changed while" in entry["reason"]
+    assert changed.key not in {row["key"] for row in rows_of(shards)}
+    assert shards.fingerprint != plan.fingerprint
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import tiny
 from sites import Site
 
 from pipeline import files
-from pipeline.jobs import milestones, orders, slurm
+from pipeline.jobs import milestones, orders, scheduler, slurm
 from pipeline.jobs import plan as plans
 from pipeline.runs import Run
 from pipeline.spec import PretrainSpec
@@ -111,7 +111,7 @@ def test_carrier_and_milestones_are_one_job_and_their_fine_tunes_wait_for_it(pla
     pretraining, *fan_outs = slurm.drafts_of(plan, {}, limit=1001)
     (bundle,) = pretraining.bundles
     assert [item.spec.epochs for item in bundle.items] == [300, 200, 100, 50]
-    assert slurm.described(pretraining) == "a job, 4 runs"
+    assert str(pretraining) == "a job, 4 runs"
     assert [len(draft.parents) for draft in fan_outs] == [1, 1, 1, 1]
 
     runs = plan.items[bundle.items[0].run.id].run.folder.parent
@@ -126,7 +126,7 @@ def test_carrier_and_milestones_are_one_job_and_their_fine_tunes_wait_for_it(pla
 
 def test_what_a_job_in_the_queue_carries_is_not_sent_again_nor_made_to_carry_more(plan_of):
     found = by_epochs(plan_of(*PAPER))
-    job = slurm.Job("17", "PENDING", "", "token", "")
+    job = scheduler.Job("17", "PENDING", "", "token", "")
     plan = plan_of(*PAPER)
     drafts = slurm.drafts_of(plan, {found[300].run.id: job, found[100].run.id: job}, limit=1001)
     sent = [[item.spec.epochs for item in bundle.items] for bundle in drafts[0].bundles]

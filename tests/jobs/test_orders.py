@@ -7,7 +7,7 @@ from pathlib import Path
 
 import tiny
 
-from pipeline.jobs import orders, slurm
+from pipeline.jobs import orders, scheduler, slurm
 from pipeline.jobs.plan import Item
 from pipeline.runs import Run
 from pipeline.spec import run_id
@@ -104,7 +104,7 @@ def test_a_cluster_that_gives_ids_again_confuses_no_order_with_another(tmp_path)
     old, new = published(tmp_path, 77), published(tmp_path, 78)
     for order in (old, new):
         order.note_job("7", released=True)
-    live = slurm.Job("7", "RUNNING", "None", new.token, "gpu1")
+    live = scheduler.Job("7", "RUNNING", "None", new.token, "gpu1")
     assert slurm.carried(tmp_path, [live]) == {new.parts[0][0]: live}
 
 

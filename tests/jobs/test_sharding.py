@@ -12,84 +12,84 @@ import test_write as one_machine
 
 from pipeline.cluster import Cluster, Slurm
 from pipeline.data import write
-from pipeline.jobs import sharding, slurm
+from pipeline.jobs import scheduler, sharding, submit
 
 SITE = Cluster(executor="slurm", slurm=Slurm(parallelism=3, cpus=1))
 
 
-class Scheduler:
+class Fake:
     """Keeps what is sent, in place of Slurm."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.sent: dict[str, list[sharding.Task]] = {}
         self.after: dict[str, list[str]] = {}
-        self.jobs: list[slurm.Job] = []
-        monkeypatch.setattr(slurm, "queue", lambda folder: list(self.jobs))
-        monkeypatch.setattr(slurm, "max_array_size", lambda: 1001)
-        monkeypatch.setattr(slurm, "send_tasks", self.send)
+        self.jobs: list[scheduler.Job] = []
+        monkeypatch.setattr(scheduler, "queue", lambda folder: list(self.jobs))
+        monkeypatch.setattr(scheduler, "max_array_size", lambda: 1001)
+        monkeypatch.setattr(submit, "send_tasks", self.send)
 
     def send(self, order, cluster, code, tasks, *, after, parallelism):  # type: ignore[no-untyped-def]
         assert cluster.slurm.gres == ""
         self.sent[order.token], self.after[order.token] = list(tasks), list(after)
         number = str(len(self.sent))
         order.note_job(number, released=True)
-        self.jobs.append(slurm.Job(number, "PENDING", "", order.token, ""))
+        self.jobs.append(scheduler.Job(number, "PENDING", "", order.token, ""))
         return number
 
 
 @pytest.fixture
-def scheduler(monkeypatch: pytest.MonkeyPatch) -> Scheduler:
+def fake(monkeypatch: pytest.MonkeyPatch) -> Fake:
     monkeypatch.setattr(write, "TAR_PICTURES", 10)
     monkeypatch.setattr(write, "Workers", one_machine.Inline)
-    return Scheduler(monkeypatch)
+    return Fake(monkeypatch)
 
 
 def reconcile(plan: write.Plan, out: Path) -> list[str]:
     return sharding.reconcile(plan, out, SITE, max_bad=0.01, strict=False)
 
 
-def test_an_array_and_a_job_after_it_make_the_bytes_of_one_machine(scheduler: Scheduler, tmp_path: Path) -> None:
+def test_an_array_and_a_job_after_it_make_the_bytes_of_one_machine(fake: Fake, tmp_path: Path) -> None:
     plan = one_machine.plan_of(one_machine.draw(tmp_path / "raw"))
     reconcile(plan, tmp_path / "out")
-    assert len(scheduler.sent["tars"]) == 3 and len(scheduler.sent["index"]) == 1
-    assert scheduler.after == {"tars": [], "index": ["1"]}
-    for task in (*scheduler.sent["tars"], *scheduler.sent["index"]):
+    assert len(fake.sent["tars"]) == 3 and len(fake.sent["index"]) == 1
+    assert fake.after == {"tars": [], "index": ["1"]}
+    for task in (*fake.sent["tars"], *fake.sent["index"]):
         task()
     calm = one_machine.written(plan, tmp_path / "calm")
     assert one_machine.contents(tmp_path / "out" / plan.folder_name) == one_machine.contents(calm.folder)
 
 
-def test_the_same_command_twice_sends_nothing_twice(scheduler: Scheduler, tmp_path: Path) -> None:
+def test_the_same_command_twice_sends_nothing_twice(fake: Fake, tmp_path: Path) -> None:
     plan = one_machine.plan_of(one_machine.draw(tmp_path / "raw"))
     reconcile(plan, tmp_path / "out")
-    scheduler.sent.clear()
+    fake.sent.clear()
     assert "nothing was sent" in reconcile(plan, tmp_path / "out")[-1]
-    assert not scheduler.sent
+    assert not fake.sent
 
 
-def test_after_a_lost_job_only_what_is_left_is_sent(scheduler: Scheduler, tmp_path: Path) -> None:
+def test_after_a_lost_job_only_what_is_left_is_sent(fake: Fake, tmp_path: Path) -> None:
     plan = one_machine.plan_of(one_machine.draw(tmp_path / "raw"))
     out = tmp_path / "out"
     reconcile(plan, out)
-    for task in scheduler.sent["tars"][:2]:
+    for task in fake.sent["tars"][:2]:
         task()
     left = write.left(plan, out)
     assert 0 < left < 3
-    scheduler.jobs.clear()
-    scheduler.sent.clear()
+    fake.jobs.clear()
+    fake.sent.clear()
     reconcile(plan, out)
-    assert len(scheduler.sent.get("tars", [])) == (left if left > 1 else 0)
+    assert len(fake.sent.get("tars", [])) == (left if left > 1 else 0)
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*.tar")}
-    for task in (*scheduler.sent.get("tars", []), *scheduler.sent["index"]):
+    for task in (*fake.sent.get("tars", []), *fake.sent["index"]):
         task()
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert (out / plan.folder_name / "manifest.json").exists()
 
 
-def test_a_killed_submission_of_the_last_job_is_made_good(scheduler: Scheduler, tmp_path: Path) -> None:
+def test_a_killed_submission_of_the_last_job_is_made_good(fake: Fake, tmp_path: Path) -> None:
     plan = one_machine.plan_of(one_machine.draw(tmp_path / "raw"))
     reconcile(plan, tmp_path / "out")
-    scheduler.jobs = [job for job in scheduler.jobs if job.token == "tars"]
-    scheduler.sent.clear()
+    fake.jobs = [job for job in fake.jobs if job.token == "tars"]
+    fake.sent.clear()
     reconcile(plan, tmp_path / "out")
-    assert list(scheduler.sent) == ["index"] and scheduler.after["index"] == ["1"]
+    assert list(fake.sent) == ["index"] and fake.after["index"] == ["1"]

@@ -12,8 +12,7 @@ import tiny
 from pipeline import files
 from pipeline.cluster import Slurm
 from pipeline.jobs import plan as plans
-from pipeline.jobs import site
-from pipeline.jobs import slurm as slurm_executor
+from pipeline.jobs import scheduler, site
 
 # Slurm 22.05.8, shortened; the second node in the manner of a larger site's
 CONFIG = """Configuration data as of 2026-11-23T21:25:00
@@ -254,7 +253,7 @@ def test_a_real_slurm(request, tmp_path):
     slurm = Slurm(partition="main", gres="gpu:rtx8000:1", cpus=2, memory_gb=4.0, hours=2.0)
     cluster = tiny.make_cluster(tmp_path, executor="slurm", slurm=slurm)
     assert site.unmet(cluster) == []
-    assert slurm_executor.max_array_size() == 1001
+    assert scheduler.max_array_size() == 1001
     wrong = dataclasses.replace(slurm, gres="gpu:a100:1", hours=169.0, memory_gb=64.0)
     assert site.unmet(dataclasses.replace(cluster, slurm=wrong)) == [
         "slurm.hours is 169, partition main allows 168; make it 168 or less",

@@ -20,7 +20,7 @@ import tiny  # noqa: E402
 
 from pipeline import files  # noqa: E402
 from pipeline.cluster import Slurm  # noqa: E402
-from pipeline.jobs import code, orders, slurm  # noqa: E402
+from pipeline.jobs import code, orders, scheduler, submit  # noqa: E402
 from pipeline.jobs.plan import Item  # noqa: E402
 
 
@@ -42,7 +42,7 @@ def send(folder: Path, *, tasks: int, limit: int) -> list[int]:
     drafts = orders.drafts("many", orders.bundles(items), waits_for=set(), limit=limit, parallelism=1000)
     for draft in drafts:
         order = orders.publish(Path(site.runs), draft, copy)
-        slurm.send(order, site, copy, after=(), draft=draft)
+        submit.send(order, site, copy, after=(), draft=draft)
     return [len(draft.bundles) for draft in drafts]
 
 
@@ -54,7 +54,7 @@ def ran(folder: Path) -> int:
 
 
 def main(folder: Path, tasks: int) -> None:
-    limit = slurm.max_array_size()
+    limit = scheduler.max_array_size()
     started = time.monotonic()
     print(f"MaxArraySize {limit}: {tasks} tasks in arrays of {send(folder, tasks=tasks, limit=limit)}", flush=True)
     while (count := ran(folder)) < tasks:

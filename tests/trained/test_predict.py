@@ -61,17 +61,7 @@ def cnn(shards, site):
 def sources(home):
     """The raw file of each key."""
     settings = write.Settings(size=tiny.SIZE, split="image", format="png", quality=None, keep_names=False)
-    dataset, raw = Folder("tiny", "folder"), home / "raw"
-    plan = write.make_plan(
-        dataset.name,
-        dataset.listing(raw),
-        raw,
-        settings,
-        metric=dataset.metric,
-        label_fractions=(0.5, 1.0),
-        workers=1,
-        progress=tiny.quiet,
-    )
+    plan = write.make_plan(Folder("tiny", "folder"), home / "raw", settings, workers=1, progress=tiny.quiet)
     return {sample.key: sample.record.path for sample in plan.samples}
 
 

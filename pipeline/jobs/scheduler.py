@@ -1,0 +1,95 @@
+"""What Slurm is asked and told: its queue, how jobs ended, its settings, and to cancel; in its tools' own words."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline import files
+
+TAG = "cass-pipeline"  # heads the comment of every job sent from here; the runs folder and the order follow
+MAX_ARRAY = 1001  # Slurm's default MaxArraySize
+ME = str(os.getuid())
+OWN_FILTERS = ("SQUEUE_", "SACCT_")  # a person's settings of what these tools show
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job, or one task of an array, as squeue shows it."""
+
+    id: str
+    state: str
+    """PENDING, RUNNING, …"""
+    reason: str
+    token: str
+    node: str
+
+
+def ask(*command: str, timeout: float = 60.0) -> str:
+    """What a Slurm tool prints; `ValueError` with its own words where it is missing, fails or does not answer."""
+    plain = {name: value for name, value in os.environ.items() if not name.startswith(OWN_FILTERS)}
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, env={**plain, "LC_ALL": "C"})
+    except FileNotFoundError:
+        raise ValueError(f"there is no {command[0]} here; run this on a login node of the cluster") from None
+    except subprocess.TimeoutExpired:
+        raise ValueError(f"{command[0]} did not answer within {timeout:.0f} s; is the scheduler up?") from None
+    if done.returncode:
+        words = " ".join((done.stderr.strip() or done.stdout.strip()).split())
+        raise ValueError(f"{command[0]} {command[1] if len(command) > 1 else ''} failed: {words}")
+    return done.stdout
+
+
+def queue(runs: Path) -> list[Job]:
+    """This user's jobs for these runs that have not ended, array tasks one by one."""
+    out = []
+    for line in ask("squeue", "-h", "-r", "-u", ME, "-o", "%i|%T|%r|%N|%k").splitlines():
+        identity, state, reason, node, comment = (part.strip() for part in f"{line}||||".split("|", 4))
+        comment = comment.rstrip("|")  # other jobs' comments may hold anything
+        if comment.startswith(head := comment_of(runs)):
+            out.append(Job(identity, state, reason, comment.removeprefix(head), node))
+    return out
+
+
+def comment_of(runs: Path, token: str = "") -> str:
+    """The comment of an order's jobs; it names the runs folder too, since a user may have several."""
+    return f"{TAG}:{files.sha256_bytes(str(runs).encode())[:8]}:{token}"
+
+
+def user_jobs() -> int:
+    """How many jobs this user has in the queue, array tasks counted each, from here or not."""
+    return len(ask("squeue", "-h", "-r", "-u", ME, "-o", "%i").splitlines())
+
+
+def ended(job_ids: Iterable[str], *, timeout: float = 15.0) -> dict[str, str]:
+    """How jobs ended, by accounting, in one call; empty where accounting is off, slow or does not know."""
+    wanted = set(job_ids)
+    if not wanted:
+        return {}
+    arrays = sorted({identity.split("_")[0] for identity in wanted})
+    try:
+        text = ask("sacct", "-n", "-X", "-P", "-j", ",".join(arrays), "-o", "JobID,State", timeout=timeout)
+    except ValueError:
+        return {}
+    rows = (line.split("|") for line in text.splitlines() if line.count("|") == 1)
+    return {identity: state for identity, state in rows if identity in wanted}
+
+
+def config(*, timeout: float = 60.0) -> dict[str, str]:
+    """The site's settings as `scontrol show config` prints them."""
+    pairs = (line.partition("=") for line in ask("scontrol", "show", "config", timeout=timeout).splitlines())
+    return {name.strip(): value.strip() for name, equals, value in pairs if equals}
+
+
+def max_array_size() -> int:
+    """MaxArraySize of the site: indices stay below it, so an array has at most so many tasks."""
+    return max(1, int(config().get("MaxArraySize", MAX_ARRAY)))
+
+
+def cancel(job_ids: Sequence[str]) -> None:
+    """End jobs for good; running ones save first."""
+    for start in range(0, len(job_ids), 500):
+        ask("scancel", *job_ids[start : start + 500])

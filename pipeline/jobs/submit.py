@@ -1,0 +1,119 @@
+"""Sending arrays to Slurm through submitit: held, noted on disk, released; or as the text of an sbatch script."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline.cluster import Cluster
+from pipeline.jobs.fanout import carrier
+from pipeline.jobs.orders import Draft, Order
+from pipeline.jobs.scheduler import ask, comment_of
+
+KEPT = ("SLURM_CONF", "SLURM_CLUSTERS")  # say which Slurm it is
+
+
+def send(order: Order, cluster: Cluster, code: Path, *, after: Sequence[str], draft: Draft) -> str:
+    """Send an order of runs; returns the job's id."""
+    tasks = [carrier(order, index) for index in range(len(order.parts))]
+    return send_tasks(order, cluster, code, tasks, after=after, parallelism=draft.parallelism)
+
+
+def send_tasks(
+    order: Order,
+    cluster: Cluster,
+    code: Path,
+    tasks: Sequence[Callable[[], object]],
+    *,
+    after: Sequence[str],
+    parallelism: int,
+) -> str:
+    """Send callables as a held array, note its id in their order, release it; returns the id."""
+    from submitit.core.utils import FailedJobError, FailedSubmissionError
+    from submitit.helpers import clean_env
+
+    executor = executor_for(order, cluster, code, after=after, parallelism=parallelism)
+    kept = {name: os.environ[name] for name in KEPT if name in os.environ}
+    try:
+        with clean_env():  # a launch inside an allocation would pass that job's settings on
+            os.environ.update(kept)
+            if len(tasks) == 1:
+                jobs = [executor.submit(tasks[0])]
+            else:
+                with executor.batch():
+                    jobs = [executor.submit(task) for task in tasks]
+    except (FailedJobError, FailedSubmissionError) as error:
+        order.remove()
+        words = " ".join(str(error).split())
+        raise ValueError(f"sbatch refused {order.name}: {words}") from error
+    job_id = str(jobs[0].job_id).split("_")[0]
+    order.note_job(job_id, released=False)
+    ask("scontrol", "release", job_id)
+    order.note_job(job_id, released=True)
+    return job_id
+
+
+def sbatch_text(order: Order, cluster: Cluster, code: Path, *, parallelism: int) -> str:
+    """A batch script that does an order's runs, for sbatch alone."""
+    python = cluster.slurm.python or sys.executable
+    command = f"srun {shlex.join(cluster.slurm.srun)} {shlex.quote(python)} -u -m pipeline.jobs.fanout "
+    executor = executor_for(order, cluster, code, after=(), parallelism=parallelism)
+    executor.parameters |= {"use_srun": False, "map_count": len(order.parts) if len(order.parts) > 1 else None}
+    executor.parameters["additional_parameters"].pop("hold")
+    text: str = executor._make_submission_file_text(command + shlex.quote(str(order.folder)), order.token)
+    return text.rstrip()
+
+
+def executor_for(order: Order, cluster: Cluster, code: Path, *, after: Sequence[str], parallelism: int) -> Any:
+    """submitit's executor with everything this site and this order ask for."""
+    from submitit import SlurmExecutor
+
+    slurm = cluster.slurm
+    folder = order.folder / "submitit"
+    folder.mkdir(exist_ok=True)
+    executor = SlurmExecutor(
+        folder=folder, max_num_timeout=slurm.requeues, python=shlex.quote(slurm.python) if slurm.python else None
+    )
+    named = {"partition": slurm.partition, "account": slurm.account, "qos": slurm.qos, "constraint": slurm.constraint}
+    further = dict(flag.split("=", 1) for flag in slurm.sbatch)
+    executor.update_parameters(
+        job_name=order.name,
+        time=round(slurm.hours * 60),
+        nodes=1,
+        ntasks_per_node=1,
+        cpus_per_task=slurm.cpus,
+        mem=f"{round(slurm.memory_gb * 1024)}M",
+        signal_delay_s=slurm.signal_seconds,
+        array_parallelism=parallelism,
+        stderr_to_stdout=True,
+        comment=comment_of(order.folder.parent.parent, order.token),
+        setup=setup_lines(order, cluster, code),
+        srun_args=list(slurm.srun),
+        dependency="afterany:" + ":".join(after) if after else None,
+        gres=slurm.gres or None,
+        additional_parameters={"hold": True, "requeue": True, "chdir": str(code), **further},
+        **{name: value for name, value in named.items() if value},
+    )
+    return executor
+
+
+def setup_lines(order: Order, cluster: Cluster, code: Path) -> list[str]:
+    """What the node's shell does before srun, at every start of the job."""
+    pickle = f"{shlex.quote(str(order.folder))}/submitit/${{SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}}"
+    pickle += "${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}_submitted.pkl"
+    mending = [
+        "# submitit replaces its pickle in two steps; a kill in between left the new one beside the old or alone",
+        f"pickle={pickle}",
+        'if [ -e "$pickle" ]; then rm -f "$pickle.save_tmp"; elif [ -e "$pickle.save_tmp" ]; '
+        'then mv "$pickle.save_tmp" "$pickle"; fi',
+    ]
+    return [
+        *cluster.slurm.setup,
+        f"export PYTHONPATH={shlex.quote(str(code))}${{PYTHONPATH:+:$PYTHONPATH}}",
+        "export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK  # srun does not inherit it from 22.05 on",
+        *([] if order.by_hand else mending),
+    ]
