@@ -54,6 +54,7 @@ def fan_out(folder: Path, stop: Stop) -> int:
     site = site_of(runs[0])
     tried: Counter[str] = Counter()
     skipped: dict[str, str] = {}
+    trials = site.trials_per_gpu
     while not stop():
         waiting = {run.id: parent_state(run) for run in runs if run.state() in TO_DO}
         skipped = {name: state for name, state in waiting.items() if state != "done"}
@@ -62,12 +63,13 @@ def fan_out(folder: Path, stop: Stop) -> int:
         if not ready:
             break
         print(f"{len(ready)} of {len(runs)} trials to do", flush=True)
-        _carry(site.ray)(
-            [str(run.folder) for run in ready], trials=site.trials_per_gpu, gpus=len(gpus(site)), stop=stop
-        )
+        _carry(site.ray)([str(run.folder) for run in ready], trials=trials, gpus=len(gpus(site)), stop=stop)
         for run in ready:
             tried[run.id] += 1
             print(f"{run.id}: {run.state()} {run.reason()}".rstrip(), flush=True)
+            if "OutOfMemoryError" in run.reason() and trials > 1:
+                print(f"the GPU cannot hold {trials} trials at once (trials_per_gpu); one at a time now", flush=True)
+                trials = 1
             if run.state() == "failed" and tried[run.id] <= RETRIES and not run.reason().startswith("ValueError"):
                 run["error"].unlink()
     if stop() and any(run.state() in TO_DO for run in runs):

@@ -18,7 +18,7 @@ from pipeline import cluster, files
 from pipeline.data.index import shards_of
 from pipeline.jobs import milestones
 from pipeline.jobs.code import code_version, library_versions
-from pipeline.jobs.life import STOPPED, TOLD, Stop, beating, grace_of, leave, output_to, see_gpus
+from pipeline.jobs.life import STOPPED, TOLD, Stop, beating, gpus, grace_of, leave, output_to, see_gpus
 from pipeline.runs import Result, Run
 from pipeline.spec import REVISIONS, PretrainSpec, Spec, imagenet_tags, run_id
 from pipeline.weights import weights_file
@@ -89,6 +89,11 @@ def _carry_out(run: Run, stop: Callable[[], bool]) -> int:
     except Exception as error:
         text = traceback.format_exc()
         text += " ".join(f"{type(error).__name__}: {error}".split()) + "\n"  # the last line is the reason shown
+        if (
+            type(error).__name__ == "AcceleratorError"
+        ):  # the card's fault, not the run's, and this process lost the card
+            print(text, file=sys.stderr, flush=True)
+            os._exit(1)
         files.write_text(run["error"], text)
         print(text, file=sys.stderr, flush=True)
         return 1
@@ -110,6 +115,11 @@ def _train(run: Run, stop: Callable[[], bool]) -> Result:
     check_revisions(spec)
     site = site_of(run)
     chosen = hardware.choose(site, spec.precision)
+    if chosen.device == "cpu" and (cards := gpus(site)):
+        raise ValueError(
+            f"this run has GPU {cards[0]}, but torch cannot use it; its driver may be too old for this torch's CUDA: "
+            'bring it up to date, or set device = "cpu" in the cluster file'
+        )
     if not run.began:  # what a carrier left that was killed while it published this run may be another device's
         for path in run.checkpoints():
             path.unlink()

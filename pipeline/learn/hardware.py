@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,11 +48,24 @@ def choose(cluster: Cluster, precision: str) -> Hardware:
         raise ValueError(
             "the cluster file asks for device cuda, but torch sees no GPU here; check the driver or the job"
         )
+    if device == "cuda":
+        check_built_for(torch.cuda.get_device_capability(), torch.cuda.get_arch_list())
     wanted = precision if precision != "auto" else cluster.precision
     if wanted == "auto":
         wanted = best_precision(torch.cuda.get_device_capability()) if device == "cuda" else "float32"
     model = torch.cuda.get_device_name() if device == "cuda" else cpu_model()
     return Hardware(device=device, model=model, precision=wanted, threads=cluster.threads)
+
+
+def check_built_for(capability: tuple[int, int], built: Sequence[str]) -> None:
+    """`ValueError` for a card that is older than every architecture torch was built for (`["sm_75", …]`)."""
+    known = [int(name[3:]) for name in built if re.fullmatch(r"sm_\d+", name)]
+    mine = 10 * capability[0] + capability[1]
+    if known and mine < min(known):
+        raise ValueError(
+            f"this card is sm_{mine}, torch {torch.__version__} is built for sm_{min(known)} and newer; "
+            "install a torch that still has it, or use another card"
+        )
 
 
 def best_precision(capability: tuple[int, int]) -> str:
@@ -76,11 +91,12 @@ def cpu_model() -> str:
 
 def settle(hardware: Hardware) -> None:
     """Make this process compute deterministically with the run's threads; call it before any tensor work."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # others may take other algorithms
     torch.set_num_threads(hardware.threads)
     torch.use_deterministic_algorithms(True)
     # nothing here reads memory it did not write
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     memory.keep()
     torch.backends.cudnn.benchmark = False
-    torch.backends.cudnn.allow_tf32 = False  # float32 means float32, in convolutions too
+    torch.backends.cudnn.allow_tf32 = False  # float32 means float32, in convolutions
+    torch.backends.cuda.matmul.allow_tf32 = False  # and in multiplications, whatever the environment says

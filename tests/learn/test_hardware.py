@@ -24,3 +24,12 @@ def test_a_named_precision_wins_over_the_clusters_and_the_clusters_over_auto():
 def test_threads_come_from_the_cluster_file_never_from_the_machine():
     assert hardware.choose(Cluster(device="cpu"), "auto").threads == 1
     assert hardware.choose(Cluster(device="cpu", threads=3), "auto").threads == 3
+
+
+def test_a_card_older_than_what_torch_is_built_for_is_answered():
+    built = ["sm_75", "sm_80", "sm_120", "compute_120"]
+    hardware.check_built_for((7, 5), built)
+    hardware.check_built_for((9, 0), built)
+    hardware.check_built_for((7, 0), [])
+    with pytest.raises(ValueError, match="this card is sm_70, torch .* is built for sm_75 and newer"):
+        hardware.check_built_for((7, 0), built)
