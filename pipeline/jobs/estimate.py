@@ -23,7 +23,8 @@ from pipeline.weights import weights_file
 
 TABLE_2, DERIVED, UNKNOWN = "by Table 2", "derived from Table 2 by FLOPs", "unknown"
 MODELLED = "modelled"
-OF_PEAK = (0.4, 0.5)  # of a card's peak FLOP/s, what training reaches; Table 2's CASS lies there (docs/reproducing.md)
+OF_PEAK = {"float32": (0.4, 0.5), "float16": (0.2, 0.3)}
+"""Of a card's peak FLOP/s, what training reaches: where Table 2's CASS lies, and ASSUMED (docs/reproducing.md)."""
 CASS_GFLOPS = sum(backbone.gflops or 0.0 for backbone in paper.STANDARD)
 DINO_FLOPS = 8 / 3  # of a training picture: two views through the student, two through the teacher, forward alone
 CARD = "RTX8000"  # Table 2's; its hours are those of float32 (docs/reproducing.md)
@@ -114,6 +115,11 @@ def estimate(plan: Plan, cluster: Cluster) -> Estimate:
     return out
 
 
+def _of_peak(precision: str) -> float:
+    """The part of a card's peak that is reckoned with."""
+    return sum(OF_PEAK[precision]) / 2
+
+
 def lines(estimate: Estimate) -> list[str]:
     """The estimate as a person reads it; empty when nothing is to do."""
     out = hours_lines(estimate)
@@ -138,12 +144,13 @@ def hours_lines(estimate: Estimate) -> list[str]:
     if parts:
         out.append(f"{estimate.unit}: {', '.join(parts)}")
     if every[MODELLED]:
-        peaks, part = CARDS[estimate.card], " to ".join(f"{part * 100:.0f}" for part in OF_PEAK)
+        peaks, low_high = CARDS[estimate.card], OF_PEAK["float32"]
+        part = " to ".join(f"{share * 100:.0f}" for share in low_high)
         printed = 1 / _table_2("cass", "isic") / 3600
-        modelled = " to ".join(f"{part * peaks['float32'] * 1000 / CASS_GFLOPS:.0f}" for part in OF_PEAK)
+        modelled = " to ".join(f"{share * peaks['float32'] * 1000 / CASS_GFLOPS:.0f}" for share in low_high)
+        used = ", ".join(f"{_of_peak(kind) * 100:.0f} % of {peaks[kind]:g} TFLOP/s in {kind}" for kind in OF_PEAK)
         out += [
-            f"  modelled: an {estimate.card} at {sum(OF_PEAK) * 50:.0f} % of its peak ({peaks['auto']:g} TFLOP/s in "
-            f"float16, {peaks['float32']:g} in float32); finished runs under the same folder replace it",
+            f"  modelled: an {estimate.card} at {used}; finished runs under the same folder replace it",
             f"  at {part} % it makes {modelled} pictures a second of CASS in float32; Table 2's, on ISIC, makes "
             f"{printed:.0f}"
             + (f"; all pretraining by Table 2: {_number(estimate.table_2)} h" if estimate.table_2 else ""),
@@ -345,7 +352,8 @@ class Known:
         peak = CARDS.get(self.cluster.card, {}).get(precision, 0.0)
         more = {"dino": DINO_FLOPS, "dino_fb": 0.0}.get(method_of(spec) if isinstance(spec, PretrainSpec) else "", 1.0)
         flops = more * sum(self._flops(spec))
-        return sum(OF_PEAK) / 2 * peak * 1000 / flops if flops else 0.0
+        part = _of_peak("float32" if precision == "float32" else "float16")
+        return part * peak * 1000 / flops if flops else 0.0
 
     def by_table_2(self, spec: Spec) -> tuple[float, str, float]:
         """As `hours`, by the paper's table alone."""
