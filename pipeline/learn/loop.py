@@ -26,6 +26,7 @@ from pipeline.spec import Optim
 
 HEARTBEAT_SECONDS = 2.0
 CHECK_STEPS = 50  # between looks at the loss on a GPU, each of which waits for it
+LEAST_SCALE = 2**-10  # of float16 losses; a gradient that overflows below it is no matter of float16
 
 
 class Stopped(Exception):
@@ -203,6 +204,10 @@ def train(
 
             # --- End of an epoch -----------------------------------------------------------------------------------
             settle()
+            now = time.monotonic()  # on CUDA the losses fetched above were still on their way
+            counters.seconds += now - clock
+            counters.epoch_seconds += now - clock
+            clock = now
             means = {name: value / program.steps_per_epoch for name, value in counters.sums.items()}
             more, counters.finished = program.end_epoch(counters.epoch)
             now = time.monotonic()
@@ -215,6 +220,13 @@ def train(
                 "images_per_second": counters.epoch_images / counters.epoch_seconds,
                 **more,
             }
+            if scaler.is_enabled():
+                row["loss_scale"] = scaler.get_scale()
+                if row["loss_scale"] < LEAST_SCALE:
+                    raise ValueError(
+                        f"float16 gradients still overflow at a loss scale of {row['loss_scale']:.2g} in epoch "
+                        f"{counters.epoch}, so no step is taken; lower the learning rate or run in float32"
+                    )
             counters.rows.append(row)
             files.append_jsonl(run["metrics"], row)
             for name, value in row.items():

@@ -107,6 +107,17 @@ def test_a_skipped_float16_gradient_moves_the_schedule_on(tmp_path, monkeypatch)
     assert weight.item() == pytest.approx(-skipped)
 
 
+def test_float16_gradients_that_never_fit_end_the_run(tmp_path, monkeypatch):
+    program = Counting()
+    program.module.weight.register_hook(lambda gradient: gradient * float("inf"))
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0)  # twelve halvings are 2**-11
+    monkeypatch.setattr(Hardware, "scaler", lambda self: scaler)
+    with pytest.raises(ValueError, match="still overflow at a loss scale of 0.00049 in epoch 2"):
+        train(program, tmp_path / "run")
+    scales = [row["loss_scale"] for row in files.read_jsonl(tmp_path / "run" / "metrics.jsonl")]
+    assert scales == [2.0**-3, 2.0**-7]
+
+
 def test_gradients_are_clipped_after_they_are_unscaled(tmp_path, monkeypatch):
     program = Counting()
     clipped = dataclasses.replace(OPTIM, schedule="constant", clip=0.25)
