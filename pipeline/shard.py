@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline import lookup
-from pipeline.cluster import Cluster, load_cluster
 from pipeline.console import progress, run_door, table
 
 if TYPE_CHECKING:
-    from pipeline.data.write import Settings
+    from pipeline.cluster import Cluster
+    from pipeline.data.stored import Settings
     from pipeline.datasets.base import Dataset
 
 
@@ -76,9 +76,11 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> int:
     args = parser().parse_args()
+    from pipeline.cluster import Cluster, load_cluster  # not above: every worker process imports this module
+
     cluster = load_cluster(args.cluster) if args.cluster else Cluster()
     args.out = args.out or Path(cluster.shards)
-    from pipeline.data.write import Settings
+    from pipeline.data.stored import Settings
     from pipeline.datasets.folder import Folder
 
     if not re.fullmatch(r"[a-z][a-z0-9_]*", args.name):
@@ -122,8 +124,8 @@ def main() -> int:
 def shard(dataset: Dataset, raw: Path, settings: Settings, args: argparse.Namespace, cluster: Cluster) -> int:
     """Write the shards of `raw`, or say what they would be or that they are there."""
     from pipeline.data import write
-    from pipeline.data.imitate import MARK
     from pipeline.data.index import open_shards
+    from pipeline.datasets.base import MARK
 
     if (raw / MARK).exists():
         print(f"{raw} holds a stand-in: drawn pictures, not the dataset; no score on them says anything about it")

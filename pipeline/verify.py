@@ -47,7 +47,7 @@ class Found:
 
 def main() -> int:
     args = parser().parse_args()
-    from pipeline.data.imitate import MARK
+    from pipeline.datasets.base import MARK
 
     dataset = lookup.find("datasets", args.name).DATASET
     if dataset.published is None:

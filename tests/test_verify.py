@@ -15,8 +15,8 @@ from PIL import Image
 import pipeline.standin
 import pipeline.verify
 from pipeline import console, lookup
-from pipeline.data.imitate import CONTENT, MARK
-from pipeline.datasets.base import Published
+from pipeline.data.imitate import CONTENT
+from pipeline.datasets.base import MARK, Published
 
 Verify = Callable[[str, Path], tuple[int | str | None, str, str]]
 

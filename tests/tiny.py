@@ -14,6 +14,7 @@ from pipeline.cluster import Cluster
 from pipeline.console import silent as quiet
 from pipeline.data import write
 from pipeline.data.index import Shards
+from pipeline.data.stored import Settings
 from pipeline.datasets.folder import Folder
 from pipeline.datasets.toy import draw
 from pipeline.runs import Run
@@ -41,7 +42,7 @@ def make_shards(folder: Path, *, each: int = 40, unlabelled: int = 10) -> Shards
 
 def shard(dataset: Folder, raw: Path, out: Path, *, split: str = "image") -> Shards:
     """Shards of any pictures at this file's size."""
-    settings = write.Settings(size=SIZE, split=split, format="png", quality=None, keep_names=False)
+    settings = Settings(size=SIZE, split=split, format="png", quality=None, keep_names=False)
     dataset.label_fractions = (0.5, 1.0)
     plan = write.make_plan(dataset, raw, settings, workers=1, progress=quiet)
     return write.write(plan, out, workers=1, max_bad=0, strict=True, progress=quiet)

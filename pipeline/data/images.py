@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import warnings
 from functools import cache
-from importlib.metadata import version
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -194,4 +193,6 @@ def pixels(data: bytes, out: np.ndarray | None = None) -> np.ndarray:
 def decoder() -> str:
     """What `pixels` decodes JPEG with, and its version: `simplejpeg-1.9.0`."""
     name = "pillow" if simplejpeg is None else "simplejpeg"
+    from importlib.metadata import version  # which workers do not need
+
     return f"{name}-{version(name)}"

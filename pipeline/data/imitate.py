@@ -18,10 +18,9 @@ from PIL import Image
 
 from pipeline import files
 from pipeline.datasets import brain_mri, toy
-from pipeline.datasets.base import Dataset, Published
+from pipeline.datasets.base import MARK, Dataset, Published
 from pipeline.seeds import derive
 
-MARK = "STAND-IN.txt"
 SHAPES = tuple(toy.COLOURS)
 LEAST = 10  # of a class, so that training, validation and test all have some
 SAVE: dict[str, dict[str, Any]] = {".jpg": {"quality": 90}, ".png": {"compress_level": 1}, ".tif": {}}

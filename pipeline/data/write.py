@@ -21,38 +21,17 @@ import numpy as np
 
 from pipeline import files
 from pipeline.data import images, splits
-from pipeline.data.imitate import MARK
 from pipeline.data.index import Shards, open_shards, write_index
+from pipeline.data.stored import Settings, stored
 from pipeline.data.tar import TarWriter
 from pipeline.data.workers import Workers
-from pipeline.datasets.base import Dataset, Listing, Record
+from pipeline.datasets.base import MARK, Dataset, Listing, Record
 from pipeline.seeds import derive
 
 TAR_BYTES = 256 << 20  # a tar stays below this even if its pictures did not compress at all
 TAR_PICTURES = 2_000  # and is small enough that a killed job repeats little
 
 Progress = Callable[..., Iterator[Any]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """How pictures are stored; every field is part of the dataset's fingerprint."""
-
-    size: int
-    split: str
-    format: str
-    quality: int | None
-    keep_names: bool
-    decode: str = "exact"
-    """`dct`: large JPEGs are decoded at a fraction of their size, faster and less exactly."""
-
-    def __post_init__(self) -> None:
-        if not 8 <= self.size <= 4096:
-            raise ValueError(f"--size is {self.size}; give a side between 8 and 4096 pixels")
-        if self.quality is not None and not 1 <= self.quality <= 100:
-            raise ValueError(f"--quality is {self.quality}; give a number from 1 to 100")
-        if self.quality is not None and self.format == "png":
-            raise ValueError("--quality does not go with --format png, which loses nothing; leave it out")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,7 +170,7 @@ def _write_tars(
     todo = [(tar, members) for tar, members in tars if not _is_good(folder / f".{tar}.json")]
     pending = [(s.record.path, s.checksum, plan.settings) for _, members in todo for s in members]
     with Workers(workers) as pool:
-        answers = progress(pool.map(_picture, pending), total=len(pending), what="writing")
+        answers = progress(pool.map(stored, pending), total=len(pending), what="writing")
         for tar, members in todo:
             _write_tar(folder, tar, members, plan, answers)
         for _ in answers:  # run the progress display to its end
@@ -341,22 +320,5 @@ def _checksum(path: Path) -> str | images.BadPicture:
         if path.stat().st_size == 0:
             return images.BadPicture("is empty")
         return files.sha256_file(path)
-    except OSError as error:
-        return images.BadPicture(f"cannot be read: {error.strerror}")
-
-
-def _picture(task: tuple[Path, str, Settings]) -> tuple[bytes, int, int] | images.BadPicture:
-    path, checksum, settings = task
-    try:
-        raw = path.read_bytes()
-        if files.sha256_bytes(raw) != checksum:
-            return images.BadPicture("changed while the dataset was sharded; shard it again")
-        least = settings.size if settings.decode == "dct" else 0
-        picture = images.decode(raw, least=least, channels=4)
-        small = images.resize(picture.pixels, settings.size)
-        data = images.encode(small, format=settings.format, quality=settings.quality)
-        return data, picture.width, picture.height
-    except images.BadPicture as error:
-        return error
     except OSError as error:
         return images.BadPicture(f"cannot be read: {error.strerror}")

@@ -11,6 +11,7 @@ from pathlib import Path
 # Files that lie beside pictures; everything else is taken for one, and decoding tells.
 BESIDE = set(".csv .tsv .txt .md .json .jsonl .xml .html .pdf .doc .docx .xls .xlsx .yaml .yml .toml .ini .log".split())
 BESIDE |= set(".db .py .ipynb .m .mat .zip .tar .gz .sha256 .md5".split())
+MARK = "STAND-IN.txt"  # a file that says: the pictures beside me are drawn, not the dataset's
 SYSTEM = (".DS_Store", "._", "Thumbs.db", "desktop.ini")
 
 

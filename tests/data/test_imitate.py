@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from pipeline import lookup
-from pipeline.data.imitate import CONTENT, LEAST, MARK, imitate, scaled
-from pipeline.datasets.base import Dataset
+from pipeline.data.imitate import CONTENT, LEAST, imitate, scaled
+from pipeline.datasets.base import MARK, Dataset
 
 
 def leaf(name: str) -> Dataset:

@@ -28,12 +28,13 @@ from pipeline import files
 from pipeline.console import silent
 from pipeline.data import images, write
 from pipeline.data.index import Shards
+from pipeline.data.stored import Settings
 from pipeline.datasets.base import Dataset, Listing, Record
 from pipeline.datasets.folder import Folder
 from pipeline.datasets.isic import DATASET as ISIC
 
 CLASSES = ("keratosis", "melanoma", "naevus")
-SETTINGS = write.Settings(size=16, split="image", format="jpeg", quality=None, keep_names=False)
+SETTINGS = Settings(size=16, split="image", format="jpeg", quality=None, keep_names=False)
 
 
 class Inline:
@@ -85,7 +86,7 @@ def raw(drawn: Path, tmp_path: Path) -> Path:
 
 
 def plan_of(
-    raw: Path, *, settings: write.Settings = SETTINGS, dataset: Dataset | None = None, workers: int = 1
+    raw: Path, *, settings: Settings = SETTINGS, dataset: Dataset | None = None, workers: int = 1
 ) -> write.Plan:
     return write.make_plan(dataset or Folder("mine", "folder"), raw, settings, workers=workers, progress=silent)
 
@@ -116,7 +117,7 @@ def test_the_same_files_give_the_same_bytes_whatever_the_number_of_workers(raw: 
 @pytest.mark.usefixtures("inline", "small_tars")
 @pytest.mark.parametrize("format", ["jpeg", "webp", "png"])
 def test_the_index_points_at_the_bytes_of_every_picture(raw: Path, tmp_path: Path, format: str) -> None:
-    settings = write.Settings(size=16, split="image", format=format, quality=None, keep_names=False)
+    settings = Settings(size=16, split="image", format=format, quality=None, keep_names=False)
     shards = written(plan_of(raw, settings=settings), tmp_path)
     rows = rows_of(shards)
     assert len({row["key"] for row in rows}) == len(rows) == 66
@@ -136,7 +137,7 @@ def test_the_index_points_at_the_bytes_of_every_picture(raw: Path, tmp_path: Pat
 
 @pytest.mark.usefixtures("inline")
 def test_lossless_shards_hold_the_resized_pixels_of_the_right_picture(raw: Path, tmp_path: Path) -> None:
-    settings = write.Settings(size=20, split="image", format="png", quality=None, keep_names=True)
+    settings = Settings(size=20, split="image", format="png", quality=None, keep_names=True)
     shards = written(plan_of(raw, settings=settings), tmp_path)
     for row in rows_of(shards):
         with Image.open(raw / f"{row['key'].replace('_', '/')}.png") as original:
@@ -175,7 +176,7 @@ def test_a_tar_stays_below_its_cap_even_if_nothing_compresses(
     for path in raw.rglob("*.png"):
         Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(path)
     monkeypatch.setattr(write, "TAR_BYTES", 100_000)
-    settings = write.Settings(size=64, split="image", format="png", quality=None, keep_names=False)
+    settings = Settings(size=64, split="image", format="png", quality=None, keep_names=False)
     shards = written(plan_of(raw, settings=settings), tmp_path)
     sizes = [path.stat().st_size for path in shards.folder.glob("*.tar")]
     assert len(sizes) > 5
@@ -458,7 +459,7 @@ def test_other_settings_are_another_dataset(raw: Path) -> None:
         {"quality": 90},
         {"keep_names": True},
     ]
-    every = [SETTINGS, *(write.Settings(**{**SETTINGS.__dict__, **change}) for change in other)]  # type: ignore[arg-type]
+    every = [SETTINGS, *(Settings(**{**SETTINGS.__dict__, **change}) for change in other)]  # type: ignore[arg-type]
     found = {plan_of(raw, settings=settings).fingerprint for settings in every}
     assert len(found) == len(every)
 
@@ -480,7 +481,7 @@ def test_another_dataset_of_the_same_files_is_another_dataset(raw: Path) -> None
 )
 def test_settings_that_make_no_sense_are_answered(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        write.Settings(**{**SETTINGS.__dict__, **change})
+        Settings(**{**SETTINGS.__dict__, **change})
 
 
 def csv_of(root: Path, rows: list[str]) -> Folder:
@@ -527,7 +528,7 @@ def test_neither_file_names_nor_patients_are_in_the_shards_unless_asked(raw: Pat
     groups = [row["group"] for row in rows_of(shards)]
     assert len(set(groups)) == 33  # they still tell patients apart
 
-    named = write.Settings(**{**SETTINGS.__dict__, "keep_names": True})
+    named = Settings(**{**SETTINGS.__dict__, "keep_names": True})
     rows = rows_of(written(plan_of(raw, dataset=dataset, settings=named), tmp_path))
     assert {row["key"] for row in rows} == {Path(name).stem for name in names}
     assert {row["group"] for row in rows} == {f"Jane Doe {number}" for number in range(33)}
@@ -542,7 +543,7 @@ def test_kept_names_stay_apart_and_whole_for_any_reader(tmp_path: Path) -> None:
         (tmp_path / "raw" / name).write_bytes(encoded(picture_of("naevus", rng), "PNG"))
     (tmp_path / "raw" / "b").mkdir()
     (tmp_path / "raw" / "b" / "1.png").write_bytes(encoded(picture_of("naevus", rng), "PNG"))
-    named = write.Settings(**{**SETTINGS.__dict__, "keep_names": True})
+    named = Settings(**{**SETTINGS.__dict__, "keep_names": True})
     shards = written(plan_of(tmp_path / "raw", settings=named), tmp_path)
     keys = [row["key"] for row in rows_of(shards)]
     assert len(set(keys)) == len(names) + 1
@@ -566,7 +567,7 @@ def test_published_ids_are_the_keys_with_or_without_names_kept(tmp_path: Path) -
         text = "\n".join(",".join(line) for line in lines) + "\n"
         (tmp_path / "raw" / f"ISIC_2019_Training_{table}.csv").write_text(text)
     for keep_names in (False, True):
-        settings = write.Settings(**{**SETTINGS.__dict__, "keep_names": keep_names})
+        settings = Settings(**{**SETTINGS.__dict__, "keep_names": keep_names})
         shards = written(plan_of(tmp_path / "raw", dataset=ISIC, settings=settings), tmp_path)
         assert {row["key"]: row["group"] for row in rows_of(shards)} == {
             f"ISIC_{n}": f"HAM_{n // 2}" for n in range(12)

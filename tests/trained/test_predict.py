@@ -17,6 +17,7 @@ from doors import door
 from PIL import Image
 
 from pipeline.data import images, write
+from pipeline.data.stored import Settings
 from pipeline.datasets.folder import Folder
 from pipeline.jobs import task
 from pipeline.learn import backbones
@@ -60,7 +61,7 @@ def cnn(shards, site):
 @pytest.fixture(scope="module")
 def sources(home):
     """The raw file of each key."""
-    settings = write.Settings(size=tiny.SIZE, split="image", format="png", quality=None, keep_names=False)
+    settings = Settings(size=tiny.SIZE, split="image", format="png", quality=None, keep_names=False)
     plan = write.make_plan(Folder("tiny", "folder"), home / "raw", settings, workers=1, progress=tiny.quiet)
     return {sample.key: sample.record.path for sample in plan.samples}
 
