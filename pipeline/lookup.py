@@ -8,7 +8,7 @@ import pkgutil
 from pathlib import Path
 from types import ModuleType
 
-SHARED = {"base", "folder", "load_peers", "paper_loader", "pictures", "plain", "training"}
+SHARED = {"base", "folder", "limits", "load_peers", "paper_loader", "pictures", "plain", "training"}
 
 
 def known(kind: str) -> list[str]:

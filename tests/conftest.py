@@ -24,6 +24,16 @@ def shared() -> Path:
     return folder
 
 
+@pytest.fixture(params=["cpu", "cuda"])
+def device(request: pytest.FixtureRequest) -> str:
+    """Each device in turn; what is for a GPU is skipped where torch sees none."""
+    import torch
+
+    if request.param == "cuda" and not torch.cuda.is_available():
+        pytest.skip("torch sees no GPU here")
+    return str(request.param)
+
+
 @pytest.fixture(scope="session")
 def stand_ins(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Drawn stand-ins of the paper's four datasets, ten pictures a class, by name."""

@@ -1,6 +1,6 @@
 """Kill runs with SIGKILL at random moments, start them again, and compare every bit with undisturbed ones.
 
-python tests/kill.py [FOLDER] [KILLS]
+python tests/kill.py [FOLDER] [KILLS] [DEVICE]
 """
 
 from __future__ import annotations
@@ -114,11 +114,11 @@ def differences(run: Run, other: Run) -> list[str]:
     return out
 
 
-def main(folder: Path, kills: int, seed: int = 0) -> dict[str, list[str]]:
+def main(folder: Path, kills: int, device: str = "cpu", seed: int = 0) -> dict[str, list[str]]:
     """Differences by kind of run; empty lists are the promise kept."""
     shards = tiny.make_shards(folder)
     epochs = 3 * kills
-    calm = tiny.make_cluster(folder, runs=str(folder / "calm"), keep_state=True)
+    calm = tiny.make_cluster(folder, runs=str(folder / "calm"), keep_state=True, device=device)
     rough = dataclasses.replace(calm, runs=str(folder / "rough"))
     pretrain = tiny.make_pretrain(shards, epochs=epochs)
     finetune = tiny.make_finetune(shards, pretrain, epochs=epochs, patience=epochs)
@@ -154,7 +154,7 @@ def main(folder: Path, kills: int, seed: int = 0) -> dict[str, list[str]]:
 if __name__ == "__main__":
     where = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(tempfile.mkdtemp())
     count = int(sys.argv[2]) if len(sys.argv) > 2 else 10
-    found = main(where, count)
+    found = main(where, count, *sys.argv[3:4])
     for kind, lines in found.items():
         print(f"{kind}: killed {count} times, {'; '.join(lines) or 'the same bits as undisturbed'}")
     sys.exit(any(found.values()))

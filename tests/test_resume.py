@@ -32,10 +32,9 @@ def shards(tmp_path_factory):
 
 
 @pytest.fixture
-def calm(shards, tmp_path):
-    """An undisturbed pretraining run, and what made it."""
-    folder = shards.folder.parent.parent
-    site = dataclasses.replace(tiny.make_cluster(folder), runs=str(tmp_path / "calm"))
+def calm(shards, tmp_path, device):
+    """An undisturbed pretraining run, and what made it; on a GPU in the precision that it computes best."""
+    site = tiny.make_cluster(shards.folder.parent.parent, runs=str(tmp_path / "calm"), device=device)
     spec = tiny.make_pretrain(shards, epochs=3)
     run = tiny.announce(spec, site)
     assert task.carry_out(run) == 0
@@ -73,6 +72,19 @@ def test_a_killed_writer_leaves_no_checkpoint_and_no_temporary_file(calm, tmp_pa
     assert task.carry_out(run) == 0
     assert list(run.folder.glob(".*.tmp")) == []
     assert run.checkpoints() == []
+    assert kill.differences(run, calm_run) == []
+
+
+@pytest.mark.parametrize("device", ["cuda"], indirect=True)
+def test_the_scale_of_float16_losses_is_part_of_the_state(shards, tmp_path, device):
+    spec = tiny.make_pretrain(shards, epochs=2, precision="float16")
+    site = tiny.make_cluster(shards.folder.parent.parent, device=device)
+    calm_run = tiny.announce(spec, dataclasses.replace(site, runs=str(tmp_path / "calm")))
+    run = tiny.announce(spec, dataclasses.replace(site, runs=str(tmp_path / "stopped")))
+    assert task.carry_out(calm_run) == 0
+    assert task.carry_out(run, StopAt(6)) == task.STOPPED
+    assert task.carry_out(run) == 0
+    assert "loss_scale" in task.files.read_jsonl(run["metrics"])[0]
     assert kill.differences(run, calm_run) == []
 
 
@@ -132,5 +144,5 @@ def test_sigkills_change_no_bit_of_a_run_of_dino(shards, tmp_path):
 
 
 @pytest.mark.slow
-def test_ten_sigkills_at_random_moments_change_no_bit_of_either_kind_of_run(tmp_path):
-    assert kill.main(tmp_path, kills=10) == {"pretraining": [], "fine-tuning": []}
+def test_ten_sigkills_at_random_moments_change_no_bit_of_either_kind_of_run(tmp_path, device):
+    assert kill.main(tmp_path, kills=10, device=device) == {"pretraining": [], "fine-tuning": []}

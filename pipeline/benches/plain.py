@@ -1,4 +1,4 @@
-"""The reference's loop with its accidents left out, in a process of its own: SIZE STEPS BATCH THREADS TAG TAG [RAW].
+"""The reference's loop without its accidents, in a process of its own: SIZE STEPS BATCH THREADS DEVICE TAG TAG [RAW].
 
 Two networks, torch's own optimizers and schedules, `loss.item()` a step, and nothing of what this project sets: torch
 computes as it does by itself. Prints the mean seconds of a step. Its batches come from the files below RAW as the
@@ -24,10 +24,10 @@ from pipeline.learn import backbones
 
 
 def seconds(
-    *, size: int, steps: int, batch: int, threads: int, pair: Sequence[paper.Backbone], raw: Path | None
+    *, size: int, steps: int, batch: int, threads: int, device: str, pair: Sequence[paper.Backbone], raw: Path | None
 ) -> float:
     """Start the process and read what it prints."""
-    words: list[str | Path | int] = [size, steps, batch, threads, *(backbone.tag for backbone in pair)]
+    words: list[str | Path | int] = [size, steps, batch, threads, device, *(backbone.tag for backbone in pair)]
     command = [sys.executable, "-m", __name__, *map(str, words), *([str(raw)] if raw else [])]
     return float(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.split()[-1])
 
@@ -35,9 +35,10 @@ def seconds(
 class Plain:
     """Two networks that learn to agree, one `step` at a time."""
 
-    def __init__(self, size: int, tags: Sequence[str]) -> None:
+    def __init__(self, size: int, device: str, tags: Sequence[str]) -> None:
+        self.device = device
         self.networks = [
-            backbones.build(tag, outputs=paper.HEAD_DIM, image_size=size, weights="random", folder=Path())
+            backbones.build(tag, outputs=paper.HEAD_DIM, image_size=size, weights="random", folder=Path()).to(device)
             for tag in tags
         ]
         optim = paper.PRETRAIN_OPTIM
@@ -52,7 +53,7 @@ class Plain:
         began = []
         for images in islice(given, steps):
             began.append(time.perf_counter())
-            self.step(images)
+            self.step(images.to(self.device))
         return (began[-1] - began[WARM]) / (len(began) - 1 - WARM)
 
     def step(self, images: Tensor) -> float:
@@ -69,10 +70,14 @@ class Plain:
 
 def main() -> None:
     size, steps, batch, threads = map(int, sys.argv[1:5])
-    tags, raw = sys.argv[5:7], sys.argv[7:]
+    device, tags, raw = sys.argv[5], sys.argv[6:8], sys.argv[8:]
     torch.set_num_threads(threads)
-    given = batches(Path(raw[0]), size=size, batch=batch) if raw else repeat(torch.randn(batch, 3, size, size))
-    print(Plain(size, tags).seconds(given, steps))
+    given = (
+        batches(Path(raw[0]), size=size, batch=batch)
+        if raw
+        else repeat(torch.randn(batch, 3, size, size, device=device))
+    )
+    print(Plain(size, device, tags).seconds(given, steps))
 
 
 if __name__ == "__main__":

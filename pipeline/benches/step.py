@@ -1,10 +1,12 @@
-"""The step: CASS beside a plain loop, what each choice is worth, and DINO's time for the same pictures."""
+"""The step: CASS beside a plain loop and beside its own arms, what each choice is worth, and DINO's time.
+
+On a GPU it is the paper's step, ResNet-50 and ViT-B/16 at 384 pixels; on a CPU a small one.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,10 +14,12 @@ from typing import Any
 import torch
 
 from pipeline import paper
+from pipeline.benches import limits
 from pipeline.benches.base import Bench, Row, Table, Way, compare
 from pipeline.benches.pictures import raw_folder
 from pipeline.benches.plain import seconds
 from pipeline.benches.training import SMALL, TOY, WARM, Timed, make_shards, settled, site, train
+from pipeline.cluster import Cluster
 from pipeline.learn.hardware import Hardware
 from pipeline.spec import DatasetRef, PretrainSpec
 
@@ -31,13 +35,19 @@ class Setting:
     raw: Path
     note: str
     dataset: DatasetRef
+    site: Cluster
     hardware: Hardware
     pair: Sequence[paper.Backbone]
     size: int
     steps: int
 
-    def cass(self) -> PretrainSpec:
-        return paper.cass(self.dataset, backbones=self.pair, **self.shared())
+    @property
+    def title(self) -> str:
+        pair = " and ".join(backbone.title for backbone in self.pair)
+        return f"CASS, {pair}, {self.size} pixels, {self.hardware.model}, {self.hardware.precision}"
+
+    def cass(self, batch: int = BATCH) -> PretrainSpec:
+        return paper.cass(self.dataset, backbones=self.pair, batch_size=batch, **self.shared())
 
     def dino(self, arm: int, dimensions: int) -> PretrainSpec:
         options = {"out_dim": dimensions}
@@ -47,35 +57,41 @@ class Setting:
         return {"preset": paper.preset("paper"), "seed": 0, "weights": "random", "image_size": self.size}
 
     def program(self, spec: PretrainSpec, *, held: bool = True) -> Timed:
-        return Timed(spec, site(self.bench), self.steps, held=held)
+        return Timed(spec, self.site, self.steps, held=held)
 
-    def seconds(self, program: Timed) -> float:
-        train(program, self.bench, self.hardware)
+    def seconds(self, program: Timed, hardware: Hardware | None = None) -> float:
+        train(program, self.bench, hardware or self.hardware)
         return program.seconds_a_step()
 
 
 def run(bench: Bench) -> list[Table]:
-    """Pictures a second of CASS beside a plain loop; seconds of a step for each choice and for DINO."""
-    steps = WARM + (2 if bench.quick else 12)
+    """Pictures a second of CASS beside a plain loop; seconds of a step for each arm, choice and for DINO."""
+    here = site(bench, "cpu" if bench.quick else "auto")
+    hardware = settled(here)
+    here = dataclasses.replace(here, device=hardware.device)
+    large = hardware.device == "cuda"
+    pair, size = (TOY, 32) if bench.quick else (paper.STANDARD, paper.IMAGE_SIZE) if large else (SMALL, 64)
+    steps = WARM + (2 if bench.quick else 40 if large else 12)
     raw, note = raw_folder(bench, -(-(steps + 1) * BATCH * 10 // 8))  # eight tenths of them are for training
-    size = 32 if bench.quick else 64
     setting = Setting(
         bench=bench,
         raw=raw,
         note=note,
         dataset=make_shards(bench, raw, size),
-        hardware=settled(site(bench)),
-        pair=TOY if bench.quick else SMALL,
+        site=here,
+        hardware=hardware,
+        pair=pair,
         size=size,
         steps=steps,
     )
-    return [*beside_plain(setting), choices(setting), beside_dino(setting)]
+    alone, whole = beside_plain(setting)
+    tables = [beside_arms, batches, choices, beside_dino]
+    return [alone, whole, arithmetic(setting, alone, whole), *(table(setting) for table in tables)]
 
 
-def beside_plain(setting: Setting) -> list[Table]:
+def beside_plain(setting: Setting) -> tuple[Table, Table]:
     """CASS beside a plain loop, the step alone and with each side's own loading."""
-    pair = " and ".join(backbone.title for backbone in setting.pair)
-    what = f"CASS, {pair}, {setting.size} pixels, batches of {BATCH}, {setting.hardware.threads} threads, float32"
+    what = f"{setting.title}, batches of {BATCH}, {setting.hardware.threads} threads"
     held, read = (setting.program(setting.cass(), held=held) for held in (True, False))
     plain = partial(
         seconds,
@@ -83,6 +99,7 @@ def beside_plain(setting: Setting) -> list[Table]:
         steps=setting.steps,
         batch=BATCH,
         threads=setting.hardware.threads,
+        device=setting.hardware.device,
         pair=setting.pair,
     )
     alone = compare(
@@ -97,7 +114,7 @@ def beside_plain(setting: Setting) -> list[Table]:
             what,
             "both sides have their batch in memory: ours uint8 pictures, the plain loop's augmented float32 tensors",
             "a plain loop, in a process of its own: two networks, two torch.optim.Adam as they come, two cosine "
-            "schedules, loss.item() a step; not deterministic",
+            "schedules, loss.item() a step; float32, not deterministic",
         ],
     )
     whole = compare(
@@ -115,7 +132,69 @@ def beside_plain(setting: Setting) -> list[Table]:
         setting.bench,
         notes=[what, setting.note, "the plain loop loads as the paper does: Pillow, torchvision, two worker processes"],
     )
-    return [alone, whole]
+    read_alone, held_alone = (whole.rows[number].median for number in (0, 2))
+    whole.notes.append(
+        f"ours waits for its pictures {max(0.0, 1 - read_alone / held_alone):.1%} of a step, by the medians"
+    )
+    return alone, whole
+
+
+def arithmetic(setting: Setting, alone: Table, whole: Table) -> Table:
+    """The arithmetic of the steps just measured, beside matrices multiplied on the same device."""
+    flops = limits.gigaflops(setting.pair, setting.size)
+    side, seconds = (256, 0.05) if setting.bench.quick else (8192 if setting.hardware.device == "cuda" else 2048, 1.0)
+    multiplied = [limits.teraflops(setting.hardware, side, seconds) for _ in range(setting.bench.rounds)]
+    rows = [
+        Row(name=name, role="ours", values=[flops * value / 1000 for value in table.rows[0].values])
+        for name, table in (("the step alone", alone), ("the step with loading", whole))
+    ]
+    return Table(
+        title="arithmetic",
+        unit="TFLOP/s",
+        rows=[*rows, Row(name=f"matrices of {side} multiplied", role="limit", values=multiplied)],
+        notes=[f"{setting.title}: {flops:,.4g} GFLOP a picture, forward and backward, as torch counts them"],
+    )
+
+
+def beside_arms(setting: Setting) -> Table:
+    """A step of CASS beside its two arms, each trained alone in the fastest way."""
+    program = setting.program(setting.cass())
+    ways = [Way(name="CASS, both arms", once=lambda: setting.seconds(program))]
+    arms: list[list[int]] = []
+    for backbone in setting.pair:
+        arms.append([])
+        for last in (False, True)[: 1 + (backbone.role == paper.CNN)]:
+            for compiled in (False, True)[: 1 + limits.compiles(setting.hardware.device)]:
+                network = limits.Alone(
+                    backbone, setting.hardware, size=setting.size, batch=BATCH, last=last, compiled=compiled
+                )
+                name = f"{backbone.title} alone{', channels_last' * last}{', compiled' * compiled}"
+                arms[-1].append(len(ways))
+                ways.append(Way(name=name, once=partial(network.seconds, setting.steps - WARM), role="limit"))
+    made = compare("CASS beside its arms", "seconds a step", ways, setting.bench, more_is_better=False)
+    first, second = (min((made.rows[number] for number in arm), key=lambda row: row.median) for arm in arms)
+    both = [a + b for a, b in zip(first.values, second.values, strict=True)]
+    made.rows.insert(1, Row(name="one after the other, each at its best", role="limit", values=both))
+    made.notes = [
+        f"{setting.title}, batches of {BATCH} in memory",
+        "alone: no augmentation, no agreement, any algorithms; of an arm's ways the fastest by the medians counts",
+        f"CASS reaches {made.rows[1].median / made.rows[0].median:.0%} of the rate that its arms alone allow",
+    ]
+    return made
+
+
+def batches(setting: Setting) -> Table:
+    """Pictures a second in larger batches."""
+    ways = []
+    for size in (BATCH,) if setting.bench.quick else (BATCH, 2 * BATCH, 4 * BATCH):
+        program = setting.program(setting.cass(size))
+        ways.append(Way(name=f"batches of {size}", once=partial(rate_of, setting, program)))
+    return compare("batches", "pictures a second", ways, setting.bench, notes=[f"{setting.title}, in memory"])
+
+
+def rate_of(setting: Setting, program: Timed) -> float:
+    """Pictures a second of a program's own batches."""
+    return program.spec.batch_size / setting.seconds(program)
 
 
 def choices(setting: Setting) -> Table:
@@ -128,7 +207,7 @@ def choices(setting: Setting) -> Table:
     last.method.networks[setting.cass().arms[0].name].to(memory_format=torch.channels_last)
 
     def free() -> float:
-        with determinism(False):
+        with limits.determinism(False):
             return setting.seconds(as_it_is)
 
     ways = [
@@ -137,6 +216,15 @@ def choices(setting: Setting) -> Table:
         Way(name="the CNN in channels_last", once=lambda: setting.seconds(last)),
         Way(name="deterministic algorithms off", once=free),
     ]
+    if setting.hardware.device == "cuda":
+        exact = setting.program(setting.cass())
+        float32 = dataclasses.replace(setting.hardware, precision="float32")
+        ways.append(Way(name="in float32", once=lambda: setting.seconds(exact, float32)))
+    if limits.compiles(setting.hardware.device):
+        compiled = setting.program(setting.cass())
+        for network in compiled.method.networks.values():
+            network.compile()
+        ways.append(Way(name="both networks compiled", once=lambda: setting.seconds(compiled)))
     return compare(
         "choices",
         "seconds a step",
@@ -177,14 +265,3 @@ def beside_dino(setting: Setting) -> Table:
         made.rows.append(row)
         made.notes.append(f"CASS takes {made.rows[0].median / row.median:.2f} of DINO's time at K = {width:,}")
     return made
-
-
-@contextlib.contextmanager
-def determinism(wanted: bool) -> Iterator[None]:
-    """Deterministic algorithms on or off for a while."""
-    before = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(wanted)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before)

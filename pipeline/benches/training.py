@@ -46,15 +46,15 @@ def make_shards(bench: Bench, raw: Path, size: int) -> DatasetRef:
     return DatasetRef(name=shards.name, fingerprint=shards.fingerprint)
 
 
-def site(bench: Bench) -> Cluster:
-    """This machine: every core (one in little), no GPU."""
+def site(bench: Bench, device: str = "cpu") -> Cluster:
+    """This machine: every core (one in little)."""
     paths: dict[str, Any] = {name: str(bench.scratch / name) for name in PATHS}
-    return Cluster(**paths, device="cpu", threads=1 if bench.quick else len(os.sched_getaffinity(0)))
+    return Cluster(**paths, device=device, threads=1 if bench.quick else len(os.sched_getaffinity(0)))
 
 
 def settled(site: Cluster) -> Hardware:
-    """Make this process compute as a run does, in float32."""
-    chosen = hardware.choose(site, "float32")
+    """Make this process compute as a run does: float32 on a CPU, what the card computes best on a GPU."""
+    chosen = hardware.choose(site, "auto")
     hardware.settle(chosen)
     return chosen
 
@@ -84,6 +84,8 @@ class Timed(Pretraining):
         return super().pixels(epoch, step) if self.held is None else self.held
 
     def loss(self, epoch: int, step: int) -> tuple[dict[str, Tensor], int]:
+        if self.device.type == "cuda" and step in (WARM, self.steps_per_epoch - 1):
+            torch.cuda.synchronize()  # a clock is read at these two; between them the host may run ahead
         self.began.append(time.perf_counter())
         return super().loss(epoch, step)
 

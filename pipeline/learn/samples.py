@@ -30,8 +30,9 @@ class Samples:
         self.rows = rows  # int64 [n]
         self.device = device
         self._order: tuple[tuple[int, int], np.ndarray] = ((-1, -1), np.empty(0))  # of the epoch at work
-        self._slots = [Slot(device), Slot(device)]  # the batch at work and the one after it
         ahead = device.type == "cuda" or not isinstance(pixels, Map)
+        # the batch at work and, read ahead, the one after it; memory written anew at once is still in the cache
+        self._slots = [Slot(device) for _ in range(1 + ahead)]
         self._thread = ThreadPoolExecutor(1, "read-ahead") if ahead else None
         self._next: tuple[np.ndarray, Future[Batch]] | None = None
 

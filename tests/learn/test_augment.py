@@ -133,6 +133,15 @@ def test_draws_are_a_function_of_the_generators_seed():
     assert not torch.equal(first, other)
 
 
+@pytest.mark.parametrize("device", ["cuda"], indirect=True)
+def test_a_gpu_makes_the_pictures_that_a_cpu_makes(device):
+    spec = dataclasses.replace(paper.DINO_AUGMENT, perspective_p=0.5, degrees=10.0, solarise=0.2)
+    pixels = (smooth(32) * 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+    ours, theirs = (augment.augment(p, spec, draws("device")).cpu() for p in (pixels, pixels.to(device)))
+    # rounding decides on which side of black's border, or of solarisation's threshold, a pixel falls
+    assert ((ours - theirs).abs() > 1e-3).float().mean() < 1e-3
+
+
 def test_operations_are_applied_as_often_as_the_paper_says():
     n = 4000
     drawn = augment.draw(paper.AUGMENT, n, 20, 20, draws("often"))

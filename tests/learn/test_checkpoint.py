@@ -37,8 +37,8 @@ def gate(monkeypatch):
     opened.set()
 
 
-def test_a_checkpoint_holds_the_state_of_its_step_though_training_went_on(run, gate):
-    weight = torch.zeros(3)
+def test_a_checkpoint_holds_the_state_of_its_step_though_training_went_on(run, gate, device):
+    weight = torch.zeros(3, device=device)
     with checkpoint.Writer(run) as writer:
         writer.save({"weights": {"a": weight}, "moments": [weight + 1]}, 5)
         weight += 7
@@ -47,8 +47,8 @@ def test_a_checkpoint_holds_the_state_of_its_step_though_training_went_on(run, g
     assert checkpoint.load(run, CPU)["weights"]["a"].tolist() == [0, 0, 0]
 
 
-def test_a_second_checkpoint_waits_for_the_first_and_both_are_right(run, gate):
-    weight = torch.zeros(1000)
+def test_a_second_checkpoint_waits_for_the_first_and_both_are_right(run, gate, device):
+    weight = torch.zeros(1_000_000, device=device)
     threading.Timer(0.2, gate.set).start()
     with checkpoint.Writer(run) as writer:
         for step in (1, 2, 3):

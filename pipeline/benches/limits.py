@@ -1,0 +1,109 @@
+"""What a device allows a step: each arm alone at its best, the arithmetic of the pair, and matrices multiplied."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from pipeline import paper
+from pipeline.benches.training import WARM
+from pipeline.learn import backbones, optim
+from pipeline.learn.hardware import Hardware
+
+
+class Alone:
+    """One backbone trained by itself on a batch in memory: forward, backward, optimizer, and nothing beside them."""
+
+    def __init__(
+        self, backbone: paper.Backbone, hardware: Hardware, *, size: int, batch: int, last: bool, compiled: bool
+    ) -> None:
+        self.hardware = hardware
+        layout = torch.channels_last if last else torch.contiguous_format
+        self.network = build(backbone, size).to(hardware.torch_device, memory_format=layout)  # type: ignore[call-overload]
+        self.images = torch.randn(batch, 3, size, size, device=hardware.torch_device).to(memory_format=layout)
+        self.optimizer = optim.build(paper.PRETRAIN_OPTIM, self.network.parameters())
+        self.scaler = hardware.scaler()
+        if compiled:
+            self.network.compile()
+
+    def seconds(self, steps: int) -> float:
+        """The mean seconds of a step, the first `WARM` left out; its algorithms may be any."""
+        with determinism(False):
+            for _ in range(WARM):
+                self.step()
+            wait(self.images)
+            started = time.perf_counter()
+            for _ in range(steps):
+                self.step()
+            wait(self.images)
+        return (time.perf_counter() - started) / steps
+
+    def step(self) -> None:
+        self.optimizer.zero_grad()
+        with self.hardware.autocast():
+            loss = self.network(self.images).float().square().mean()
+        torch.autograd.backward(self.scaler.scale(loss))
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+
+
+def compiles(device: str) -> bool:
+    """Whether networks are tried compiled: on a GPU, where Triton finds the C compiler that it needs."""
+    return device == "cuda" and any(map(shutil.which, ("cc", "gcc", "clang")))
+
+
+def gigaflops(pair: Sequence[paper.Backbone], size: int) -> float:
+    """GFLOP of one training picture in all of `pair`, forward and backward, as torch counts multiplications."""
+    total = 0
+    for backbone in pair:
+        network = build(backbone, size).to("meta").eval()  # a batch norm of one picture has no statistics
+        with FlopCounterMode(display=False) as counter:
+            torch.autograd.backward(network(torch.empty(1, 3, size, size, device="meta")).sum())
+        total += counter.get_total_flops()
+    return total / 1e9
+
+
+def teraflops(hardware: Hardware, side: int, seconds: float) -> float:
+    """TFLOP/s of square matrices of `side` that are multiplied for some `seconds`, in the precision of a run."""
+    dtype = getattr(torch, hardware.precision)
+    left, right = (torch.randn(side, side, device=hardware.torch_device, dtype=dtype) for _ in range(2))
+    out = left @ right
+    wait(out)
+    started, done = time.perf_counter(), 0
+    while time.perf_counter() - started < seconds:
+        for _ in range(8):
+            torch.mm(left, right, out=out)
+        wait(out)
+        done += 8
+    return done * 2 * side**3 / (time.perf_counter() - started) / 1e12
+
+
+def build(backbone: paper.Backbone, size: int) -> nn.Module:
+    """The backbone with random weights and the head that CASS leaves on it."""
+    return backbones.build(backbone.tag, outputs=paper.HEAD_DIM, image_size=size, weights="random", folder=Path())
+
+
+def wait(tensor: Tensor) -> None:
+    """Let a GPU finish what it was given."""
+    if tensor.is_cuda:
+        torch.cuda.synchronize()
+
+
+@contextlib.contextmanager
+def determinism(wanted: bool) -> Iterator[None]:
+    """Deterministic algorithms for a while, or any: then cuDNN tries them and takes the fastest."""
+    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    torch.use_deterministic_algorithms(wanted)
+    torch.backends.cudnn.benchmark = not wanted
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        torch.backends.cudnn.benchmark = before[1]
