@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from pipeline import lookup
+from pipeline import lookup, paper
+from pipeline.benches import limits
 from pipeline.benches.base import Bench, Row, Table, Way, compare
 
 
@@ -34,6 +35,11 @@ def test_ways_take_turns_and_the_first_is_compared_with_the_others(tmp_path):
 def test_less_may_be_better():
     rows = [Row(name="ours", role="ours", values=[2.0]), Row(name="theirs", role="peer", values=[8.0])]
     assert Table(title="time", unit="s", rows=rows, more_is_better=False).ratio(rows[1]) == 4
+
+
+@pytest.mark.parametrize("backbone", paper.STANDARD, ids=lambda backbone: backbone.title)
+def test_torch_counts_the_arithmetic_that_the_estimates_reckon_with(backbone):
+    assert limits.gigaflops([backbone], paper.IMAGE_SIZE) == pytest.approx(backbone.gflops, abs=0.05)
 
 
 @pytest.mark.slow
