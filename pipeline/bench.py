@@ -94,14 +94,18 @@ def number(value: float) -> str:
 
 def machine() -> dict[str, Any]:
     """What the figures were measured on and when."""
+    import torch
+
     from pipeline.jobs.code import library_versions
     from pipeline.learn.hardware import cpu_model
 
+    gpu = torch.cuda.is_available()
     return {
         "date": time.strftime("%Y-%m-%d %H:%M"),
         "cpu": cpu_model(),
         "cores": len(os.sched_getaffinity(0)),
-        "libraries": library_versions(),
+        "gpu": torch.cuda.get_device_name() if gpu else None,
+        "libraries": library_versions("cuda" if gpu else "cpu"),
     }
 
 

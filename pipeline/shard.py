@@ -80,6 +80,10 @@ def main() -> int:
 
     cluster = load_cluster(args.cluster) if args.cluster else Cluster()
     args.out = args.out or Path(cluster.shards)
+    if cluster.executor == "local" and not args.dry_run:
+        from pipeline.data import workers
+
+        workers.prepare()  # before the imports of this process, which take as long
     from pipeline.data.stored import Settings
     from pipeline.datasets.folder import Folder
 

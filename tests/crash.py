@@ -4,6 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import time
+
+
+def process(item: int) -> int:
+    """Its own number, a moment later: every worker has its turn."""
+    time.sleep(0.001)
+    return os.getpid()
 
 
 def tenfold(item: int) -> int:

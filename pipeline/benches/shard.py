@@ -291,5 +291,7 @@ def _peak(words: list[str | Path]) -> float:
 
 
 def _children(pid: int) -> list[int]:
+    """The children of a process and theirs."""
     found = Path(f"/proc/{pid}/task").glob("*/children")
-    return [int(child) for path in found for child in path.read_text().split()]
+    children = [int(child) for path in found for child in path.read_text().split()]
+    return children + [below for child in children for below in _children(child)]

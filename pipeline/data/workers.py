@@ -1,4 +1,8 @@
-"""Workers that map a function over pictures in order; processes outlive a picture that kills one of them."""
+"""Workers that map a function over pictures in order; processes outlive a picture that kills one of them.
+
+Processes are forked from one that has imported what they need (multiprocessing's fork server): that is done once, and
+may be begun early. This module is light, so that it can be.
+"""
 
 from __future__ import annotations
 
@@ -11,21 +15,26 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
-from typing import Any, TypeVar
+from multiprocessing import forkserver
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipeline import memory
-from pipeline.data import images
+
+if TYPE_CHECKING:
+    from pipeline.data import images
 
 A = TypeVar("A")
 B = TypeVar("B")
+CONTEXT = multiprocessing.get_context("forkserver")
+IMPORTED = ["pipeline.data.stored", "cykooz_resizer"]  # what sharding's workers need
 
 
 class Workers:
     """Workers that map a function over items in order, a bounded number of items ahead.
 
-    They are processes, which start in half a second, or with `threads=True` threads, which start at once: for work
-    that leaves Python's lock alone and cannot crash. An item that kills its process (a decoder's crash, memory) is
-    tried once more by itself, then answered `BadPicture`.
+    They are processes, or with `threads=True` threads, which start at once: for work that leaves Python's lock alone
+    and cannot crash. An item that kills its process (a decoder's crash, memory) is tried once more by itself, then
+    answered `BadPicture`.
     """
 
     def __init__(self, count: int, *, threads: bool = False) -> None:
@@ -65,7 +74,23 @@ class Workers:
             yield from answers
 
 
+def prepare() -> None:
+    """Begin to start the process that workers are forked from, if there is none: soon needed, it is ready sooner.
+
+    Slurm's signal before the time limit reaches every process of a job, but is its first one's to answer: this process
+    and the workers are born with it blocked.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
+    try:
+        CONTEXT.set_forkserver_preload(IMPORTED)
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _one_by_one(function: Callable[[A], B], block: list[A]) -> list[B | images.BadPicture]:
+    from pipeline.data import images
+
     answers: list[B | images.BadPicture] = []
     pool = _start(1)
     for item in block:
@@ -79,7 +104,8 @@ def _one_by_one(function: Callable[[A], B], block: list[A]) -> list[B | images.B
 
 
 def _start(count: int) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn"), initializer=_settle)
+    prepare()
+    return ProcessPoolExecutor(count, mp_context=CONTEXT, initializer=_settle)
 
 
 def _is_lost(future: Future[Any]) -> bool:
@@ -87,12 +113,8 @@ def _is_lost(future: Future[Any]) -> bool:
 
 
 def _settle() -> None:
-    """In a worker: keep memory for the next picture, and end when the parent is killed instead of waiting for ever.
-
-    Slurm's signal before the time limit, which reaches every process of a job, is the parent's to answer.
-    """
+    """In a worker: keep memory for the next picture, and end when the parent is killed instead of waiting for ever."""
     memory.keep()
-    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
 
     def watch() -> None:
         parent = multiprocessing.parent_process()

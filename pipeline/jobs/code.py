@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import platform
 import shutil
 import tempfile
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent
@@ -21,10 +22,17 @@ def code_version() -> str:
     return digest.hexdigest()[:12]
 
 
-def library_versions() -> dict[str, str]:
-    """Of what the numbers of a run depend on besides this code."""
-    names = ("torch", "timm", "numpy", "pillow", "scikit-learn")
-    return {"python": platform.python_version(), **{name: version(name) for name in names}}
+def library_versions(device: str = "cpu") -> dict[str, str]:
+    """Of what the numbers of a run depend on besides this code; simplejpeg may be absent, CUDA is a GPU's."""
+    out = {"python": platform.python_version()}
+    for name in ("torch", "timm", "numpy", "pillow", "simplejpeg", "scikit-learn"):
+        with contextlib.suppress(PackageNotFoundError):
+            out[name] = version(name)
+    if device == "cuda":
+        import torch
+
+        out |= {"cuda": str(torch.version.cuda), "cudnn": str(torch.backends.cudnn.version())}  # type: ignore[no-untyped-call]
+    return out
 
 
 def snapshot(runs: Path) -> Path:

@@ -170,7 +170,7 @@ def begin(run: Run, hardware: dict[str, Any], inputs: dict[str, str]) -> dict[st
     """
     now = {
         "code": code_version(),
-        "versions": library_versions(),
+        "versions": library_versions(hardware["device"]),
     }
     start: dict[str, Any] = {"hardware": hardware, "inputs": inputs, "starts": []}
     if passed := run.milestones():

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as parquet
 import pytest
-from crash import tenfold, tenfold_but_3_and_90, tenfold_but_40
+from crash import process, tenfold, tenfold_but_3_and_90, tenfold_but_40
 from messy import encoded, picture_of
 from PIL import Image
 from stock import samples
@@ -244,6 +244,10 @@ def main():
 if __name__ == "__main__":
     main()
 """
+
+
+def children(pid: int) -> set[int]:
+    return {int(child) for path in Path(f"/proc/{pid}/task").glob("*/children") for child in path.read_text().split()}
 
 
 @pytest.mark.usefixtures("small_tars")
@@ -624,6 +628,19 @@ def test_a_crash_further_on_costs_nothing_to_a_writer_that_lags_behind() -> None
                 break
         found += answers
     assert [item for item, answer in enumerate(found) if answer != item * 10] == [40]
+
+
+def test_slurms_signal_to_every_process_of_a_job_ends_no_worker() -> None:
+    with write.Workers(2) as pool:
+        answers = pool.map(process, range(400))
+        found = {next(answers)}
+        (server,) = (pid for pid in children(os.getpid()) if b"forkserver" in Path(f"/proc/{pid}/cmdline").read_bytes())
+        workers = children(server)
+        for pid in (server, *workers):
+            os.kill(pid, signal.SIGUSR2)
+        found |= set(answers)
+    assert found == workers  # none of them another one's successor
+    assert len(workers) == 2
 
 
 @pytest.mark.parametrize("threads", [False, True])
