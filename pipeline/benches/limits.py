@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
+import sys
 import time
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -31,7 +32,7 @@ class Alone:
         self.optimizer = optim.build(paper.PRETRAIN_OPTIM, self.network.parameters())
         self.scaler = hardware.scaler()
         if compiled:
-            self.network.compile()
+            self.network.compile(dynamic=False)
 
     def seconds(self, steps: int) -> float:
         """The mean seconds of a step, the first `WARM` left out; its algorithms may be any."""
@@ -54,9 +55,17 @@ class Alone:
         self.scaler.update()
 
 
+@cache
 def compiles(device: str) -> bool:
-    """Whether networks are tried compiled: on a GPU, where Triton finds the C compiler that it needs."""
-    return device == "cuda" and any(map(shutil.which, ("cc", "gcc", "clang")))
+    """Whether networks are tried compiled: on a GPU, where it works (a C compiler, Python's headers, a recent card)."""
+    if device != "cuda":
+        return False
+    try:
+        torch.compile(torch.sin, dynamic=False)(torch.zeros(8, device=device))
+    except Exception as error:  # whatever Triton and its tools may lack
+        print(f"  torch cannot compile here: {type(error).__name__}", file=sys.stderr, flush=True)
+        return False
+    return True
 
 
 def gigaflops(pair: Sequence[paper.Backbone], size: int) -> float:

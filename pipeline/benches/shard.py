@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import multiprocessing
@@ -291,7 +292,9 @@ def _peak(words: list[str | Path]) -> float:
 
 
 def _children(pid: int) -> list[int]:
-    """The children of a process and theirs."""
-    found = Path(f"/proc/{pid}/task").glob("*/children")
-    children = [int(child) for path in found for child in path.read_text().split()]
+    """The children of a process and theirs; none of one that is gone."""
+    children: list[int] = []
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            children += map(int, path.read_text().split())
     return children + [below for child in children for below in _children(child)]

@@ -21,7 +21,7 @@ from pipeline.benches.plain import seconds
 from pipeline.benches.training import SMALL, TOY, WARM, Timed, make_shards, settled, site, train
 from pipeline.cluster import Cluster
 from pipeline.learn.hardware import Hardware
-from pipeline.spec import DatasetRef, PretrainSpec
+from pipeline.spec import DatasetRef, Optim, PretrainSpec
 
 TITLE = "a training step, its parts, and DINO beside CASS"
 BATCH = paper.PRETRAIN_BATCH
@@ -47,11 +47,12 @@ class Setting:
         return f"CASS, {pair}, {self.size} pixels, {self.hardware.model}, {self.hardware.precision}"
 
     def cass(self, batch: int = BATCH) -> PretrainSpec:
-        return paper.cass(self.dataset, backbones=self.pair, batch_size=batch, **self.shared())
+        optims = (still(paper.PRETRAIN_OPTIM),) * 2
+        return paper.cass(self.dataset, backbones=self.pair, batch_size=batch, optims=optims, **self.shared())
 
     def dino(self, arm: int, dimensions: int) -> PretrainSpec:
-        options = {"out_dim": dimensions}
-        return paper.dino(self.dataset, backbone=self.pair[arm], options=options, **self.shared())
+        backbone, options, optim = self.pair[arm], {"out_dim": dimensions}, still(paper.DINO_OPTIM)
+        return paper.dino(self.dataset, backbone=backbone, options=options, optim=optim, **self.shared())
 
     def shared(self) -> dict[str, Any]:
         return {"preset": paper.preset("paper"), "seed": 0, "weights": "random", "image_size": self.size}
@@ -62,6 +63,11 @@ class Setting:
     def seconds(self, program: Timed, hardware: Hardware | None = None) -> float:
         train(program, self.bench, hardware or self.hardware)
         return program.seconds_a_step()
+
+
+def still(optim: Optim) -> Optim:
+    """The optimizer at a rate that changes next to nothing: hundreds of steps on one batch lead nowhere else."""
+    return dataclasses.replace(optim, lr=optim.min_lr or 1e-6)
 
 
 def run(bench: Bench) -> list[Table]:
@@ -114,7 +120,7 @@ def beside_plain(setting: Setting) -> tuple[Table, Table]:
             what,
             "both sides have their batch in memory: ours uint8 pictures, the plain loop's augmented float32 tensors",
             "a plain loop, in a process of its own: two networks, two torch.optim.Adam as they come, two cosine "
-            "schedules, loss.item() a step; float32, not deterministic",
+            "schedules, loss.item() a step; not deterministic, float32 as torch has it (on a GPU TF32 in convolutions)",
         ],
     )
     whole = compare(
@@ -159,37 +165,48 @@ def arithmetic(setting: Setting, alone: Table, whole: Table) -> Table:
 def beside_arms(setting: Setting) -> Table:
     """A step of CASS beside its two arms, each trained alone in the fastest way."""
     program = setting.program(setting.cass())
-    ways = [Way(name="CASS, both arms", once=lambda: setting.seconds(program))]
-    arms: list[list[int]] = []
-    for backbone in setting.pair:
-        arms.append([])
-        for last in (False, True)[: 1 + (backbone.role == paper.CNN)]:
-            for compiled in (False, True)[: 1 + limits.compiles(setting.hardware.device)]:
-                network = limits.Alone(
-                    backbone, setting.hardware, size=setting.size, batch=BATCH, last=last, compiled=compiled
-                )
-                name = f"{backbone.title} alone{', channels_last' * last}{', compiled' * compiled}"
-                arms[-1].append(len(ways))
-                ways.append(Way(name=name, once=partial(network.seconds, setting.steps - WARM), role="limit"))
+    ours = Way(name="CASS, both arms", once=lambda: setting.seconds(program))
+    arms = [alone(setting, backbone) for backbone in setting.pair]
+    ways = [ours, *(way for arm in arms for way in arm)]
     made = compare("CASS beside its arms", "seconds a step", ways, setting.bench, more_is_better=False)
-    first, second = (min((made.rows[number] for number in arm), key=lambda row: row.median) for arm in arms)
-    both = [a + b for a, b in zip(first.values, second.values, strict=True)]
-    made.rows.insert(1, Row(name="one after the other, each at its best", role="limit", values=both))
+    rows = {row.name: row for row in made.rows}
+    best = [min((rows[way.name] for way in arm), key=lambda row: row.median) for arm in arms]
+    values = [sum(round) for round in zip(*(row.values for row in best), strict=True)]
+    both = Row(name="one after the other, each at its best", role="limit", values=values)
+    made.rows.insert(1, both)
     made.notes = [
         f"{setting.title}, batches of {BATCH} in memory",
         "alone: no augmentation, no agreement, any algorithms; of an arm's ways the fastest by the medians counts",
-        f"CASS reaches {made.rows[1].median / made.rows[0].median:.0%} of the rate that its arms alone allow",
+        f"CASS reaches {both.median / rows[ours.name].median:.0%} of the rate that its arms alone allow",
     ]
     return made
 
 
-def batches(setting: Setting) -> Table:
-    """Pictures a second in larger batches."""
+def alone(setting: Setting, backbone: paper.Backbone) -> list[Way]:
+    """One arm trained by itself, in each of the ways that may be its fastest."""
     ways = []
+    for last in (False, True) if backbone.role == paper.CNN else (False,):
+        for compiled in (False, True) if limits.compiles(setting.hardware.device) else (False,):
+            network = limits.Alone(
+                backbone, setting.hardware, size=setting.size, batch=BATCH, last=last, compiled=compiled
+            )
+            name = f"{backbone.title} alone{', channels_last' * last}{', compiled' * compiled}"
+            ways.append(Way(name=name, once=partial(network.seconds, setting.steps - WARM), role="limit"))
+    return ways
+
+
+def batches(setting: Setting) -> Table:
+    """Pictures a second in larger batches, as far as the device's memory goes."""
+    ways, notes = [], [f"{setting.title}, in memory"]
     for size in (BATCH,) if setting.bench.quick else (BATCH, 2 * BATCH, 4 * BATCH):
         program = setting.program(setting.cass(size))
-        ways.append(Way(name=f"batches of {size}", once=partial(rate_of, setting, program)))
-    return compare("batches", "pictures a second", ways, setting.bench, notes=[f"{setting.title}, in memory"])
+        try:
+            rate_of(setting, program)
+        except torch.OutOfMemoryError:
+            notes.append(f"batches of {size} are too large for the device's memory")
+        else:
+            ways.append(Way(name=f"batches of {size}", once=partial(rate_of, setting, program)))
+    return compare("batches", "pictures a second", ways, setting.bench, notes=notes)
 
 
 def rate_of(setting: Setting, program: Timed) -> float:
@@ -214,7 +231,7 @@ def choices(setting: Setting) -> Table:
         Way(name="as it is", once=lambda: setting.seconds(as_it_is)),
         Way(name="optimizers not fused", once=lambda: setting.seconds(unfused)),
         Way(name="the CNN in channels_last", once=lambda: setting.seconds(last)),
-        Way(name="deterministic algorithms off", once=free),
+        Way(name="any algorithms, the fastest by trial", once=free),
     ]
     if setting.hardware.device == "cuda":
         exact = setting.program(setting.cass())
@@ -223,7 +240,7 @@ def choices(setting: Setting) -> Table:
     if limits.compiles(setting.hardware.device):
         compiled = setting.program(setting.cass())
         for network in compiled.method.networks.values():
-            network.compile()
+            network.compile(dynamic=False)
         ways.append(Way(name="both networks compiled", once=lambda: setting.seconds(compiled)))
     return compare(
         "choices",

@@ -9,13 +9,14 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipeline import memory
@@ -77,15 +78,24 @@ class Workers:
 def prepare() -> None:
     """Begin to start the process that workers are forked from, if there is none: soon needed, it is ready sooner.
 
-    Slurm's signal before the time limit reaches every process of a job, but is its first one's to answer: this process
-    and the workers are born with it blocked.
+    Ctrl-C and Slurm's signal before the time limit reach every process of a job, but are its first one's to answer:
+    this process and the workers are born with them blocked.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
+    resource_tracker.ensure_running()  # lets Ctrl-C through once it has started, so not while it is blocked
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGUSR2})
     try:
-        CONTEXT.set_forkserver_preload(IMPORTED)
+        CONTEXT.set_forkserver_preload(IMPORTED if _is_module() else [])
         forkserver.ensure_running()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _is_module() -> bool:
+    """Whether this is `python -m` something, which looks in the current folder first, as the server does.
+
+    Up to Python 3.12.7 and in 3.13.0 the server is told of no other path: it might import another copy of this package.
+    """
+    return os.path.realpath(sys.path[0] or ".") == os.path.realpath(".")
 
 
 def _one_by_one(function: Callable[[A], B], block: list[A]) -> list[B | images.BadPicture]:
@@ -115,6 +125,7 @@ def _is_lost(future: Future[Any]) -> bool:
 def _settle() -> None:
     """In a worker: keep memory for the next picture, and end when the parent is killed instead of waiting for ever."""
     memory.keep()
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # also where the server was started by others
 
     def watch() -> None:
         parent = multiprocessing.parent_process()

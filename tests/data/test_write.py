@@ -643,6 +643,21 @@ def test_slurms_signal_to_every_process_of_a_job_ends_no_worker() -> None:
     assert len(workers) == 2
 
 
+def test_workers_run_this_package_though_another_of_its_name_lies_in_the_current_folder(tmp_path: Path) -> None:
+    other, script = tmp_path / "elsewhere", tmp_path / "script.py"
+    (other / "pipeline" / "data").mkdir(parents=True)
+    for name in ("__init__.py", "data/__init__.py", "data/stored.py"):
+        (other / "pipeline" / name).touch()
+    script.write_text(
+        "from pipeline.data.workers import Workers\n"
+        "if __name__ == '__main__':\n"
+        "    with Workers(1) as pool:\n"
+        "        print(list(pool.map(len, ['abc'])))\n"
+    )
+    done = subprocess.run([sys.executable, script], cwd=other, capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == "[3]", done.stdout + done.stderr
+
+
 @pytest.mark.parametrize("threads", [False, True])
 def test_few_items_are_read_ahead(threads: bool) -> None:
     taken = 0
