@@ -36,7 +36,8 @@ def run(bench: Bench) -> list[Table]:
     raw, note = raw_folder(bench, count)
     paths = _hot(raw)
     speed, start = _speed(bench, raw, paths, note), _small(bench, few)
-    return [speed, start, _further(speed, count, start, few), _exactness(paths, note), _memory(bench, raw, note)]
+    further = _further(speed, count, start, few)
+    return [speed, start, *further, _exactness(paths, note), _memory(bench, raw, note)]
 
 
 def _hot(raw: Path) -> list[Path]:
@@ -111,15 +112,20 @@ def _small(bench: Bench, count: int) -> Table:
     return compare("a smaller job", "images/s", ways, bench, notes=[note])
 
 
-def _further(large: Table, many: int, small: Table, few: int) -> Table:
-    """What the pictures that one job has more than the other cost: the speed without the start."""
+def _further(large: Table, many: int, small: Table, few: int) -> list[Table]:
+    """What the pictures that one job has more than the other cost: the speed without the start.
+
+    No table where a job of more pictures took no longer, as in little it may.
+    """
     rows = []
     for row in small.rows:
         other = next(other for other in large.rows if other.name == row.name)
-        more, longer = many - few, many / other.median - few / row.median
-        rows.append(Row(name=row.name.replace(", whole job", ""), role=row.role, values=[more / longer]))
+        longer = many / other.median - few / row.median
+        if longer <= 0:
+            return []
+        rows.append(Row(name=row.name.replace(", whole job", ""), role=row.role, values=[(many - few) / longer]))
     notes = ["the pictures the one job has more than the other over the time it takes longer, by the medians"]
-    return Table(title="each further picture", unit="images/s", rows=rows, notes=notes)
+    return [Table(title="each further picture", unit="images/s", rows=rows, notes=notes)]
 
 
 def _decoded(data: bytes) -> np.ndarray:
