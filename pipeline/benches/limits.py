@@ -7,15 +7,13 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from functools import cache
-from pathlib import Path
 
 import torch
-from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline import paper
-from pipeline.benches.training import WARM
-from pipeline.learn import backbones, optim
+from pipeline.benches.training import WARM, network, wait
+from pipeline.learn import optim
 from pipeline.learn.hardware import Hardware
 
 
@@ -27,7 +25,7 @@ class Alone:
     ) -> None:
         self.hardware = hardware
         layout = torch.channels_last if last else torch.contiguous_format
-        self.network = build(backbone, size).to(hardware.torch_device, memory_format=layout)  # type: ignore[call-overload]
+        self.network = network(backbone.tag, size).to(hardware.torch_device, memory_format=layout)  # type: ignore[call-overload]
         self.images = torch.randn(batch, 3, size, size, device=hardware.torch_device).to(memory_format=layout)
         self.optimizer = optim.build(paper.PRETRAIN_OPTIM, self.network.parameters())
         self.scaler = hardware.scaler()
@@ -36,14 +34,14 @@ class Alone:
 
     def seconds(self, steps: int) -> float:
         """The mean seconds of a step, the first `WARM` left out; its algorithms may be any."""
-        with determinism(False):
+        with any_algorithms():
             for _ in range(WARM):
                 self.step()
-            wait(self.images)
+            wait(self.hardware.torch_device)
             started = time.perf_counter()
             for _ in range(steps):
                 self.step()
-            wait(self.images)
+            wait(self.hardware.torch_device)
         return (time.perf_counter() - started) / steps
 
     def step(self) -> None:
@@ -72,9 +70,10 @@ def gigaflops(pair: Sequence[paper.Backbone], size: int) -> float:
     """GFLOP of one training picture in all of `pair`, forward and backward, as torch counts multiplications."""
     total = 0
     for backbone in pair:
-        network = build(backbone, size).to("meta").eval()  # a batch norm of one picture has no statistics
+        # evaluating: a batch norm of one picture has no statistics
+        counted = network(backbone.tag, size).to("meta").eval()
         with FlopCounterMode(display=False) as counter:
-            torch.autograd.backward(network(torch.empty(1, 3, size, size, device="meta")).sum())
+            torch.autograd.backward(counted(torch.empty(1, 3, size, size, device="meta")).sum())
         total += counter.get_total_flops()
     return total / 1e9
 
@@ -84,33 +83,22 @@ def teraflops(hardware: Hardware, side: int, seconds: float) -> float:
     dtype = getattr(torch, hardware.precision)
     left, right = (torch.randn(side, side, device=hardware.torch_device, dtype=dtype) for _ in range(2))
     out = left @ right
-    wait(out)
+    wait(hardware.torch_device)
     started, done = time.perf_counter(), 0
     while time.perf_counter() - started < seconds:
         for _ in range(8):
             torch.mm(left, right, out=out)
-        wait(out)
+        wait(hardware.torch_device)
         done += 8
     return done * 2 * side**3 / (time.perf_counter() - started) / 1e12
 
 
-def build(backbone: paper.Backbone, size: int) -> nn.Module:
-    """The backbone with random weights and the head that CASS leaves on it."""
-    return backbones.build(backbone.tag, outputs=paper.HEAD_DIM, image_size=size, weights="random", folder=Path())
-
-
-def wait(tensor: Tensor) -> None:
-    """Let a GPU finish what it was given."""
-    if tensor.is_cuda:
-        torch.cuda.synchronize()
-
-
 @contextlib.contextmanager
-def determinism(wanted: bool) -> Iterator[None]:
-    """Deterministic algorithms for a while, or any: then cuDNN tries them and takes the fastest."""
+def any_algorithms() -> Iterator[None]:
+    """Not only deterministic algorithms for a while: cuDNN tries them and takes the fastest."""
     before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
-    torch.use_deterministic_algorithms(wanted)
-    torch.backends.cudnn.benchmark = not wanted
+    torch.use_deterministic_algorithms(False)
+    torch.backends.cudnn.benchmark = True
     try:
         yield
     finally:

@@ -20,8 +20,7 @@ from torch import Tensor
 
 from pipeline import paper
 from pipeline.benches.paper_loader import batches
-from pipeline.benches.training import WARM
-from pipeline.learn import backbones
+from pipeline.benches.training import WARM, network
 
 
 def seconds(
@@ -30,10 +29,9 @@ def seconds(
     """Start the process and read what it prints."""
     words: list[str | Path | int] = [size, steps, batch, threads, device, *(backbone.tag for backbone in pair)]
     command = [sys.executable, "-m", __name__, *map(str, words), *([str(raw)] if raw else [])]
-    given = {
-        name: value for name, value in os.environ.items() if name != "CUBLAS_WORKSPACE_CONFIG"
-    }  # ours, not torch's
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=given)
+    ours = "CUBLAS_WORKSPACE_CONFIG"  # set by `settle`
+    others = {name: value for name, value in os.environ.items() if name != ours}
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=others)
     return float(done.stdout.split()[-1])
 
 
@@ -42,10 +40,7 @@ class Plain:
 
     def __init__(self, size: int, device: str, tags: Sequence[str]) -> None:
         self.device = device
-        self.networks = [
-            backbones.build(tag, outputs=paper.HEAD_DIM, image_size=size, weights="random", folder=Path()).to(device)
-            for tag in tags
-        ]
+        self.networks = [network(tag, size).to(device) for tag in tags]
         optim = paper.PRETRAIN_OPTIM
         self.optimizers = [torch.optim.Adam(network.parameters(), lr=optim.lr) for network in self.networks]
         self.schedules = [
@@ -78,9 +73,7 @@ def main() -> None:
     device, tags, raw = sys.argv[5], sys.argv[6:8], sys.argv[8:]
     torch.set_num_threads(threads)
     given = (
-        batches(Path(raw[0]), size=size, batch=batch)
-        if raw
-        else repeat(torch.randn(batch, 3, size, size, device=device))
+        batches(Path(raw[0]), size=size, batch=batch) if raw else repeat(torch.randn(batch, 3, size, size).to(device))
     )
     print(Plain(size, device, tags).seconds(given, steps))
 

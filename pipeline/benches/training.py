@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pipeline import paper
 from pipeline.benches.base import Bench
 from pipeline.benches.pictures import sharded
 from pipeline.cluster import PATHS, Cluster
-from pipeline.learn import hardware, loop
+from pipeline.learn import backbones, hardware, loop
 from pipeline.learn.hardware import Hardware
 from pipeline.pretrain import Pretraining
 from pipeline.runs import Run
@@ -59,6 +59,17 @@ def settled(site: Cluster) -> Hardware:
     return chosen
 
 
+def network(tag: str, size: int) -> nn.Module:
+    """The backbone with random weights and the head that CASS leaves on it."""
+    return backbones.build(tag, outputs=paper.HEAD_DIM, image_size=size, weights="random", folder=Path())
+
+
+def wait(device: torch.device) -> None:
+    """Let a GPU finish what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
 class Timed(Pretraining):
     """One epoch of `steps` steps that notes when each begins and is done, and before which step a state was asked for.
 
@@ -84,8 +95,8 @@ class Timed(Pretraining):
         return super().pixels(epoch, step) if self.held is None else self.held
 
     def loss(self, epoch: int, step: int) -> tuple[dict[str, Tensor], int]:
-        if self.device.type == "cuda" and step in (WARM, self.steps_per_epoch - 1):
-            torch.cuda.synchronize()  # a clock is read at these two; between them the host may run ahead
+        if step in (WARM, self.steps_per_epoch - 1):
+            wait(self.device)  # the clock is read at these two; between them the host may run ahead
         self.began.append(time.perf_counter())
         return super().loss(epoch, step)
 
