@@ -14,8 +14,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline import lookup
-from pipeline.console import run_door, table
+from pipeline.core import plugins
+from pipeline.core.console import run_door, table
 
 if TYPE_CHECKING:
     from pipeline.benches.base import Table
@@ -25,7 +25,7 @@ def parser() -> argparse.ArgumentParser:
     out = argparse.ArgumentParser(prog="python -m pipeline.bench", description=__doc__, allow_abbrev=False)
     out.formatter_class = argparse.RawDescriptionHelpFormatter
     add = out.add_argument
-    add("names", nargs="*", metavar="NAME", help=f"{', '.join(lookup.known('benches'))} (default: all)")
+    add("names", nargs="*", metavar="NAME", help=f"{', '.join(plugins.known('benches'))} (default: all)")
     add("--raw", type=Path, default=Path("../shared/data"), help="folder of real pictures (default: ../shared/data)")
     add("--scratch", type=Path, default=Path("scratch/bench"), help="folder for its files (default: scratch/bench)")
     add("--out", type=Path, default=Path("reports/bench"), help="folder of the JSON (default: reports/bench)")
@@ -44,14 +44,14 @@ def main() -> int:
     args = parser().parse_args()
     if args.rounds < 1:
         raise ValueError(f"--rounds is {args.rounds}; give 1 or more")
-    names = [lookup.checked("benches", name) for name in args.names or lookup.known("benches")]
+    names = [plugins.checked("benches", name) for name in args.names or plugins.known("benches")]
     if len(names) > 1:  # each in a process of its own: threads, memory and random numbers of one are not the next one's
         flags = [f"--{flag}={getattr(args, flag)}" for flag in ("raw", "scratch", "out", "peers", "rounds")]
         flags += ["--quick"] * args.quick
         ends = [subprocess.run([sys.executable, "-m", "pipeline.bench", name, *flags]).returncode for name in names]
         return max(ends)
-    from pipeline import files
     from pipeline.benches.base import Bench
+    from pipeline.core import files
 
     args.scratch.mkdir(parents=True, exist_ok=True)
     bench = Bench(
@@ -63,7 +63,7 @@ def main() -> int:
         say=lambda line: print(f"  {line}", file=sys.stderr, flush=True),
     )
     (name,) = names
-    leaf = lookup.find("benches", name)
+    leaf = plugins.find("benches", name)
     print(f"{name}: {leaf.TITLE}", flush=True)
     started = time.monotonic()
     tables: list[Table] = leaf.run(bench)

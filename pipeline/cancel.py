@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from pipeline import flags
-from pipeline.console import run_door, table
+from pipeline.core.console import run_door, table
 
 
 def parser() -> argparse.ArgumentParser:

@@ -13,8 +13,9 @@ import shutil
 import time
 from pathlib import Path
 
-from pipeline import files, flags
-from pipeline.console import run_door, table
+from pipeline import flags
+from pipeline.core import files
+from pipeline.core.console import run_door, table
 
 IN_USE = 3600.0  # seconds in which a new copy of the code may be some launch's that has not said so yet
 

@@ -11,8 +11,8 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline import files, lookup
-from pipeline.console import progress, run_door
+from pipeline.core import files, plugins
+from pipeline.core.console import progress, run_door
 
 if TYPE_CHECKING:
     from pipeline.datasets.base import Source
@@ -32,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> int:
     args = parser().parse_args()
-    dataset = lookup.find("datasets", args.name).DATASET
+    dataset = plugins.find("datasets", args.name).DATASET
     if not dataset.sources:
         raise ValueError(f"{args.name}: there is no address that gives its files to everyone. {dataset.obtain}")
     todo = [source for source in dataset.sources if not (args.out / source.gives).exists()]

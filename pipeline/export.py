@@ -11,7 +11,7 @@ import argparse
 from pathlib import Path
 
 from pipeline import flags
-from pipeline.console import run_door
+from pipeline.core.console import run_door
 
 
 def parser() -> argparse.ArgumentParser:

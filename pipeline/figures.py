@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 
 from pipeline import flags
-from pipeline.console import progress, run_door
+from pipeline.core.console import progress, run_door
 from pipeline.results.figures.gallery import KINDS, draw
 
 

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline import files
 from pipeline.cluster import Cluster
+from pipeline.core import files
+from pipeline.core.seeds import derive
 from pipeline.data.cache import Pixels, open_pixels
 from pipeline.data.index import Shards, shards_of
 from pipeline.data.splits import label_fraction
@@ -21,7 +22,6 @@ from pipeline.learn.hardware import Hardware
 from pipeline.learn.losses import class_weights, focal_loss
 from pipeline.learn.samples import Samples, draws
 from pipeline.runs import Run
-from pipeline.seeds import derive
 from pipeline.spec import FinetuneSpec, run_id
 
 EVALUATED = 64  # pictures a batch in evaluation; part of what the bits of a score depend on

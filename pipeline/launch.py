@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline import flags
-from pipeline.console import duration, run_door, table
+from pipeline.core.console import duration, run_door, table
 
 if TYPE_CHECKING:
     from pipeline.cluster import Cluster

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from pipeline import flags
-from pipeline.console import run_door
+from pipeline.core.console import run_door
 
 
 def parser() -> argparse.ArgumentParser:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline import flags
-from pipeline.console import progress, run_door, table
+from pipeline.core.console import progress, run_door, table
 
 if TYPE_CHECKING:
     from pipeline.cluster import Cluster
@@ -37,8 +37,8 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> int:
     args = parser().parse_args()
-    from pipeline import files
     from pipeline.cluster import load_cluster
+    from pipeline.core import files
     from pipeline.trained import pictures, scores
 
     paths = pictures.listed(args.pictures)

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pipeline import files, lookup
 from pipeline.cluster import Cluster
+from pipeline.core import files, plugins
+from pipeline.core.seeds import derive
 from pipeline.data.cache import open_pixels
 from pipeline.data.index import shards_of
 from pipeline.learn import backbones, collapse, loop, optim
@@ -21,7 +22,6 @@ from pipeline.learn.average import Averages, refresh_batch_norm
 from pipeline.learn.hardware import Hardware
 from pipeline.learn.samples import Samples, draws
 from pipeline.runs import Run
-from pipeline.seeds import derive
 from pipeline.spec import PretrainSpec
 
 WATCHED = 512  # pictures the collapse monitor looks at
@@ -36,7 +36,7 @@ class Pretraining(loop.Program):
     def __init__(
         self, spec: PretrainSpec, cluster: Cluster, device: torch.device, milestones: Sequence[int] = ()
     ) -> None:
-        leaf = lookup.find("methods", spec.method.name)
+        leaf = plugins.find("methods", spec.method.name)
         if unknown := sorted(set(spec.method.options) - set(leaf.OPTIONS)):
             raise ValueError(f"{spec.method.name} has no option {unknown[0]!r}; known: {', '.join(leaf.OPTIONS)}")
         shards = shards_of(Path(cluster.shards), spec.dataset, size=spec.image_size)

@@ -9,7 +9,7 @@ import argparse
 from pathlib import Path
 
 from pipeline import flags
-from pipeline.console import progress, run_door, table
+from pipeline.core.console import progress, run_door, table
 
 
 def parser() -> argparse.ArgumentParser:
@@ -25,7 +25,7 @@ def parser() -> argparse.ArgumentParser:
 def main() -> int:
     args = parser().parse_args()
     plan = flags.read_plan(args)
-    from pipeline import files
+    from pipeline.core import files
     from pipeline.results import claims, collect, formats, statistics, tables
 
     cells = collect.cells(plan)

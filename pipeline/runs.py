@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline import files
+from pipeline.core import files
 from pipeline.spec import PretrainSpec, Spec, from_json, run_id, to_json
 
 STATES = ("done", "running", "interrupted", "failed", "pending", "missing")

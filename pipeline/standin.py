@@ -9,8 +9,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from pipeline import lookup
-from pipeline.console import progress, run_door
+from pipeline.core import plugins
+from pipeline.core.console import progress, run_door
 
 
 def parser() -> argparse.ArgumentParser:
@@ -31,7 +31,7 @@ def main() -> int:
     args = parser().parse_args()
     from pipeline.data.imitate import imitate
 
-    imitate(lookup.find("datasets", args.name).DATASET, args.out, scale=args.scale, progress=progress)
+    imitate(plugins.find("datasets", args.name).DATASET, args.out, scale=args.scale, progress=progress)
     print(f"{args.out} holds a stand-in of {args.name}: drawn pictures, not the dataset. Now:")
     print(f"python -m pipeline.shard {args.name} --raw {args.out} --size 32")
     return 0

@@ -13,7 +13,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from pipeline import flags
-from pipeline.console import duration, run_door, table
+from pipeline.core.console import duration, run_door, table
 
 if TYPE_CHECKING:
     from pipeline.jobs.plan import Item, Plan

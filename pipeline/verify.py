@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline import lookup
-from pipeline.console import progress, run_door, table
+from pipeline.core import plugins
+from pipeline.core.console import progress, run_door, table
 
 if TYPE_CHECKING:
     from pipeline.datasets.base import Listing, Published, Record
@@ -49,7 +49,7 @@ def main() -> int:
     args = parser().parse_args()
     from pipeline.datasets.base import MARK
 
-    dataset = lookup.find("datasets", args.name).DATASET
+    dataset = plugins.find("datasets", args.name).DATASET
     if dataset.published is None:
         raise ValueError(f"nothing is published of {args.name!r} to compare with")
     dataset.need(args.raw)

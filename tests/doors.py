@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.console import run_door
+from pipeline.core.console import run_door
 
 
 def door(name: str, *arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import tiny
 
-from pipeline import files, paper
+from pipeline import paper
 from pipeline.cluster import Cluster
+from pipeline.core import files
 from pipeline.data.index import Shards
 from pipeline.runs import Result, Run
 from pipeline.spec import FinetuneSpec, PretrainSpec, method_of, run_id

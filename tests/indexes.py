@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import files, lookup, paper
+from pipeline import paper
+from pipeline.core import files, plugins
 from pipeline.data.index import write_index
 
 COUNTS = {"autoimmune": 198, "dermofit": 1300, "brain_mri": 7023, "isic": 25331}  # E.1
@@ -29,7 +30,7 @@ def isic_labels(folder: Path) -> list[str]:
 
 def write(shards: Path, name: str, labels: list[str], *, size: int = paper.IMAGE_SIZE) -> Path:
     """A shard folder with index and manifest and no tars."""
-    leaf = lookup.find("datasets", name).DATASET
+    leaf = plugins.find("datasets", name).DATASET
     folder = shards / f"{name}-{size}-image-{'0' * 8}"
     folder.mkdir(parents=True)
     order = np.random.default_rng(0).permutation(len(labels))
@@ -75,7 +76,7 @@ def write(shards: Path, name: str, labels: list[str], *, size: int = paper.IMAGE
 
 def write_all(shards: Path, labels: Path) -> None:
     for name, count in COUNTS.items():
-        classes = lookup.find("datasets", name).DATASET.classes
+        classes = plugins.find("datasets", name).DATASET.classes
         drawn = [classes[i] for i in np.random.default_rng(1).integers(len(classes), size=count)]
         write(shards, name, isic_labels(labels) if name == "isic" and labels.is_dir() else drawn)
 

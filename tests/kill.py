@@ -20,7 +20,7 @@ from typing import Any
 import tiny
 import torch
 
-from pipeline import files
+from pipeline.core import files
 from pipeline.jobs import milestones
 from pipeline.runs import Run
 from pipeline.spec import Spec

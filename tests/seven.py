@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline import files
+from pipeline.core import files
 from pipeline.data import images
 from pipeline.data.index import Shards, write_index
 from pipeline.data.tar import TarWriter

@@ -6,9 +6,10 @@ import sys
 
 import pytest
 
-from pipeline import lookup, paper
+from pipeline import paper
 from pipeline.benches import limits
 from pipeline.benches.base import Bench, Row, Table, Way, compare
+from pipeline.core import plugins
 
 
 def test_ways_take_turns_and_the_first_is_compared_with_the_others(tmp_path):
@@ -43,7 +44,7 @@ def test_torch_counts_the_arithmetic_that_the_estimates_reckon_with(backbone):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", lookup.known("benches"))
+@pytest.mark.parametrize("name", plugins.known("benches"))
 def test_a_benchmark_in_little_prints_and_keeps_its_tables(name, tmp_path):
     command = [sys.executable, "-m", "pipeline.bench", name, "--quick", "--rounds", "1"]
     command += ["--raw", "nowhere", "--scratch", "scratch", "--out", "out", "--peers", "nowhere"]
@@ -61,4 +62,4 @@ def test_an_unknown_benchmark_is_answered_with_the_known_ones(tmp_path):
     command = [sys.executable, "-m", "pipeline.bench", "speed"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 2
-    assert all(name in done.stderr for name in lookup.known("benches"))
+    assert all(name in done.stderr for name in plugins.known("benches"))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from pipeline import console
+from pipeline.core import console
 
 
 def test_tables_set_names_left_and_numbers_right() -> None:

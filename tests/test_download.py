@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 import pipeline.download
-from pipeline import console
+from pipeline.core import console
 from pipeline.data import fetch
 from pipeline.datasets.base import Source
 from pipeline.datasets.isic import DATASET

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import files
+from pipeline.core import files
 
 
 def python(code: str, *args: object, **environment: str) -> subprocess.Popen[str]:

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from pipeline import files
+from pipeline.core import files
 
 
 @pytest.fixture

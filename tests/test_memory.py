@@ -9,7 +9,7 @@ import pytest
 
 FAULTS = """
 import resource, sys
-from pipeline import memory
+from pipeline.core import memory
 if sys.argv[1] == "kept":
     memory.keep()
 for number in range(11):

@@ -10,7 +10,7 @@ import pytest
 import tiny
 from test_resume import StopAt
 
-from pipeline import files
+from pipeline.core import files
 from pipeline.jobs import milestones, task
 from pipeline.runs import Run
 from pipeline.spec import run_id

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from pipeline import files
+from pipeline.core import files
 from pipeline.datasets.folder import Folder
 from pipeline.datasets.toy import draw
 from pipeline.finetune import Finetuning

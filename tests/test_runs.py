@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from test_spec import FINETUNE, PRETRAIN
 
-from pipeline import files
+from pipeline.core import files
 from pipeline.runs import Result, Run
 from pipeline.spec import Spec, run_id
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.seeds import derive
+from pipeline.core.seeds import derive
 
 
 def test_a_seed_is_the_same_for_ever() -> None:

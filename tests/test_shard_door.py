@@ -17,7 +17,7 @@ import pytest
 from stock import samples
 
 import pipeline.shard
-from pipeline import console, files
+from pipeline.core import console, files
 from pipeline.datasets import toy
 
 

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pipeline import cluster, files, paper
+from pipeline import cluster, paper
 from pipeline.cluster import Cluster
-from pipeline.console import silent as quiet
+from pipeline.core import files
+from pipeline.core.console import silent as quiet
 from pipeline.data import write
 from pipeline.data.index import Shards
 from pipeline.data.stored import Settings

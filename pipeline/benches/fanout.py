@@ -16,10 +16,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from pipeline import cluster as clusters
-from pipeline import files, paper
+from pipeline import paper
 from pipeline.benches.base import Bench, Table, Way, compare
 from pipeline.benches.pictures import sharded
 from pipeline.cluster import Cluster
+from pipeline.core import files
 from pipeline.data.index import Shards
 from pipeline.jobs.life import gpus
 from pipeline.jobs.task import site_of

@@ -20,10 +20,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pipeline import files
 from pipeline.benches import load_peers, paper_loader, pictures
 from pipeline.benches.base import Bench, Table, Way, compare, memory, rate
 from pipeline.cluster import Cluster
+from pipeline.core import files
 from pipeline.data import images
 from pipeline.data.cache import Pixels, open_pixels
 from pipeline.data.index import Shards

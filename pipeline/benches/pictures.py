@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pipeline import files
 from pipeline.benches.base import Bench
+from pipeline.core import files
 from pipeline.data.index import Shards, find_shards
 
 SIZES = ((600, 450), (1024, 1024))

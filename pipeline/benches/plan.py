@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import cluster as clusters
-from pipeline import files, lookup, paper
+from pipeline import paper
 from pipeline.benches.base import Bench, Row, Table
+from pipeline.core import files, plugins
 from pipeline.data.index import Shards, write_index
 from pipeline.jobs.code import code_version
 from pipeline.jobs.plan import make_plan
@@ -96,7 +97,7 @@ def run_folders(bench: Bench, seeds: int) -> Path:
         with files.publish_folder(folder) as out:
             site = clusters.from_json({name: str(out / name) for name in clusters.PATHS})
             for name in DATASETS:
-                leaf = lookup.find("datasets", name).DATASET
+                leaf = plugins.find("datasets", name).DATASET
                 manifest = {
                     "name": name,
                     "fingerprint": name.ljust(16, "0"),

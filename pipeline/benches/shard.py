@@ -20,8 +20,8 @@ from PIL import Image
 
 from pipeline.benches.base import Bench, Row, Table, Way, compare, memory, rate
 from pipeline.benches.pictures import raw_folder
+from pipeline.core.memory import keep
 from pipeline.data import images
-from pipeline.memory import keep
 
 TITLE = "raw JPEGs to tars of 384×384"
 SIZE = 384

@@ -18,9 +18,9 @@ from typing import IO
 
 import numpy as np
 
-from pipeline import files
 from pipeline.cluster import Cluster
-from pipeline.console import progress
+from pipeline.core import files
+from pipeline.core.console import progress
 from pipeline.data import images
 from pipeline.data.index import Shards
 from pipeline.data.read import Tars

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from pipeline import files
+from pipeline.core import files
 
 Progress = Callable[..., Iterable[Any]]
 

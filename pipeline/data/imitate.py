@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pipeline import files
+from pipeline.core import files
+from pipeline.core.seeds import derive
 from pipeline.datasets import brain_mri, toy
 from pipeline.datasets.base import MARK, Dataset, Published
-from pipeline.seeds import derive
 
 SHAPES = tuple(toy.COLOURS)
 LEAST = 10  # of a class, so that training, validation and test all have some

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pipeline import files
+from pipeline.core import files
 from pipeline.spec import DatasetRef
 
 COLUMNS = ("key", "split", "labels", "group", "tar", "offset", "size", "sha256", "width", "height")

@@ -13,7 +13,7 @@ from functools import cached_property
 
 import numpy as np
 
-from pipeline import files
+from pipeline.core import files
 from pipeline.data import images
 from pipeline.data.index import Shards
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pipeline.seeds import derive
+from pipeline.core.seeds import derive
 
 SPLITS = ("train", "val", "test")
 CARVED = 0.1  # of the pool, for validation and for test each: 80/10/10 (fidelity 3b, 36)

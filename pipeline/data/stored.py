@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline import files
+from pipeline.core import files
 from pipeline.data import images
 
 

@@ -19,7 +19,7 @@ from itertools import islice
 from multiprocessing import forkserver, resource_tracker
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pipeline import memory
+from pipeline.core import memory
 
 if TYPE_CHECKING:
     from pipeline.data import images

@@ -19,14 +19,14 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import files
+from pipeline.core import files
+from pipeline.core.seeds import derive
 from pipeline.data import images, splits
 from pipeline.data.index import Shards, open_shards, write_index
 from pipeline.data.stored import Settings, stored
 from pipeline.data.tar import TarWriter
 from pipeline.data.workers import Workers
 from pipeline.datasets.base import MARK, Dataset, Listing, Record
-from pipeline.seeds import derive
 
 TAR_BYTES = 256 << 20  # a tar stays below this even if its pictures did not compress at all
 TAR_PICTURES = 2_000  # and is small enough that a killed job repeats little

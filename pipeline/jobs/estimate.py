@@ -12,8 +12,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline import files, paper
+from pipeline import paper
 from pipeline.cluster import CARDS, Cluster
+from pipeline.core import files
 from pipeline.data.index import shards_of
 from pipeline.jobs.life import gpus
 from pipeline.jobs.plan import TO_DO, Item, Plan

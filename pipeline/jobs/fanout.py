@@ -13,7 +13,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from pipeline import files
+from pipeline.core import files
 from pipeline.jobs import orders
 from pipeline.jobs.life import STOPPED, TOLD, Stop, gpus, grace_of, leave, output_to, see_gpus
 from pipeline.jobs.plan import TO_DO

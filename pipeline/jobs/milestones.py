@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Callable, Container, Iterable
 from typing import TYPE_CHECKING, Any
 
-from pipeline import files
+from pipeline.core import files
 from pipeline.jobs.life import beating
 from pipeline.runs import Result, Run
 from pipeline.spec import PretrainSpec, Spec, milestone_of, run_id

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline import files
+from pipeline.core import files
 from pipeline.jobs import milestones
 from pipeline.jobs.plan import Item
 from pipeline.spec import FinetuneSpec, Spec, method_of, recipe

@@ -12,8 +12,9 @@ from pathlib import Path
 from types import ModuleType
 
 from pipeline import cluster as clusters
-from pipeline import files, lookup, paper
+from pipeline import paper
 from pipeline.cluster import Cluster
+from pipeline.core import files, plugins
 from pipeline.data.index import find_shards
 from pipeline.experiments import Place, plain_places
 from pipeline.jobs import milestones
@@ -75,7 +76,7 @@ def grid_module(name: str) -> ModuleType:
 
     It has a function `places(datasets, seeds, preset)` like those in grids/, or `grid`, which lists only the runs.
     """
-    module = lookup.load(Path(name)) if name.endswith(".py") else lookup.find("grids", name)
+    module = plugins.load(Path(name)) if name.endswith(".py") else plugins.find("grids", name)
     if not (hasattr(module, "places") or hasattr(module, "grid")):
         raise ValueError(f"{name} has no function places(datasets, seeds, preset); see pipeline/grids/small.py")
     return module
@@ -132,13 +133,13 @@ def _card(name: str, cluster: Cluster, *, size: int, split: str) -> tuple[paper.
         stand_in = bool(shards.manifest.get("stand_in"))
         return paper.Card(ref, fractions, str(shards.manifest["metric"]), stand_in), None
     flags = f"--size {size}" + (f" --split {split}" if split != "image" else "")
-    if name in lookup.known("datasets"):
-        leaf = lookup.find("datasets", name).DATASET
+    if name in plugins.known("datasets"):
+        leaf = plugins.find("datasets", name).DATASET
         raw = "" if name == "toy" else "--raw DIR "
         command = f"python -m pipeline.shard {name} {raw}{flags}"
         card = paper.Card(DatasetRef(name=name, fingerprint=""), leaf.label_fractions, leaf.metric)
         return card, command
-    known = ", ".join(lookup.known("datasets"))
+    known = ", ".join(plugins.known("datasets"))
     raise ValueError(
         f"there are no shards of {name!r} at {size} pixels under {cluster.shards}, and it is none of {known}; "
         f"make them: python -m pipeline.shard {name} --layout folder --raw DIR {flags}"

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline import files
+from pipeline.core import files
 
 TAG = "cass-pipeline"  # heads the comment of every job sent from here; the runs folder and the order follow
 MAX_ARRAY = 1001  # Slurm's default MaxArraySize

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline import files
 from pipeline.cluster import Cluster
-from pipeline.console import silent
+from pipeline.core import files
+from pipeline.core.console import silent
 from pipeline.data import write
 from pipeline.jobs import scheduler, slurm, submit
 from pipeline.jobs.code import snapshot

@@ -17,8 +17,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from pipeline import files
 from pipeline.cluster import Cluster, Slurm
+from pipeline.core import files
 from pipeline.jobs import plan as plans
 from pipeline.jobs import scheduler
 from pipeline.jobs.estimate import estimate, gigabytes

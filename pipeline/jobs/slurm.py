@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline import files
+from pipeline.core import files
 from pipeline.jobs import milestones, orders, submit
 from pipeline.jobs.code import snapshot
 from pipeline.jobs.fanout import RETRIES

@@ -14,7 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pipeline import cluster, files
+from pipeline import cluster
+from pipeline.core import files
 from pipeline.data.index import shards_of
 from pipeline.jobs import milestones
 from pipeline.jobs.code import code_version, library_versions

@@ -15,7 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from pipeline import files
+from pipeline.core import files
 from pipeline.weights import weights_file
 
 

@@ -18,7 +18,7 @@ from typing import IO, Any, cast
 
 import torch
 
-from pipeline import files
+from pipeline.core import files
 from pipeline.runs import Run
 
 KEPT = 2

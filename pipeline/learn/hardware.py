@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from pipeline import memory
 from pipeline.cluster import Cluster
+from pipeline.core import memory
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline import files
+from pipeline.core import files
 from pipeline.learn import checkpoint
 from pipeline.learn.hardware import Hardware
 from pipeline.learn.optim import clip, schedule

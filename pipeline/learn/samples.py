@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.core.seeds import derive
 from pipeline.data.cache import Map, Pixels
-from pipeline.seeds import derive
 
 
 class Samples:

@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Sequence
 
-from pipeline.console import table as aligned
+from pipeline.core.console import table as aligned
 from pipeline.results.collect import METRICS, Cell
 from pipeline.results.tables import Table
 

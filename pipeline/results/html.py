@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.console import duration
+from pipeline.core.console import duration
 from pipeline.jobs.plan import Item, Plan
 from pipeline.results.claims import Verdict
 from pipeline.results.collect import Cell

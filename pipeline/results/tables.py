@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from pipeline import paper
-from pipeline.console import duration
+from pipeline.core.console import duration
 from pipeline.experiments import EXPERIMENTS, PLAIN
 from pipeline.jobs.plan import Plan
 from pipeline.results.collect import Cell

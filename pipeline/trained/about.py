@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline import files
+from pipeline.core import files
 from pipeline.runs import Run
 from pipeline.spec import FinetuneSpec, to_json
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from safetensors.torch import save
 
-from pipeline import files
+from pipeline.core import files
 from pipeline.runs import Run
 from pipeline.trained import card, network, onnx
 from pipeline.trained.about import FILE, WEIGHTS, About, is_export, of_export

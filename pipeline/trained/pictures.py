@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pipeline import files
+from pipeline.core import files
 from pipeline.data import images
 from pipeline.data.workers import Workers
 from pipeline.datasets.base import pictures_under

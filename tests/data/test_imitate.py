@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline import lookup
+from pipeline.core import plugins
 from pipeline.data.imitate import CONTENT, LEAST, imitate, scaled
 from pipeline.datasets.base import MARK, Dataset
 
 
 def leaf(name: str) -> Dataset:
-    found = lookup.find("datasets", name).DATASET
+    found = plugins.find("datasets", name).DATASET
     assert isinstance(found, Dataset)
     return found
 

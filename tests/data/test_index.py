@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline import files
+from pipeline.core import files
 from pipeline.data import index
 from pipeline.data.index import COLUMNS, Shards, find_shards, open_shards, shards_of, write_index
 from pipeline.spec import DatasetRef

@@ -24,8 +24,8 @@ from messy import encoded, picture_of
 from PIL import Image
 from stock import samples
 
-from pipeline import files
-from pipeline.console import silent
+from pipeline.core import files
+from pipeline.core.console import silent
 from pipeline.data import images, write
 from pipeline.data.index import Shards
 from pipeline.data.stored import Settings

@@ -9,16 +9,16 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from pipeline import lookup
+from pipeline.core import plugins
 from pipeline.datasets import toy
 from pipeline.datasets.base import Dataset, Listing
 
-NAMES = lookup.known("datasets")
+NAMES = plugins.known("datasets")
 PAPERS = {"autoimmune": 198, "brain_mri": 7023, "dermofit": 1300, "isic": 25331}  # E.1.1, fidelity 37
 
 
 def leaf(name: str) -> Dataset:
-    found = lookup.find("datasets", name).DATASET
+    found = plugins.find("datasets", name).DATASET
     assert isinstance(found, Dataset)
     return found
 

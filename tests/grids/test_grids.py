@@ -4,7 +4,8 @@ import dataclasses
 
 import pytest
 
-from pipeline import experiments, lookup, paper
+from pipeline import experiments, paper
+from pipeline.core import plugins
 from pipeline.results.collect import printed_results
 from pipeline.spec import DatasetRef, from_json, run_id, to_json
 
@@ -12,14 +13,14 @@ from pipeline.spec import DatasetRef, from_json, run_id, to_json
 def cards(names):
     out = []
     for name in names:
-        leaf = lookup.find("datasets", name).DATASET
+        leaf = plugins.find("datasets", name).DATASET
         ref = DatasetRef(name=name, fingerprint=f"{name:0<16}"[:16])
         out.append(paper.Card(ref, leaf.label_fractions, leaf.metric))
     return out
 
 
 def places(name, *, seeds=tuple(paper.SEEDS), preset="paper", datasets=None):
-    module = lookup.find("grids", name)
+    module = plugins.find("grids", name)
     return module.places(cards(datasets or module.DATASETS), list(seeds), paper.preset(preset))
 
 
@@ -30,7 +31,7 @@ def counts(name):
 
 
 @pytest.mark.parametrize("preset", paper.PRESETS)
-@pytest.mark.parametrize("name", lookup.known("grids"))
+@pytest.mark.parametrize("name", plugins.known("grids"))
 def test_a_place_has_one_run_a_seed_and_its_spec_survives_json(name, preset):
     found = places(name, seeds=(77, 78), preset=preset)
     spots = [(p.experiment, p.spec.dataset.name, p.row, p.column, p.spec.seed) for p in found]
@@ -60,12 +61,12 @@ def test_main_is_60_pretraining_runs_and_300_fine_tunes():
 )
 def test_an_ablations_counts_are_those_its_docstring_says(name, wanted):
     assert counts(name) == wanted
-    text = " ".join(lookup.find("grids", name).__doc__.split())
+    text = " ".join(plugins.find("grids", name).__doc__.split())
     assert f"{wanted[0]} pretraining runs, {wanted[1]} fine-tunes" in text
 
 
 def test_the_paper_is_the_union_and_trains_the_standard_runs_once():
-    ids = {name: {run_id(p.spec) for p in places(name)} for name in lookup.known("grids")}
+    ids = {name: {run_id(p.spec) for p in places(name)} for name in plugins.known("grids")}
     parts = set(ids) - {"paper", "dino_fb", "small", "demo", "toy"}
     assert ids["paper"] == set().union(*(ids[name] for name in parts))
     standard = run_id(places("main", seeds=(77,), datasets=["brain_mri"])[3].spec.pretrain)

@@ -8,7 +8,7 @@ import pytest
 import tiny
 from sites import Site
 
-from pipeline import files
+from pipeline.core import files
 from pipeline.jobs import milestones, orders, scheduler, slurm
 from pipeline.jobs import plan as plans
 from pipeline.runs import Run

@@ -16,7 +16,8 @@ import kill
 import pytest
 import tiny
 
-from pipeline import cluster, files
+from pipeline import cluster
+from pipeline.core import files
 
 PATIENCE = 300.0
 DRIVER = """

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import tiny
 
-from pipeline import files, paper
+from pipeline import paper
 from pipeline.cluster import Slurm
+from pipeline.core import files
 from pipeline.jobs import milestones
 from pipeline.jobs import plan as plans
 from pipeline.jobs.estimate import DERIVED, MODELLED, TABLE_2, UNKNOWN, estimate, lines

@@ -8,7 +8,7 @@ import sys
 import pytest
 import tiny
 
-from pipeline import files
+from pipeline.core import files
 from pipeline.jobs import fanout, task
 from pipeline.jobs.orders import FOLDER
 

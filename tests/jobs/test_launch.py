@@ -9,7 +9,7 @@ import pytest
 import tiny
 from sites import BROKEN, Site
 
-from pipeline import files
+from pipeline.core import files
 
 
 @pytest.fixture(scope="module")

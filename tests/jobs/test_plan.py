@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import tiny
 
-from pipeline import files
+from pipeline.core import files
 from pipeline.jobs import plan as plans
 from pipeline.runs import Run
 from pipeline.spec import PretrainSpec, run_id

@@ -9,8 +9,8 @@ import socket
 import pytest
 import tiny
 
-from pipeline import files
 from pipeline.cluster import Slurm
+from pipeline.core import files
 from pipeline.jobs import plan as plans
 from pipeline.jobs import scheduler, site
 

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from pipeline import files
+from pipeline.core import files
 from pipeline.jobs import life
 from pipeline.jobs.life import STOPPED, Stop
 from pipeline.runs import Run

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline import files
+from pipeline.core import files
 from pipeline.learn import loop
 from pipeline.learn.hardware import Hardware
 from pipeline.runs import Run

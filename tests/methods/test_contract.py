@@ -8,7 +8,8 @@ import pytest
 import tiny
 import torch
 
-from pipeline import lookup, paper
+from pipeline import paper
+from pipeline.core import plugins
 from pipeline.learn import backbones
 from pipeline.learn.samples import draws
 from pipeline.methods.base import Method
@@ -33,7 +34,7 @@ def specs() -> dict[str, PretrainSpec]:
 
 def build(spec: PretrainSpec, seed: int = 0) -> Method:
     torch.manual_seed(seed)
-    leaf = lookup.find("methods", spec.method.name)
+    leaf = plugins.find("methods", spec.method.name)
     arms = {
         arm.name: backbones.build(
             arm.backbone, outputs=leaf.outputs(spec), image_size=spec.image_size, weights="random", folder=Path(".")
@@ -59,9 +60,9 @@ def take(method: Method, steps: range) -> list[float]:
 
 def test_every_method_is_tried_here():
     names = {spec.method.name for spec in specs().values()}
-    assert names == set(lookup.known("methods")) and names <= set(REVISIONS)
+    assert names == set(plugins.known("methods")) and names <= set(REVISIONS)
     for spec in specs().values():
-        assert set(spec.method.options) == set(lookup.find("methods", spec.method.name).OPTIONS)
+        assert set(spec.method.options) == set(plugins.find("methods", spec.method.name).OPTIONS)
 
 
 @pytest.mark.parametrize("name", specs())
@@ -103,4 +104,4 @@ def test_no_gradient_reaches_what_no_optimizer_trains(name):
 def test_a_method_of_one_arm_refuses_two(name):
     spec = specs()["cass"]
     with pytest.raises(ValueError, match="trains one backbone a run; the spec names 2: cnn, transformer"):
-        lookup.find("methods", name).build(spec, {"cnn": torch.nn.Identity(), "transformer": torch.nn.Identity()})
+        plugins.find("methods", name).build(spec, {"cnn": torch.nn.Identity(), "transformer": torch.nn.Identity()})

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from test_tables import result
 
-from pipeline import lookup, paper
+from pipeline import paper
 from pipeline.cluster import load_cluster
+from pipeline.core import plugins
 from pipeline.jobs.plan import Item, Plan
 from pipeline.results import claims, collect
 from pipeline.runs import Run
@@ -14,10 +15,10 @@ from pipeline.spec import DatasetRef, run_id
 
 
 def plan_of(folder, name: str, dataset: str, seeds: int) -> Plan:
-    leaf = lookup.find("datasets", dataset).DATASET
+    leaf = plugins.find("datasets", dataset).DATASET
     card = paper.Card(DatasetRef(name=dataset, fingerprint="0" * 16), leaf.label_fractions, leaf.metric)
     preset = paper.preset("paper")
-    places = lookup.find("grids", name).places([card], paper.SEEDS[:seeds], preset)
+    places = plugins.find("grids", name).places([card], paper.SEEDS[:seeds], preset)
     out = Plan(name, load_cluster("local"), preset, [card], places)
     for place in places:
         identity = run_id(place.spec)

@@ -16,8 +16,9 @@ import tiny
 import torch
 from sklearn.metrics import confusion_matrix, f1_score
 
-from pipeline import figures, files, lookup, paper
+from pipeline import figures, paper
 from pipeline.cluster import load_cluster
+from pipeline.core import files, plugins
 from pipeline.data.read import read_pixels
 from pipeline.datasets.folder import Folder
 from pipeline.experiments import plain_places
@@ -294,9 +295,9 @@ def many_labels(folder: Path):
 
 
 def test_label_efficiency_shows_means_deviations_and_the_papers_points(tmp_path):
-    leaf = lookup.find("datasets", "isic").DATASET
+    leaf = plugins.find("datasets", "isic").DATASET
     card = paper.Card(DatasetRef(name="isic", fingerprint="0" * 16), leaf.label_fractions, leaf.metric)
-    places = lookup.find("grids", "main").places([card], [77, 78], paper.preset("paper"))
+    places = plugins.find("grids", "main").places([card], [77, 78], paper.preset("paper"))
     wanted = [place.spec for place in places]
     main = Plan("main", load_cluster("local"), paper.preset("paper"), [card], places)
     values = iter((0.5, 0.6))

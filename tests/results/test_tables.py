@@ -8,8 +8,9 @@ import io
 
 import pytest
 
-from pipeline import experiments, lookup, paper
+from pipeline import experiments, paper
 from pipeline.cluster import load_cluster
+from pipeline.core import plugins
 from pipeline.jobs.plan import Item, Plan
 from pipeline.results import collect, formats, tables
 from pipeline.runs import Result, Run
@@ -35,10 +36,10 @@ def result(value: float, *, device: str = "card") -> Result:
 @pytest.fixture
 def plan(tmp_path):
     """The main grid on ISIC with two seeds, CASS ViT-B/16 with all labels finished."""
-    leaf = lookup.find("datasets", "isic").DATASET
+    leaf = plugins.find("datasets", "isic").DATASET
     card = paper.Card(DatasetRef(name="isic", fingerprint="0" * 16), leaf.label_fractions, leaf.metric)
     preset = paper.preset("paper")
-    places = lookup.find("grids", "main").places([card], [77, 78], preset)
+    places = plugins.find("grids", "main").places([card], [77, 78], preset)
     wanted = [place.spec for place in places]
     out = Plan("main", load_cluster("local"), preset, [card], places)
     for spec in wanted:

@@ -18,8 +18,8 @@ sys.path[:0] = [str(Path(__file__).parent.parent)]
 
 import tiny  # noqa: E402
 
-from pipeline import files  # noqa: E402
 from pipeline.cluster import Slurm  # noqa: E402
+from pipeline.core import files  # noqa: E402
 from pipeline.jobs import code, orders, scheduler, submit  # noqa: E402
 from pipeline.jobs.plan import Item  # noqa: E402
 

@@ -19,7 +19,7 @@ sys.path[:0] = [str(Path(__file__).parent.parent)]
 import sites  # noqa: E402
 import tiny  # noqa: E402
 
-from pipeline.console import table  # noqa: E402
+from pipeline.core.console import table  # noqa: E402
 from pipeline.jobs import scheduler, slurm  # noqa: E402
 from pipeline.runs import Run  # noqa: E402
 

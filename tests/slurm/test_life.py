@@ -10,7 +10,7 @@ import pytest
 import tiny
 from sites import SLURM, Site
 
-from pipeline import files
+from pipeline.core import files
 from pipeline.jobs import orders, scheduler, slurm
 
 pytestmark = pytest.mark.usefixtures("devcluster")

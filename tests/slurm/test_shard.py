@@ -12,7 +12,7 @@ from PIL import Image
 from sites import SLURM
 from test_life import wait
 
-from pipeline import files
+from pipeline.core import files
 from pipeline.jobs import scheduler
 
 pytestmark = pytest.mark.usefixtures("devcluster")

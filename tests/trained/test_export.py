@@ -21,7 +21,7 @@ from conftest import ROOT
 from doors import door
 from PIL import Image
 
-from pipeline import files
+from pipeline.core import files
 from pipeline.data.read import read_pixels
 from pipeline.datasets.folder import Folder
 from pipeline.jobs import task

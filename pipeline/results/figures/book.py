@@ -13,7 +13,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from pipeline import files
+from pipeline.core import files
 from pipeline.results.figures import style
 
 LIST = "figures.json"

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from pipeline import files
+from pipeline.core import files
 from pipeline.experiments import TECHNIQUES
 from pipeline.jobs.plan import Item, Plan
 from pipeline.results.collect import Cell

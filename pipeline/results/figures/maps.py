@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline import paper
-from pipeline.console import progress
+from pipeline.core.console import progress
 from pipeline.data.index import Shards
 from pipeline.data.read import read_pixels
 from pipeline.jobs.plan import Item, Plan

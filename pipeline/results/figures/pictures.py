@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.core.seeds import derive
 from pipeline.data.index import Shards, shards_of
 from pipeline.data.read import read_pixels
 from pipeline.data.splits import Labels
@@ -14,7 +15,6 @@ from pipeline.jobs.plan import Plan
 from pipeline.results.collect import Cell
 from pipeline.results.figures import style
 from pipeline.results.figures.book import Absent, Drawing, Sheet
-from pipeline.seeds import derive
 from pipeline.spec import DatasetRef
 
 EACH = 6  # pictures a class in a figure of samples

@@ -1,0 +1,1 @@
+"""What several commands share: the flags that say which runs are meant, and the progress display."""

@@ -1,0 +1,1 @@
+"""What everything rests on; nothing here knows of images, training or clusters."""

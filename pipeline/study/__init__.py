@@ -1,0 +1,1 @@
+"""The paper: its numbers, the experiments of its tables, and the grids that name sets of runs."""
