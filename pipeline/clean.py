@@ -33,8 +33,8 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> int:
     args = parser().parse_args()
-    from pipeline.cluster import load_cluster
     from pipeline.runs import Run
+    from pipeline.runs.cluster import load_cluster
 
     cluster = load_cluster(args.cluster)
     runs = Path(cluster.runs)

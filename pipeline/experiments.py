@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from pipeline import paper
 from pipeline.paper import Backbone, Card, Preset
-from pipeline.spec import Augment, FinetuneSpec, Optim, PretrainSpec, method_of, recipe
+from pipeline.runs.spec import Augment, FinetuneSpec, Optim, PretrainSpec, method_of, recipe
 
 ARMS = ("CNN", "Transformer")
 TECHNIQUES = {"cass": "CASS", "dino": "DINO", "dino_fb": "DINO (authors' recipe)", "supervised": "Supervised"}

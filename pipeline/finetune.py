@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.cluster import Cluster
 from pipeline.core import files
 from pipeline.core.seeds import derive
 from pipeline.data.cache import Pixels, open_pixels
@@ -22,7 +21,8 @@ from pipeline.learn.hardware import Hardware
 from pipeline.learn.losses import class_weights, focal_loss
 from pipeline.learn.samples import Samples, draws
 from pipeline.runs import Run
-from pipeline.spec import FinetuneSpec, run_id
+from pipeline.runs.cluster import Cluster
+from pipeline.runs.spec import FinetuneSpec, run_id
 
 EVALUATED = 64  # pictures a batch in evaluation; part of what the bits of a score depend on
 

@@ -35,8 +35,8 @@ def add_cluster_flag(out: argparse.ArgumentParser) -> None:
 
 def read_plan(args: argparse.Namespace) -> Plan:
     """The plan that the grid flags name."""
-    from pipeline.cluster import load_cluster
     from pipeline.jobs.plan import make_plan
+    from pipeline.runs.cluster import load_cluster
 
     names = args.datasets.split(",") if args.datasets else None
     return make_plan(args.grid, load_cluster(args.cluster), datasets=names, seeds=args.seeds, preset=args.preset)

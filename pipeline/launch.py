@@ -18,8 +18,8 @@ from pipeline import flags
 from pipeline.core.console import duration, run_door, table
 
 if TYPE_CHECKING:
-    from pipeline.cluster import Cluster
     from pipeline.jobs.plan import Item, Plan
+    from pipeline.runs.cluster import Cluster
 
 LINE_SECONDS = 30.0  # between looks printed into a log
 

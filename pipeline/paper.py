@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pipeline.spec import (
+from pipeline.runs.spec import (
     REVISIONS,
     Arm,
     Augment,

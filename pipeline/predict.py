@@ -19,7 +19,7 @@ from pipeline import flags
 from pipeline.core.console import progress, run_door, table
 
 if TYPE_CHECKING:
-    from pipeline.cluster import Cluster
+    from pipeline.runs.cluster import Cluster
     from pipeline.trained.network import Network
 
 
@@ -37,8 +37,8 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> int:
     args = parser().parse_args()
-    from pipeline.cluster import load_cluster
     from pipeline.core import files
+    from pipeline.runs.cluster import load_cluster
     from pipeline.trained import pictures, scores
 
     paths = pictures.listed(args.pictures)
@@ -78,7 +78,7 @@ def main() -> int:
 def open_network(text: str, cluster: Cluster) -> Network:
     """The network of an export or of a run, on the site's device; `ValueError` for one that knows no classes."""
     from pipeline.runs import find_run
-    from pipeline.spec import PretrainSpec
+    from pipeline.runs.spec import PretrainSpec
     from pipeline.trained import about
 
     folder = Path(text)

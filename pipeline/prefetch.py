@@ -15,7 +15,7 @@ from pipeline.core.console import progress, run_door
 from pipeline.weights import HUB_FILE, hub_name, prefetched
 
 if TYPE_CHECKING:
-    from pipeline.cluster import Cluster
+    from pipeline.runs.cluster import Cluster
 
 
 def parser() -> argparse.ArgumentParser:
@@ -31,7 +31,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> int:
     args = parser().parse_args()
-    from pipeline.cluster import load_cluster
+    from pipeline.runs.cluster import load_cluster
 
     cluster = load_cluster(args.cluster)
     folder = Path(cluster.weights)
@@ -49,7 +49,7 @@ def main() -> int:
 def tags_of(grid: str, cluster: Cluster) -> list[str]:
     """The tags a grid starts from ImageNet weights."""
     from pipeline.jobs.plan import make_plan
-    from pipeline.spec import imagenet_tags
+    from pipeline.runs.spec import imagenet_tags
 
     return sorted({tag for item in make_plan(grid, cluster).items.values() for tag in imagenet_tags(item.spec)})
 

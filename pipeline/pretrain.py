@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pipeline.cluster import Cluster
 from pipeline.core import files, plugins
 from pipeline.core.seeds import derive
 from pipeline.data.cache import open_pixels
@@ -22,7 +21,8 @@ from pipeline.learn.average import Averages, refresh_batch_norm
 from pipeline.learn.hardware import Hardware
 from pipeline.learn.samples import Samples, draws
 from pipeline.runs import Run
-from pipeline.spec import PretrainSpec
+from pipeline.runs.cluster import Cluster
+from pipeline.runs.spec import PretrainSpec
 
 WATCHED = 512  # pictures the collapse monitor looks at
 

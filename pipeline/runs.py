@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.core import files
-from pipeline.spec import PretrainSpec, Spec, from_json, run_id, to_json
+from pipeline.runs.spec import PretrainSpec, Spec, from_json, run_id, to_json
 
 STATES = ("done", "running", "interrupted", "failed", "pending", "missing")
 

@@ -18,9 +18,9 @@ from pipeline.core import plugins
 from pipeline.core.console import progress, run_door, table
 
 if TYPE_CHECKING:
-    from pipeline.cluster import Cluster
     from pipeline.data.stored import Settings
     from pipeline.datasets.base import Dataset
+    from pipeline.runs.cluster import Cluster
 
 
 def parser() -> argparse.ArgumentParser:
@@ -76,7 +76,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> int:
     args = parser().parse_args()
-    from pipeline.cluster import Cluster, load_cluster  # not above: every worker process imports this module
+    from pipeline.runs.cluster import Cluster, load_cluster  # not above: every worker process imports this module
 
     cluster = load_cluster(args.cluster) if args.cluster else Cluster()
     args.out = args.out or Path(cluster.shards)

@@ -15,11 +15,11 @@ import numpy as np
 import tiny
 
 from pipeline import paper
-from pipeline.cluster import Cluster
 from pipeline.core import files
 from pipeline.data.index import Shards
 from pipeline.runs import Result, Run
-from pipeline.spec import FinetuneSpec, PretrainSpec, method_of, run_id
+from pipeline.runs.cluster import Cluster
+from pipeline.runs.spec import FinetuneSpec, PretrainSpec, method_of, run_id
 
 GRID = """
 import finished

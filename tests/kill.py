@@ -23,7 +23,7 @@ import torch
 from pipeline.core import files
 from pipeline.jobs import milestones
 from pipeline.runs import Run
-from pipeline.spec import Spec
+from pipeline.runs.spec import Spec
 
 BITS = ("weights", "last_weights", "predictions")
 TIMES = ("images_per_second", "seconds", "epoch_seconds")

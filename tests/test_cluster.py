@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import cluster
-from pipeline.cluster import Cluster, load_cluster
+from pipeline.runs import cluster
+from pipeline.runs.cluster import Cluster, load_cluster
 
 
 def load(folder: Path, text: str) -> Cluster:

@@ -16,7 +16,7 @@ from pipeline.finetune import Finetuning
 from pipeline.jobs import task
 from pipeline.learn import metrics
 from pipeline.learn.hardware import Hardware
-from pipeline.spec import DatasetRef
+from pipeline.runs.spec import DatasetRef
 
 CPU = Hardware(device="cpu", model="test", precision="float32", threads=1)
 

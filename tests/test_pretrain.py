@@ -19,7 +19,7 @@ from pipeline.jobs import code, task
 from pipeline.learn.backbones import head_prefix
 from pipeline.learn.hardware import Hardware
 from pipeline.pretrain import Pretraining
-from pipeline.spec import run_id
+from pipeline.runs.spec import run_id
 
 CPU = Hardware(device="cpu", model="test", precision="float32", threads=1)
 

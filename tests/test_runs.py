@@ -11,7 +11,7 @@ from test_spec import FINETUNE, PRETRAIN
 
 from pipeline.core import files
 from pipeline.runs import Result, Run
-from pipeline.spec import Spec, run_id
+from pipeline.runs.spec import Spec, run_id
 
 RESULT = Result(
     metrics={"f1_micro": 0.75, "per_class": {"MEL": {"f1": 0.5}}},

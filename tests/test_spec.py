@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from pipeline import spec as specs
-from pipeline.spec import (
+from pipeline.runs import spec as specs
+from pipeline.runs.spec import (
     Arm,
     Augment,
     Average,

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pipeline import cluster, paper
-from pipeline.cluster import Cluster
+from pipeline import paper
 from pipeline.core import files
 from pipeline.core.console import silent as quiet
 from pipeline.data import write
@@ -18,8 +17,9 @@ from pipeline.data.index import Shards
 from pipeline.data.stored import Settings
 from pipeline.datasets.folder import Folder
 from pipeline.datasets.toy import draw
-from pipeline.runs import Run
-from pipeline.spec import DatasetRef, FinetuneSpec, PretrainSpec, Spec, run_id
+from pipeline.runs import Run, cluster
+from pipeline.runs.cluster import Cluster
+from pipeline.runs.spec import DatasetRef, FinetuneSpec, PretrainSpec, Spec, run_id
 
 SIZE = 32
 BACKBONES = (

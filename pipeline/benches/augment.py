@@ -21,7 +21,7 @@ from pipeline.learn import hardware
 from pipeline.learn.augment import augment
 from pipeline.learn.samples import draws
 from pipeline.paper import AUGMENT, BLUR, OFF
-from pipeline.spec import Augment
+from pipeline.runs.spec import Augment
 
 TITLE = "augmented float32 batches on two cores, and each operation alone"
 BATCH, THREADS = 16, 2

@@ -17,12 +17,12 @@ from pipeline import paper
 from pipeline.benches.base import Bench, Row, Table, Way, compare, seconds
 from pipeline.benches.pictures import raw_folder
 from pipeline.benches.training import TOY, Timed, make_shards, settled, site, train
-from pipeline.cluster import Cluster
 from pipeline.learn import checkpoint
 from pipeline.learn.average import Averages
 from pipeline.learn.loop import Counters
 from pipeline.runs import Run
-from pipeline.spec import Average, PretrainSpec
+from pipeline.runs.cluster import Cluster
+from pipeline.runs.spec import Average, PretrainSpec
 
 TITLE = "checkpoints: the loop's wait, the whole write, and a run's bookkeeping"
 BATCH = 4  # pictures of a step; a state does not depend on it

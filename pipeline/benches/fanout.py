@@ -15,17 +15,17 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
-from pipeline import cluster as clusters
 from pipeline import paper
 from pipeline.benches.base import Bench, Table, Way, compare
 from pipeline.benches.pictures import sharded
-from pipeline.cluster import Cluster
 from pipeline.core import files
 from pipeline.data.index import Shards
 from pipeline.jobs.life import gpus
 from pipeline.jobs.task import site_of
 from pipeline.runs import Run
-from pipeline.spec import DatasetRef, run_id
+from pipeline.runs import cluster as clusters
+from pipeline.runs.cluster import Cluster
+from pipeline.runs.spec import DatasetRef, run_id
 
 TITLE = "k fine-tunes at once on one device"
 

@@ -22,13 +22,13 @@ from torch import Tensor
 
 from pipeline.benches import load_peers, paper_loader, pictures
 from pipeline.benches.base import Bench, Table, Way, compare, memory, rate
-from pipeline.cluster import Cluster
 from pipeline.core import files
 from pipeline.data import images
 from pipeline.data.cache import Pixels, open_pixels
 from pipeline.data.index import Shards
 from pipeline.data.read import Tars
 from pipeline.learn.samples import Samples
+from pipeline.runs.cluster import Cluster
 
 TITLE = "loading for training, batches of 16, without a GPU"
 BATCH = 16

@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from pipeline import cluster as clusters
 from pipeline import paper
 from pipeline.benches.base import Bench, Row, Table
 from pipeline.core import files, plugins
@@ -26,7 +25,8 @@ from pipeline.data.index import Shards, write_index
 from pipeline.jobs.code import code_version
 from pipeline.jobs.plan import make_plan
 from pipeline.runs import Result, Run
-from pipeline.spec import Spec, to_json
+from pipeline.runs import cluster as clusters
+from pipeline.runs.spec import Spec, to_json
 
 TITLE = "plans, states and indexes of many"
 GRID = "main"

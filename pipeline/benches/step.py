@@ -19,9 +19,9 @@ from pipeline.benches.base import Bench, Row, Table, Way, compare
 from pipeline.benches.pictures import raw_folder
 from pipeline.benches.plain import seconds
 from pipeline.benches.training import SMALL, TOY, WARM, Timed, make_shards, settled, site, train
-from pipeline.cluster import Cluster
 from pipeline.learn.hardware import Hardware
-from pipeline.spec import DatasetRef, Optim, PretrainSpec
+from pipeline.runs.cluster import Cluster
+from pipeline.runs.spec import DatasetRef, Optim, PretrainSpec
 
 TITLE = "a training step, its parts, and DINO beside CASS"
 BATCH = paper.PRETRAIN_BATCH

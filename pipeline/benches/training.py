@@ -21,12 +21,12 @@ from torch import Tensor, nn
 from pipeline import paper
 from pipeline.benches.base import Bench
 from pipeline.benches.pictures import sharded
-from pipeline.cluster import PATHS, Cluster
 from pipeline.learn import backbones, hardware, loop
 from pipeline.learn.hardware import Hardware
 from pipeline.pretrain import Pretraining
 from pipeline.runs import Run
-from pipeline.spec import DatasetRef, PretrainSpec
+from pipeline.runs.cluster import PATHS, Cluster
+from pipeline.runs.spec import DatasetRef, PretrainSpec
 
 WARM = 3  # steps before the timed ones
 SMALL = (

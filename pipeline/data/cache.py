@@ -18,12 +18,12 @@ from typing import IO
 
 import numpy as np
 
-from pipeline.cluster import Cluster
 from pipeline.core import files
 from pipeline.core.console import progress
 from pipeline.data import images
 from pipeline.data.index import Shards
 from pipeline.data.read import Tars
+from pipeline.runs.cluster import Cluster
 
 LEFT_FREE = 0.05  # of the disk
 IN_RAM = ("tmpfs", "ramfs")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.core import files
-from pipeline.spec import DatasetRef
+from pipeline.runs.spec import DatasetRef
 
 COLUMNS = ("key", "split", "labels", "group", "tar", "offset", "size", "sha256", "width", "height")
 BLOCK = 1 << 16  # rows of a row group, the most that are in memory while the index is written

@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline import paper
-from pipeline.cluster import CARDS, Cluster
 from pipeline.core import files
 from pipeline.data.index import shards_of
 from pipeline.jobs.life import gpus
 from pipeline.jobs.plan import TO_DO, Item, Plan
 from pipeline.runs import Run
-from pipeline.spec import DatasetRef, FinetuneSpec, PretrainSpec, Spec, kind_of, method_of
+from pipeline.runs.cluster import CARDS, Cluster
+from pipeline.runs.spec import DatasetRef, FinetuneSpec, PretrainSpec, Spec, kind_of, method_of
 from pipeline.weights import weights_file
 
 TABLE_2, DERIVED, UNKNOWN = "by Table 2", "derived from Table 2 by FLOPs", "unknown"

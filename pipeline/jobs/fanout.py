@@ -19,7 +19,7 @@ from pipeline.jobs.life import STOPPED, TOLD, Stop, gpus, grace_of, leave, outpu
 from pipeline.jobs.plan import TO_DO
 from pipeline.jobs.task import Task, site_of
 from pipeline.runs import Run
-from pipeline.spec import FinetuneSpec, run_id
+from pipeline.runs.spec import FinetuneSpec, run_id
 
 RETRIES = 2  # of a trial whose process died, or that failed for another reason than a ValueError, in one job
 

@@ -20,7 +20,7 @@ from typing import Any
 from pipeline.core import files
 from pipeline.jobs import milestones
 from pipeline.jobs.plan import Item
-from pipeline.spec import FinetuneSpec, Spec, method_of, recipe
+from pipeline.runs.spec import FinetuneSpec, Spec, method_of, recipe
 
 FOLDER = ".orders"
 

@@ -11,15 +11,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 
-from pipeline import cluster as clusters
 from pipeline import paper
-from pipeline.cluster import Cluster
 from pipeline.core import files, plugins
 from pipeline.data.index import find_shards
 from pipeline.experiments import Place, plain_places
 from pipeline.jobs import milestones
 from pipeline.runs import Run
-from pipeline.spec import DatasetRef, FinetuneSpec, PretrainSpec, Spec, imagenet_tags, kind_of, run_id
+from pipeline.runs import cluster as clusters
+from pipeline.runs.cluster import Cluster
+from pipeline.runs.spec import DatasetRef, FinetuneSpec, PretrainSpec, Spec, imagenet_tags, kind_of, run_id
 from pipeline.weights import weights_file
 
 # A plan's states are a run's own (runs.Run.state) and two more: it waits for shards, or its parent will never be done.

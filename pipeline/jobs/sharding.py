@@ -12,13 +12,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.cluster import Cluster
 from pipeline.core import files
 from pipeline.core.console import silent
 from pipeline.data import write
 from pipeline.jobs import scheduler, slurm, submit
 from pipeline.jobs.code import snapshot
 from pipeline.jobs.orders import FOLDER, Order, write_order
+from pipeline.runs.cluster import Cluster
 
 TARS, INDEX = "tars", "index"  # the tokens of the two orders
 PATIENCE = 3600.0  # seconds for a node thought dead that may still write

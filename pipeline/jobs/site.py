@@ -17,12 +17,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from pipeline.cluster import Cluster, Slurm
 from pipeline.core import files
 from pipeline.jobs import plan as plans
 from pipeline.jobs import scheduler
 from pipeline.jobs.estimate import estimate, gigabytes
 from pipeline.jobs.plan import Plan
+from pipeline.runs.cluster import Cluster, Slurm
 
 SECONDS = 20.0  # for one answer of Slurm
 TOOLS = ("sbatch", "squeue", "scontrol", "srun")

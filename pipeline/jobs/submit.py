@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.cluster import Cluster
 from pipeline.jobs.fanout import carrier
 from pipeline.jobs.orders import Draft, Order
 from pipeline.jobs.scheduler import ask, comment_of
+from pipeline.runs.cluster import Cluster
 
 KEPT = ("SLURM_CONF", "SLURM_CLUSTERS")  # say which Slurm it is
 

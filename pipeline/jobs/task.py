@@ -14,14 +14,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pipeline import cluster
 from pipeline.core import files
 from pipeline.data.index import shards_of
 from pipeline.jobs import milestones
 from pipeline.jobs.code import code_version, library_versions
 from pipeline.jobs.life import STOPPED, TOLD, Stop, beating, gpus, grace_of, leave, output_to, see_gpus
-from pipeline.runs import Result, Run
-from pipeline.spec import REVISIONS, PretrainSpec, Spec, imagenet_tags, run_id
+from pipeline.runs import Result, Run, cluster
+from pipeline.runs.spec import REVISIONS, PretrainSpec, Spec, imagenet_tags, run_id
 from pipeline.weights import weights_file
 
 PATIENCE = 5.0  # seconds for a run that another process is at work on

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from pipeline.learn.hardware import sent
-from pipeline.spec import Augment, Blur, Jitter
+from pipeline.runs.spec import Augment, Blur, Jitter
 
 GREY = (0.2989, 0.587, 0.114)  # ITU-R 601-2 luma, as torchvision rounds it
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, update_bn
 
-from pipeline.spec import Average
+from pipeline.runs.spec import Average
 
 
 class Averages:

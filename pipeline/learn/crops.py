@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from pipeline.learn.augment import draw, normalise, recolour, unit, warp
-from pipeline.spec import Augment
+from pipeline.runs.spec import Augment
 
 TRIES = 10  # torchvision's, before it takes the whole picture
 RATIO = (3 / 4, 4 / 3)  # width to height, torchvision's

@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from pipeline.cluster import Cluster
 from pipeline.core import memory
+from pipeline.runs.cluster import Cluster
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,7 +22,7 @@ from pipeline.learn import checkpoint
 from pipeline.learn.hardware import Hardware
 from pipeline.learn.optim import clip, schedule
 from pipeline.runs import Run
-from pipeline.spec import Optim
+from pipeline.runs.spec import Optim
 
 HEARTBEAT_SECONDS = 2.0
 CHECK_STEPS = 50  # between looks at the loss on a GPU, each of which waits for it

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-from pipeline.spec import Optim
+from pipeline.runs.spec import Optim
 
 
 def build(spec: Optim, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:

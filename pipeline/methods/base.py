@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from pipeline.spec import PretrainSpec
+from pipeline.runs.spec import PretrainSpec
 
 
 class Method(nn.Module, ABC):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from pipeline.learn.augment import augment
 from pipeline.methods.base import Method
-from pipeline.spec import Augment, PretrainSpec
+from pipeline.runs.spec import Augment, PretrainSpec
 
 OPTIONS = ("head_dim",)
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from pipeline.learn.crops import Crop, recoloured_crops
 from pipeline.learn.distil import Distillation, Encoder, Features, Projection
 from pipeline.methods.base import Method, only_arm, read_options
-from pipeline.spec import PretrainSpec, positive
+from pipeline.runs.spec import PretrainSpec, positive
 
 
 @dataclass(frozen=True, kw_only=True)

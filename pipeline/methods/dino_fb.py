@@ -21,7 +21,7 @@ from pipeline.learn.backbones import Resized
 from pipeline.learn.crops import Crop, cropped_then_recoloured
 from pipeline.learn.distil import Distillation, Encoder, Features, Projection
 from pipeline.methods.base import Method, only_arm, read_options
-from pipeline.spec import PretrainSpec, half_cosine, positive
+from pipeline.runs.spec import PretrainSpec, half_cosine, positive
 
 GLOBAL = 2
 

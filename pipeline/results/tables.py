@@ -13,7 +13,7 @@ from pipeline.jobs.plan import Plan
 from pipeline.results.collect import Cell
 from pipeline.results.statistics import Paired, holm, paired
 from pipeline.runs import Result
-from pipeline.spec import PretrainSpec, method_of
+from pipeline.runs.spec import PretrainSpec, method_of
 
 MIXED = "*"
 METRIC_TITLES = {

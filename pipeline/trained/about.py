@@ -9,7 +9,7 @@ from typing import Any
 
 from pipeline.core import files
 from pipeline.runs import Run
-from pipeline.spec import FinetuneSpec, to_json
+from pipeline.runs.spec import FinetuneSpec, to_json
 
 FILE = "run.json"  # an export's own description; stock timm does not read it
 WEIGHTS = "model.safetensors"

@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline.core import plugins
 from pipeline.runs import Result, Run
-from pipeline.spec import FinetuneSpec, PretrainSpec, Spec, imagenet_tags, method_of
+from pipeline.runs.spec import FinetuneSpec, PretrainSpec, Spec, imagenet_tags, method_of
 from pipeline.trained.about import About
 
 LIMITS = """\

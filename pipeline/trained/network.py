@@ -12,10 +12,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from pipeline.cluster import Cluster
 from pipeline.learn import backbones, hardware
 from pipeline.learn.augment import unit
 from pipeline.runs import Run
+from pipeline.runs.cluster import Cluster
 from pipeline.trained.about import FINETUNED, WEIGHTS, About
 
 

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 import seven
 
-from pipeline.cluster import Cluster
 from pipeline.data import cache
 from pipeline.data.cache import Map, open_pixels
 from pipeline.data.index import Shards, write_index
 from pipeline.data.read import Tars
+from pipeline.runs.cluster import Cluster
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def test_a_damaged_tar_is_named_with_the_picture_and_leaves_no_map(shards, site)
 def test_a_builder_killed_half_way_leaves_nothing_that_is_taken_for_a_map(shards, pictures, site) -> None:
     code = (
         "import os, signal, sys; from pathlib import Path; from pipeline.data import cache, images\n"
-        "from pipeline.cluster import Cluster\n"
+        "from pipeline.runs.cluster import Cluster\n"
         "from pipeline.data.index import Shards; real, left = images.pixels, [4]\n"
         "def pixels(*given):\n"
         "    left[0] -= 1\n"

@@ -12,7 +12,7 @@ import pytest
 from pipeline.core import files
 from pipeline.data import index
 from pipeline.data.index import COLUMNS, Shards, find_shards, open_shards, shards_of, write_index
-from pipeline.spec import DatasetRef
+from pipeline.runs.spec import DatasetRef
 
 
 def row(key: str, split: str, labels: list[str] | None) -> dict[str, Any]:

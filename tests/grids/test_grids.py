@@ -7,7 +7,7 @@ import pytest
 from pipeline import experiments, paper
 from pipeline.core import plugins
 from pipeline.results.collect import printed_results
-from pipeline.spec import DatasetRef, from_json, run_id, to_json
+from pipeline.runs.spec import DatasetRef, from_json, run_id, to_json
 
 
 def cards(names):

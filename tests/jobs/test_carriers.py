@@ -12,7 +12,7 @@ from pipeline.core import files
 from pipeline.jobs import milestones, orders, scheduler, slurm
 from pipeline.jobs import plan as plans
 from pipeline.runs import Run
-from pipeline.spec import PretrainSpec
+from pipeline.runs.spec import PretrainSpec
 
 GRID = """
 import tiny

@@ -16,8 +16,8 @@ import kill
 import pytest
 import tiny
 
-from pipeline import cluster
 from pipeline.core import files
+from pipeline.runs import cluster
 
 PATIENCE = 300.0
 DRIVER = """

@@ -10,14 +10,14 @@ import pytest
 import tiny
 
 from pipeline import paper
-from pipeline.cluster import Slurm
 from pipeline.core import files
 from pipeline.jobs import milestones
 from pipeline.jobs import plan as plans
 from pipeline.jobs.estimate import DERIVED, MODELLED, TABLE_2, UNKNOWN, estimate, lines
 from pipeline.jobs.plan import Item, Plan
 from pipeline.runs import Result, Run
-from pipeline.spec import DatasetRef, run_id
+from pipeline.runs.cluster import Slurm
+from pipeline.runs.spec import DatasetRef, run_id
 
 PRESET = paper.preset("paper")
 HOURS = {"autoimmune": 0.35, "dermofit": 1 + 11 / 60, "brain_mri": 7 + 11 / 60, "isic": 29 + 58 / 60}

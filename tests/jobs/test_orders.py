@@ -10,7 +10,7 @@ import tiny
 from pipeline.jobs import orders, scheduler, slurm
 from pipeline.jobs.plan import Item
 from pipeline.runs import Run
-from pipeline.spec import run_id
+from pipeline.runs.spec import run_id
 
 
 class shards:

@@ -8,7 +8,7 @@ import tiny
 from pipeline.core import files
 from pipeline.jobs import plan as plans
 from pipeline.runs import Run
-from pipeline.spec import PretrainSpec, run_id
+from pipeline.runs.spec import PretrainSpec, run_id
 
 GRID = """
 import dataclasses

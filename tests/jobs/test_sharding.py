@@ -10,9 +10,9 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent.parent / "data"))
 import test_write as one_machine
 
-from pipeline.cluster import Cluster, Slurm
 from pipeline.data import write
 from pipeline.jobs import scheduler, sharding, submit
+from pipeline.runs.cluster import Cluster, Slurm
 
 SITE = Cluster(executor="slurm", slurm=Slurm(parallelism=3, cpus=1))
 

@@ -9,10 +9,10 @@ import socket
 import pytest
 import tiny
 
-from pipeline.cluster import Slurm
 from pipeline.core import files
 from pipeline.jobs import plan as plans
 from pipeline.jobs import scheduler, site
+from pipeline.runs.cluster import Slurm
 
 # Slurm 22.05.8, shortened; the second node in the manner of a larger site's
 CONFIG = """Configuration data as of 2026-11-23T21:25:00

@@ -9,7 +9,7 @@ from torchvision.transforms.v2 import functional as tv
 from pipeline import paper
 from pipeline.learn import augment
 from pipeline.learn.samples import draws
-from pipeline.spec import Jitter
+from pipeline.runs.spec import Jitter
 
 OFF = Jitter(p=0.0, brightness=0.0, contrast=0.0, saturation=0.0)
 STILL = dataclasses.replace(

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from pipeline.learn.average import Averages, refresh_batch_norm
-from pipeline.spec import Average
+from pipeline.runs.spec import Average
 
 
 def test_the_average_is_the_mean_of_the_last_quarter_of_epoch_ends():

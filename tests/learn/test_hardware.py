@@ -2,8 +2,8 @@
 
 import pytest
 
-from pipeline.cluster import Cluster
 from pipeline.learn import hardware
+from pipeline.runs.cluster import Cluster
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from pipeline.core import files
 from pipeline.learn import loop
 from pipeline.learn.hardware import Hardware
 from pipeline.runs import Run
-from pipeline.spec import Optim
+from pipeline.runs.spec import Optim
 
 CPU = Hardware(device="cpu", model="test", precision="float32", threads=1)
 OPTIM = Optim(name="sgd", lr=0.5, t_max=4, min_lr=0.1)

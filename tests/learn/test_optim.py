@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from pipeline.learn import optim
-from pipeline.spec import Optim
+from pipeline.runs.spec import Optim
 
 ADAMW = Optim(
     name="adamw", lr=0.1, weight_decay=0.04, last_weight_decay=0.4, schedule="once", min_lr=0.01, warmup=0.1, clip=3.0

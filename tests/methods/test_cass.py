@@ -8,7 +8,7 @@ from torch import nn
 from pipeline import paper
 from pipeline.learn.samples import draws
 from pipeline.methods import cass
-from pipeline.spec import DatasetRef, PretrainSpec
+from pipeline.runs.spec import DatasetRef, PretrainSpec
 
 PIXELS = torch.randint(0, 256, (4, 16, 16, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 

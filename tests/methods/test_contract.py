@@ -13,7 +13,7 @@ from pipeline.core import plugins
 from pipeline.learn import backbones
 from pipeline.learn.samples import draws
 from pipeline.methods.base import Method
-from pipeline.spec import REVISIONS, DatasetRef, PretrainSpec
+from pipeline.runs.spec import REVISIONS, DatasetRef, PretrainSpec
 
 REF = DatasetRef(name="none", fingerprint="0" * 16)
 PIXELS = torch.randint(0, 256, (4, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))

@@ -19,7 +19,7 @@ from pipeline.learn.crops import recoloured_crops
 from pipeline.learn.distil import crossed_entropy
 from pipeline.learn.samples import draws
 from pipeline.methods import dino
-from pipeline.spec import DatasetRef, PretrainSpec
+from pipeline.runs.spec import DatasetRef, PretrainSpec
 
 PIXELS = torch.randint(0, 256, (6, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 

@@ -16,7 +16,7 @@ from pipeline.learn import backbones
 from pipeline.learn.distil import crossed_entropy
 from pipeline.learn.samples import draws
 from pipeline.methods import dino_fb
-from pipeline.spec import DatasetRef
+from pipeline.runs.spec import DatasetRef
 
 PIXELS = torch.randint(0, 256, (4, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 

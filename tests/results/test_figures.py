@@ -17,7 +17,6 @@ import torch
 from sklearn.metrics import confusion_matrix, f1_score
 
 from pipeline import figures, paper
-from pipeline.cluster import load_cluster
 from pipeline.core import files, plugins
 from pipeline.data.read import read_pixels
 from pipeline.datasets.folder import Folder
@@ -28,7 +27,8 @@ from pipeline.learn.augment import normalise, unit
 from pipeline.results import collect
 from pipeline.results.figures import book, confusion, curves, labels, maps, pictures, series, style
 from pipeline.runs import Run
-from pipeline.spec import DatasetRef, method_of, run_id
+from pipeline.runs.cluster import load_cluster
+from pipeline.runs.spec import DatasetRef, method_of, run_id
 
 PICTURED = {"samples", "attention", "first-layer", "features"}
 

@@ -9,12 +9,12 @@ import io
 import pytest
 
 from pipeline import experiments, paper
-from pipeline.cluster import load_cluster
 from pipeline.core import plugins
 from pipeline.jobs.plan import Item, Plan
 from pipeline.results import collect, formats, tables
 from pipeline.runs import Result, Run
-from pipeline.spec import DatasetRef, FinetuneSpec, run_id
+from pipeline.runs.cluster import load_cluster
+from pipeline.runs.spec import DatasetRef, FinetuneSpec, run_id
 
 
 def result(value: float, *, device: str = "card") -> Result:

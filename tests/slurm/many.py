@@ -18,10 +18,10 @@ sys.path[:0] = [str(Path(__file__).parent.parent)]
 
 import tiny  # noqa: E402
 
-from pipeline.cluster import Slurm  # noqa: E402
 from pipeline.core import files  # noqa: E402
 from pipeline.jobs import code, orders, scheduler, submit  # noqa: E402
 from pipeline.jobs.plan import Item  # noqa: E402
+from pipeline.runs.cluster import Slurm  # noqa: E402
 
 
 def send(folder: Path, *, tasks: int, limit: int) -> list[int]:

@@ -25,7 +25,7 @@ from pipeline.core import files
 from pipeline.data.read import read_pixels
 from pipeline.datasets.folder import Folder
 from pipeline.jobs import task
-from pipeline.spec import DatasetRef
+from pipeline.runs.spec import DatasetRef
 from pipeline.trained import about, folder, network, onnx
 
 NEEDS_ONNX = pytest.mark.skipif(

@@ -15,7 +15,7 @@ from pipeline.jobs.plan import Plan
 from pipeline.results.collect import Cell
 from pipeline.results.figures import style
 from pipeline.results.figures.book import Absent, Drawing, Sheet
-from pipeline.spec import DatasetRef
+from pipeline.runs.spec import DatasetRef
 
 EACH = 6  # pictures a class in a figure of samples
 SAMPLE_FIGURES = {"autoimmune": "Figures 4, 10", "dermofit": "Figure 11", "brain_mri": "Figure 12", "isic": "Figure 13"}

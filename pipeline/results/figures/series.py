@@ -10,7 +10,7 @@ from pipeline.experiments import TECHNIQUES
 from pipeline.jobs.plan import Item, Plan
 from pipeline.results.collect import Cell
 from pipeline.results.figures.style import Look, looks
-from pipeline.spec import FinetuneSpec
+from pipeline.runs.spec import FinetuneSpec
 
 ORDER = ("cass", "supervised", "dino")
 
