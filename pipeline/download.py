@@ -15,7 +15,7 @@ from pipeline.core import files, plugins
 from pipeline.core.console import progress, run_door
 
 if TYPE_CHECKING:
-    from pipeline.datasets.base import Source
+    from pipeline.data.records import Source
 
 RECORD = "download.json"
 

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from pipeline.core import files
 from pipeline.core.seeds import derive
-from pipeline.data.cache import Pixels, open_pixels
-from pipeline.data.index import Shards, shards_of
+from pipeline.data.pixel_map import Pixels, open_pixels
+from pipeline.data.shards.index import Shards, shards_of
 from pipeline.data.splits import label_fraction
 from pipeline.learn import backbones, loop, metrics, optim
 from pipeline.learn.augment import augment, normalise, unit

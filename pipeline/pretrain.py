@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from pipeline.core import files, plugins
 from pipeline.core.seeds import derive
-from pipeline.data.cache import open_pixels
-from pipeline.data.index import shards_of
+from pipeline.data.pixel_map import open_pixels
+from pipeline.data.shards.index import shards_of
 from pipeline.learn import backbones, collapse, loop, optim
 from pipeline.learn.augment import augment, normalise, unit
 from pipeline.learn.average import Averages, refresh_batch_norm

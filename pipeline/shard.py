@@ -18,8 +18,8 @@ from pipeline.core import plugins
 from pipeline.core.console import progress, run_door, table
 
 if TYPE_CHECKING:
-    from pipeline.data.stored import Settings
-    from pipeline.datasets.base import Dataset
+    from pipeline.data.records import Dataset
+    from pipeline.data.shards.transcode import Settings
     from pipeline.runs.cluster import Cluster
 
 
@@ -84,8 +84,8 @@ def main() -> int:
         from pipeline.data import workers
 
         workers.prepare()  # before the imports of this process, which take as long
-    from pipeline.data.stored import Settings
-    from pipeline.datasets.folder import Folder
+    from pipeline.data.layouts import Folder
+    from pipeline.data.shards.transcode import Settings
 
     if not re.fullmatch(r"[a-z][a-z0-9_]*", args.name):
         raise ValueError(f"the dataset's name is {args.name!r}; use lower-case letters, digits and _")
@@ -127,9 +127,9 @@ def main() -> int:
 
 def shard(dataset: Dataset, raw: Path, settings: Settings, args: argparse.Namespace, cluster: Cluster) -> int:
     """Write the shards of `raw`, or say what they would be or that they are there."""
-    from pipeline.data import write
-    from pipeline.data.index import open_shards
-    from pipeline.datasets.base import MARK
+    from pipeline.data.records import MARK
+    from pipeline.data.shards import write
+    from pipeline.data.shards.index import open_shards
 
     if (raw / MARK).exists():
         print(f"{raw} holds a stand-in: drawn pictures, not the dataset; no score on them says anything about it")

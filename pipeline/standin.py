@@ -29,7 +29,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> int:
     args = parser().parse_args()
-    from pipeline.data.imitate import imitate
+    from pipeline.data.standins import imitate
 
     imitate(plugins.find("datasets", args.name).DATASET, args.out, scale=args.scale, progress=progress)
     print(f"{args.out} holds a stand-in of {args.name}: drawn pictures, not the dataset. Now:")

@@ -19,7 +19,7 @@ from pipeline.core import plugins
 from pipeline.core.console import progress, run_door, table
 
 if TYPE_CHECKING:
-    from pipeline.datasets.base import Listing, Published, Record
+    from pipeline.data.records import Listing, Published, Record
 
 NAMED = 5
 
@@ -47,7 +47,7 @@ class Found:
 
 def main() -> int:
     args = parser().parse_args()
-    from pipeline.datasets.base import MARK
+    from pipeline.data.records import MARK
 
     dataset = plugins.find("datasets", args.name).DATASET
     if dataset.published is None:

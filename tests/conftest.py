@@ -37,7 +37,7 @@ def device(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="session")
 def stand_ins(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Drawn stand-ins of the paper's four datasets, ten pictures a class, by name."""
-    from pipeline.data.imitate import CONTENT, imitate
+    from pipeline.data.standins import CONTENT, imitate
 
     folders = {name: tmp_path_factory.mktemp("stand-ins") / name for name in CONTENT}
     for name, folder in folders.items():

@@ -16,7 +16,7 @@ import tiny
 
 from pipeline import paper
 from pipeline.core import files
-from pipeline.data.index import Shards
+from pipeline.data.shards.index import Shards
 from pipeline.runs import Result, Run
 from pipeline.runs.cluster import Cluster
 from pipeline.runs.spec import FinetuneSpec, PretrainSpec, method_of, run_id

@@ -18,7 +18,7 @@ import numpy as np
 
 from pipeline import paper
 from pipeline.core import files, plugins
-from pipeline.data.index import write_index
+from pipeline.data.shards.index import write_index
 
 COUNTS = {"autoimmune": 198, "dermofit": 1300, "brain_mri": 7023, "isic": 25331}  # E.1
 

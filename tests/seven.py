@@ -8,8 +8,8 @@ import numpy as np
 
 from pipeline.core import files
 from pipeline.data import images
-from pipeline.data.index import Shards, write_index
-from pipeline.data.tar import TarWriter
+from pipeline.data.shards.index import Shards, write_index
+from pipeline.data.shards.tar import TarWriter
 
 SIZE = 12
 PICTURES = np.random.default_rng(0).integers(0, 256, (7, SIZE, SIZE, 3), dtype=np.uint8)

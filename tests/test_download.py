@@ -23,7 +23,7 @@ import pytest
 import pipeline.download
 from pipeline.core import console
 from pipeline.data import fetch
-from pipeline.datasets.base import Source
+from pipeline.data.records import Source
 from pipeline.datasets.isic import DATASET
 
 TRUTH, METADATA, INPUT = (source.gives for source in DATASET.sources)

@@ -11,7 +11,7 @@ import pytest
 import tiny
 from PIL import Image
 
-from pipeline.datasets.folder import Folder
+from pipeline.data.layouts import Folder
 from pipeline.finetune import Finetuning
 from pipeline.jobs import task
 from pipeline.learn import metrics

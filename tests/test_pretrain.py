@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from pipeline.core import files
-from pipeline.datasets.folder import Folder
+from pipeline.data.layouts import Folder
 from pipeline.datasets.toy import draw
 from pipeline.finetune import Finetuning
 from pipeline.jobs import code, task

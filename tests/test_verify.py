@@ -15,8 +15,8 @@ from PIL import Image
 import pipeline.standin
 import pipeline.verify
 from pipeline.core import console, plugins
-from pipeline.data.imitate import CONTENT
-from pipeline.datasets.base import MARK, Published
+from pipeline.data.records import MARK, Published
+from pipeline.data.standins import CONTENT
 
 Verify = Callable[[str, Path], tuple[int | str | None, str, str]]
 

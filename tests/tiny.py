@@ -12,10 +12,10 @@ from PIL import Image
 from pipeline import paper
 from pipeline.core import files
 from pipeline.core.console import silent as quiet
-from pipeline.data import write
-from pipeline.data.index import Shards
-from pipeline.data.stored import Settings
-from pipeline.datasets.folder import Folder
+from pipeline.data.layouts import Folder
+from pipeline.data.shards import write
+from pipeline.data.shards.index import Shards
+from pipeline.data.shards.transcode import Settings
 from pipeline.datasets.toy import draw
 from pipeline.runs import Run, cluster
 from pipeline.runs.cluster import Cluster

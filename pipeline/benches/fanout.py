@@ -19,7 +19,7 @@ from pipeline import paper
 from pipeline.benches.base import Bench, Table, Way, compare
 from pipeline.benches.pictures import sharded
 from pipeline.core import files
-from pipeline.data.index import Shards
+from pipeline.data.shards.index import Shards
 from pipeline.jobs.life import gpus
 from pipeline.jobs.task import site_of
 from pipeline.runs import Run

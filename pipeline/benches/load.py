@@ -24,9 +24,9 @@ from pipeline.benches import load_peers, paper_loader, pictures
 from pipeline.benches.base import Bench, Table, Way, compare, memory, rate
 from pipeline.core import files
 from pipeline.data import images
-from pipeline.data.cache import Pixels, open_pixels
-from pipeline.data.index import Shards
-from pipeline.data.read import Tars
+from pipeline.data.pixel_map import Pixels, open_pixels
+from pipeline.data.shards.index import Shards
+from pipeline.data.shards.read import Tars
 from pipeline.learn.samples import Samples
 from pipeline.runs.cluster import Cluster
 

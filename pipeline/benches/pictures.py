@@ -11,7 +11,7 @@ from PIL import Image
 
 from pipeline.benches.base import Bench
 from pipeline.core import files
-from pipeline.data.index import Shards, find_shards
+from pipeline.data.shards.index import Shards, find_shards
 
 SIZES = ((600, 450), (1024, 1024))
 """Width and height of the two kinds of ISIC 2019's files (HAM10000 and BCN20000), half and half."""

@@ -21,7 +21,7 @@ from typing import Any
 from pipeline import paper
 from pipeline.benches.base import Bench, Row, Table
 from pipeline.core import files, plugins
-from pipeline.data.index import Shards, write_index
+from pipeline.data.shards.index import Shards, write_index
 from pipeline.jobs.code import code_version
 from pipeline.jobs.plan import make_plan
 from pipeline.runs import Result, Run

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 A = TypeVar("A")
 B = TypeVar("B")
 CONTEXT = multiprocessing.get_context("forkserver")
-IMPORTED = ["pipeline.data.stored", "cykooz_resizer"]  # what sharding's workers need
+IMPORTED = ["pipeline.data.shards.transcode", "cykooz_resizer"]  # what sharding's workers need
 
 
 class Workers:

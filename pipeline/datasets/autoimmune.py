@@ -11,8 +11,8 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.datasets.base import Dataset, Listing, Published
-from pipeline.datasets.folder import Folder
+from pipeline.data.layouts import Folder
+from pipeline.data.records import Dataset, Listing, Published
 
 
 def _plain(name: str) -> str:

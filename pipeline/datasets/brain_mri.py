@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.datasets.base import Dataset, Listing, Published, Record, pictures_under, without_duplicates
+from pipeline.data.records import Dataset, Listing, Published, Record, pictures_under, without_duplicates
 
 FOLDERS = {"train": "Training", "test": "Testing"}
 # The curator's counts: 5,712 and 1,311; the paper counts 1,310 test pictures (E.1.1, fidelity 37).

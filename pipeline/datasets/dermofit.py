@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from pipeline.datasets.base import Dataset, Listing, Published, Record, pictures_under, without_duplicates
+from pipeline.data.records import Dataset, Listing, Published, Record, pictures_under, without_duplicates
 
 NAMES = {  # E.1.1; other spellings people use
     "AK": ("actinic keratosis", "actinic keratoses"),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.datasets.base import (
+from pipeline.data.records import (
     Dataset,
     Listing,
     Published,

@@ -14,8 +14,8 @@ from PIL import Image
 
 from pipeline.core import files
 from pipeline.core.seeds import derive
-from pipeline.datasets.base import Dataset, Listing
-from pipeline.datasets.folder import Folder
+from pipeline.data.layouts import Folder
+from pipeline.data.records import Dataset, Listing
 
 COLOURS = {"disc": (210, 140, 130), "ring": (140, 205, 140), "square": (140, 145, 215), "cross": (205, 205, 130)}
 COUNTS = {"disc": 260, "ring": 200, "square": 160, "cross": 100, "unlabelled": 180}

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pipeline import paper
 from pipeline.core import files
-from pipeline.data.index import shards_of
+from pipeline.data.shards.index import shards_of
 from pipeline.jobs.life import gpus
 from pipeline.jobs.plan import TO_DO, Item, Plan
 from pipeline.runs import Run

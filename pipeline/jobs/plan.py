@@ -13,7 +13,7 @@ from types import ModuleType
 
 from pipeline import paper
 from pipeline.core import files, plugins
-from pipeline.data.index import find_shards
+from pipeline.data.shards.index import find_shards
 from pipeline.experiments import Place, plain_places
 from pipeline.jobs import milestones
 from pipeline.runs import Run

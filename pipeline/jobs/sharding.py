@@ -14,7 +14,7 @@ from typing import Any
 
 from pipeline.core import files
 from pipeline.core.console import silent
-from pipeline.data import write
+from pipeline.data.shards import write
 from pipeline.jobs import scheduler, slurm, submit
 from pipeline.jobs.code import snapshot
 from pipeline.jobs.orders import FOLDER, Order, write_order

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.core import files
-from pipeline.data.index import shards_of
+from pipeline.data.shards.index import shards_of
 from pipeline.jobs import milestones
 from pipeline.jobs.code import code_version, library_versions
 from pipeline.jobs.life import STOPPED, TOLD, Stop, beating, gpus, grace_of, leave, output_to, see_gpus

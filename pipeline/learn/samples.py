@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pipeline.core.seeds import derive
-from pipeline.data.cache import Map, Pixels
+from pipeline.data.pixel_map import Map, Pixels
 
 
 class Samples:

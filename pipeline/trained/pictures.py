@@ -13,8 +13,8 @@ from PIL import Image
 
 from pipeline.core import files
 from pipeline.data import images
+from pipeline.data.records import pictures_under
 from pipeline.data.workers import Workers
-from pipeline.datasets.base import pictures_under
 
 SHOWN = 512  # the longest side of a picture that is drawn upon
 

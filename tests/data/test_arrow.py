@@ -8,7 +8,7 @@ import sys
 import pyarrow as pa
 import pytest
 
-from pipeline.data import arrow
+from pipeline.data.shards import arrow
 
 TEXTS = ([], ["a"], ["", None, "größer", "b" * 1000], [None] * 9)
 LISTS = ([], [[]], [None], [["a", "b"], None, [], ["ö"]] * 5)
@@ -40,7 +40,7 @@ def test_writing_an_index_does_not_import_pandas() -> None:
     code = """
 import sys, tempfile
 from pathlib import Path
-from pipeline.data.index import COLUMNS, write_index
+from pipeline.data.shards.index import COLUMNS, write_index
 folder = Path(tempfile.mkdtemp())
 write_index(folder / "i", [dict(zip(COLUMNS, ("k", "train", ["a"], None, "t", 0, 1, "00", 1, 1)))])
 sys.exit("pandas" in sys.modules)

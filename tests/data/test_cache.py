@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import seven
 
-from pipeline.data import cache
-from pipeline.data.cache import Map, open_pixels
-from pipeline.data.index import Shards, write_index
-from pipeline.data.read import Tars
+from pipeline.data import pixel_map
+from pipeline.data.pixel_map import Map, open_pixels
+from pipeline.data.shards.index import Shards, write_index
+from pipeline.data.shards.read import Tars
 from pipeline.runs.cluster import Cluster
 
 
@@ -38,7 +38,7 @@ def site(tmp_path: Path) -> Cluster:
     return Cluster(scratch=str(tmp_path / "scratch"), scratch_in_ram=True)
 
 
-def every(pixels: cache.Pixels) -> np.ndarray:
+def every(pixels: pixel_map.Pixels) -> np.ndarray:
     if isinstance(pixels, Map):
         return np.asarray(pixels.pixels)
     out = np.zeros((len(pixels), 12, 12, 3), dtype=np.uint8)
@@ -87,7 +87,7 @@ def test_a_builder_killed_half_way_leaves_nothing_that_is_taken_for_a_map(shards
     code = (
         "import os, signal, sys; from pathlib import Path; from pipeline.data import cache, images\n"
         "from pipeline.runs.cluster import Cluster\n"
-        "from pipeline.data.index import Shards; real, left = images.pixels, [4]\n"
+        "from pipeline.data.shards.index import Shards; real, left = images.pixels, [4]\n"
         "def pixels(*given):\n"
         "    left[0] -= 1\n"
         "    if not left[0]: os.kill(os.getpid(), signal.SIGKILL)\n"
@@ -117,7 +117,7 @@ def reversed_(shards: Shards) -> Shards:
 
 def test_another_decoder_has_another_map(shards, site, monkeypatch) -> None:
     open_pixels(shards, site)
-    monkeypatch.setattr(cache.images, "decoder", lambda: "other-1.0")
+    monkeypatch.setattr(pixel_map.images, "decoder", lambda: "other-1.0")
     open_pixels(shards, site)
     assert len(maps(site)) == 2
 
@@ -137,18 +137,18 @@ def test_the_map_used_least_lately_makes_room_and_one_in_use_never_does(shards, 
 
 def test_the_oldest_of_several_goes_first(shards, site, monkeypatch) -> None:
     open_pixels(shards, site)
-    monkeypatch.setattr(cache.images, "decoder", lambda: "other-1.0")
+    monkeypatch.setattr(pixel_map.images, "decoder", lambda: "other-1.0")
     open_pixels(shards, site)
     (other,) = (path for path in maps(site) if "other" in path.name)
     os.utime(other, (1, 1))
-    monkeypatch.setattr(cache.images, "decoder", lambda: "third-1.0")
+    monkeypatch.setattr(pixel_map.images, "decoder", lambda: "third-1.0")
     open_pixels(shards, replace(site, scratch_gb=2.5 * BYTES / 1e9))
     assert len(maps(site)) == 2 and not other.exists()
 
 
 def test_without_room_on_the_disk_pictures_are_decoded_on_the_fly(shards, pictures, site, monkeypatch, capsys) -> None:
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(cache.shutil, "disk_usage", lambda path: usage(10**6, 10**6 - 51_000, 51_000))
+    monkeypatch.setattr(pixel_map.shutil, "disk_usage", lambda path: usage(10**6, 10**6 - 51_000, 51_000))
     pixels = open_pixels(shards, site)
     assert isinstance(pixels, Tars) and (every(pixels) == pictures).all()
     assert "no room" in capsys.readouterr().err
@@ -164,5 +164,5 @@ def test_a_scratch_in_memory_is_left_alone_unless_asked(shards, pictures, site, 
 
 
 def test_the_file_system_of_a_folder_is_known(tmp_path) -> None:
-    assert cache.file_system(Path("/proc/self")) == "proc"
-    assert cache.file_system(tmp_path) not in ("", "proc")
+    assert pixel_map.file_system(Path("/proc/self")) == "proc"
+    assert pixel_map.file_system(tmp_path) not in ("", "proc")

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from pipeline.core import plugins
-from pipeline.data.imitate import CONTENT, LEAST, imitate, scaled
-from pipeline.datasets.base import MARK, Dataset
+from pipeline.data.records import MARK, Dataset
+from pipeline.data.standins import CONTENT, LEAST, imitate, scaled
 
 
 def leaf(name: str) -> Dataset:

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from pipeline.core import files
-from pipeline.data import index
-from pipeline.data.index import COLUMNS, Shards, find_shards, open_shards, shards_of, write_index
+from pipeline.data.shards import index
+from pipeline.data.shards.index import COLUMNS, Shards, find_shards, open_shards, shards_of, write_index
 from pipeline.runs.spec import DatasetRef
 
 

@@ -11,8 +11,8 @@ import seven
 from PIL import Image
 
 from pipeline.data import images
-from pipeline.data.index import Shards
-from pipeline.data.read import Tars, read_pixels
+from pipeline.data.shards.index import Shards
+from pipeline.data.shards.read import Tars, read_pixels
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.data import tar as tars
-from pipeline.data.tar import TarWriter
+from pipeline.data.shards import tar as tars
+from pipeline.data.shards.tar import TarWriter
 
 LONG = "folder_" * 30 + ".jpg"  # longer than the 100 characters of a plain header
 MEMBERS = {"a.jpg": b"x", "a.json": b"", "b.jpg": bytes(range(256)) * 2, "b.json": b"{}" * 700, LONG: b"long"}

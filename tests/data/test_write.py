@@ -26,11 +26,12 @@ from stock import samples
 
 from pipeline.core import files
 from pipeline.core.console import silent
-from pipeline.data import images, write
-from pipeline.data.index import Shards
-from pipeline.data.stored import Settings
-from pipeline.datasets.base import Dataset, Listing, Record
-from pipeline.datasets.folder import Folder
+from pipeline.data import images
+from pipeline.data.layouts import Folder
+from pipeline.data.records import Dataset, Listing, Record
+from pipeline.data.shards import write
+from pipeline.data.shards.index import Shards
+from pipeline.data.shards.transcode import Settings
 from pipeline.datasets.isic import DATASET as ISIC
 
 CLASSES = ("keratosis", "melanoma", "naevus")
@@ -222,7 +223,7 @@ def test_a_stopped_job_goes_on_from_its_finished_tars_to_the_same_bytes(
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from pipeline.data import write
+from pipeline.data.shards import write
 import test_write
 
 def main():

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.data.records import Listing
 from pipeline.datasets.autoimmune import DATASET
-from pipeline.datasets.base import Listing
 
 HEADER = "image,patient,TFH-1,TFH-217,TFH-Like,B cells,others"
 

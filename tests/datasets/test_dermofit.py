@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.datasets.base import Listing
+from pipeline.data.records import Listing
 from pipeline.datasets.dermofit import DATASET, NAMES
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.datasets.base import Listing, Record
+from pipeline.data.records import Listing, Record
 from pipeline.datasets.isic import DATASET
 
 CLASSES = ("MEL", "NV", "BCC", "AK", "BKL", "DF", "VASC", "SCC")

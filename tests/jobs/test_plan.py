@@ -18,7 +18,7 @@ DATASETS = ("tiny",)
 SEEDS = 2
 
 def grid(datasets, seeds, preset):
-    from pipeline.data.index import find_shards
+    from pipeline.data.shards.index import find_shards
     out = []
     for card in datasets:
         class shards:

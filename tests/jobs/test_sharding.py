@@ -10,7 +10,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent.parent / "data"))
 import test_write as one_machine
 
-from pipeline.data import write
+from pipeline.data.shards import write
 from pipeline.jobs import scheduler, sharding, submit
 from pipeline.runs.cluster import Cluster, Slurm
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.data.cache import Map
+from pipeline.data.pixel_map import Map
 from pipeline.learn.samples import Samples
 
 PICTURES = np.random.default_rng(0).integers(0, 256, (50, 8, 8, 3), dtype=np.uint8)

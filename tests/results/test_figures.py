@@ -18,8 +18,8 @@ from sklearn.metrics import confusion_matrix, f1_score
 
 from pipeline import figures, paper
 from pipeline.core import files, plugins
-from pipeline.data.read import read_pixels
-from pipeline.datasets.folder import Folder
+from pipeline.data.layouts import Folder
+from pipeline.data.shards.read import read_pixels
 from pipeline.experiments import plain_places
 from pipeline.jobs.plan import Item, Plan, make_plan
 from pipeline.learn import backbones

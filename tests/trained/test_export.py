@@ -22,8 +22,8 @@ from doors import door
 from PIL import Image
 
 from pipeline.core import files
-from pipeline.data.read import read_pixels
-from pipeline.datasets.folder import Folder
+from pipeline.data.layouts import Folder
+from pipeline.data.shards.read import read_pixels
 from pipeline.jobs import task
 from pipeline.runs.spec import DatasetRef
 from pipeline.trained import about, folder, network, onnx

@@ -16,9 +16,10 @@ import torch
 from doors import door
 from PIL import Image
 
-from pipeline.data import images, write
-from pipeline.data.stored import Settings
-from pipeline.datasets.folder import Folder
+from pipeline.data import images
+from pipeline.data.layouts import Folder
+from pipeline.data.shards import write
+from pipeline.data.shards.transcode import Settings
 from pipeline.jobs import task
 from pipeline.learn import backbones
 from pipeline.learn.attention import attention_map

@@ -14,8 +14,8 @@ import numpy as np
 
 from pipeline import paper
 from pipeline.core.console import progress
-from pipeline.data.index import Shards
-from pipeline.data.read import read_pixels
+from pipeline.data.shards.index import Shards
+from pipeline.data.shards.read import read_pixels
 from pipeline.jobs.plan import Item, Plan
 from pipeline.results.collect import Cell
 from pipeline.results.figures import style

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.core.seeds import derive
-from pipeline.data.index import Shards, shards_of
-from pipeline.data.read import read_pixels
+from pipeline.data.shards.index import Shards, shards_of
+from pipeline.data.shards.read import read_pixels
 from pipeline.data.splits import Labels
 from pipeline.jobs.plan import Plan
 from pipeline.results.collect import Cell

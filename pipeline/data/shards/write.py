@@ -22,11 +22,11 @@ import numpy as np
 from pipeline.core import files
 from pipeline.core.seeds import derive
 from pipeline.data import images, splits
-from pipeline.data.index import Shards, open_shards, write_index
-from pipeline.data.stored import Settings, stored
-from pipeline.data.tar import TarWriter
+from pipeline.data.records import MARK, Dataset, Listing, Record
+from pipeline.data.shards.index import Shards, open_shards, write_index
+from pipeline.data.shards.tar import TarWriter
+from pipeline.data.shards.transcode import Settings, stored
 from pipeline.data.workers import Workers
-from pipeline.datasets.base import MARK, Dataset, Listing, Record
 
 TAR_BYTES = 256 << 20  # a tar stays below this even if its pictures did not compress at all
 TAR_PICTURES = 2_000  # and is small enough that a killed job repeats little

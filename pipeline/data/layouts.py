@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.datasets.base import Dataset, Listing, Record, pictures_under, read_csv, without_duplicates
+from pipeline.data.records import Dataset, Listing, Record, pictures_under, read_csv, without_duplicates
 
 LAYOUTS = ("folder", "csv")
 PATH_COLUMNS = ("image", "path", "file", "filename", "image_path")

@@ -123,7 +123,7 @@ def write_index(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as parquet
 
-    from pipeline.data import arrow
+    from pipeline.data.shards import arrow
 
     text = pa.dictionary(pa.int32(), pa.string())
     makers: dict[str, tuple[Any, Callable[[list[Any]], Any]]] = {

@@ -15,7 +15,7 @@ import numpy as np
 
 from pipeline.core import files
 from pipeline.data import images
-from pipeline.data.index import Shards
+from pipeline.data.shards.index import Shards
 
 
 class Tars:

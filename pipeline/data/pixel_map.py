@@ -21,8 +21,8 @@ import numpy as np
 from pipeline.core import files
 from pipeline.core.console import progress
 from pipeline.data import images
-from pipeline.data.index import Shards
-from pipeline.data.read import Tars
+from pipeline.data.shards.index import Shards
+from pipeline.data.shards.read import Tars
 from pipeline.runs.cluster import Cluster
 
 LEFT_FREE = 0.05  # of the disk
