@@ -23,8 +23,8 @@ import pytest
 import pipeline.download
 from pipeline.core import console
 from pipeline.data import fetch
+from pipeline.data.datasets.isic import DATASET
 from pipeline.data.records import Source
-from pipeline.datasets.isic import DATASET
 
 TRUTH, METADATA, INPUT = (source.gives for source in DATASET.sources)
 ZIP = f"{INPUT}.zip"

@@ -12,8 +12,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from pipeline.core import files
+from pipeline.data.datasets.toy import draw
 from pipeline.data.layouts import Folder
-from pipeline.datasets.toy import draw
 from pipeline.finetune import Finetuning
 from pipeline.jobs import code, task
 from pipeline.learn.backbones import head_prefix

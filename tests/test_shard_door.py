@@ -18,7 +18,7 @@ from stock import samples
 
 import pipeline.shard
 from pipeline.core import console, files
-from pipeline.datasets import toy
+from pipeline.data.datasets import toy
 
 
 def shard(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:

@@ -12,11 +12,11 @@ from PIL import Image
 from pipeline import paper
 from pipeline.core import files
 from pipeline.core.console import silent as quiet
+from pipeline.data.datasets.toy import draw
 from pipeline.data.layouts import Folder
 from pipeline.data.shards import write
 from pipeline.data.shards.index import Shards
 from pipeline.data.shards.transcode import Settings
-from pipeline.datasets.toy import draw
 from pipeline.runs import Run, cluster
 from pipeline.runs.cluster import Cluster
 from pipeline.runs.spec import DatasetRef, FinetuneSpec, PretrainSpec, Spec, run_id

@@ -18,8 +18,8 @@ from PIL import Image
 
 from pipeline.core import files
 from pipeline.core.seeds import derive
+from pipeline.data.datasets import brain_mri, toy
 from pipeline.data.records import MARK, Dataset, Published
-from pipeline.datasets import brain_mri, toy
 
 SHAPES = tuple(toy.COLOURS)
 LEAST = 10  # of a class, so that training, validation and test all have some

@@ -27,12 +27,12 @@ from stock import samples
 from pipeline.core import files
 from pipeline.core.console import silent
 from pipeline.data import images
+from pipeline.data.datasets.isic import DATASET as ISIC
 from pipeline.data.layouts import Folder
 from pipeline.data.records import Dataset, Listing, Record
 from pipeline.data.shards import write
 from pipeline.data.shards.index import Shards
 from pipeline.data.shards.transcode import Settings
-from pipeline.datasets.isic import DATASET as ISIC
 
 CLASSES = ("keratosis", "melanoma", "naevus")
 SETTINGS = Settings(size=16, split="image", format="jpeg", quality=None, keep_names=False)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.data.datasets.autoimmune import DATASET
 from pipeline.data.records import Listing
-from pipeline.datasets.autoimmune import DATASET
 
 HEADER = "image,patient,TFH-1,TFH-217,TFH-Like,B cells,others"
 

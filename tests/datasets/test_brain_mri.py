@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.datasets.brain_mri import DATASET
+from pipeline.data.datasets.brain_mri import DATASET
 
 CLASSES = ("glioma", "meningioma", "notumor", "pituitary")
 

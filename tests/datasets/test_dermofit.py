@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.data.datasets.dermofit import DATASET, NAMES
 from pipeline.data.records import Listing
-from pipeline.datasets.dermofit import DATASET, NAMES
 
 
 def lay(root: Path, *files: str, folders: dict[str, str] | None = None) -> Listing:

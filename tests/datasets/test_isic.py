@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.data.datasets.isic import DATASET
 from pipeline.data.records import Listing, Record
-from pipeline.datasets.isic import DATASET
 
 CLASSES = ("MEL", "NV", "BCC", "AK", "BKL", "DF", "VASC", "SCC")
 

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from pipeline.core import plugins
+from pipeline.data.datasets import toy
 from pipeline.data.records import Dataset, Listing
-from pipeline.datasets import toy
 
 NAMES = plugins.known("datasets")
 PAPERS = {"autoimmune": 198, "brain_mri": 7023, "dermofit": 1300, "isic": 25331}  # E.1.1, fidelity 37
