@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from pipeline import flags
 from pipeline.core import files, plugins
 from pipeline.core.console import progress, run_door
-from pipeline.weights import HUB_FILE, hub_name, prefetched
+from pipeline.learn.weights import HUB_FILE, hub_name, prefetched
 
 if TYPE_CHECKING:
     from pipeline.runs.cluster import Cluster

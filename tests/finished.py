@@ -52,8 +52,8 @@ def finish(spec: PretrainSpec | FinetuneSpec, site: Cluster, shards: Shards) -> 
     files.write_jsonl(run["metrics"], [_row(spec, epoch, rng) for epoch in range(spec.epochs)])
     found = {}
     if isinstance(spec, FinetuneSpec):
-        from pipeline.finetune import write_predictions
         from pipeline.learn import backbones, metrics
+        from pipeline.learn.finetune import write_predictions
 
         model = _model(spec.backbone, len(shards.classes), spec.image_size, spec.seed + sum(method_of(spec).encode()))
         backbones.save_arms(run["weights"], {"model": model}, {})

@@ -12,9 +12,9 @@ import tiny
 from PIL import Image
 
 from pipeline.data.layouts import Folder
-from pipeline.finetune import Finetuning
 from pipeline.jobs import task
 from pipeline.learn import metrics
+from pipeline.learn.finetune import Finetuning
 from pipeline.learn.hardware import Hardware
 from pipeline.runs.spec import DatasetRef
 

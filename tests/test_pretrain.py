@@ -14,11 +14,11 @@ from safetensors.torch import load_file
 from pipeline.core import files
 from pipeline.data.datasets.toy import draw
 from pipeline.data.layouts import Folder
-from pipeline.finetune import Finetuning
 from pipeline.jobs import code, task
 from pipeline.learn.backbones import head_prefix
+from pipeline.learn.finetune import Finetuning
 from pipeline.learn.hardware import Hardware
-from pipeline.pretrain import Pretraining
+from pipeline.learn.pretrain import Pretraining
 from pipeline.runs.spec import run_id
 
 CPU = Hardware(device="cpu", model="test", precision="float32", threads=1)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.weights import weights_file
+from pipeline.learn.weights import weights_file
 
 TAG = "resnet18.a1_in1k"
 

@@ -23,7 +23,7 @@ from pipeline.benches.base import Bench
 from pipeline.benches.pictures import sharded
 from pipeline.learn import backbones, hardware, loop
 from pipeline.learn.hardware import Hardware
-from pipeline.pretrain import Pretraining
+from pipeline.learn.pretrain import Pretraining
 from pipeline.runs import Run
 from pipeline.runs.cluster import PATHS, Cluster
 from pipeline.runs.spec import DatasetRef, PretrainSpec

@@ -17,10 +17,10 @@ from pipeline.core import files
 from pipeline.data.shards.index import shards_of
 from pipeline.jobs.life import gpus
 from pipeline.jobs.plan import TO_DO, Item, Plan
+from pipeline.learn.weights import weights_file
 from pipeline.runs import Run
 from pipeline.runs.cluster import CARDS, Cluster
 from pipeline.runs.spec import DatasetRef, FinetuneSpec, PretrainSpec, Spec, kind_of, method_of
-from pipeline.weights import weights_file
 
 TABLE_2, DERIVED, UNKNOWN = "by Table 2", "derived from Table 2 by FLOPs", "unknown"
 MODELLED = "modelled"

@@ -19,9 +19,9 @@ from pipeline.data.shards.index import shards_of
 from pipeline.jobs import milestones
 from pipeline.jobs.code import code_version, library_versions
 from pipeline.jobs.life import STOPPED, TOLD, Stop, beating, gpus, grace_of, leave, output_to, see_gpus
+from pipeline.learn.weights import weights_file
 from pipeline.runs import Result, Run, cluster
 from pipeline.runs.spec import REVISIONS, PretrainSpec, Spec, imagenet_tags, run_id
-from pipeline.weights import weights_file
 
 PATIENCE = 5.0  # seconds for a run that another process is at work on
 SLURM_PATIENCE = 3600.0  # a node thought dead may still hold the run that Slurm started again elsewhere
@@ -108,8 +108,7 @@ def site_of(run: Run) -> cluster.Cluster:
 
 
 def _train(run: Run, stop: Callable[[], bool]) -> Result:
-    from pipeline import finetune, pretrain
-    from pipeline.learn import hardware
+    from pipeline.learn import finetune, hardware, pretrain
 
     spec = run.spec
     check_revisions(spec)

@@ -16,7 +16,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from pipeline.core import files
-from pipeline.weights import weights_file
+from pipeline.learn.weights import weights_file
 
 
 def build(tag: str, *, outputs: int, image_size: int, weights: str, folder: Path) -> nn.Module:

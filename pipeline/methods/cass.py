@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.learn.augment import augment
-from pipeline.methods.base import Method
+from pipeline.learn.method import Method
 from pipeline.runs.spec import Augment, PretrainSpec
 
 OPTIONS = ("head_dim",)

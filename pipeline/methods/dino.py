@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.learn.crops import Crop, recoloured_crops
-from pipeline.learn.distil import Distillation, Encoder, Features, Projection
-from pipeline.methods.base import Method, only_arm, read_options
+from pipeline.learn.distillation import Distillation, Encoder, Features, Projection
+from pipeline.learn.method import Method, only_arm, read_options
 from pipeline.runs.spec import PretrainSpec, positive
 
 

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from pipeline.learn.backbones import Resized
 from pipeline.learn.crops import Crop, cropped_then_recoloured
-from pipeline.learn.distil import Distillation, Encoder, Features, Projection
-from pipeline.methods.base import Method, only_arm, read_options
+from pipeline.learn.distillation import Distillation, Encoder, Features, Projection
+from pipeline.learn.method import Method, only_arm, read_options
 from pipeline.runs.spec import PretrainSpec, half_cosine, positive
 
 GLOBAL = 2

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
-from pipeline.learn.features import feature_maps
+from pipeline.learn.feature_maps import feature_maps
 
 
 def test_the_first_five_convolutions_of_a_resnet_are_those_torchvision_extracts():

@@ -11,8 +11,8 @@ import torch
 from pipeline import paper
 from pipeline.core import plugins
 from pipeline.learn import backbones
+from pipeline.learn.method import Method
 from pipeline.learn.samples import draws
-from pipeline.methods.base import Method
 from pipeline.runs.spec import REVISIONS, DatasetRef, PretrainSpec
 
 REF = DatasetRef(name="none", fingerprint="0" * 16)

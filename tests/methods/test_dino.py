@@ -16,7 +16,7 @@ from vit_pytorch import dino as oracle
 from pipeline import paper
 from pipeline.learn import backbones
 from pipeline.learn.crops import recoloured_crops
-from pipeline.learn.distil import crossed_entropy
+from pipeline.learn.distillation import crossed_entropy
 from pipeline.learn.samples import draws
 from pipeline.methods import dino
 from pipeline.runs.spec import DatasetRef, PretrainSpec

@@ -13,7 +13,7 @@ from vit_pytorch.dino import loss_fn
 
 from pipeline import paper
 from pipeline.learn import backbones
-from pipeline.learn.distil import crossed_entropy
+from pipeline.learn.distillation import crossed_entropy
 from pipeline.learn.samples import draws
 from pipeline.methods import dino_fb
 from pipeline.runs.spec import DatasetRef

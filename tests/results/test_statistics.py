@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pipeline import finetune
-from pipeline.learn import metrics
+from pipeline.learn import finetune, metrics
 from pipeline.results import statistics
 
 

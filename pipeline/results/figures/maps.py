@@ -215,7 +215,7 @@ def _attention_mean(plan: Plan, group: Group, rollout: bool) -> Drawing:
 
 def _found_features(items: Sequence[Item], shards: Shards, pixels: np.ndarray, count: int) -> list[list[Any]]:
     """For each run the first convolutions' names and outputs [channels, h, w] for one picture."""
-    from pipeline.learn.features import feature_maps
+    from pipeline.learn.feature_maps import feature_maps
 
     out = []
     for item in items:
