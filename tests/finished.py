@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import tiny
 
-from pipeline import paper
 from pipeline.core import files
 from pipeline.data.shards.index import Shards
 from pipeline.runs import Result, Run
 from pipeline.runs.cluster import Cluster
 from pipeline.runs.spec import FinetuneSpec, PretrainSpec, method_of, run_id
+from pipeline.study import paper
 
 GRID = """
 import finished

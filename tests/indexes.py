@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import paper
 from pipeline.core import files, plugins
 from pipeline.data.shards.index import write_index
+from pipeline.study import paper
 
 COUNTS = {"autoimmune": 198, "dermofit": 1300, "brain_mri": 7023, "isic": 25331}  # E.1
 

@@ -6,10 +6,10 @@ import sys
 
 import pytest
 
-from pipeline import paper
 from pipeline.benches import limits
 from pipeline.benches.base import Bench, Row, Table, Way, compare
 from pipeline.core import plugins
+from pipeline.study import paper
 
 
 def test_ways_take_turns_and_the_first_is_compared_with_the_others(tmp_path):

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pipeline import paper
 from pipeline.core import files
 from pipeline.core.console import silent as quiet
 from pipeline.data.datasets.toy import draw
@@ -20,6 +19,7 @@ from pipeline.data.shards.transcode import Settings
 from pipeline.runs import Run, cluster
 from pipeline.runs.cluster import Cluster
 from pipeline.runs.spec import DatasetRef, FinetuneSpec, PretrainSpec, Spec, run_id
+from pipeline.study import paper
 
 SIZE = 32
 BACKBONES = (

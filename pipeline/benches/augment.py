@@ -20,8 +20,8 @@ from pipeline.benches.pictures import raw_folder
 from pipeline.learn import hardware
 from pipeline.learn.augment import augment
 from pipeline.learn.samples import draws
-from pipeline.paper import AUGMENT, BLUR, OFF
 from pipeline.runs.spec import Augment
+from pipeline.study.paper import AUGMENT, BLUR, OFF
 
 TITLE = "augmented float32 batches on two cores, and each operation alone"
 BATCH, THREADS = 16, 2

@@ -13,7 +13,6 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
-from pipeline import paper
 from pipeline.benches.base import Bench, Row, Table, Way, compare, seconds
 from pipeline.benches.pictures import raw_folder
 from pipeline.benches.training import TOY, Timed, make_shards, settled, site, train
@@ -23,6 +22,7 @@ from pipeline.learn.loop import Counters
 from pipeline.runs import Run
 from pipeline.runs.cluster import Cluster
 from pipeline.runs.spec import Average, PretrainSpec
+from pipeline.study import paper
 
 TITLE = "checkpoints: the loop's wait, the whole write, and a run's bookkeeping"
 BATCH = 4  # pictures of a step; a state does not depend on it

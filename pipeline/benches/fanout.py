@@ -15,7 +15,6 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
-from pipeline import paper
 from pipeline.benches.base import Bench, Table, Way, compare
 from pipeline.benches.pictures import sharded
 from pipeline.core import files
@@ -26,6 +25,7 @@ from pipeline.runs import Run
 from pipeline.runs import cluster as clusters
 from pipeline.runs.cluster import Cluster
 from pipeline.runs.spec import DatasetRef, run_id
+from pipeline.study import paper
 
 TITLE = "k fine-tunes at once on one device"
 

@@ -11,10 +11,10 @@ from functools import cache
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from pipeline import paper
 from pipeline.benches.training import WARM, network, wait
 from pipeline.learn import optim
 from pipeline.learn.hardware import Hardware
+from pipeline.study import paper
 
 
 class Alone:

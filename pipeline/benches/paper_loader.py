@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from pipeline.paper import AUGMENT
+from pipeline.study.paper import AUGMENT
 
 
 class Files(Dataset[Tensor]):

@@ -18,9 +18,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pipeline import paper
 from pipeline.benches.paper_loader import batches
 from pipeline.benches.training import WARM, network
+from pipeline.study import paper
 
 
 def seconds(

@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from pipeline import paper
 from pipeline.benches.base import Bench, Row, Table
 from pipeline.core import files, plugins
 from pipeline.data.shards.index import Shards, write_index
@@ -27,6 +26,7 @@ from pipeline.jobs.plan import make_plan
 from pipeline.runs import Result, Run
 from pipeline.runs import cluster as clusters
 from pipeline.runs.spec import Spec, to_json
+from pipeline.study import paper
 
 TITLE = "plans, states and indexes of many"
 GRID = "main"

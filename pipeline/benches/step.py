@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 
-from pipeline import paper
 from pipeline.benches import limits
 from pipeline.benches.base import Bench, Row, Table, Way, compare
 from pipeline.benches.pictures import raw_folder
@@ -22,6 +21,7 @@ from pipeline.benches.training import SMALL, TOY, WARM, Timed, make_shards, sett
 from pipeline.learn.hardware import Hardware
 from pipeline.runs.cluster import Cluster
 from pipeline.runs.spec import DatasetRef, Optim, PretrainSpec
+from pipeline.study import paper
 
 TITLE = "a training step, its parts, and DINO beside CASS"
 BATCH = paper.PRETRAIN_BATCH

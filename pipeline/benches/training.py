@@ -18,7 +18,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline import paper
 from pipeline.benches.base import Bench
 from pipeline.benches.pictures import sharded
 from pipeline.learn import backbones, hardware, loop
@@ -27,6 +26,7 @@ from pipeline.learn.pretrain import Pretraining
 from pipeline.runs import Run
 from pipeline.runs.cluster import PATHS, Cluster
 from pipeline.runs.spec import DatasetRef, PretrainSpec
+from pipeline.study import paper
 
 WARM = 3  # steps before the timed ones
 SMALL = (

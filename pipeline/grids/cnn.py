@@ -8,7 +8,7 @@ autoimmune set.
 
 from __future__ import annotations
 
-from pipeline import experiments, paper
+from pipeline.study import experiments, paper
 
 DATASETS = experiments.datasets("cnn", "cnn_supervised")
 SEEDS = len(paper.SEEDS)

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from pipeline import experiments, paper
 from pipeline.grids import small
-from pipeline.paper import CNN, TRANSFORMER, Backbone
+from pipeline.study import experiments, paper
+from pipeline.study.paper import CNN, TRANSFORMER, Backbone
 
 DATASETS = ("toy",)
 SEEDS = 2

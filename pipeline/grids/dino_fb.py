@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipeline import experiments, paper
-from pipeline.experiments import FULL, TECHNIQUES, Place, Setting, percent
+from pipeline.study import experiments, paper
+from pipeline.study.experiments import FULL, TECHNIQUES, Place, Setting, percent
 
 DATASETS = paper.DATASETS
 SEEDS = len(paper.SEEDS)

@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from pipeline import experiments, paper
+from pipeline.study import experiments, paper
 
 DATASETS = experiments.datasets("epochs")
 SEEDS = len(paper.SEEDS)

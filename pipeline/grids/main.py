@@ -9,7 +9,7 @@ CASS reaches 0.9909 (brain MRI, ResNet-50) and 0.5819 (ISIC, ViT-B/16).
 
 from __future__ import annotations
 
-from pipeline import experiments, paper
+from pipeline.study import experiments, paper
 
 DATASETS = experiments.datasets("main")
 SEEDS = len(paper.SEEDS)

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from pipeline import experiments, paper
-from pipeline.paper import CNN, TRANSFORMER, Backbone
+from pipeline.study import experiments, paper
+from pipeline.study.paper import CNN, TRANSFORMER, Backbone
 
 DATASETS = paper.DATASETS
 SEEDS = 1

@@ -8,7 +8,7 @@ set, 0.9844 (DeiT) on brain MRI.
 
 from __future__ import annotations
 
-from pipeline import experiments, paper
+from pipeline.study import experiments, paper
 
 DATASETS = experiments.datasets("transformer", "transformer_supervised")
 SEEDS = len(paper.SEEDS)

@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from pipeline import experiments, paper
+from pipeline.study import experiments, paper
 
 DATASETS = experiments.datasets("two_transformers")
 SEEDS = len(paper.SEEDS)

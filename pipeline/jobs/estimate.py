@@ -12,7 +12,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline import paper
 from pipeline.core import files
 from pipeline.data.shards.index import shards_of
 from pipeline.jobs.life import gpus
@@ -21,6 +20,7 @@ from pipeline.learn.weights import weights_file
 from pipeline.runs import Run
 from pipeline.runs.cluster import CARDS, Cluster
 from pipeline.runs.spec import DatasetRef, FinetuneSpec, PretrainSpec, Spec, kind_of, method_of
+from pipeline.study import paper
 
 TABLE_2, DERIVED, UNKNOWN = "by Table 2", "derived from Table 2 by FLOPs", "unknown"
 MODELLED = "modelled"

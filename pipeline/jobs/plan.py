@@ -11,16 +11,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 
-from pipeline import paper
 from pipeline.core import files, plugins
 from pipeline.data.shards.index import find_shards
-from pipeline.experiments import Place, plain_places
 from pipeline.jobs import milestones
 from pipeline.learn.weights import weights_file
 from pipeline.runs import Run
 from pipeline.runs import cluster as clusters
 from pipeline.runs.cluster import Cluster
 from pipeline.runs.spec import DatasetRef, FinetuneSpec, PretrainSpec, Spec, imagenet_tags, kind_of, run_id
+from pipeline.study import paper
+from pipeline.study.experiments import Place, plain_places
 
 # A plan's states are a run's own (runs.Run.state) and two more: it waits for shards, or its parent will never be done.
 TO_DO = ("missing", "pending", "interrupted")

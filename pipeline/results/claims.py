@@ -9,11 +9,11 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from pipeline import paper
 from pipeline.jobs.plan import Plan
 from pipeline.results.collect import Cell
 from pipeline.results.statistics import LEAST_SEEDS, t_interval
 from pipeline.results.tables import pretraining_seconds
+from pipeline.study import paper
 
 STEADY = 0.01  # "a change of less than a percentage" (C.1)
 STEEP = 0.03  # a drop that would be called steep (C.2 names no number)

@@ -7,10 +7,10 @@ import statistics
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline import paper
 from pipeline.jobs.plan import Plan
 from pipeline.runs import Result, Run
 from pipeline.runs.spec import FinetuneSpec, method_of, recipe, run_id, without_seed
+from pipeline.study import paper
 
 METRICS = ("f1_micro", "f1_macro", "balanced_accuracy", "recall_micro", "accuracy", "auroc")
 

@@ -6,14 +6,14 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from pipeline import paper
 from pipeline.core.console import duration
-from pipeline.experiments import EXPERIMENTS, PLAIN
 from pipeline.jobs.plan import Plan
 from pipeline.results.collect import Cell
 from pipeline.results.statistics import Paired, holm, paired
 from pipeline.runs import Result
 from pipeline.runs.spec import PretrainSpec, method_of
+from pipeline.study import paper
+from pipeline.study.experiments import EXPERIMENTS, PLAIN
 
 MIXED = "*"
 METRIC_TITLES = {

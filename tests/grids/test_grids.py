@@ -4,10 +4,10 @@ import dataclasses
 
 import pytest
 
-from pipeline import experiments, paper
 from pipeline.core import plugins
 from pipeline.results.collect import printed_results
 from pipeline.runs.spec import DatasetRef, from_json, run_id, to_json
+from pipeline.study import experiments, paper
 
 
 def cards(names):

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import tiny
 
-from pipeline import paper
 from pipeline.core import files
 from pipeline.jobs import milestones
 from pipeline.jobs import plan as plans
@@ -18,6 +17,7 @@ from pipeline.jobs.plan import Item, Plan
 from pipeline.runs import Result, Run
 from pipeline.runs.cluster import Slurm
 from pipeline.runs.spec import DatasetRef, run_id
+from pipeline.study import paper
 
 PRESET = paper.preset("paper")
 HOURS = {"autoimmune": 0.35, "dermofit": 1 + 11 / 60, "brain_mri": 7 + 11 / 60, "isic": 29 + 58 / 60}

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional as tv
 
-from pipeline import paper
 from pipeline.learn import augment
 from pipeline.learn.samples import draws
 from pipeline.runs.spec import Jitter
+from pipeline.study import paper
 
 OFF = Jitter(p=0.0, brightness=0.0, contrast=0.0, saturation=0.0)
 STILL = dataclasses.replace(

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from pipeline import paper
 from pipeline.learn import backbones
+from pipeline.study import paper
 
 PRINTED = {
     paper.RESNET18: 11.69,

@@ -8,10 +8,10 @@ from torch.nn.functional import interpolate
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as tv
 
-from pipeline import paper
 from pipeline.learn import augment, crops
 from pipeline.learn.samples import draws
 from pipeline.runs.spec import Augment, Blur
+from pipeline.study import paper
 
 PLAIN: Augment = dataclasses.replace(
     paper.DINO_AUGMENT, first_jitter=paper.OFF, grey=0.0, blur=None, horizontal_flip=0.0, mean=(0, 0, 0), std=(1, 1, 1)

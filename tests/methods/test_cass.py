@@ -5,10 +5,10 @@ import tiny
 import torch
 from torch import nn
 
-from pipeline import paper
 from pipeline.learn.methods import cass
 from pipeline.learn.samples import draws
 from pipeline.runs.spec import DatasetRef, PretrainSpec
+from pipeline.study import paper
 
 PIXELS = torch.randint(0, 256, (4, 16, 16, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 

@@ -8,12 +8,12 @@ import pytest
 import tiny
 import torch
 
-from pipeline import paper
 from pipeline.core import plugins
 from pipeline.learn import backbones
 from pipeline.learn.method import Method
 from pipeline.learn.samples import draws
 from pipeline.runs.spec import REVISIONS, DatasetRef, PretrainSpec
+from pipeline.study import paper
 
 REF = DatasetRef(name="none", fingerprint="0" * 16)
 PIXELS = torch.randint(0, 256, (4, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))

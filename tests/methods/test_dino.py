@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 from vit_pytorch import dino as oracle
 
-from pipeline import paper
 from pipeline.learn import backbones
 from pipeline.learn.crops import recoloured_crops
 from pipeline.learn.distillation import crossed_entropy
 from pipeline.learn.methods import dino
 from pipeline.learn.samples import draws
 from pipeline.runs.spec import DatasetRef, PretrainSpec
+from pipeline.study import paper
 
 PIXELS = torch.randint(0, 256, (6, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 

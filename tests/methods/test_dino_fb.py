@@ -11,12 +11,12 @@ import torch
 from torch import nn
 from vit_pytorch.dino import loss_fn
 
-from pipeline import paper
 from pipeline.learn import backbones
 from pipeline.learn.distillation import crossed_entropy
 from pipeline.learn.methods import dino_fb
 from pipeline.learn.samples import draws
 from pipeline.runs.spec import DatasetRef
+from pipeline.study import paper
 
 PIXELS = torch.randint(0, 256, (4, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 from test_tables import result
 
-from pipeline import paper
 from pipeline.core import plugins
 from pipeline.jobs.plan import Item, Plan
 from pipeline.results import claims, collect
 from pipeline.runs import Run
 from pipeline.runs.cluster import load_cluster
 from pipeline.runs.spec import DatasetRef, run_id
+from pipeline.study import paper
 
 
 def plan_of(folder, name: str, dataset: str, seeds: int) -> Plan:

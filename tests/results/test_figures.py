@@ -16,11 +16,10 @@ import tiny
 import torch
 from sklearn.metrics import confusion_matrix, f1_score
 
-from pipeline import figures, paper
+from pipeline import figures
 from pipeline.core import files, plugins
 from pipeline.data.layouts import Folder
 from pipeline.data.shards.read import read_pixels
-from pipeline.experiments import plain_places
 from pipeline.jobs.plan import Item, Plan, make_plan
 from pipeline.learn import backbones
 from pipeline.learn.augment import normalise, unit
@@ -29,6 +28,8 @@ from pipeline.results.figures import book, confusion, curves, labels, maps, pict
 from pipeline.runs import Run
 from pipeline.runs.cluster import load_cluster
 from pipeline.runs.spec import DatasetRef, method_of, run_id
+from pipeline.study import paper
+from pipeline.study.experiments import plain_places
 
 PICTURED = {"samples", "attention", "first-layer", "features"}
 

@@ -8,13 +8,13 @@ import io
 
 import pytest
 
-from pipeline import experiments, paper
 from pipeline.core import plugins
 from pipeline.jobs.plan import Item, Plan
 from pipeline.results import collect, formats, tables
 from pipeline.runs import Result, Run
 from pipeline.runs.cluster import load_cluster
 from pipeline.runs.spec import DatasetRef, FinetuneSpec, run_id
+from pipeline.study import experiments, paper
 
 
 def result(value: float, *, device: str = "card") -> Result:

@@ -11,7 +11,6 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from pipeline.core import files
-from pipeline.experiments import TECHNIQUES
 from pipeline.jobs.plan import Item, Plan
 from pipeline.results.collect import Cell
 from pipeline.results.figures import style
@@ -19,6 +18,7 @@ from pipeline.results.figures.book import Absent, Drawing, Sheet
 from pipeline.results.figures.series import Group, counts, done, groups
 from pipeline.results.tables import METRIC_TITLES
 from pipeline.runs.spec import PretrainSpec, method_of, run_id
+from pipeline.study.experiments import TECHNIQUES
 
 WATCHED = {"spread": "spread of the logits", "rank": "effective rank"}  # as learn/collapse logs them
 

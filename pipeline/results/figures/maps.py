@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline import paper
 from pipeline.core.console import progress
 from pipeline.data.shards.index import Shards
 from pipeline.data.shards.read import read_pixels
@@ -22,6 +21,7 @@ from pipeline.results.figures import style
 from pipeline.results.figures.book import Absent, Drawing, Sheet
 from pipeline.results.figures.pictures import labelled_test, one_picture, proportional, shards_for
 from pipeline.results.figures.series import Group, Shown, at_most_labels, finetune_spec, groups, one_each, seeds
+from pipeline.study import paper
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from pipeline.experiments import TECHNIQUES
 from pipeline.jobs.plan import Item, Plan
 from pipeline.results.collect import Cell
 from pipeline.results.figures.style import Look, looks
 from pipeline.runs.spec import FinetuneSpec
+from pipeline.study.experiments import TECHNIQUES
 
 ORDER = ("cass", "supervised", "dino")
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from pipeline import paper
-from pipeline.paper import Backbone, Card, Preset
 from pipeline.runs.spec import Augment, FinetuneSpec, Optim, PretrainSpec, method_of, recipe
+from pipeline.study import paper
+from pipeline.study.paper import Backbone, Card, Preset
 
 ARMS = ("CNN", "Transformer")
 TECHNIQUES = {"cass": "CASS", "dino": "DINO", "dino_fb": "DINO (authors' recipe)", "supervised": "Supervised"}
