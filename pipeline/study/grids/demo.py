@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from pipeline.grids import small
 from pipeline.study import experiments, paper
+from pipeline.study.grids import small
 from pipeline.study.paper import CNN, TRANSFORMER, Backbone
 
 DATASETS = ("toy",)
