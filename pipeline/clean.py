@@ -33,8 +33,8 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> int:
     args = parser().parse_args()
-    from pipeline.runs import Run
     from pipeline.runs.cluster import load_cluster
+    from pipeline.runs.folder import Run
 
     cluster = load_cluster(args.cluster)
     runs = Path(cluster.runs)
@@ -89,7 +89,7 @@ def main() -> int:
 def job_folders(runs: Path) -> list[tuple[str, Path]]:
     """Orders whose runs are all done, and copies of the code that no other order needs and no launch just made."""
     from pipeline.jobs import orders
-    from pipeline.runs import Run
+    from pipeline.runs.folder import Run
 
     sent = orders.read_orders(runs)
     over = [order for order in sent if all(Run(runs / run).state() == "done" for part in order.parts for run in part)]

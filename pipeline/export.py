@@ -28,8 +28,8 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> int:
     args = parser().parse_args()
-    from pipeline.runs import find_run
     from pipeline.runs.cluster import load_cluster
+    from pipeline.runs.folder import find_run
     from pipeline.trained import about
 
     run = find_run(Path(load_cluster(args.cluster).runs), args.run)

@@ -28,8 +28,8 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> int:
     args = parser().parse_args()
-    from pipeline.runs import find_run
     from pipeline.runs.cluster import load_cluster
+    from pipeline.runs.folder import find_run
 
     runs = Path(load_cluster(args.cluster).runs)
     run = find_run(runs, args.run)

@@ -77,7 +77,7 @@ def main() -> int:
 
 def open_network(text: str, cluster: Cluster) -> Network:
     """The network of an export or of a run, on the site's device; `ValueError` for one that knows no classes."""
-    from pipeline.runs import find_run
+    from pipeline.runs.folder import find_run
     from pipeline.runs.spec import PretrainSpec
     from pipeline.trained import about
 

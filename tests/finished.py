@@ -16,8 +16,8 @@ import tiny
 
 from pipeline.core import files
 from pipeline.data.shards.index import Shards
-from pipeline.runs import Result, Run
 from pipeline.runs.cluster import Cluster
+from pipeline.runs.folder import Result, Run
 from pipeline.runs.spec import FinetuneSpec, PretrainSpec, method_of, run_id
 from pipeline.study import paper
 

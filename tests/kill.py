@@ -22,7 +22,7 @@ import torch
 
 from pipeline.core import files
 from pipeline.jobs import milestones
-from pipeline.runs import Run
+from pipeline.runs.folder import Run
 from pipeline.runs.spec import Spec
 
 BITS = ("weights", "last_weights", "predictions")

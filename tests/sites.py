@@ -10,7 +10,7 @@ from pathlib import Path
 
 from conftest import ROOT
 
-from pipeline.runs import Run
+from pipeline.runs.folder import Run
 
 GRID = """
 import dataclasses

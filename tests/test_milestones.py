@@ -12,7 +12,7 @@ from test_resume import StopAt
 
 from pipeline.core import files
 from pipeline.jobs import milestones, task
-from pipeline.runs import Run
+from pipeline.runs.folder import Run
 from pipeline.runs.spec import run_id
 
 LENGTHS = (2, 4, 8)  # their weights are averaged at the ends of epoch 1, of 3, and of 6 and 7

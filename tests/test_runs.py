@@ -10,7 +10,7 @@ import pytest
 from test_spec import FINETUNE, PRETRAIN
 
 from pipeline.core import files
-from pipeline.runs import Result, Run
+from pipeline.runs.folder import Result, Run
 from pipeline.runs.spec import Spec, run_id
 
 RESULT = Result(

@@ -16,8 +16,9 @@ from pipeline.data.layouts import Folder
 from pipeline.data.shards import write
 from pipeline.data.shards.index import Shards
 from pipeline.data.shards.transcode import Settings
-from pipeline.runs import Run, cluster
+from pipeline.runs import cluster
 from pipeline.runs.cluster import Cluster
+from pipeline.runs.folder import Run
 from pipeline.runs.spec import DatasetRef, FinetuneSpec, PretrainSpec, Spec, run_id
 from pipeline.study import paper
 

@@ -19,8 +19,8 @@ from pipeline.benches.training import TOY, Timed, make_shards, settled, site, tr
 from pipeline.learn import checkpoint
 from pipeline.learn.average import Averages
 from pipeline.learn.loop import Counters
-from pipeline.runs import Run
 from pipeline.runs.cluster import Cluster
+from pipeline.runs.folder import Run
 from pipeline.runs.spec import Average, PretrainSpec
 from pipeline.study import paper
 

@@ -21,9 +21,9 @@ from pipeline.core import files
 from pipeline.data.shards.index import Shards
 from pipeline.jobs.life import gpus
 from pipeline.jobs.task import site_of
-from pipeline.runs import Run
 from pipeline.runs import cluster as clusters
 from pipeline.runs.cluster import Cluster
+from pipeline.runs.folder import Run
 from pipeline.runs.spec import DatasetRef, run_id
 from pipeline.study import paper
 

@@ -23,8 +23,8 @@ from pipeline.core import files, plugins
 from pipeline.data.shards.index import Shards, write_index
 from pipeline.jobs.code import code_version
 from pipeline.jobs.plan import make_plan
-from pipeline.runs import Result, Run
 from pipeline.runs import cluster as clusters
+from pipeline.runs.folder import Result, Run
 from pipeline.runs.spec import Spec, to_json
 from pipeline.study import paper
 

@@ -23,8 +23,8 @@ from pipeline.benches.pictures import sharded
 from pipeline.learn import backbones, hardware, loop
 from pipeline.learn.hardware import Hardware
 from pipeline.learn.pretrain import Pretraining
-from pipeline.runs import Run
 from pipeline.runs.cluster import PATHS, Cluster
+from pipeline.runs.folder import Run
 from pipeline.runs.spec import DatasetRef, PretrainSpec
 from pipeline.study import paper
 

@@ -17,8 +17,8 @@ from pipeline.data.shards.index import shards_of
 from pipeline.jobs.life import gpus
 from pipeline.jobs.plan import TO_DO, Item, Plan
 from pipeline.learn.weights import weights_file
-from pipeline.runs import Run
 from pipeline.runs.cluster import CARDS, Cluster
+from pipeline.runs.folder import Run
 from pipeline.runs.spec import DatasetRef, FinetuneSpec, PretrainSpec, Spec, kind_of, method_of
 from pipeline.study import paper
 

@@ -18,7 +18,7 @@ from pipeline.jobs import orders
 from pipeline.jobs.life import STOPPED, TOLD, Stop, gpus, grace_of, leave, output_to, see_gpus
 from pipeline.jobs.plan import TO_DO
 from pipeline.jobs.task import Task, site_of
-from pipeline.runs import Run
+from pipeline.runs.folder import Run
 from pipeline.runs.spec import FinetuneSpec, run_id
 
 RETRIES = 2  # of a trial whose process died, or that failed for another reason than a ValueError, in one job

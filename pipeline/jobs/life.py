@@ -18,8 +18,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-from pipeline.runs import Run
 from pipeline.runs.cluster import Cluster
+from pipeline.runs.folder import Run
 
 STOPPED = 75  # exit code of a job that saved and left because it was asked to (EX_TEMPFAIL: try again)
 TOLD = "CASS_PIPELINE_STOP_FILE"  # the file by which a fan-out tells its trials to stop

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.core import files
 from pipeline.jobs.life import beating
-from pipeline.runs import Result, Run
+from pipeline.runs.folder import Result, Run
 from pipeline.runs.spec import PretrainSpec, Spec, milestone_of, run_id
 
 if TYPE_CHECKING:

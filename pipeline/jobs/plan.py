@@ -15,9 +15,9 @@ from pipeline.core import files, plugins
 from pipeline.data.shards.index import find_shards
 from pipeline.jobs import milestones
 from pipeline.learn.weights import weights_file
-from pipeline.runs import Run
 from pipeline.runs import cluster as clusters
 from pipeline.runs.cluster import Cluster
+from pipeline.runs.folder import Run
 from pipeline.runs.spec import DatasetRef, FinetuneSpec, PretrainSpec, Spec, imagenet_tags, kind_of, run_id
 from pipeline.study import paper
 from pipeline.study.experiments import Place, plain_places

@@ -20,7 +20,8 @@ from pipeline.jobs import milestones
 from pipeline.jobs.code import code_version, library_versions
 from pipeline.jobs.life import STOPPED, TOLD, Stop, beating, gpus, grace_of, leave, output_to, see_gpus
 from pipeline.learn.weights import weights_file
-from pipeline.runs import Result, Run, cluster
+from pipeline.runs import cluster
+from pipeline.runs.folder import Result, Run
 from pipeline.runs.spec import REVISIONS, PretrainSpec, Spec, imagenet_tags, run_id
 
 PATIENCE = 5.0  # seconds for a run that another process is at work on

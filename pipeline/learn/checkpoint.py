@@ -19,7 +19,7 @@ from typing import IO, Any, cast
 import torch
 
 from pipeline.core import files
-from pipeline.runs import Run
+from pipeline.runs.folder import Run
 
 KEPT = 2
 

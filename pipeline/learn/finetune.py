@@ -20,8 +20,8 @@ from pipeline.learn.augment import augment, normalise, unit
 from pipeline.learn.hardware import Hardware
 from pipeline.learn.losses import class_weights, focal_loss
 from pipeline.learn.samples import Samples, draws
-from pipeline.runs import Run
 from pipeline.runs.cluster import Cluster
+from pipeline.runs.folder import Run
 from pipeline.runs.spec import FinetuneSpec, run_id
 
 EVALUATED = 64  # pictures a batch in evaluation; part of what the bits of a score depend on

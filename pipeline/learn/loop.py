@@ -21,7 +21,7 @@ from pipeline.core import files
 from pipeline.learn import checkpoint
 from pipeline.learn.hardware import Hardware
 from pipeline.learn.optim import clip, schedule
-from pipeline.runs import Run
+from pipeline.runs.folder import Run
 from pipeline.runs.spec import Optim
 
 HEARTBEAT_SECONDS = 2.0

@@ -20,8 +20,8 @@ from pipeline.learn.augment import augment, normalise, unit
 from pipeline.learn.average import Averages, refresh_batch_norm
 from pipeline.learn.hardware import Hardware
 from pipeline.learn.samples import Samples, draws
-from pipeline.runs import Run
 from pipeline.runs.cluster import Cluster
+from pipeline.runs.folder import Run
 from pipeline.runs.spec import PretrainSpec
 
 WATCHED = 512  # pictures the collapse monitor looks at

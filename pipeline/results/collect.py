@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.jobs.plan import Plan
-from pipeline.runs import Result, Run
+from pipeline.runs.folder import Result, Run
 from pipeline.runs.spec import FinetuneSpec, method_of, recipe, run_id, without_seed
 from pipeline.study import paper
 

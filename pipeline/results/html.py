@@ -14,7 +14,7 @@ from pipeline.jobs.plan import Item, Plan
 from pipeline.results.claims import Verdict
 from pipeline.results.collect import Cell
 from pipeline.results.tables import Table
-from pipeline.runs import Result
+from pipeline.runs.folder import Result
 from pipeline.runs.spec import kind_of, method_of, to_json
 
 TITLES = {"paper": "CASS: the whole paper", "main": "CASS: the main experiment"}

@@ -10,7 +10,7 @@ from pipeline.core.console import duration
 from pipeline.jobs.plan import Plan
 from pipeline.results.collect import Cell
 from pipeline.results.statistics import Paired, holm, paired
-from pipeline.runs import Result
+from pipeline.runs.folder import Result
 from pipeline.runs.spec import PretrainSpec, method_of
 from pipeline.study import paper
 from pipeline.study.experiments import EXPERIMENTS, PLAIN

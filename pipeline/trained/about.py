@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.core import files
-from pipeline.runs import Run
+from pipeline.runs.folder import Run
 from pipeline.runs.spec import FinetuneSpec, to_json
 
 FILE = "run.json"  # an export's own description; stock timm does not read it

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from pipeline.core import plugins
-from pipeline.runs import Result, Run
+from pipeline.runs.folder import Result, Run
 from pipeline.runs.spec import FinetuneSpec, PretrainSpec, Spec, imagenet_tags, method_of
 from pipeline.trained.about import About
 

@@ -10,7 +10,7 @@ from typing import Any
 from safetensors.torch import save
 
 from pipeline.core import files
-from pipeline.runs import Run
+from pipeline.runs.folder import Run
 from pipeline.trained import card, network, onnx
 from pipeline.trained.about import FILE, WEIGHTS, About, is_export, of_export
 

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from pipeline.learn import backbones, hardware
 from pipeline.learn.augment import unit
-from pipeline.runs import Run
 from pipeline.runs.cluster import Cluster
+from pipeline.runs.folder import Run
 from pipeline.trained.about import FINETUNED, WEIGHTS, About
 
 

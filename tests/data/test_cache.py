@@ -156,7 +156,7 @@ def test_without_room_on_the_disk_pictures_are_decoded_on_the_fly(shards, pictur
 
 
 def test_a_scratch_in_memory_is_left_alone_unless_asked(shards, pictures, site, monkeypatch, capsys) -> None:
-    monkeypatch.setattr(cache, "file_system", lambda path: "tmpfs")
+    monkeypatch.setattr(pixel_map, "file_system", lambda path: "tmpfs")
     pixels = open_pixels(shards, replace(site, scratch_in_ram=False))
     assert isinstance(pixels, Tars) and (every(pixels) == pictures).all()
     assert "lies in memory (tmpfs)" in capsys.readouterr().err

@@ -11,7 +11,7 @@ from sites import Site
 from pipeline.core import files
 from pipeline.jobs import milestones, orders, scheduler, slurm
 from pipeline.jobs import plan as plans
-from pipeline.runs import Run
+from pipeline.runs.folder import Run
 from pipeline.runs.spec import PretrainSpec
 
 GRID = """

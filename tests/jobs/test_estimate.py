@@ -14,8 +14,8 @@ from pipeline.jobs import milestones
 from pipeline.jobs import plan as plans
 from pipeline.jobs.estimate import DERIVED, MODELLED, TABLE_2, UNKNOWN, estimate, lines
 from pipeline.jobs.plan import Item, Plan
-from pipeline.runs import Result, Run
 from pipeline.runs.cluster import Slurm
+from pipeline.runs.folder import Result, Run
 from pipeline.runs.spec import DatasetRef, run_id
 from pipeline.study import paper
 

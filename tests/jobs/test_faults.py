@@ -16,7 +16,7 @@ FAULT = """
 import sys, torch
 from pathlib import Path
 from pipeline.jobs import task
-from pipeline.runs import Run
+from pipeline.runs.folder import Run
 
 def broken(run, stop):
     raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")

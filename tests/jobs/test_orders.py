@@ -9,7 +9,7 @@ import tiny
 
 from pipeline.jobs import orders, scheduler, slurm
 from pipeline.jobs.plan import Item
-from pipeline.runs import Run
+from pipeline.runs.folder import Run
 from pipeline.runs.spec import run_id
 
 

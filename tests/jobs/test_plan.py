@@ -7,7 +7,7 @@ import tiny
 
 from pipeline.core import files
 from pipeline.jobs import plan as plans
-from pipeline.runs import Run
+from pipeline.runs.folder import Run
 from pipeline.runs.spec import PretrainSpec, run_id
 
 GRID = """

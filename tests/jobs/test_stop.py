@@ -14,7 +14,7 @@ import pytest
 from pipeline.core import files
 from pipeline.jobs import life
 from pipeline.jobs.life import STOPPED, Stop
-from pipeline.runs import Run
+from pipeline.runs.folder import Run
 
 
 def tell(number: int) -> None:

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from pipeline.learn import checkpoint
-from pipeline.runs import Run
+from pipeline.runs.folder import Run
 
 CPU = torch.device("cpu")
 
@@ -124,7 +124,7 @@ KILLED = """
 import os, sys, threading, torch
 from pathlib import Path
 from pipeline.learn import checkpoint
-from pipeline.runs import Run
+from pipeline.runs.folder import Run
 writer = checkpoint.Writer(Run(Path(sys.argv[1])))
 writer.save({"weight": torch.ones(1_000_000)}, 1)
 writer.wait()

@@ -10,7 +10,7 @@ from torch import nn
 from pipeline.core import files
 from pipeline.learn import loop
 from pipeline.learn.hardware import Hardware
-from pipeline.runs import Run
+from pipeline.runs.folder import Run
 from pipeline.runs.spec import Optim
 
 CPU = Hardware(device="cpu", model="test", precision="float32", threads=1)

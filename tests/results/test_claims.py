@@ -8,8 +8,8 @@ from test_tables import result
 from pipeline.core import plugins
 from pipeline.jobs.plan import Item, Plan
 from pipeline.results import claims, collect
-from pipeline.runs import Run
 from pipeline.runs.cluster import load_cluster
+from pipeline.runs.folder import Run
 from pipeline.runs.spec import DatasetRef, run_id
 from pipeline.study import paper
 

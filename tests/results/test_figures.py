@@ -25,8 +25,8 @@ from pipeline.learn import backbones
 from pipeline.learn.augment import normalise, unit
 from pipeline.results import collect
 from pipeline.results.figures import book, confusion, curves, labels, maps, pictures, series, style
-from pipeline.runs import Run
 from pipeline.runs.cluster import load_cluster
+from pipeline.runs.folder import Run
 from pipeline.runs.spec import DatasetRef, method_of, run_id
 from pipeline.study import paper
 from pipeline.study.experiments import plain_places

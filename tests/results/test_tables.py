@@ -11,8 +11,8 @@ import pytest
 from pipeline.core import plugins
 from pipeline.jobs.plan import Item, Plan
 from pipeline.results import collect, formats, tables
-from pipeline.runs import Result, Run
 from pipeline.runs.cluster import load_cluster
+from pipeline.runs.folder import Result, Run
 from pipeline.runs.spec import DatasetRef, FinetuneSpec, run_id
 from pipeline.study import experiments, paper
 
