@@ -96,7 +96,7 @@ def machine() -> dict[str, Any]:
     """What the figures were measured on and when."""
     import torch
 
-    from pipeline.jobs.code import library_versions
+    from pipeline.jobs.snapshot import library_versions
     from pipeline.learn.hardware import cpu_model
 
     gpu = torch.cuda.is_available()

@@ -26,10 +26,11 @@ def main() -> int:
     plan = flags.read_plan(args)
     if plan.cluster.executor != "slurm":
         raise ValueError("there is no queue on this machine: press Ctrl-C in launch, or send its process SIGTERM")
-    from pipeline.jobs import orders, scheduler, slurm
+    from pipeline.jobs import submissions
+    from pipeline.jobs.slurm import queue, reconcile
 
     runs = Path(plan.cluster.runs)
-    carried = slurm.carried(runs, scheduler.queue(runs))
+    carried = reconcile.carried(runs, queue.queue(runs))
     chosen = {carried[name].id: carried[name] for name in plan.items if name in carried}
     if not chosen:
         print("no job in the queue carries a run of this grid")
@@ -44,10 +45,10 @@ def main() -> int:
         print("nothing was cancelled")
         return 1
     tokens = {job.token for job in chosen.values()}
-    for order in orders.read_orders(runs):
+    for order in submissions.read_orders(runs):
         if order.token in tokens:  # a launch that waits for it must not send it again
             (order.folder / "cancelled").touch()
-    scheduler.cancel(sorted(chosen))
+    queue.cancel(sorted(chosen))
     print(f"cancelled {len(chosen)} jobs; to go on: python -m pipeline.launch {flags.grid_flags(args)}")
     return 0
 

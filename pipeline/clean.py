@@ -88,10 +88,10 @@ def main() -> int:
 
 def job_folders(runs: Path) -> list[tuple[str, Path]]:
     """Orders whose runs are all done, and copies of the code that no other order needs and no launch just made."""
-    from pipeline.jobs import orders
+    from pipeline.jobs import submissions
     from pipeline.runs.folder import Run
 
-    sent = orders.read_orders(runs)
+    sent = submissions.read_orders(runs)
     over = [order for order in sent if all(Run(runs / run).state() == "done" for part in order.parts for run in part)]
     needed = {order.code for order in sent if order not in over}
     copies = [path for path in (runs / ".code").glob("*/") if path.name not in needed and _age(path) > IN_USE]

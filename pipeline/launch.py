@@ -54,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> int:
     args = parser().parse_args()
-    from pipeline.jobs import milestones, site
+    from pipeline.jobs import milestones, preflight
     from pipeline.jobs import plan as plans
 
     plan = flags.read_plan(args)
@@ -66,7 +66,7 @@ def main() -> int:
     if args.dry_run:
         return dry_run(plan)
 
-    if lacking := site.unmet(plan.cluster, plan):
+    if lacking := preflight.unmet(plan.cluster, plan):
         raise ValueError("nothing was started; first:\n  " + "\n  ".join(lacking))
     items = list(plan.items.values())
     if args.retry:
@@ -85,9 +85,9 @@ def main() -> int:
         return leave(Path(plan.cluster.runs))
     display = Display(len(items))
     if on_slurm:
-        from pipeline.jobs import slurm
+        from pipeline.jobs.slurm import reconcile
 
-        completed = slurm.follow(plan, display.show, display.say)
+        completed = reconcile.follow(plan, display.show, display.say)
         farewell = "no longer watching; the jobs go on. The same command watches again."
     else:
         from pipeline.jobs import life, local
@@ -117,7 +117,7 @@ def chosen_cluster(cluster: Cluster, args: argparse.Namespace) -> Cluster:
 
 def dry_run(plan: Plan) -> int:
     """Say what would be sent, what it would take and what is missing; 3 when something is."""
-    from pipeline.jobs import estimate, site
+    from pipeline.jobs import estimate, preflight
 
     if plan.cluster.executor == "slurm":
         print_drafts(plan)
@@ -125,7 +125,7 @@ def dry_run(plan: Plan) -> int:
     if rows:
         print(table(rows, header=("milestone", "epochs", "carried by")) + "\n")
     print("\n".join(estimate.lines(estimate.estimate(plan, plan.cluster))))
-    lacking = site.unmet(plan.cluster, plan)
+    lacking = preflight.unmet(plan.cluster, plan)
     if lacking:
         print("\nnot met:\n  " + "\n  ".join(lacking))
     return 3 if lacking else 0
@@ -133,16 +133,16 @@ def dry_run(plan: Plan) -> int:
 
 def print_drafts(plan: Plan) -> None:
     """The arrays that would be sent, as a table; where Slurm cannot be asked, as if its queue were empty."""
-    from pipeline.jobs import scheduler, slurm
+    from pipeline.jobs.slurm import queue, reconcile
 
     try:
-        live = slurm.carried(Path(plan.cluster.runs), scheduler.queue(Path(plan.cluster.runs)))
-        limit = scheduler.max_array_size()
+        live = reconcile.carried(Path(plan.cluster.runs), queue.queue(Path(plan.cluster.runs)))
+        limit = queue.max_array_size()
     except ValueError as error:
-        live, limit = {}, scheduler.MAX_ARRAY
+        live, limit = {}, queue.MAX_ARRAY
         print(f"as if the queue were empty: {error}")
     rows = []
-    for draft in slurm.drafts_of(plan, live, limit=limit):
+    for draft in reconcile.drafts_of(plan, live, limit=limit):
         runs = sum(len(bundle.items) for bundle in draft.bundles)
         after = f"afterany {len(draft.parents)} runs" if draft.parents else ""
         rows.append([draft.name, len(draft.bundles), draft.parallelism, runs, after])
@@ -154,9 +154,9 @@ def print_drafts(plan: Plan) -> None:
 
 def send(plan: Plan, hint: str) -> int:
     """Send what is to be sent and leave."""
-    from pipeline.jobs import slurm
+    from pipeline.jobs.slurm import reconcile
 
-    orders, said = slurm.reconcile(plan)
+    orders, said = reconcile.submit_missing(plan)
     print("\n".join(said) if said else "nothing to send: every run to do is carried by a job in the queue")
     print(f"where they stand: python -m pipeline.status {hint}")
     return 0
@@ -164,11 +164,11 @@ def send(plan: Plan, hint: str) -> int:
 
 def print_sbatch(plan: Plan) -> int:
     """Publish the plan and print the script that sends it."""
-    from pipeline.jobs import slurm
+    from pipeline.jobs.slurm import reconcile
 
     if plan.cluster.executor != "slurm":
         raise ValueError('--print-sbatch needs a cluster file with executor = "slurm"; give --cluster')
-    print(slurm.script(plan))
+    print(reconcile.script(plan))
     return 0
 
 

@@ -55,9 +55,9 @@ def main() -> int:
 
 def print_job_logs(runs: Path, run_id: str) -> int:
     """The output of every job that carried the run, oldest first."""
-    from pipeline.jobs import orders
+    from pipeline.jobs import submissions
 
-    for order in orders.read_orders(runs):
+    for order in submissions.read_orders(runs):
         for index in [index for index, part in enumerate(order.parts) if run_id in part]:
             jobs = [task for task, _ in order.tasks()]
             paths = sorted((order.folder / "submitit").glob(f"{jobs[index]}_0_log.*" if jobs else "*_log.*"))

@@ -151,7 +151,7 @@ def shard(dataset: Dataset, raw: Path, settings: Settings, args: argparse.Namesp
         print_shards(manifest)
         return 0
     if cluster.executor == "slurm":
-        from pipeline.jobs import sharding
+        from pipeline.jobs.slurm import sharding
 
         print("\n".join(sharding.reconcile(plan, args.out, cluster, max_bad=args.max_bad, strict=args.strict)))
         return 0

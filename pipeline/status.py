@@ -17,7 +17,7 @@ from pipeline.core.console import duration, run_door, table
 
 if TYPE_CHECKING:
     from pipeline.jobs.plan import Item, Plan
-    from pipeline.jobs.slurm import Seen
+    from pipeline.jobs.slurm.reconcile import Seen
 
 WATCH_SECONDS = 10.0
 SILENT_SECONDS = 120.0  # without a sign of life, after which a run that holds its lock is called silent
@@ -62,9 +62,9 @@ def look(plan: Plan) -> Seen | None:
     """What Slurm shows of the plan's runs; None on this machine alone."""
     if plan.cluster.executor != "slurm":
         return None
-    from pipeline.jobs import slurm
+    from pipeline.jobs.slurm import reconcile
 
-    return slurm.look(plan)
+    return reconcile.look(plan)
 
 
 def as_text(rows: list[dict[str, Any]], plan: Plan, *, failed_only: bool) -> str:

@@ -32,7 +32,9 @@ PATIENCE = 300.0
 
 def start(run: Run) -> subprocess.Popen[bytes]:
     with open(run["log"], "ab") as log:
-        return subprocess.Popen([sys.executable, "-m", "pipeline.jobs.task", str(run.folder)], stdout=log, stderr=log)
+        return subprocess.Popen(
+            [sys.executable, "-m", "pipeline.jobs.execute", str(run.folder)], stdout=log, stderr=log
+        )
 
 
 def undisturbed(run: Run) -> Run:

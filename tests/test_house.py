@@ -92,7 +92,7 @@ def test_the_learning_floor_runs_without_the_schedulers_and_webdataset():
         "import sys\n"
         "for name in ('ray', 'submitit', 'webdataset'):\n"
         "    sys.modules[name] = None\n"
-        "import pipeline.learn.pretrain, pipeline.learn.finetune, pipeline.learn.methods.cass, pipeline.jobs.task\n"
+        "import pipeline.learn.pretrain, pipeline.learn.finetune, pipeline.learn.methods.cass, pipeline.jobs.execute\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -10,7 +10,7 @@ import pytest
 import tiny
 import torch
 
-from pipeline.jobs import task
+from pipeline.jobs import execute
 from pipeline.learn import checkpoint
 
 
@@ -37,7 +37,7 @@ def calm(shards, tmp_path, device):
     site = tiny.make_cluster(shards.folder.parent.parent, runs=str(tmp_path / "calm"), device=device)
     spec = tiny.make_pretrain(shards, epochs=3)
     run = tiny.announce(spec, site)
-    assert task.carry_out(run) == 0
+    assert execute.carry_out(run) == 0
     return run, spec, site
 
 
@@ -45,21 +45,21 @@ def test_a_run_stopped_in_the_middle_of_an_epoch_goes_on_with_the_same_bits(calm
     calm_run, spec, site = calm
     run = tiny.announce(spec, dataclasses.replace(site, runs=str(tmp_path / "stopped")))
     for look in (5, 9, 1):
-        assert task.carry_out(run, StopAt(look)) == task.STOPPED
+        assert execute.carry_out(run, StopAt(look)) == execute.STOPPED
         assert run.state() == "interrupted"
-    assert task.carry_out(run) == 0
+    assert execute.carry_out(run) == 0
     assert kill.differences(run, calm_run) == []
 
 
 def test_a_damaged_checkpoint_is_passed_by_for_the_one_before_it(calm, tmp_path, capsys):
     calm_run, spec, site = calm
     run = tiny.announce(spec, dataclasses.replace(site, runs=str(tmp_path / "damaged")))
-    assert task.carry_out(run, StopAt(7)) == task.STOPPED
+    assert execute.carry_out(run, StopAt(7)) == execute.STOPPED
     newest, older = run.checkpoints()
     data = bytearray(newest.read_bytes())
     data[len(data) // 2] ^= 1
     newest.write_bytes(data)
-    assert task.carry_out(run) == 0
+    assert execute.carry_out(run) == 0
     assert f"{newest.name} is damaged" in capsys.readouterr().err
     assert kill.differences(run, calm_run) == []
 
@@ -69,7 +69,7 @@ def test_a_killed_writer_leaves_no_checkpoint_and_no_temporary_file(calm, tmp_pa
     run = tiny.announce(spec, dataclasses.replace(site, runs=str(tmp_path / "torn")))
     (run.folder / ".checkpoint.tmp").write_bytes(b"half")
     assert checkpoint.load(run, torch.device("cpu")) is None
-    assert task.carry_out(run) == 0
+    assert execute.carry_out(run) == 0
     assert list(run.folder.glob(".*.tmp")) == []
     assert run.checkpoints() == []
     assert kill.differences(run, calm_run) == []
@@ -81,10 +81,10 @@ def test_the_scale_of_float16_losses_is_part_of_the_state(shards, tmp_path, devi
     site = tiny.make_cluster(shards.folder.parent.parent, device=device)
     calm_run = tiny.announce(spec, dataclasses.replace(site, runs=str(tmp_path / "calm")))
     run = tiny.announce(spec, dataclasses.replace(site, runs=str(tmp_path / "stopped")))
-    assert task.carry_out(calm_run) == 0
-    assert task.carry_out(run, StopAt(6)) == task.STOPPED
-    assert task.carry_out(run) == 0
-    assert "loss_scale" in task.files.read_jsonl(run["metrics"])[0]
+    assert execute.carry_out(calm_run) == 0
+    assert execute.carry_out(run, StopAt(6)) == execute.STOPPED
+    assert execute.carry_out(run) == 0
+    assert "loss_scale" in execute.files.read_jsonl(run["metrics"])[0]
     assert kill.differences(run, calm_run) == []
 
 
@@ -93,25 +93,25 @@ def test_gradients_that_are_kept_are_part_of_the_state(shards, tmp_path):
     site = tiny.make_cluster(shards.folder.parent.parent)
     calm_run = tiny.announce(spec, dataclasses.replace(site, runs=str(tmp_path / "calm")))
     run = tiny.announce(spec, dataclasses.replace(site, runs=str(tmp_path / "stopped")))
-    assert task.carry_out(calm_run) == 0
-    assert task.carry_out(run, StopAt(6)) == task.STOPPED
-    assert task.carry_out(run) == 0
+    assert execute.carry_out(calm_run) == 0
+    assert execute.carry_out(run, StopAt(6)) == execute.STOPPED
+    assert execute.carry_out(run) == 0
     assert kill.differences(run, calm_run) == []
 
 
 def test_a_run_refuses_to_go_on_elsewhere(calm, tmp_path):
     _, spec, site = calm
     run = tiny.announce(spec, dataclasses.replace(site, runs=str(tmp_path / "moved")))
-    assert task.carry_out(run, StopAt(2)) == task.STOPPED
-    start = task.files.read_json(run["start"])
+    assert execute.carry_out(run, StopAt(2)) == execute.STOPPED
+    start = execute.files.read_json(run["start"])
     moved = {**start, "hardware": {**start["hardware"], "model": "another machine"}}
-    task.files.write_json(run["start"], moved)
-    assert task.carry_out(run) == 1
+    execute.files.write_json(run["start"], moved)
+    assert execute.carry_out(run) == 1
     assert "began with device another machine" in run.reason()
 
     (index,) = start["inputs"]
-    task.files.write_json(run["start"], {**start, "inputs": {index: "other pictures"}})
-    assert task.carry_out(run) == 1
+    execute.files.write_json(run["start"], {**start, "inputs": {index: "other pictures"}})
+    assert execute.carry_out(run) == 1
     assert f"began with {index} other pictures" in run.reason()
 
 
@@ -125,10 +125,10 @@ def test_a_run_of_dino_stopped_before_and_after_its_first_epoch_goes_on_with_the
     site = tiny.make_cluster(shards.folder.parent.parent)
     calm_run = tiny.announce(spec, dataclasses.replace(site, runs=str(tmp_path / "calm")))
     run = tiny.announce(spec, dataclasses.replace(site, runs=str(tmp_path / "stopped")))
-    assert task.carry_out(calm_run) == 0
+    assert execute.carry_out(calm_run) == 0
     for look in (4, 8):
-        assert task.carry_out(run, StopAt(look)) == task.STOPPED
-    assert task.carry_out(run) == 0
+        assert execute.carry_out(run, StopAt(look)) == execute.STOPPED
+    assert execute.carry_out(run) == 0
     assert kill.differences(run, calm_run) == []
 
 

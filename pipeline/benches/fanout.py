@@ -19,8 +19,8 @@ from pipeline.benches.base import Bench, Table, Way, compare
 from pipeline.benches.pictures import sharded
 from pipeline.core import files
 from pipeline.data.shards.index import Shards
+from pipeline.jobs.execute import site_of
 from pipeline.jobs.life import gpus
-from pipeline.jobs.task import site_of
 from pipeline.runs import cluster as clusters
 from pipeline.runs.cluster import Cluster
 from pipeline.runs.folder import Run

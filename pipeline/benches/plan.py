@@ -21,8 +21,8 @@ from typing import Any
 from pipeline.benches.base import Bench, Row, Table
 from pipeline.core import files, plugins
 from pipeline.data.shards.index import Shards, write_index
-from pipeline.jobs.code import code_version
 from pipeline.jobs.plan import make_plan
+from pipeline.jobs.snapshot import code_version
 from pipeline.runs import cluster as clusters
 from pipeline.runs.folder import Result, Run
 from pipeline.runs.spec import Spec, to_json

@@ -51,7 +51,7 @@ def first_step(bench: Bench) -> Table:
         run = announced(bench, shards, size, device="cpu", threads=1, count=1)[0]
         started = time.perf_counter()
         process = subprocess.Popen(
-            [sys.executable, "-m", "pipeline.jobs.task", str(run.folder)], stdout=subprocess.DEVNULL
+            [sys.executable, "-m", "pipeline.jobs.execute", str(run.folder)], stdout=subprocess.DEVNULL
         )
         while not run["progress"].exists() and process.poll() is None:
             time.sleep(0.01)

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.core import files
-from pipeline.jobs import orders
+from pipeline.jobs import submissions
+from pipeline.jobs.execute import Task, site_of
 from pipeline.jobs.life import STOPPED, TOLD, Stop, gpus, grace_of, leave, output_to, see_gpus
 from pipeline.jobs.plan import TO_DO
-from pipeline.jobs.task import Task, site_of
 from pipeline.runs.folder import Run
 from pipeline.runs.spec import FinetuneSpec, run_id
 
@@ -32,7 +32,7 @@ class FanOut:
 
     def __call__(self) -> None:
         folder = Path(self.folder)
-        site = site_of(Run(orders.runs_of(folder)[0]))
+        site = site_of(Run(submissions.runs_of(folder)[0]))
         see_gpus()
         told = folder / "stop"
         told.unlink(missing_ok=True)
@@ -50,7 +50,7 @@ class FanOut:
 
 def fan_out(folder: Path, stop: Stop) -> int:
     """Carry the trials out; 0 when nothing failed, `STOPPED` when asked to stop before the end, else 1."""
-    runs = [Run(path) for path in orders.runs_of(folder)]
+    runs = [Run(path) for path in submissions.runs_of(folder)]
     site = site_of(runs[0])
     tried: Counter[str] = Counter()
     skipped: dict[str, str] = {}
@@ -58,7 +58,7 @@ def fan_out(folder: Path, stop: Stop) -> int:
     while not stop():
         waiting = {run.id: parent_state(run) for run in runs if run.state() in TO_DO}
         skipped = {name: state for name, state in waiting.items() if state != "done"}
-        orders.note_skipped(folder, skipped)
+        submissions.note_skipped(folder, skipped)
         ready = [run for run in runs if waiting.get(run.id) == "done" and tried[run.id] <= RETRIES]
         if not ready:
             break
@@ -85,12 +85,12 @@ def fan_out(folder: Path, stop: Stop) -> int:
 def _carry(ray: bool) -> Any:
     """The engine that carries trials out."""
     if ray:
-        from pipeline.jobs import tune
+        from pipeline.jobs.engines import ray_tune
 
-        return tune.run_trials
-    from pipeline.jobs import workers
+        return ray_tune.run_trials
+    from pipeline.jobs.engines import processes
 
-    return workers.run_trials
+    return processes.run_trials
 
 
 def parent_state(run: Run) -> str:
@@ -110,12 +110,12 @@ def note_death(run: Run, times: int) -> None:
     )
 
 
-def carrier(order: orders.Order, index: int) -> Task | FanOut:
+def carrier(order: submissions.Order, index: int) -> Task | FanOut:
     """What travels as one task of an order: it knows a folder's path and nothing else."""
     folder = str(order.task_folder(index))
     return FanOut(folder) if order.fan_out else Task(folder)
 
 
 if __name__ == "__main__":  # in the scripts of launch --print-sbatch: ORDER_FOLDER
-    sent = orders.read_order(Path(sys.argv[1]))
+    sent = submissions.read_order(Path(sys.argv[1]))
     carrier(sent, int(os.environ.get("SLURM_ARRAY_TASK_ID", "0")))()

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.jobs import orders
-from pipeline.jobs.code import snapshot
+from pipeline.jobs import submissions
 from pipeline.jobs.fanout import RETRIES, carrier, note_death
 from pipeline.jobs.life import VISIBLE, gpus, signals_noted
-from pipeline.jobs.orders import Bundle
 from pipeline.jobs.plan import STUCK, TO_DO, Item, Plan, state_of
+from pipeline.jobs.snapshot import snapshot
+from pipeline.jobs.submissions import Bundle
 
 YEAR_MINUTES = 60 * 24 * 365  # submitit's local executor ends jobs after two minutes unless told otherwise
 POLL_SECONDS = 0.5
@@ -52,7 +52,7 @@ class Queue:
         self.grid = plan.grid
         self.items = list(plan.items.values())
         self.by_id = plan.items
-        self.bundles = orders.bundles(item for item in self.items if item.state in (*TO_DO, "running"))
+        self.bundles = submissions.bundles(item for item in self.items if item.state in (*TO_DO, "running"))
         self.runs = Path(plan.cluster.runs)
         self.code = snapshot(self.runs)
         self.jobs = jobs
@@ -130,8 +130,8 @@ class Queue:
         from submitit import LocalExecutor
 
         left = Bundle([item for item in bundle.items if item.state in TO_DO])
-        order = orders.publish(
-            self.runs, orders.Draft(f"{self.grid}.{bundle.name()}", [left], frozenset(), 1), self.code
+        order = submissions.publish(
+            self.runs, submissions.Draft(f"{self.grid}.{bundle.name()}", [left], frozenset(), 1), self.code
         )
         executor = LocalExecutor(folder=order.folder / "submitit")
         executor.update_parameters(timeout_min=YEAR_MINUTES, stderr_to_stdout=True)

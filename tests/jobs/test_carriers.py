@@ -9,8 +9,9 @@ import tiny
 from sites import Site
 
 from pipeline.core import files
-from pipeline.jobs import milestones, orders, scheduler, slurm
+from pipeline.jobs import milestones, submissions
 from pipeline.jobs import plan as plans
+from pipeline.jobs.slurm import queue, reconcile
 from pipeline.runs.folder import Run
 from pipeline.runs.spec import PretrainSpec
 
@@ -108,14 +109,14 @@ def test_a_run_that_has_begun_carries_what_its_start_fixed_and_no_more(plan_of):
 
 def test_carrier_and_milestones_are_one_job_and_their_fine_tunes_wait_for_it(plan_of):
     plan = plan_of(*PAPER)
-    pretraining, *fan_outs = slurm.drafts_of(plan, {}, limit=1001)
+    pretraining, *fan_outs = reconcile.drafts_of(plan, {}, limit=1001)
     (bundle,) = pretraining.bundles
     assert [item.spec.epochs for item in bundle.items] == [300, 200, 100, 50]
     assert str(pretraining) == "a job, 4 runs"
     assert [len(draft.parents) for draft in fan_outs] == [1, 1, 1, 1]
 
     runs = plan.items[bundle.items[0].run.id].run.folder.parent
-    order = orders.publish(runs, pretraining, runs / ".code" / "abc")
+    order = submissions.publish(runs, pretraining, runs / ".code" / "abc")
     carrier = bundle.items[0].run
     assert carrier.milestones() == files.read_json(carrier["milestones"]) == [50, 100, 200]
     assert order.task_folder(0) == carrier.folder
@@ -126,16 +127,16 @@ def test_carrier_and_milestones_are_one_job_and_their_fine_tunes_wait_for_it(pla
 
 def test_what_a_job_in_the_queue_carries_is_not_sent_again_nor_made_to_carry_more(plan_of):
     found = by_epochs(plan_of(*PAPER))
-    job = scheduler.Job("17", "PENDING", "", "token", "")
+    job = queue.Job("17", "PENDING", "", "token", "")
     plan = plan_of(*PAPER)
-    drafts = slurm.drafts_of(plan, {found[300].run.id: job, found[100].run.id: job}, limit=1001)
+    drafts = reconcile.drafts_of(plan, {found[300].run.id: job, found[100].run.id: job}, limit=1001)
     sent = [[item.spec.epochs for item in bundle.items] for bundle in drafts[0].bundles]
     assert sent == [[200, 50]]
     assert len(drafts) == 5  # the fine-tunes of all four
 
     begin(found[300], [50])
     with found[300].run.lock():  # at work, started by hand: its milestone waits, and so does what starts from that
-        drafts = slurm.drafts_of(plan_of(50, 300), {}, limit=1001)
+        drafts = reconcile.drafts_of(plan_of(50, 300), {}, limit=1001)
     assert drafts == []
 
 
@@ -177,7 +178,7 @@ def test_a_grid_with_milestones_is_trained_once(site):
         assert runs[epochs].result().notes["carried_by"] == runs[4].id
         assert runs[epochs]["log"].read_text() == f"published on its way by {runs[4].id}, whose log tells the rest\n"
     assert "milestone" in runs[4]["log"].read_text()
-    sent = [order.parts for order in orders.read_orders(site.folder / "runs") if not order.fan_out]
+    sent = [order.parts for order in submissions.read_orders(site.folder / "runs") if not order.fan_out]
     assert sent == [((runs[4].id, runs[2].id, runs[1].id),)]
     code, out = site.run("launch")
     assert code == 0 and "nothing to start" in out

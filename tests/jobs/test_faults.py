@@ -9,20 +9,20 @@ import pytest
 import tiny
 
 from pipeline.core import files
-from pipeline.jobs import fanout, task
-from pipeline.jobs.orders import FOLDER
+from pipeline.jobs import execute, fanout
+from pipeline.jobs.submissions import FOLDER
 
 FAULT = """
 import sys, torch
 from pathlib import Path
-from pipeline.jobs import task
+from pipeline.jobs import execute
 from pipeline.runs.folder import Run
 
 def broken(run, stop):
     raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
 
-task._train = broken
-task.carry_out(Run(Path(sys.argv[1])))
+execute._train = broken
+execute.carry_out(Run(Path(sys.argv[1])))
 print("went on")
 """
 
@@ -52,7 +52,7 @@ def test_a_card_that_torch_cannot_use_is_no_reason_to_begin_on_the_cpu(runs, mon
 
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert task.carry_out(runs[0]) == 1
+    assert execute.carry_out(runs[0]) == 1
     assert runs[0].state() == "failed" and "this run has GPU 0, but torch cannot use it" in runs[0].reason()
     assert not runs[0]["start"].exists()
 

@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "data"))
 import test_write as one_machine
 
 from pipeline.data.shards import write
-from pipeline.jobs import scheduler, sharding, submit
+from pipeline.jobs.slurm import queue, sharding, submit
 from pipeline.runs.cluster import Cluster, Slurm
 
 SITE = Cluster(executor="slurm", slurm=Slurm(parallelism=3, cpus=1))
@@ -23,7 +23,7 @@ class Fake:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.sent: dict[str, list[sharding.Task]] = {}
         self.after: dict[str, list[str]] = {}
-        self.jobs: list[scheduler.Job] = []
+        self.jobs: list[queue.Job] = []
         monkeypatch.setattr(scheduler, "queue", lambda folder: list(self.jobs))
         monkeypatch.setattr(scheduler, "max_array_size", lambda: 1001)
         monkeypatch.setattr(submit, "send_tasks", self.send)
@@ -33,7 +33,7 @@ class Fake:
         self.sent[order.token], self.after[order.token] = list(tasks), list(after)
         number = str(len(self.sent))
         order.note_job(number, released=True)
-        self.jobs.append(scheduler.Job(number, "PENDING", "", order.token, ""))
+        self.jobs.append(queue.Job(number, "PENDING", "", order.token, ""))
         return number
 
 
@@ -44,7 +44,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Fake:
     return Fake(monkeypatch)
 
 
-def reconcile(plan: write.Plan, out: Path) -> list[str]:
+def submit_missing(plan: write.Plan, out: Path) -> list[str]:
     return sharding.reconcile(plan, out, SITE, max_bad=0.01, strict=False)
 
 

@@ -11,7 +11,8 @@ import tiny
 
 from pipeline.core import files
 from pipeline.jobs import plan as plans
-from pipeline.jobs import scheduler, site
+from pipeline.jobs import preflight
+from pipeline.jobs.slurm import queue
 from pipeline.runs.cluster import Slurm
 
 # Slurm 22.05.8, shortened; the second node in the manner of a larger site's
@@ -52,7 +53,7 @@ class Fake:
         self.folder = folder
         self.say(config=CONFIG, partition=PARTITION, node=NODE, sacct="", sacctmgr="lab||normal,long\nother|urgent|\n")
         scontrol = 'for word in config partition node; do case "$*" in *$word*) said=$word;; esac; done\n'
-        for tool in (*site.TOOLS, "sacct", "sacctmgr"):
+        for tool in (*preflight.TOOLS, "sacct", "sacctmgr"):
             said = f"said={tool}\n{scontrol if tool == 'scontrol' else ''}"
             (folder / tool).write_text(
                 f"#!/bin/sh\n{said}echo $said >>{folder}/calls\n"
@@ -77,7 +78,7 @@ def fake(tmp_path, monkeypatch):
 
 def unmet(folder, **changes):
     slurm = dataclasses.replace(WANTED, **{"shared_disks": True, **changes})
-    return site.unmet(tiny.make_cluster(folder, executor="slurm", slurm=slurm))
+    return preflight.unmet(tiny.make_cluster(folder, executor="slurm", slurm=slurm))
 
 
 def test_nothing_is_said_where_all_is_well_in_five_calls(fake, tmp_path):
@@ -191,7 +192,7 @@ def test_disks_of_one_machine_alone(fake, tmp_path, monkeypatch):
     mounts.write_text(f"/dev/sda / ext4 rw 0 0\nnas:/x {tmp_path} nfs4 rw 0 0\nt {tmp_path}/my\\040runs xfs rw 0 0\n")
     assert unmet(tmp_path, shared_disks=False) == []
     cluster = tiny.make_cluster(tmp_path, executor="slurm", slurm=WANTED, runs=str(tmp_path / "my runs" / "r"))
-    (said,) = site.unmet(cluster)
+    (said,) = preflight.unmet(cluster)
     assert said.startswith(f"runs ({tmp_path}/my runs/r): on a disk of this machine alone, by its type (xfs at")
     assert "slurm.shared_disks = true" in said
     mounts.write_text("/dev/sda / ext4 rw 0 0\n")
@@ -203,18 +204,18 @@ def test_disks_of_one_machine_alone(fake, tmp_path, monkeypatch):
 
 
 def test_a_runs_folder_that_cannot_be_written_or_locked(tmp_path, monkeypatch):
-    assert site.unmet(tiny.make_cluster(tmp_path)) == []
+    assert preflight.unmet(tiny.make_cluster(tmp_path)) == []
     (tmp_path / "file").write_text("")
-    (said,) = site.unmet(tiny.make_cluster(tmp_path, runs=str(tmp_path / "file" / "runs")))
+    (said,) = preflight.unmet(tiny.make_cluster(tmp_path, runs=str(tmp_path / "file" / "runs")))
     assert f"{tmp_path}/file cannot be written" in said
 
     def refuse(*_):
         raise OSError(37, "No locks available")
 
     monkeypatch.setattr(files.fcntl, "flock", refuse)
-    assert "files cannot be locked on that disk (No locks available)" in site.unmet(tiny.make_cluster(tmp_path))[0]
+    assert "files cannot be locked on that disk (No locks available)" in preflight.unmet(tiny.make_cluster(tmp_path))[0]
     monkeypatch.setattr(files.fcntl, "flock", lambda *_: None)
-    assert "file locks do not hold" in site.unmet(tiny.make_cluster(tmp_path))[0]
+    assert "file locks do not hold" in preflight.unmet(tiny.make_cluster(tmp_path))[0]
     assert not [path for path in os.listdir(tmp_path) if path.startswith(".")]
 
 
@@ -222,27 +223,27 @@ def test_the_plans_own_needs_stand_in_the_same_list(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
     cluster = tiny.make_cluster(tmp_path)
     plan = plans.make_plan("main", cluster, datasets=["isic"], seeds=1)
-    assert site.unmet(cluster, plan) == [
+    assert preflight.unmet(cluster, plan) == [
         "shards are missing; make them: python -m pipeline.shard isic --raw DIR --size 384"
     ]
     for item in plan.items.values():
         item.state = "missing"
-    assert "pipeline.prefetch --tags resnet50.a1_in1k" in site.unmet(cluster, plan)[1]
+    assert "pipeline.prefetch --tags resnet50.a1_in1k" in preflight.unmet(cluster, plan)[1]
 
 
 def test_a_full_disk_but_for_what_is_there_already(tmp_path, monkeypatch):
     cluster = tiny.make_cluster(tmp_path)
     plan = plans.make_plan("main", cluster, datasets=["isic"], seeds=1)
-    usage = site.shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(site.shutil, "disk_usage", lambda _: usage._replace(free=10**9))
-    (said, _) = site.unmet(cluster, plan)
+    usage = preflight.shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(preflight.shutil, "disk_usage", lambda _: usage._replace(free=10**9))
+    (said, _) = preflight.unmet(cluster, plan)
     assert "1.0 GB are free, the plan takes up to" in said and "--jobs" in said
     item = next(iter(plan.items.values()))
     item.state = "interrupted"
     item.run.folder.mkdir(parents=True)
     with open(item.run.folder / "checkpoint-1-abc.pt", "wb") as file:
         file.truncate(10**11)  # sparse
-    assert not any("the plan takes" in line for line in site.unmet(cluster, plan))
+    assert not any("the plan takes" in line for line in preflight.unmet(cluster, plan))
 
 
 def test_a_real_slurm(request, tmp_path):
@@ -252,10 +253,10 @@ def test_a_real_slurm(request, tmp_path):
         pytest.skip("there is no fixture devcluster")
     slurm = Slurm(partition="main", gres="gpu:rtx8000:1", cpus=2, memory_gb=4.0, hours=2.0)
     cluster = tiny.make_cluster(tmp_path, executor="slurm", slurm=slurm)
-    assert site.unmet(cluster) == []
-    assert scheduler.max_array_size() == 1001
+    assert preflight.unmet(cluster) == []
+    assert queue.max_array_size() == 1001
     wrong = dataclasses.replace(slurm, gres="gpu:a100:1", hours=169.0, memory_gb=64.0)
-    assert site.unmet(dataclasses.replace(cluster, slurm=wrong)) == [
+    assert preflight.unmet(dataclasses.replace(cluster, slurm=wrong)) == [
         "slurm.hours is 169, partition main allows 168; make it 168 or less",
         'no node of partition main meets memory_gb = 64 nor gres = "gpu:a100:1"; change the table [slurm]. '
         "It has: 3 × gpu:rtx8000:1, 2 CPUs, 58.5 GB",

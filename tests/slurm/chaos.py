@@ -28,7 +28,7 @@ sys.path[:0] = [str(ROOT / "tests")]
 import kill  # noqa: E402
 import tiny  # noqa: E402
 
-from pipeline.runs import Run  # noqa: E402
+from pipeline.runs.folder import Run  # noqa: E402
 
 STATE = Path(os.environ.get("CASS_DEVCLUSTER", "/var/lib/cass-devcluster"))
 UP = ROOT / "slurm" / "devcluster" / "up"

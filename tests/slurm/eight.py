@@ -20,7 +20,7 @@ sys.path[:0] = [str(ROOT / "tests")]
 
 import tiny  # noqa: E402
 
-from pipeline.runs import Run  # noqa: E402
+from pipeline.runs.folder import Run  # noqa: E402
 
 NOBODY = "setpriv --reuid=65534 --regid=65534 --clear-groups".split()
 DRIVER = (

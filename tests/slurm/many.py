@@ -19,8 +19,9 @@ sys.path[:0] = [str(Path(__file__).parent.parent)]
 import tiny  # noqa: E402
 
 from pipeline.core import files  # noqa: E402
-from pipeline.jobs import code, orders, scheduler, submit  # noqa: E402
+from pipeline.jobs import snapshot, submissions
 from pipeline.jobs.plan import Item  # noqa: E402
+from pipeline.jobs.slurm import queue, submit  # noqa: E402
 from pipeline.runs.cluster import Slurm  # noqa: E402
 
 
@@ -38,10 +39,10 @@ def send(folder: Path, *, tasks: int, limit: int) -> list[int]:
         run = tiny.announce(spec, site)
         files.write_json(run["result"], {})
         items.append(Item(run, spec, "pending", None))
-    copy = code.snapshot(Path(site.runs))
-    drafts = orders.drafts("many", orders.bundles(items), waits_for=set(), limit=limit, parallelism=1000)
+    copy = snapshot.snapshot(Path(site.runs))
+    drafts = submissions.drafts("many", submissions.bundles(items), waits_for=set(), limit=limit, parallelism=1000)
     for draft in drafts:
-        order = orders.publish(Path(site.runs), draft, copy)
+        order = submissions.publish(Path(site.runs), draft, copy)
         submit.send(order, site, copy, after=(), draft=draft)
     return [len(draft.bundles) for draft in drafts]
 
@@ -54,7 +55,7 @@ def ran(folder: Path) -> int:
 
 
 def main(folder: Path, tasks: int) -> None:
-    limit = scheduler.max_array_size()
+    limit = queue.max_array_size()
     started = time.monotonic()
     print(f"MaxArraySize {limit}: {tasks} tasks in arrays of {send(folder, tasks=tasks, limit=limit)}", flush=True)
     while (count := ran(folder)) < tasks:

@@ -20,8 +20,11 @@ import sites  # noqa: E402
 import tiny  # noqa: E402
 
 from pipeline.core.console import table  # noqa: E402
-from pipeline.jobs import scheduler, slurm  # noqa: E402
-from pipeline.runs import Run  # noqa: E402
+from pipeline.jobs.slurm import (
+    queue,  # noqa: E402
+    reconcile,  # noqa: E402
+)
+from pipeline.runs.folder import Run  # noqa: E402
 
 URGENT = "sbatch -p urgent --exclusive -t 2 -o /dev/null --wrap".split()
 CLUSTER = sites.SLURM.replace("checkpoint_minutes = 60.0", "checkpoint_minutes = 0.1666667")
@@ -34,9 +37,9 @@ def until(condition: Callable[[], object]) -> float:
     return time.monotonic()
 
 
-def job_of(run: Run) -> scheduler.Job | None:
+def job_of(run: Run) -> queue.Job | None:
     runs = run.folder.parent
-    return slurm.carried(runs, scheduler.queue(runs)).get(run.id)
+    return reconcile.carried(runs, queue.queue(runs)).get(run.id)
 
 
 def call(*command: str) -> None:
@@ -77,8 +80,8 @@ def main(folder: Path) -> None:
     code, out = site.run("launch")
     assert code == 0, out
     run = site.wait_for_a_step("cass")
-    for job in {job.id for job in scheduler.queue(folder / "runs")} - {job_of(run).id}:  # type: ignore[union-attr]
-        scheduler.cancel([job])
+    for job in {job.id for job in queue.queue(folder / "runs")} - {job_of(run).id}:  # type: ignore[union-attr]
+        queue.cancel([job])
     first, began = global_step(run), time.monotonic()
     time.sleep(20)
     seconds_a_step = (time.monotonic() - began) / max(1, global_step(run) - first)
@@ -106,7 +109,7 @@ def main(folder: Path) -> None:
             rows.append([name, *measure(run, way, seconds_a_step)])  # type: ignore[arg-type]
             print("  ".join(rows[-1]), flush=True)
             time.sleep(5)
-    scheduler.cancel(sorted({job.id for job in scheduler.queue(folder / "runs")}))
+    queue.cancel(sorted({job.id for job in queue.queue(folder / "runs")}))
     print(f"seconds; a step takes {seconds_a_step:.3f} s\n" + table(rows, header=header))
 
 

@@ -24,7 +24,7 @@ from PIL import Image
 from pipeline.core import files
 from pipeline.data.layouts import Folder
 from pipeline.data.shards.read import read_pixels
-from pipeline.jobs import task
+from pipeline.jobs import execute
 from pipeline.runs.spec import DatasetRef
 from pipeline.trained import about, folder, network, onnx
 
@@ -72,14 +72,14 @@ def site(home):
 @pytest.fixture(scope="module")
 def pretrained(shards, site):
     run = tiny.announce(tiny.make_pretrain(shards, epochs=2), site)
-    assert task.carry_out(run) == 0
+    assert execute.carry_out(run) == 0
     return run
 
 
 @pytest.fixture(scope="module", params=[0, 1], ids=["cnn", "transformer"])
 def finetuned(request, shards, site, pretrained):
     run = tiny.announce(tiny.make_finetune(shards, pretrained.spec, arm=request.param, epochs=2), site)
-    assert task.carry_out(run) == 0
+    assert execute.carry_out(run) == 0
     return run
 
 
@@ -242,7 +242,7 @@ def test_an_export_killed_half_way_leaves_no_folder_and_the_next_is_whole(pretra
     code = (
         "import os, signal, sys\n"
         "from pathlib import Path\n"
-        "from pipeline.runs import Run\n"
+        "from pipeline.runs.folder import Run\n"
         "from pipeline.trained import about, card, folder\n"
         "card.text = lambda *args, **kwargs: os.kill(os.getpid(), signal.SIGKILL)\n"  # at the last of the files
         "run = Run(Path(sys.argv[1]))\n"
@@ -305,7 +305,7 @@ def test_several_classes_a_picture_are_decided_one_by_one(home, site, tmp_path):
     spec = tiny.make_finetune(shards, None, epochs=10, patience=10)
     spec = dataclasses.replace(spec, dataset=DatasetRef(name="colours", fingerprint=shards.fingerprint))
     run = tiny.announce(spec, site)
-    assert task.carry_out(run) == 0
+    assert execute.carry_out(run) == 0
     assert about.of_run(run).task == "multi-label"
     done = door("predict", run.id, raw, "--csv", tmp_path / "scores.csv", cwd=home)
     assert done.returncode == 0, done.stderr

@@ -20,7 +20,7 @@ from pipeline.data import images
 from pipeline.data.layouts import Folder
 from pipeline.data.shards import write
 from pipeline.data.shards.transcode import Settings
-from pipeline.jobs import task
+from pipeline.jobs import execute
 from pipeline.learn import backbones
 from pipeline.learn.attention import attention_map
 from pipeline.trained import about, network
@@ -48,14 +48,14 @@ def site(home):
 @pytest.fixture(scope="module")
 def vit(shards, site):
     run = tiny.announce(tiny.make_finetune(shards, None, arm=1, epochs=2), site)
-    assert task.carry_out(run) == 0
+    assert execute.carry_out(run) == 0
     return run
 
 
 @pytest.fixture(scope="module")
 def cnn(shards, site):
     run = tiny.announce(tiny.make_finetune(shards, None, arm=0, epochs=1), site)
-    assert task.carry_out(run) == 0
+    assert execute.carry_out(run) == 0
     return run
 
 

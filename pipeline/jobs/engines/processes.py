@@ -16,7 +16,7 @@ from multiprocessing import connection, resource_tracker
 from pathlib import Path
 from typing import Any
 
-from pipeline.jobs import task
+from pipeline.jobs import execute
 from pipeline.jobs.life import SIGNALS
 
 POLL_SECONDS = 0.2
@@ -86,7 +86,7 @@ def work(pipe: Any) -> None:
     with contextlib.suppress(EOFError, OSError):
         while True:
             folder = pipe.recv()
-            pipe.send(task.trial(folder))
+            pipe.send(execute.trial(folder))
 
 
 def _leave_with_job() -> None:

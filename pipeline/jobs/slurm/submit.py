@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.jobs.fanout import carrier
-from pipeline.jobs.orders import Draft, Order
-from pipeline.jobs.scheduler import ask, comment_of
+from pipeline.jobs.slurm.queue import ask, comment_of
+from pipeline.jobs.submissions import Draft, Order
 from pipeline.runs.cluster import Cluster
 
 KEPT = ("SLURM_CONF", "SLURM_CLUSTERS")  # say which Slurm it is

@@ -15,13 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.core import files
-from pipeline.jobs import milestones, orders, submit
-from pipeline.jobs.code import snapshot
+from pipeline.jobs import milestones, submissions
 from pipeline.jobs.fanout import RETRIES
 from pipeline.jobs.life import signals_noted
-from pipeline.jobs.orders import Draft, Order
 from pipeline.jobs.plan import STUCK, TO_DO, Item, Plan, publish, state_of
-from pipeline.jobs.scheduler import Job, ask, ended, max_array_size, queue, user_jobs
+from pipeline.jobs.slurm import submit
+from pipeline.jobs.slurm.queue import Job, ask, ended, max_array_size, queue, user_jobs
+from pipeline.jobs.snapshot import snapshot
+from pipeline.jobs.submissions import Draft, Order
 
 LAUNCH_PATIENCE = 600.0  # seconds for another launch to end its own submission
 POLL_SECONDS = 2.0  # between looks at the files
@@ -32,7 +33,7 @@ def carried(runs: Path, jobs: Sequence[Job]) -> dict[str, Job]:
     """The runs that jobs in the queue stand for."""
     by_id = {job.id: job for job in jobs}
     out: dict[str, Job] = {}
-    for order in orders.read_orders(runs):
+    for order in submissions.read_orders(runs):
         for task, carries in order.tasks():
             job = by_id.get(task)
             if job and job.token == order.token:  # a cluster that began anew gives the same ids again
@@ -61,7 +62,7 @@ def look(plan: Plan) -> Seen:
         return Seen({}, {}, str(error))
     left = {name for name, item in plan.items.items() if item.state in TO_DO and name not in jobs}
     last: dict[str, str] = {}
-    for order in orders.read_orders(runs) if left else []:
+    for order in submissions.read_orders(runs) if left else []:
         last |= {run: task for task, carries in order.tasks() for run in left.intersection(carries)}
     how = ended(last.values()) if plan.cluster.slurm.accounting else {}
     return Seen(jobs, {run: (job, how.get(job, "not known to the queue any more")) for run, job in last.items()})
@@ -70,7 +71,7 @@ def look(plan: Plan) -> Seen:
 def mend(runs: Path, jobs: Sequence[Job]) -> list[str]:
     """Bring orders and queue together after a launch was killed in between; says what it did."""
     said = []
-    known = {order.token: order for order in orders.read_orders(runs)}
+    known = {order.token: order for order in submissions.read_orders(runs)}
     for token in {job.token for job in jobs} | set(known):
         theirs = [job.id for job in jobs if job.token == token]
         array = theirs[0].split("_")[0] if theirs else ""
@@ -104,14 +105,14 @@ def drafts_of(plan: Plan, live: Mapping[str, Job], *, limit: int) -> list[Draft]
     def can_go(item: Item) -> bool:
         return item.parent is None or items[item.parent].state == "done" or item.parent in live or item.parent in todo
 
-    chosen = orders.bundles(item for item in todo.values() if can_go(item))
+    chosen = submissions.bundles(item for item in todo.values() if can_go(item))
     waits_for = {name for name, item in items.items() if item.state != "done"}
-    return orders.drafts(
+    return submissions.drafts(
         plan.grid, chosen, waits_for=waits_for, limit=limit, parallelism=plan.cluster.slurm.parallelism
     )
 
 
-def reconcile(plan: Plan, *, limit: int | None = None) -> tuple[list[Order], list[str]]:
+def submit_missing(plan: Plan, *, limit: int | None = None) -> tuple[list[Order], list[str]]:
     """Send what is wanted and neither done nor at work; returns the orders sent and what else was done.
 
     One launch at a time does this, so two launched at once make one plan.
@@ -140,7 +141,7 @@ def reconcile(plan: Plan, *, limit: int | None = None) -> tuple[list[Order], lis
                 )
             if not draft.bundles:
                 continue
-            order = orders.publish(runs, draft, code)
+            order = submissions.publish(runs, draft, code)
             job_id = submit.send(
                 order, plan.cluster, code, after=sorted(jobs[run] for run in draft.parents), draft=draft
             )
@@ -159,15 +160,15 @@ def follow(plan: Plan, report: Callable[[list[Item], list[Item]], None], say: Ca
     times: Counter[str] = Counter()
     live: dict[str, Job] | None = None
     lost = True
-    before = orders.cancelled(runs)
+    before = submissions.cancelled(runs)
     with signals_noted() as asked:
         while not asked():
-            if (orders.cancelled(runs) - before) & plan.items.keys():
+            if (submissions.cancelled(runs) - before) & plan.items.keys():
                 say(["another command cancelled runs of this grid; leaving it at that"])
                 return False
             try:
                 if lost:
-                    sent, said = reconcile(plan)
+                    sent, said = submit_missing(plan)
                     say(said)
                     times.update(run for order in sent for part in order.parts for run in part)
                 live = carried(runs, queue(runs))
@@ -208,7 +209,7 @@ def script(plan: Plan) -> str:
         code = snapshot(runs)
         for number, draft in enumerate(drafts_of(plan, live, limit=max_array_size())):
             publish(plan, [item for bundle in draft.bundles for item in bundle.items])
-            order = orders.publish(runs, draft, code, by_hand=True)
+            order = submissions.publish(runs, draft, code, by_hand=True)
             text = submit.sbatch_text(order, plan.cluster, code, parallelism=draft.parallelism)
             after = "".join(f":{jobs[run]}" for run in sorted(draft.parents))
             lines += [

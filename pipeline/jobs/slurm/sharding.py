@@ -15,9 +15,9 @@ from typing import Any
 from pipeline.core import files
 from pipeline.core.console import silent
 from pipeline.data.shards import write
-from pipeline.jobs import scheduler, slurm, submit
-from pipeline.jobs.code import snapshot
-from pipeline.jobs.orders import FOLDER, Order, write_order
+from pipeline.jobs.slurm import queue, reconcile, submit
+from pipeline.jobs.snapshot import snapshot
+from pipeline.jobs.submissions import FOLDER, Order, write_order
 from pipeline.runs.cluster import Cluster
 
 TARS, INDEX = "tars", "index"  # the tokens of the two orders
@@ -67,9 +67,9 @@ def reconcile(plan: write.Plan, out: Path, cluster: Cluster, *, max_bad: float, 
     write.check_bad(plan.bad, total=len(plan.listing.records), max_bad=max_bad, strict=strict)
     jobs = out / ".jobs" / plan.folder_name
     site = dataclasses.replace(cluster, slurm=dataclasses.replace(cluster.slurm, gres=""))
-    with files.lock(jobs / ".launch.lock", patience=slurm.LAUNCH_PATIENCE, what="another launch's submission"):
-        said = slurm.mend(jobs, scheduler.queue(jobs))
-        live = {job.token: job.id.split("_")[0] for job in scheduler.queue(jobs)}
+    with files.lock(jobs / ".launch.lock", patience=reconcile.LAUNCH_PATIENCE, what="another launch's submission"):
+        said = reconcile.mend(jobs, queue.queue(jobs))
+        live = {job.token: job.id.split("_")[0] for job in queue.queue(jobs)}
         code = snapshot(jobs)
         if INDEX not in live:
             with files.publish(jobs / "plan.pkl") as file:
@@ -88,7 +88,7 @@ def reconcile(plan: write.Plan, out: Path, cluster: Cluster, *, max_bad: float, 
             said.append(f"sent {live[token]} {order.name}: {len(tasks)} tasks")
 
         left = write.left(plan, out)
-        parts = min(left, cluster.slurm.parallelism, scheduler.max_array_size())
+        parts = min(left, cluster.slurm.parallelism, queue.max_array_size())
         if INDEX in live:
             said.append(f"job {live[INDEX]} is to write {out / plan.folder_name}; nothing was sent")
         else:

@@ -1,6 +1,6 @@
 """The task that travels to a node: it knows a run folder's path and nothing else.
 
-`python -m pipeline.jobs.task RUN_FOLDER` runs one by hand.
+`python -m pipeline.jobs.execute RUN_FOLDER` runs one by hand.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import Any
 from pipeline.core import files
 from pipeline.data.shards.index import shards_of
 from pipeline.jobs import milestones
-from pipeline.jobs.code import code_version, library_versions
 from pipeline.jobs.life import STOPPED, TOLD, Stop, beating, gpus, grace_of, leave, output_to, see_gpus
+from pipeline.jobs.snapshot import code_version, library_versions
 from pipeline.learn.weights import weights_file
 from pipeline.runs import cluster
 from pipeline.runs.folder import Result, Run
@@ -224,6 +224,6 @@ def check_revisions(spec: Spec) -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) != 2 or not (Path(sys.argv[1]) / "spec.json").exists():
-        sys.exit("usage: python -m pipeline.jobs.task RUN_FOLDER (one that holds a spec.json)")
+        sys.exit("usage: python -m pipeline.jobs.execute RUN_FOLDER (one that holds a spec.json)")
     with Stop() as asked:
         sys.exit(carry_out(Run(Path(sys.argv[1])), asked))

@@ -24,8 +24,8 @@ import ray
 from ray import tune
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
-from pipeline.jobs import task
-from pipeline.jobs.workers import signals_blocked
+from pipeline.jobs import execute
+from pipeline.jobs.engines.processes import signals_blocked
 
 TEMPORARY = Path("/tmp")  # not $TMPDIR: Ray's sockets lie below, and a socket's path has at most 107 bytes
 PREFIX = "cass-ray-"
@@ -81,7 +81,7 @@ class Trial(tune.Trainable):  # type: ignore[misc]
         return True
 
     def step(self) -> dict[str, Any]:
-        task.trial(self.folder)
+        execute.trial(self.folder)
         return {"done": True}
 
 
