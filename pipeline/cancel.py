@@ -27,10 +27,10 @@ def main() -> int:
     if plan.cluster.executor != "slurm":
         raise ValueError("there is no queue on this machine: press Ctrl-C in launch, or send its process SIGTERM")
     from pipeline.jobs import submissions
-    from pipeline.jobs.slurm import queue, reconcile
+    from pipeline.jobs.slurm import reconcile, scheduler
 
     runs = Path(plan.cluster.runs)
-    carried = reconcile.carried(runs, queue.queue(runs))
+    carried = reconcile.carried(runs, scheduler.queued_jobs(runs))
     chosen = {carried[name].id: carried[name] for name in plan.items if name in carried}
     if not chosen:
         print("no job in the queue carries a run of this grid")
@@ -48,7 +48,7 @@ def main() -> int:
     for order in submissions.read_orders(runs):
         if order.token in tokens:  # a launch that waits for it must not send it again
             (order.folder / "cancelled").touch()
-    queue.cancel(sorted(chosen))
+    scheduler.cancel(sorted(chosen))
     print(f"cancelled {len(chosen)} jobs; to go on: python -m pipeline.launch {flags.grid_flags(args)}")
     return 0
 

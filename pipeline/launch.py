@@ -133,13 +133,13 @@ def dry_run(plan: Plan) -> int:
 
 def print_drafts(plan: Plan) -> None:
     """The arrays that would be sent, as a table; where Slurm cannot be asked, as if its queue were empty."""
-    from pipeline.jobs.slurm import queue, reconcile
+    from pipeline.jobs.slurm import reconcile, scheduler
 
     try:
-        live = reconcile.carried(Path(plan.cluster.runs), queue.queue(Path(plan.cluster.runs)))
-        limit = queue.max_array_size()
+        live = reconcile.carried(Path(plan.cluster.runs), scheduler.queued_jobs(Path(plan.cluster.runs)))
+        limit = scheduler.max_array_size()
     except ValueError as error:
-        live, limit = {}, queue.MAX_ARRAY
+        live, limit = {}, scheduler.MAX_ARRAY
         print(f"as if the queue were empty: {error}")
     rows = []
     for draft in reconcile.drafts_of(plan, live, limit=limit):

@@ -153,7 +153,7 @@ def shard(dataset: Dataset, raw: Path, settings: Settings, args: argparse.Namesp
     if cluster.executor == "slurm":
         from pipeline.jobs.slurm import sharding
 
-        print("\n".join(sharding.reconcile(plan, args.out, cluster, max_bad=args.max_bad, strict=args.strict)))
+        print("\n".join(sharding.submit_missing(plan, args.out, cluster, max_bad=args.max_bad, strict=args.strict)))
         return 0
     shards = write.write(
         plan, args.out, workers=args.workers, max_bad=args.max_bad, strict=args.strict, progress=progress

@@ -21,7 +21,7 @@ from pipeline.core import files
 from pipeline.jobs import plan as plans
 from pipeline.jobs.estimate import estimate, gigabytes
 from pipeline.jobs.plan import Plan
-from pipeline.jobs.slurm import queue
+from pipeline.jobs.slurm import scheduler
 from pipeline.runs.cluster import Cluster, Slurm
 
 SECONDS = 20.0  # for one answer of Slurm
@@ -59,7 +59,7 @@ def _slurm(slurm: Slurm) -> tuple[list[str], list[Record]]:
     if missing := [tool for tool in TOOLS if shutil.which(tool) is None]:
         return [f"not on PATH: {', '.join(missing)}; run this on a login node, or load the site's Slurm module"], []
     try:
-        config = queue.config(timeout=SECONDS)
+        config = scheduler.config(timeout=SECONDS)
         partitions = _records("scontrol", "--all", "--oneliner", "show", "partition")
         nodes = _records("scontrol", "--all", "--oneliner", "show", "node")
     except ValueError as error:
@@ -76,7 +76,7 @@ def _slurm(slurm: Slurm) -> tuple[list[str], list[Record]]:
 def _records(*command: str) -> list[Record]:
     """The lines of `scontrol --oneliner`; of a key that comes twice (in free text, which comes last) the first."""
     out: list[Record] = []
-    for line in queue.ask(*command, timeout=SECONDS).splitlines():
+    for line in scheduler.ask(*command, timeout=SECONDS).splitlines():
         if "Name=" in line:
             record = dict(reversed(re.findall(r"(\w+)=(\S*)", line)))
             out.append(record | {"Reason": line.partition(" Reason=")[2].partition(" [")[0]})
@@ -223,7 +223,7 @@ def _accounting(slurm: Slurm, config: Record) -> list[str]:
     if not slurm.accounting:
         return []
     try:
-        queue.ask("sacct", "--noheader", "--allocations", "--starttime=now-1minutes", "--format=JobID", timeout=SECONDS)
+        scheduler.ask("sacct", "--noheader", "--allocations", "--starttime=now-1minutes", "--format=JobID", timeout=SECONDS)
     except ValueError as error:
         kind = config.get("AccountingStorageType", "unknown")
         return [
@@ -233,7 +233,7 @@ def _accounting(slurm: Slurm, config: Record) -> list[str]:
     try:
         user = pwd.getpwuid(os.getuid()).pw_name
         columns = "format=account,partition,qos"
-        text = queue.ask("sacctmgr", "-nP", "show", "assoc", f"user={user}", columns, timeout=SECONDS)
+        text = scheduler.ask("sacctmgr", "-nP", "show", "assoc", f"user={user}", columns, timeout=SECONDS)
     except (KeyError, ValueError):  # not every site lets its users ask; sbatch will say
         return []
     rows = [row for row in (line.split("|") for line in text.splitlines()) if len(row) == 3]

@@ -11,7 +11,7 @@ from sites import Site
 from pipeline.core import files
 from pipeline.jobs import milestones, submissions
 from pipeline.jobs import plan as plans
-from pipeline.jobs.slurm import queue, reconcile
+from pipeline.jobs.slurm import reconcile, scheduler
 from pipeline.runs.folder import Run
 from pipeline.runs.spec import PretrainSpec
 
@@ -127,7 +127,7 @@ def test_carrier_and_milestones_are_one_job_and_their_fine_tunes_wait_for_it(pla
 
 def test_what_a_job_in_the_queue_carries_is_not_sent_again_nor_made_to_carry_more(plan_of):
     found = by_epochs(plan_of(*PAPER))
-    job = queue.Job("17", "PENDING", "", "token", "")
+    job = scheduler.Job("17", "PENDING", "", "token", "")
     plan = plan_of(*PAPER)
     drafts = reconcile.drafts_of(plan, {found[300].run.id: job, found[100].run.id: job}, limit=1001)
     sent = [[item.spec.epochs for item in bundle.items] for bundle in drafts[0].bundles]

@@ -9,7 +9,7 @@ import tiny
 
 from pipeline.jobs import submissions
 from pipeline.jobs.plan import Item
-from pipeline.jobs.slurm import queue, reconcile
+from pipeline.jobs.slurm import reconcile, scheduler
 from pipeline.runs.folder import Run
 from pipeline.runs.spec import run_id
 
@@ -106,7 +106,7 @@ def test_a_cluster_that_gives_ids_again_confuses_no_order_with_another(tmp_path)
     old, new = published(tmp_path, 77), published(tmp_path, 78)
     for order in (old, new):
         order.note_job("7", released=True)
-    live = queue.Job("7", "RUNNING", "None", new.token, "gpu1")
+    live = scheduler.Job("7", "RUNNING", "None", new.token, "gpu1")
     assert reconcile.carried(tmp_path, [live]) == {new.parts[0][0]: live}
 
 

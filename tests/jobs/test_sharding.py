@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "data"))
 import test_write as one_machine
 
 from pipeline.data.shards import write
-from pipeline.jobs.slurm import queue, sharding, submit
+from pipeline.jobs.slurm import scheduler, sharding, submit
 from pipeline.runs.cluster import Cluster, Slurm
 
 SITE = Cluster(executor="slurm", slurm=Slurm(parallelism=3, cpus=1))
@@ -23,8 +23,8 @@ class Fake:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.sent: dict[str, list[sharding.Task]] = {}
         self.after: dict[str, list[str]] = {}
-        self.jobs: list[queue.Job] = []
-        monkeypatch.setattr(scheduler, "queue", lambda folder: list(self.jobs))
+        self.jobs: list[scheduler.Job] = []
+        monkeypatch.setattr(scheduler, "queued_jobs", lambda folder: list(self.jobs))
         monkeypatch.setattr(scheduler, "max_array_size", lambda: 1001)
         monkeypatch.setattr(submit, "send_tasks", self.send)
 
@@ -33,7 +33,7 @@ class Fake:
         self.sent[order.token], self.after[order.token] = list(tasks), list(after)
         number = str(len(self.sent))
         order.note_job(number, released=True)
-        self.jobs.append(queue.Job(number, "PENDING", "", order.token, ""))
+        self.jobs.append(scheduler.Job(number, "PENDING", "", order.token, ""))
         return number
 
 
@@ -45,12 +45,12 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Fake:
 
 
 def submit_missing(plan: write.Plan, out: Path) -> list[str]:
-    return sharding.reconcile(plan, out, SITE, max_bad=0.01, strict=False)
+    return sharding.submit_missing(plan, out, SITE, max_bad=0.01, strict=False)
 
 
 def test_an_array_and_a_job_after_it_make_the_bytes_of_one_machine(fake: Fake, tmp_path: Path) -> None:
     plan = one_machine.plan_of(one_machine.draw(tmp_path / "raw"))
-    reconcile(plan, tmp_path / "out")
+    submit_missing(plan, tmp_path / "out")
     assert len(fake.sent["tars"]) == 3 and len(fake.sent["index"]) == 1
     assert fake.after == {"tars": [], "index": ["1"]}
     for task in (*fake.sent["tars"], *fake.sent["index"]):
@@ -61,23 +61,23 @@ def test_an_array_and_a_job_after_it_make_the_bytes_of_one_machine(fake: Fake, t
 
 def test_the_same_command_twice_sends_nothing_twice(fake: Fake, tmp_path: Path) -> None:
     plan = one_machine.plan_of(one_machine.draw(tmp_path / "raw"))
-    reconcile(plan, tmp_path / "out")
+    submit_missing(plan, tmp_path / "out")
     fake.sent.clear()
-    assert "nothing was sent" in reconcile(plan, tmp_path / "out")[-1]
+    assert "nothing was sent" in submit_missing(plan, tmp_path / "out")[-1]
     assert not fake.sent
 
 
 def test_after_a_lost_job_only_what_is_left_is_sent(fake: Fake, tmp_path: Path) -> None:
     plan = one_machine.plan_of(one_machine.draw(tmp_path / "raw"))
     out = tmp_path / "out"
-    reconcile(plan, out)
+    submit_missing(plan, out)
     for task in fake.sent["tars"][:2]:
         task()
     left = write.left(plan, out)
     assert 0 < left < 3
     fake.jobs.clear()
     fake.sent.clear()
-    reconcile(plan, out)
+    submit_missing(plan, out)
     assert len(fake.sent.get("tars", [])) == (left if left > 1 else 0)
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*.tar")}
     for task in (*fake.sent.get("tars", []), *fake.sent["index"]):
@@ -88,8 +88,8 @@ def test_after_a_lost_job_only_what_is_left_is_sent(fake: Fake, tmp_path: Path) 
 
 def test_a_killed_submission_of_the_last_job_is_made_good(fake: Fake, tmp_path: Path) -> None:
     plan = one_machine.plan_of(one_machine.draw(tmp_path / "raw"))
-    reconcile(plan, tmp_path / "out")
+    submit_missing(plan, tmp_path / "out")
     fake.jobs = [job for job in fake.jobs if job.token == "tars"]
     fake.sent.clear()
-    reconcile(plan, tmp_path / "out")
+    submit_missing(plan, tmp_path / "out")
     assert list(fake.sent) == ["index"] and fake.after["index"] == ["1"]

@@ -12,7 +12,7 @@ import tiny
 from pipeline.core import files
 from pipeline.jobs import plan as plans
 from pipeline.jobs import preflight
-from pipeline.jobs.slurm import queue
+from pipeline.jobs.slurm import scheduler
 from pipeline.runs.cluster import Slurm
 
 # Slurm 22.05.8, shortened; the second node in the manner of a larger site's
@@ -169,7 +169,7 @@ def test_a_controller_that_does_not_answer(fake, tmp_path, monkeypatch):
     (fake.folder / "config.txt").unlink()
     assert unmet(tmp_path) == ["Slurm does not answer: scontrol show failed: config: error: no"]
     (fake.folder / "scontrol").write_text("#!/bin/sh\nexec sleep 30\n")
-    monkeypatch.setattr(site, "SECONDS", 0.1)
+    monkeypatch.setattr(preflight, "SECONDS", 0.1)
     assert "did not answer within" in unmet(tmp_path)[0]
 
 
@@ -188,7 +188,7 @@ def test_accounting(fake, tmp_path):
 
 def test_disks_of_one_machine_alone(fake, tmp_path, monkeypatch):
     mounts = tmp_path / "mounts"
-    monkeypatch.setattr(site, "MOUNTS", mounts)
+    monkeypatch.setattr(preflight, "MOUNTS", mounts)
     mounts.write_text(f"/dev/sda / ext4 rw 0 0\nnas:/x {tmp_path} nfs4 rw 0 0\nt {tmp_path}/my\\040runs xfs rw 0 0\n")
     assert unmet(tmp_path, shared_disks=False) == []
     cluster = tiny.make_cluster(tmp_path, executor="slurm", slurm=WANTED, runs=str(tmp_path / "my runs" / "r"))
@@ -254,7 +254,7 @@ def test_a_real_slurm(request, tmp_path):
     slurm = Slurm(partition="main", gres="gpu:rtx8000:1", cpus=2, memory_gb=4.0, hours=2.0)
     cluster = tiny.make_cluster(tmp_path, executor="slurm", slurm=slurm)
     assert preflight.unmet(cluster) == []
-    assert queue.max_array_size() == 1001
+    assert scheduler.max_array_size() == 1001
     wrong = dataclasses.replace(slurm, gres="gpu:a100:1", hours=169.0, memory_gb=64.0)
     assert preflight.unmet(dataclasses.replace(cluster, slurm=wrong)) == [
         "slurm.hours is 169, partition main allows 168; make it 168 or less",

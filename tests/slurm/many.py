@@ -21,7 +21,7 @@ import tiny  # noqa: E402
 from pipeline.core import files  # noqa: E402
 from pipeline.jobs import snapshot, submissions
 from pipeline.jobs.plan import Item  # noqa: E402
-from pipeline.jobs.slurm import queue, submit  # noqa: E402
+from pipeline.jobs.slurm import scheduler, submit  # noqa: E402
 from pipeline.runs.cluster import Slurm  # noqa: E402
 
 
@@ -55,7 +55,7 @@ def ran(folder: Path) -> int:
 
 
 def main(folder: Path, tasks: int) -> None:
-    limit = queue.max_array_size()
+    limit = scheduler.max_array_size()
     started = time.monotonic()
     print(f"MaxArraySize {limit}: {tasks} tasks in arrays of {send(folder, tasks=tasks, limit=limit)}", flush=True)
     while (count := ran(folder)) < tasks:

@@ -20,10 +20,7 @@ import sites  # noqa: E402
 import tiny  # noqa: E402
 
 from pipeline.core.console import table  # noqa: E402
-from pipeline.jobs.slurm import (
-    queue,  # noqa: E402
-    reconcile,  # noqa: E402
-)
+from pipeline.jobs.slurm import reconcile, scheduler  # noqa: E402
 from pipeline.runs.folder import Run  # noqa: E402
 
 URGENT = "sbatch -p urgent --exclusive -t 2 -o /dev/null --wrap".split()
@@ -37,9 +34,9 @@ def until(condition: Callable[[], object]) -> float:
     return time.monotonic()
 
 
-def job_of(run: Run) -> queue.Job | None:
+def job_of(run: Run) -> scheduler.Job | None:
     runs = run.folder.parent
-    return reconcile.carried(runs, queue.queue(runs)).get(run.id)
+    return reconcile.carried(runs, scheduler.queued_jobs(runs)).get(run.id)
 
 
 def call(*command: str) -> None:
@@ -80,8 +77,8 @@ def main(folder: Path) -> None:
     code, out = site.run("launch")
     assert code == 0, out
     run = site.wait_for_a_step("cass")
-    for job in {job.id for job in queue.queue(folder / "runs")} - {job_of(run).id}:  # type: ignore[union-attr]
-        queue.cancel([job])
+    for job in {job.id for job in scheduler.queued_jobs(folder / "runs")} - {job_of(run).id}:  # type: ignore[union-attr]
+        scheduler.cancel([job])
     first, began = global_step(run), time.monotonic()
     time.sleep(20)
     seconds_a_step = (time.monotonic() - began) / max(1, global_step(run) - first)
@@ -109,7 +106,7 @@ def main(folder: Path) -> None:
             rows.append([name, *measure(run, way, seconds_a_step)])  # type: ignore[arg-type]
             print("  ".join(rows[-1]), flush=True)
             time.sleep(5)
-    queue.cancel(sorted({job.id for job in queue.queue(folder / "runs")}))
+    scheduler.cancel(sorted({job.id for job in scheduler.queued_jobs(folder / "runs")}))
     print(f"seconds; a step takes {seconds_a_step:.3f} s\n" + table(rows, header=header))
 
 

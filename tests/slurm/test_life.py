@@ -12,7 +12,7 @@ from sites import SLURM, Site
 
 from pipeline.core import files
 from pipeline.jobs import submissions
-from pipeline.jobs.slurm import queue, reconcile
+from pipeline.jobs.slurm import reconcile, scheduler
 
 pytestmark = pytest.mark.usefixtures("devcluster")
 LONG = 400  # epochs that do not end while a test looks on
@@ -28,9 +28,9 @@ def site(tmp_path, shards):
     made = Site(tmp_path, shards, cluster=SLURM)
     yield made
     runs = tmp_path / "runs"
-    if runs.exists() and (left := {job.id.split("_")[0] for job in queue.queue(runs)}):
-        queue.cancel(sorted(left))
-        wait(lambda: not queue.queue(runs), "the queue to be empty")
+    if runs.exists() and (left := {job.id.split("_")[0] for job in scheduler.queued_jobs(runs)}):
+        scheduler.cancel(sorted(left))
+        wait(lambda: not scheduler.queued_jobs(runs), "the queue to be empty")
 
 
 def wait(condition, what: str, seconds: float = 120) -> None:
@@ -46,7 +46,7 @@ def call(*command: str) -> str:
 
 def job_of(site: Site, name: str) -> str:
     runs = site.folder / "runs"
-    return reconcile.carried(runs, queue.queue(runs))[site.runs()[name].id].id
+    return reconcile.carried(runs, scheduler.queued_jobs(runs))[site.runs()[name].id].id
 
 
 def starts(run) -> int:
@@ -70,7 +70,7 @@ def test_a_grid_goes_through_arrays_and_dependencies_to_its_end_and_a_failed_see
     assert runs["cass-s78"].state() == "failed"
     assert runs["cass-test_resnet-100pct"].state() == "done"
     assert runs["cass-test_resnet-100pct-s78"].state() == "pending"
-    assert runs["cass"].result().code == slurm.snapshot(site.folder / "runs").name
+    assert runs["cass"].result().code == reconcile.snapshot(site.folder / "runs").name
 
     code, out = site.run("status")
     assert "4 done" in out and "which is failed" in out
@@ -108,7 +108,7 @@ def test_scancel_saves_and_nothing_comes_back_until_the_next_launch(site):
     assert code == 2 and "--yes" in out
     code, out = site.run("cancel", "--yes")
     assert code == 0, out
-    wait(lambda: not queue.queue(site.folder / "runs"), "the jobs to end")
+    wait(lambda: not scheduler.queued_jobs(site.folder / "runs"), "the jobs to end")
     assert run.state() == "interrupted" and run.checkpoints()
     wait(lambda: "its job ended: CANCELLED" in site.run("status")[1], "accounting to know", 30)
     assert site.run("launch")[0] == 0
@@ -138,7 +138,7 @@ def test_a_killed_task_is_sent_again_by_the_next_launch_and_requeue_brings_it_ba
     first = job_of(site, "cass")
     call("scancel", "--signal=KILL", f"{first}.0")  # as the kernel does when memory is out
     wait(
-        lambda: run.state() == "interrupted" and first not in {job.id for job in queue.queue(site.folder / "runs")},
+        lambda: run.state() == "interrupted" and first not in {job.id for job in scheduler.queued_jobs(site.folder / "runs")},
         "",
     )
     code, out = site.run("launch")
@@ -160,7 +160,7 @@ def test_launches_at_once_and_launches_killed_in_between_send_every_run_once(sit
     assert [process.returncode for process in both] == [0, 0], said
     sent = [run for order in submissions.read_orders(runs) for part in order.parts for run in part]
     assert sorted(sent) == sorted(run.id for run in site.runs().values())
-    jobs = queue.queue(runs)
+    jobs = scheduler.queued_jobs(runs)
     assert len(jobs) == 4 and not [job for job in jobs if job.reason == "JobHeldUser"]
     assert site.run("launch")[1].count("nothing to send") == 1
 
@@ -172,14 +172,14 @@ def test_a_held_array_that_no_order_knows_is_cancelled_and_a_known_one_released(
     child = site.runs()["cass-test_resnet-100pct"].id
     order = next(order for order in submissions.read_orders(runs) if (child,) in order.parts)
     call("scontrol", "uhold", order.job["id"])
-    wait(lambda: all(job.reason == "JobHeldUser" for job in queue.queue(runs) if job.id == order.job["id"]), "hold")
+    wait(lambda: all(job.reason == "JobHeldUser" for job in scheduler.queued_jobs(runs) if job.id == order.job["id"]), "hold")
     order.note_job(order.job["id"], released=False)
     assert "released" in site.run("launch")[1]
-    comment = f"--comment={queue.comment_of(runs, '20260101-000000-stray')}"
+    comment = f"--comment={scheduler.comment_of(runs, '20260101-000000-stray')}"
     stray = call("sbatch", "--parsable", "--hold", comment, "-o", "/dev/null", "--wrap", "true").strip()
     code, out = site.run("launch")
     assert f"cancelled {stray}" in out
-    assert stray not in {job.id for job in queue.queue(runs)}
+    assert stray not in {job.id for job in scheduler.queued_jobs(runs)}
 
 
 def test_the_script_for_sbatch_users_runs_the_grid_and_its_jobs_are_known(site):

@@ -13,7 +13,7 @@ from sites import SLURM
 from test_life import wait
 
 from pipeline.core import files
-from pipeline.jobs.slurm import queue
+from pipeline.jobs.slurm import scheduler
 
 pytestmark = pytest.mark.usefixtures("devcluster")
 
@@ -43,6 +43,6 @@ def test_tasks_write_the_tars_and_a_job_after_them_the_index(tmp_path):
     again = shard(tmp_path, "--out", "shards", "--cluster", "site.toml")
     assert "sent " not in again or "nothing was sent" in again
     jobs = next((tmp_path / "shards" / ".jobs").iterdir())
-    wait(lambda: not queue.queue(jobs), "the jobs to end")
+    wait(lambda: not scheduler.queued_jobs(jobs), "the jobs to end")
     assert contents(tmp_path / "shards") == contents(tmp_path / "calm") != {}
     assert "is complete already" in shard(tmp_path, "--out", "shards", "--cluster", "site.toml")

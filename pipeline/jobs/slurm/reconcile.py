@@ -20,7 +20,7 @@ from pipeline.jobs.fanout import RETRIES
 from pipeline.jobs.life import signals_noted
 from pipeline.jobs.plan import STUCK, TO_DO, Item, Plan, publish, state_of
 from pipeline.jobs.slurm import submit
-from pipeline.jobs.slurm.queue import Job, ask, ended, max_array_size, queue, user_jobs
+from pipeline.jobs.slurm.scheduler import Job, ask, ended, max_array_size, queued_jobs, user_jobs
 from pipeline.jobs.snapshot import snapshot
 from pipeline.jobs.submissions import Draft, Order
 
@@ -57,7 +57,7 @@ def look(plan: Plan) -> Seen:
     """One look at the queue and, where runs lost their jobs, one at the accounting; never fails."""
     runs = Path(plan.cluster.runs)
     try:
-        jobs = carried(runs, queue(runs))
+        jobs = carried(runs, queued_jobs(runs))
     except ValueError as error:
         return Seen({}, {}, str(error))
     left = {name for name, item in plan.items.items() if item.state in TO_DO and name not in jobs}
@@ -119,8 +119,8 @@ def submit_missing(plan: Plan, *, limit: int | None = None) -> tuple[list[Order]
     """
     runs, slurm = Path(plan.cluster.runs), plan.cluster.slurm
     with files.lock(runs / ".launch.lock", patience=LAUNCH_PATIENCE, what="another launch's submission"):
-        said = mend(runs, queue(runs))
-        live = carried(runs, queue(runs))
+        said = mend(runs, queued_jobs(runs))
+        live = carried(runs, queued_jobs(runs))
         for item in plan.items.values():
             item.state = state_of(item.run, item.spec)
         chosen = drafts_of(plan, live, limit=limit or max_array_size())
@@ -171,7 +171,7 @@ def follow(plan: Plan, report: Callable[[list[Item], list[Item]], None], say: Ca
                     sent, said = submit_missing(plan)
                     say(said)
                     times.update(run for order in sent for part in order.parts for run in part)
-                live = carried(runs, queue(runs))
+                live = carried(runs, queued_jobs(runs))
             except ValueError as error:
                 if live is None:
                     raise
@@ -204,7 +204,7 @@ def script(plan: Plan) -> str:
     runs = Path(plan.cluster.runs)
     lines = ["#!/bin/bash", "set -euo pipefail"]
     with files.lock(runs / ".launch.lock", patience=LAUNCH_PATIENCE, what="another launch's submission"):
-        live = carried(runs, queue(runs))
+        live = carried(runs, queued_jobs(runs))
         jobs = {run: job.id for run, job in live.items()}
         code = snapshot(runs)
         for number, draft in enumerate(drafts_of(plan, live, limit=max_array_size())):

@@ -15,7 +15,7 @@ from typing import Any
 from pipeline.core import files
 from pipeline.core.console import silent
 from pipeline.data.shards import write
-from pipeline.jobs.slurm import queue, reconcile, submit
+from pipeline.jobs.slurm import reconcile, scheduler, submit
 from pipeline.jobs.snapshot import snapshot
 from pipeline.jobs.submissions import FOLDER, Order, write_order
 from pipeline.runs.cluster import Cluster
@@ -59,7 +59,7 @@ class Task:
         return DelayedSubmission(self)
 
 
-def reconcile(plan: write.Plan, out: Path, cluster: Cluster, *, max_bad: float, strict: bool) -> list[str]:
+def submit_missing(plan: write.Plan, out: Path, cluster: Cluster, *, max_bad: float, strict: bool) -> list[str]:
     """Send what of the plan is neither written nor in the queue; returns what was done, in words.
 
     `out` is absolute, on a disk that the nodes share. No GPU is asked for.
@@ -68,8 +68,8 @@ def reconcile(plan: write.Plan, out: Path, cluster: Cluster, *, max_bad: float, 
     jobs = out / ".jobs" / plan.folder_name
     site = dataclasses.replace(cluster, slurm=dataclasses.replace(cluster.slurm, gres=""))
     with files.lock(jobs / ".launch.lock", patience=reconcile.LAUNCH_PATIENCE, what="another launch's submission"):
-        said = reconcile.mend(jobs, queue.queue(jobs))
-        live = {job.token: job.id.split("_")[0] for job in queue.queue(jobs)}
+        said = reconcile.mend(jobs, scheduler.queued_jobs(jobs))
+        live = {job.token: job.id.split("_")[0] for job in scheduler.queued_jobs(jobs)}
         code = snapshot(jobs)
         if INDEX not in live:
             with files.publish(jobs / "plan.pkl") as file:
@@ -88,7 +88,7 @@ def reconcile(plan: write.Plan, out: Path, cluster: Cluster, *, max_bad: float, 
             said.append(f"sent {live[token]} {order.name}: {len(tasks)} tasks")
 
         left = write.left(plan, out)
-        parts = min(left, cluster.slurm.parallelism, queue.max_array_size())
+        parts = min(left, cluster.slurm.parallelism, scheduler.max_array_size())
         if INDEX in live:
             said.append(f"job {live[INDEX]} is to write {out / plan.folder_name}; nothing was sent")
         else:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.jobs.fanout import carrier
-from pipeline.jobs.slurm.queue import ask, comment_of
+from pipeline.jobs.slurm.scheduler import ask, comment_of
 from pipeline.jobs.submissions import Draft, Order
 from pipeline.runs.cluster import Cluster
 

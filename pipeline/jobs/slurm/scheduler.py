@@ -43,7 +43,7 @@ def ask(*command: str, timeout: float = 60.0) -> str:
     return done.stdout
 
 
-def queue(runs: Path) -> list[Job]:
+def queued_jobs(runs: Path) -> list[Job]:
     """This user's jobs for these runs that have not ended, array tasks one by one."""
     out = []
     for line in ask("squeue", "-h", "-r", "-u", ME, "-o", "%i|%T|%r|%N|%k").splitlines():
