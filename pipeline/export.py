@@ -28,23 +28,24 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> int:
     args = parser().parse_args()
+    from pipeline.models import info
     from pipeline.runs.cluster import load_cluster
     from pipeline.runs.folder import find_run
-    from pipeline.trained import about
 
     run = find_run(Path(load_cluster(args.cluster).runs), args.run)
-    wanted = about.of_run(run, args.arm)
+    wanted = info.of_run(run, args.arm)
 
-    from pipeline.trained import folder, onnx
+    from pipeline.models import export
+    from pipeline.trained import onnx
 
     if args.onnx:
         onnx.need()
     out = Path(args.out).absolute()
-    if not folder.find(out, wanted):
-        difference = folder.write(run, wanted, out, with_onnx=args.onnx)
+    if not export.find(out, wanted):
+        difference = export.write(run, wanted, out, with_onnx=args.onnx)
         print(f"{run.id}: {wanted.backbone}, {', '.join(wanted.classes) or 'features'}")
     elif args.onnx and not (out / onnx.FILE).exists():
-        difference = folder.add_onnx(run, wanted, out)
+        difference = export.add_onnx(run, wanted, out)
     else:
         print(f"{out} is this export already; nothing to do")
         return 0

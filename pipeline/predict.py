@@ -1,7 +1,7 @@
 """Door: classes and scores of new pictures.
 
 python -m pipeline.predict DIR picture.jpg more/pictures     DIR: an export, a run's folder, or a run's id
-python -m pipeline.predict DIR PICTURES --csv scores.csv     --csv -: to the terminal instead of the table
+python -m pipeline.predict DIR PICTURES --csv predict.csv     --csv -: to the terminal instead of the table
 python -m pipeline.predict DIR PICTURES --attention MAPS
 """
 
@@ -38,21 +38,21 @@ def parser() -> argparse.ArgumentParser:
 def main() -> int:
     args = parser().parse_args()
     from pipeline.core import files
+    from pipeline.models import inputs, predict
     from pipeline.runs.cluster import load_cluster
-    from pipeline.trained import pictures, scores
 
-    paths = pictures.listed(args.pictures)
+    paths = inputs.listed(args.pictures)
     if not paths:
         raise ValueError(f"there is no picture in {', '.join(map(str, args.pictures))}")
     network = open_network(args.network, load_cluster(args.cluster))
     classes = network.about.classes
-    found = progress(scores.scored(network, paths, args.attention), total=len(paths), what="predicting")
+    found = progress(predict.scored(network, paths, args.attention), total=len(paths), what="predicting")
     good, bad = [], []
     for path, answer in zip(paths, found, strict=True):
         if isinstance(answer, ValueError):
             bad.append(f"{name_of(path)} {answer}")
         else:
-            good.append((name_of(path), scores.decided(answer, network.about), answer))
+            good.append((name_of(path), predict.decided(answer, network.about), answer))
     rows = [[name, *map(str, values)] for name, _, values in good]
     if args.csv:
         text = io.StringIO()
@@ -77,18 +77,18 @@ def main() -> int:
 
 def open_network(text: str, cluster: Cluster) -> Network:
     """The network of an export or of a run, on the site's device; `ValueError` for one that knows no classes."""
+    from pipeline.models import info
     from pipeline.runs.folder import find_run
     from pipeline.runs.spec import PretrainSpec
-    from pipeline.trained import about
 
     folder = Path(text)
-    if about.is_export(folder):
-        run, known = None, about.of_export(folder)
+    if info.is_export(folder):
+        run, known = None, info.of_export(folder)
     else:
         run = find_run(Path(cluster.runs), text)
         if isinstance(run.spec, PretrainSpec):
             raise ValueError(f"{run.id} is a pretraining run, which knows no classes; give one of its fine-tuning runs")
-        known = about.of_run(run)
+        known = info.of_run(run)
     if not known.classes:
         raise ValueError(f"{folder} holds a pretrained arm, which knows no classes; export one of its fine-tuning runs")
 

@@ -223,7 +223,9 @@ def _accounting(slurm: Slurm, config: Record) -> list[str]:
     if not slurm.accounting:
         return []
     try:
-        scheduler.ask("sacct", "--noheader", "--allocations", "--starttime=now-1minutes", "--format=JobID", timeout=SECONDS)
+        scheduler.ask(
+            "sacct", "--noheader", "--allocations", "--starttime=now-1minutes", "--format=JobID", timeout=SECONDS
+        )
     except ValueError as error:
         kind = config.get("AccountingStorageType", "unknown")
         return [

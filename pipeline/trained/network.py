@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from pipeline.learn import backbones, hardware
 from pipeline.learn.augment import unit
+from pipeline.models.info import FINETUNED, WEIGHTS, About
 from pipeline.runs.cluster import Cluster
 from pipeline.runs.folder import Run
-from pipeline.trained.about import FINETUNED, WEIGHTS, About
 
 
 @dataclass(frozen=True)

@@ -138,7 +138,10 @@ def test_a_killed_task_is_sent_again_by_the_next_launch_and_requeue_brings_it_ba
     first = job_of(site, "cass")
     call("scancel", "--signal=KILL", f"{first}.0")  # as the kernel does when memory is out
     wait(
-        lambda: run.state() == "interrupted" and first not in {job.id for job in scheduler.queued_jobs(site.folder / "runs")},
+        lambda: (
+            run.state() == "interrupted"
+            and first not in {job.id for job in scheduler.queued_jobs(site.folder / "runs")}
+        ),
         "",
     )
     code, out = site.run("launch")
@@ -172,7 +175,10 @@ def test_a_held_array_that_no_order_knows_is_cancelled_and_a_known_one_released(
     child = site.runs()["cass-test_resnet-100pct"].id
     order = next(order for order in submissions.read_orders(runs) if (child,) in order.parts)
     call("scontrol", "uhold", order.job["id"])
-    wait(lambda: all(job.reason == "JobHeldUser" for job in scheduler.queued_jobs(runs) if job.id == order.job["id"]), "hold")
+    wait(
+        lambda: all(job.reason == "JobHeldUser" for job in scheduler.queued_jobs(runs) if job.id == order.job["id"]),
+        "hold",
+    )
     order.note_job(order.job["id"], released=False)
     assert "released" in site.run("launch")[1]
     comment = f"--comment={scheduler.comment_of(runs, '20260101-000000-stray')}"

@@ -25,8 +25,9 @@ from pipeline.core import files
 from pipeline.data.layouts import Folder
 from pipeline.data.shards.read import read_pixels
 from pipeline.jobs import execute
+from pipeline.models import export, info
 from pipeline.runs.spec import DatasetRef
-from pipeline.trained import about, folder, network, onnx
+from pipeline.trained import network, onnx
 
 NEEDS_ONNX = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in onnx.NEEDED), reason="the extra onnx is not installed"
@@ -149,7 +150,7 @@ def test_timm_prepares_a_picture_of_any_shape_as_this_project_does(exported):
     model = timm.create_model(f"local-dir:{exported}", pretrained=True)
     transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model), is_training=False)
     pixels = np.random.default_rng(0).integers(0, 256, (70, 131, 3), dtype=np.uint8)
-    known = about.of_export(exported)
+    known = info.of_export(exported)
     mine = network.of_export(exported, known).images(images.resize(pixels, tiny.SIZE)[None])[0]
     grey_level = 1 / 255 / min(transform.transforms[-1].std.tolist())  # Pillow rounds otherwise
     assert abs(mine.numpy() - transform(Image.fromarray(pixels)).numpy()).max() < 1.01 * grey_level
@@ -213,7 +214,7 @@ def test_the_onnx_graph_gives_the_runs_own_predictions_for_any_batch(exported, f
     assert said is not None and float(said[1]) < 1e-3
     assert "model.onnx" in (exported / "README.md").read_text(encoding="utf-8")
     paths = sorted(test_pictures.iterdir())
-    known = about.of_export(exported)
+    known = info.of_export(exported)
     images = network.of_export(exported, known).images(np.stack([read(path) for path in paths]))
     session = onnxruntime.InferenceSession(exported / "model.onnx", providers=["CPUExecutionProvider"])
     _, expected = stored(finetuned)
@@ -226,7 +227,7 @@ def test_the_onnx_graph_gives_the_runs_own_predictions_for_any_batch(exported, f
 
 @NEEDS_ONNX
 def test_an_onnx_graph_that_differs_is_refused(exported, monkeypatch):
-    trained = network.of_export(exported, about.of_export(exported))
+    trained = network.of_export(exported, info.of_export(exported))
     monkeypatch.setattr(onnx, "TOLERANCE", -1.0)
     with pytest.raises(ValueError, match="differs from torch by .* was not written; export without --onnx"):
         onnx.graph(trained)
@@ -246,7 +247,7 @@ def test_an_export_killed_half_way_leaves_no_folder_and_the_next_is_whole(pretra
         "from pipeline.trained import about, card, folder\n"
         "card.text = lambda *args, **kwargs: os.kill(os.getpid(), signal.SIGKILL)\n"  # at the last of the files
         "run = Run(Path(sys.argv[1]))\n"
-        "folder.write(run, about.of_run(run, 'cnn'), Path(sys.argv[2]), with_onnx=False)\n"
+        "folder.write(run, info.of_run(run, 'cnn'), Path(sys.argv[2]), with_onnx=False)\n"
     )
     parent = tmp_path / "exports"
     parent.mkdir()
@@ -268,9 +269,9 @@ def test_a_folder_with_anything_else_is_not_touched(finetuned, exported, pretrai
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
     done = door("export", pretrained.id, "--arm", "cnn", "--out", exported, cwd=home)
     assert done.returncode == 2 and f"is an export of model of {finetuned.id}" in done.stderr
-    other = dataclasses.replace(about.of_export(exported), weights_sha256="0" * 64)
+    other = dataclasses.replace(info.of_export(exported), weights_sha256="0" * 64)
     with pytest.raises(ValueError, match="with other weights; choose another --out"):
-        folder.find(exported, other)
+        export.find(exported, other)
 
 
 def test_what_cannot_be_exported_is_said_with_the_next_move(finetuned, pretrained, shards, site, home, tmp_path):
@@ -306,7 +307,7 @@ def test_several_classes_a_picture_are_decided_one_by_one(home, site, tmp_path):
     spec = dataclasses.replace(spec, dataset=DatasetRef(name="colours", fingerprint=shards.fingerprint))
     run = tiny.announce(spec, site)
     assert execute.carry_out(run) == 0
-    assert about.of_run(run).task == "multi-label"
+    assert info.of_run(run).task == "multi-label"
     done = door("predict", run.id, raw, "--csv", tmp_path / "scores.csv", cwd=home)
     assert done.returncode == 0, done.stderr
     with open(tmp_path / "scores.csv", newline="") as file:

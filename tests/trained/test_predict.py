@@ -23,7 +23,8 @@ from pipeline.data.shards.transcode import Settings
 from pipeline.jobs import execute
 from pipeline.learn import backbones
 from pipeline.learn.attention import attention_map
-from pipeline.trained import about, network
+from pipeline.models import info
+from pipeline.trained import network
 
 TOLERANCE = 1e-5  # of a sigmoid; the shards here lose nothing
 AS_JPEG = 0.02  # of a sigmoid, for a picture that went through a JPEG of quality 95: what docs/using.md says
@@ -94,7 +95,7 @@ def test_raw_pictures_get_the_scores_that_the_run_stored_of_them(vit, sources, h
 
 
 def test_a_jpeg_of_the_shards_changes_scores_little(vit, sources):
-    trained = network.of_run(vit, about.of_run(vit))
+    trained = network.of_run(vit, info.of_run(vit))
     small = [images.resize(images.decode(path.read_bytes()).pixels, tiny.SIZE) for path in sources.values()]
     lossy = [images.pixels(images.encode(picture, format="jpeg", quality=95)) for picture in small]
     before, after = (trained.scores(trained.images(np.stack(part))) for part in (small, lossy))

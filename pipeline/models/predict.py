@@ -10,8 +10,8 @@ import numpy as np
 
 from pipeline.data.images import BadPicture
 from pipeline.learn.attention import attention_map
-from pipeline.trained import pictures
-from pipeline.trained.about import About
+from pipeline.models import inputs
+from pipeline.models.info import About
 from pipeline.trained.network import Network
 
 BATCH = 64
@@ -27,10 +27,10 @@ def scored(network: Network, paths: Sequence[Path], attention: Path | None) -> I
     if attention is not None:
         attention_map(network.model, network.images(np.zeros((1, size, size, 3), dtype=np.uint8)))
     width = len(str(len(paths)))
-    source = pictures.loaded(paths, size=size, show=attention is not None)
+    source = inputs.loaded(paths, size=size, show=attention is not None)
     numbered = enumerate(source, start=1)
     while batch := list(islice(numbered, BATCH)):
-        good = [(number, picture) for number, picture in batch if isinstance(picture, pictures.Picture)]
+        good = [(number, picture) for number, picture in batch if isinstance(picture, inputs.Picture)]
         scores: dict[int, np.ndarray] = {}
         if good:
             images = network.images(np.stack([picture.pixels for _, picture in good]))
@@ -40,7 +40,7 @@ def scored(network: Network, paths: Sequence[Path], attention: Path | None) -> I
                 for (number, picture), seen in zip(good, maps, strict=True):
                     assert picture.shown is not None
                     name = f"{number:0{width}d}-{paths[number - 1].stem}.png"
-                    pictures.draw(attention / name, picture.shown, seen)
+                    inputs.draw(attention / name, picture.shown, seen)
         for number, answer in batch:
             yield answer if isinstance(answer, BadPicture) else scores[number]
 

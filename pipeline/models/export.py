@@ -10,9 +10,10 @@ from typing import Any
 from safetensors.torch import save
 
 from pipeline.core import files
+from pipeline.models import model_card
+from pipeline.models.info import FILE, WEIGHTS, About, is_export, of_export
 from pipeline.runs.folder import Run
-from pipeline.trained import card, network, onnx
-from pipeline.trained.about import FILE, WEIGHTS, About, is_export, of_export
+from pipeline.trained import network, onnx
 
 CONFIG = "config.json"
 CARD = "README.md"
@@ -46,7 +47,7 @@ def write(run: Run, about: About, folder: Path, *, with_onnx: bool) -> float | N
         files.write_json(temporary / FILE, dataclasses.asdict(about))
         if with_onnx:
             _write_bytes(temporary / onnx.FILE, data)
-        files.write_text(temporary / CARD, card.text(run, about, with_onnx=with_onnx))
+        files.write_text(temporary / CARD, model_card.text(run, about, with_onnx=with_onnx))
     return difference
 
 
@@ -54,7 +55,7 @@ def add_onnx(run: Run, about: About, folder: Path) -> float:
     """Add the ONNX graph to an export that has none; returns its largest difference from torch."""
     data, difference = onnx.graph(network.of_export(folder, about))
     _write_bytes(folder / onnx.FILE, data)
-    files.write_text(folder / CARD, card.text(run, about, with_onnx=True))
+    files.write_text(folder / CARD, model_card.text(run, about, with_onnx=True))
     return difference
 
 

@@ -6,9 +6,9 @@ import json
 from typing import Any
 
 from pipeline.core import plugins
+from pipeline.models.info import About
 from pipeline.runs.folder import Result, Run
 from pipeline.runs.spec import FinetuneSpec, PretrainSpec, Spec, imagenet_tags, method_of
-from pipeline.trained.about import About
 
 LIMITS = """\
 For research: to repeat this run's scores, to compare methods, to start other training from. **It is no medical device**
