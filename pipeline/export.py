@@ -35,8 +35,7 @@ def main() -> int:
     run = find_run(Path(load_cluster(args.cluster).runs), args.run)
     wanted = info.of_run(run, args.arm)
 
-    from pipeline.models import export
-    from pipeline.trained import onnx
+    from pipeline.models import export, onnx
 
     if args.onnx:
         onnx.need()

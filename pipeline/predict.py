@@ -19,8 +19,8 @@ from pipeline import flags
 from pipeline.core.console import progress, run_door, table
 
 if TYPE_CHECKING:
+    from pipeline.models.network import Network
     from pipeline.runs.cluster import Cluster
-    from pipeline.trained.network import Network
 
 
 def parser() -> argparse.ArgumentParser:
@@ -92,7 +92,7 @@ def open_network(text: str, cluster: Cluster) -> Network:
     if not known.classes:
         raise ValueError(f"{folder} holds a pretrained arm, which knows no classes; export one of its fine-tuning runs")
 
-    from pipeline.trained import network
+    from pipeline.models import network
 
     device = network.settle(cluster)
     found = network.of_export(folder, known) if run is None else network.of_run(run, known)

@@ -10,10 +10,9 @@ from typing import Any
 from safetensors.torch import save
 
 from pipeline.core import files
-from pipeline.models import model_card
+from pipeline.models import model_card, network, onnx
 from pipeline.models.info import FILE, WEIGHTS, About, is_export, of_export
 from pipeline.runs.folder import Run
-from pipeline.trained import network, onnx
 
 CONFIG = "config.json"
 CARD = "README.md"

@@ -12,7 +12,7 @@ from pipeline.data.images import BadPicture
 from pipeline.learn.attention import attention_map
 from pipeline.models import inputs
 from pipeline.models.info import About
-from pipeline.trained.network import Network
+from pipeline.models.network import Network
 
 BATCH = 64
 

@@ -25,9 +25,8 @@ from pipeline.core import files
 from pipeline.data.layouts import Folder
 from pipeline.data.shards.read import read_pixels
 from pipeline.jobs import execute
-from pipeline.models import export, info
+from pipeline.models import export, info, network, onnx
 from pipeline.runs.spec import DatasetRef
-from pipeline.trained import network, onnx
 
 NEEDS_ONNX = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in onnx.NEEDED), reason="the extra onnx is not installed"
@@ -244,7 +243,7 @@ def test_an_export_killed_half_way_leaves_no_folder_and_the_next_is_whole(pretra
         "import os, signal, sys\n"
         "from pathlib import Path\n"
         "from pipeline.runs.folder import Run\n"
-        "from pipeline.trained import about, card, folder\n"
+        "from pipeline.models import about, card, folder\n"
         "card.text = lambda *args, **kwargs: os.kill(os.getpid(), signal.SIGKILL)\n"  # at the last of the files
         "run = Run(Path(sys.argv[1]))\n"
         "folder.write(run, info.of_run(run, 'cnn'), Path(sys.argv[2]), with_onnx=False)\n"

@@ -23,8 +23,7 @@ from pipeline.data.shards.transcode import Settings
 from pipeline.jobs import execute
 from pipeline.learn import backbones
 from pipeline.learn.attention import attention_map
-from pipeline.models import info
-from pipeline.trained import network
+from pipeline.models import info, network
 
 TOLERANCE = 1e-5  # of a sigmoid; the shards here lose nothing
 AS_JPEG = 0.02  # of a sigmoid, for a picture that went through a JPEG of quality 95: what docs/using.md says

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from pipeline.trained.network import Network
+from pipeline.models.network import Network
 
 FILE = "model.onnx"
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
