@@ -9,7 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from pipeline import flags
+from pipeline.cli import flags
 from pipeline.core.console import run_door, table
 
 

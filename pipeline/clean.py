@@ -13,7 +13,7 @@ import shutil
 import time
 from pathlib import Path
 
-from pipeline import flags
+from pipeline.cli import flags
 from pipeline.core import files
 from pipeline.core.console import run_door, table
 

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline import flags
+from pipeline.cli import flags
 from pipeline.core.console import duration, run_door, table
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from pipeline import flags
+from pipeline.cli import flags
 from pipeline.core.console import run_door
 
 

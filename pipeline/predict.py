@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline import flags
+from pipeline.cli import flags
 from pipeline.core.console import progress, run_door, table
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline import flags
+from pipeline.cli import flags
 from pipeline.core import files, plugins
 from pipeline.core.console import progress, run_door
 from pipeline.learn.weights import HUB_FILE, hub_name, prefetched

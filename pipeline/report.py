@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from pipeline import flags
+from pipeline.cli import flags
 from pipeline.core.console import progress, run_door, table
 
 

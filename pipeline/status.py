@@ -12,7 +12,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from pipeline import flags
+from pipeline.cli import flags
 from pipeline.core.console import duration, run_door, table
 
 if TYPE_CHECKING:
