@@ -18,7 +18,7 @@ from pipeline.core import plugins
 from pipeline.core.console import run_door, table
 
 if TYPE_CHECKING:
-    from pipeline.benches.base import Table
+    from pipeline.benchmarks.support.base import Table
 
 
 def parser() -> argparse.ArgumentParser:
@@ -50,7 +50,7 @@ def main() -> int:
         flags += ["--quick"] * args.quick
         ends = [subprocess.run([sys.executable, "-m", "pipeline.bench", name, *flags]).returncode for name in names]
         return max(ends)
-    from pipeline.benches.base import Bench
+    from pipeline.benchmarks.support.base import Bench
     from pipeline.core import files
 
     args.scratch.mkdir(parents=True, exist_ok=True)

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from pipeline.benches import limits
-from pipeline.benches.base import Bench, Row, Table, Way, compare
+from pipeline.benchmarks.support import limits
+from pipeline.benchmarks.support.base import Bench, Row, Table, Way, compare
 from pipeline.core import plugins
 from pipeline.study import paper
 

@@ -13,10 +13,10 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2
 
-from pipeline.benches import paper_loader
-from pipeline.benches.base import Bench, Table, Way, compare, rate
-from pipeline.benches.load_peers import throughput
-from pipeline.benches.pictures import raw_folder
+from pipeline.benchmarks.support import paper_loader
+from pipeline.benchmarks.support.base import Bench, Table, Way, compare, rate
+from pipeline.benchmarks.support.load_peers import throughput
+from pipeline.benchmarks.support.pictures import raw_folder
 from pipeline.learn import hardware
 from pipeline.learn.augment import augment
 from pipeline.learn.samples import draws

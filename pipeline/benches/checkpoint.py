@@ -13,9 +13,9 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
-from pipeline.benches.base import Bench, Row, Table, Way, compare, seconds
-from pipeline.benches.pictures import raw_folder
-from pipeline.benches.training import TOY, Timed, make_shards, settled, site, train
+from pipeline.benchmarks.support.base import Bench, Row, Table, Way, compare, seconds
+from pipeline.benchmarks.support.pictures import raw_folder
+from pipeline.benchmarks.support.training import TOY, Timed, make_shards, settled, site, train
 from pipeline.learn import checkpoint
 from pipeline.learn.average import Averages
 from pipeline.learn.loop import Counters

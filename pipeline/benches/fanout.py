@@ -15,8 +15,8 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
-from pipeline.benches.base import Bench, Table, Way, compare
-from pipeline.benches.pictures import sharded
+from pipeline.benchmarks.support.base import Bench, Table, Way, compare
+from pipeline.benchmarks.support.pictures import sharded
 from pipeline.core import files
 from pipeline.data.shards.index import Shards
 from pipeline.jobs.execute import site_of

@@ -20,8 +20,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pipeline.benches import load_peers, paper_loader, pictures
-from pipeline.benches.base import Bench, Table, Way, compare, memory, rate
+from pipeline.benchmarks.support import load_peers, paper_loader, pictures
+from pipeline.benchmarks.support.base import Bench, Table, Way, compare, memory, rate
 from pipeline.core import files
 from pipeline.data import images
 from pipeline.data.pixel_map import Pixels, open_pixels

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from pipeline.benches.base import Bench, Row, Table
+from pipeline.benchmarks.support.base import Bench, Row, Table
 from pipeline.core import files, plugins
 from pipeline.data.shards.index import Shards, write_index
 from pipeline.jobs.plan import make_plan

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pipeline.benches.base import Bench, Row, Table, Way, compare, memory, rate
-from pipeline.benches.pictures import raw_folder
+from pipeline.benchmarks.support.base import Bench, Row, Table, Way, compare, memory, rate
+from pipeline.benchmarks.support.pictures import raw_folder
 from pipeline.core.memory import keep
 from pipeline.data import images
 

@@ -9,9 +9,9 @@ import time
 from functools import partial
 from importlib.util import find_spec
 
-from pipeline.benches.base import Bench, Row, Table, Way, compare, seconds
 from pipeline.benches.fanout import ENGINES, SIZES, announced
-from pipeline.benches.pictures import sharded
+from pipeline.benchmarks.support.base import Bench, Row, Table, Way, compare, seconds
+from pipeline.benchmarks.support.pictures import sharded
 
 TITLE = "doors, runs and trials, from the start of a process"
 TRIALS = 40

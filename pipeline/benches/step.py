@@ -13,11 +13,11 @@ from typing import Any
 
 import torch
 
-from pipeline.benches import limits
-from pipeline.benches.base import Bench, Row, Table, Way, compare
-from pipeline.benches.pictures import raw_folder
-from pipeline.benches.plain import seconds
-from pipeline.benches.training import SMALL, TOY, WARM, Timed, make_shards, settled, site, train
+from pipeline.benchmarks.support import limits
+from pipeline.benchmarks.support.base import Bench, Row, Table, Way, compare
+from pipeline.benchmarks.support.pictures import raw_folder
+from pipeline.benchmarks.support.plain import seconds
+from pipeline.benchmarks.support.training import SMALL, TOY, WARM, Timed, make_shards, settled, site, train
 from pipeline.learn.hardware import Hardware
 from pipeline.runs.cluster import Cluster
 from pipeline.runs.spec import DatasetRef, Optim, PretrainSpec

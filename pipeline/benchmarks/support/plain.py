@@ -18,8 +18,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pipeline.benches.paper_loader import batches
-from pipeline.benches.training import WARM, network
+from pipeline.benchmarks.support.paper_loader import batches
+from pipeline.benchmarks.support.training import WARM, network
 from pipeline.study import paper
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pipeline.benches.base import Bench
+from pipeline.benchmarks.support.base import Bench
 from pipeline.core import files
 from pipeline.data.shards.index import Shards, find_shards
 

@@ -11,7 +11,7 @@ from functools import cache
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from pipeline.benches.training import WARM, network, wait
+from pipeline.benchmarks.support.training import WARM, network, wait
 from pipeline.learn import optim
 from pipeline.learn.hardware import Hardware
 from pipeline.study import paper

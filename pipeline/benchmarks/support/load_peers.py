@@ -53,7 +53,7 @@ def webdataset(shards: Path, *, fast: bool) -> Callable[[], Iterable[Any]]:
         if fast:
             pictures = source.shuffle(100).map(decoded)
         else:
-            from pipeline.benches.paper_loader import Files
+            from pipeline.benchmarks.support.paper_loader import Files
 
             transform = Files([], size).transform
             pictures = source.shuffle(100).decode("pil").map(lambda sample: transform(sample["jpg"]))

@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline.benches.base import Bench
-from pipeline.benches.pictures import sharded
+from pipeline.benchmarks.support.base import Bench
+from pipeline.benchmarks.support.pictures import sharded
 from pipeline.learn import backbones, hardware, loop
 from pipeline.learn.hardware import Hardware
 from pipeline.learn.pretrain import Pretraining

@@ -1,0 +1,1 @@
+"""What benchmarks share: ways that take turns, images, training that is timed, peers."""
