@@ -9,7 +9,7 @@ import time
 from functools import partial
 from importlib.util import find_spec
 
-from pipeline.benches.fanout import ENGINES, SIZES, announced
+from pipeline.benchmarks.fanout import ENGINES, SIZES, announced
 from pipeline.benchmarks.support.base import Bench, Row, Table, Way, compare, seconds
 from pipeline.benchmarks.support.pictures import sharded
 
@@ -84,7 +84,14 @@ def trials(bench: Bench) -> list[Table]:
             runs = announced(bench, shards, size, device="cpu", threads=1, count=TRIALS)
             for run in runs:
                 run["result"].write_text(json.dumps({}))
-            command = [sys.executable, "-m", "pipeline.benches.fanout", engine, "2", *(str(run.folder) for run in runs)]
+            command = [
+                sys.executable,
+                "-m",
+                "pipeline.benchmarks.fanout",
+                engine,
+                "2",
+                *(str(run.folder) for run in runs),
+            ]
             started = time.time()
             subprocess.run(command, capture_output=True, check=True)
             said = sorted(run["log"].stat().st_mtime for run in runs)

@@ -1,6 +1,6 @@
 """A fan-out: k fine-tunes at once on one device, against one after another.
 
-`python -m pipeline.benches.fanout ENGINE K RUN…` carries run folders to their end, K at a time.
+`python -m pipeline.benchmarks.fanout ENGINE K RUN…` carries run folders to their end, K at a time.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def table(bench: Bench, device: str, shapes: list[tuple[str, int, int]]) -> Tabl
 
     def once(engine: str, trials: int, threads: int) -> float:
         runs[:] = announced(bench, shards, size, device=device, threads=threads, count=2 if bench.quick else 4)
-        command = [sys.executable, "-m", "pipeline.benches.fanout", engine, str(trials)]
+        command = [sys.executable, "-m", "pipeline.benchmarks.fanout", engine, str(trials)]
         started = time.perf_counter()
         done = subprocess.run([*command, *(str(run.folder) for run in runs)], capture_output=True, text=True)
         taken = time.perf_counter() - started

@@ -1,6 +1,6 @@
 """Planning: a grid of ten thousand runs, where each of them stands, and the index of a million pictures.
 
-`python -m pipeline.benches.plan CASE …` measures one case and prints its seconds and its peak memory.
+`python -m pipeline.benchmarks.plan CASE …` measures one case and prints its seconds and its peak memory.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def measured(bench: Bench, title: str, cases: list[tuple[str, str, list[str]]], 
     for number in range(bench.rounds):
         for (name, _, arguments), *rows in zip(cases, seconds, memory, strict=True):
             bench.say(f"round {number + 1} of {bench.rounds}: {name}")
-            command = [sys.executable, "-m", "pipeline.benches.plan", *arguments]
+            command = [sys.executable, "-m", "pipeline.benchmarks.plan", *arguments]
             out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
             for row, value in zip(rows, json.loads(out), strict=True):
                 row.values.append(value)
