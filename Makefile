@@ -43,12 +43,12 @@ peers: .venv-peers/ready
 
 HEADERS := libopencv-dev libturbojpeg0-dev pkg-config g++
 
-.venv-peers/ready: pipeline/benches/peers.txt pipeline/benches/ffcv.txt
+.venv-peers/ready: pipeline/benchmarks/peers.txt pipeline/benchmarks/ffcv.txt
 	$(MAKE) setup
 	test -x $(PEERS)/python || $(PYTHON) -m venv .venv-peers
-	$(BIN)/uv pip install --quiet --compile-bytecode --python $(PEERS)/python -r pipeline/benches/peers.txt
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(PEERS)/python -r pipeline/benchmarks/peers.txt
 	pkg-config --exists opencv4 libturbojpeg || (apt-get update && apt-get install -y --no-install-recommends $(HEADERS)) || true
-	$(BIN)/uv pip install --quiet --compile-bytecode --python $(PEERS)/python -r pipeline/benches/ffcv.txt || \
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(PEERS)/python -r pipeline/benchmarks/ffcv.txt || \
 		echo "ffcv cannot be built here and is left out; it needs $(HEADERS)"
 	touch $@
 

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.core import plugins
+from pipeline.benchmarks import BENCHMARKS
 from pipeline.core.console import run_door, table
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def parser() -> argparse.ArgumentParser:
     out = argparse.ArgumentParser(prog="python -m pipeline.bench", description=__doc__, allow_abbrev=False)
     out.formatter_class = argparse.RawDescriptionHelpFormatter
     add = out.add_argument
-    add("names", nargs="*", metavar="NAME", help=f"{', '.join(plugins.known('benches'))} (default: all)")
+    add("names", nargs="*", metavar="NAME", help=f"{', '.join(BENCHMARKS.names())} (default: all)")
     add("--raw", type=Path, default=Path("../shared/data"), help="folder of real pictures (default: ../shared/data)")
     add("--scratch", type=Path, default=Path("scratch/bench"), help="folder for its files (default: scratch/bench)")
     add("--out", type=Path, default=Path("reports/bench"), help="folder of the JSON (default: reports/bench)")
@@ -44,7 +44,7 @@ def main() -> int:
     args = parser().parse_args()
     if args.rounds < 1:
         raise ValueError(f"--rounds is {args.rounds}; give 1 or more")
-    names = [plugins.checked("benches", name) for name in args.names or plugins.known("benches")]
+    names = [BENCHMARKS.check(name) for name in args.names or BENCHMARKS.names()]
     if len(names) > 1:  # each in a process of its own: threads, memory and random numbers of one are not the next one's
         flags = [f"--{flag}={getattr(args, flag)}" for flag in ("raw", "scratch", "out", "peers", "rounds")]
         flags += ["--quick"] * args.quick
@@ -63,7 +63,7 @@ def main() -> int:
         say=lambda line: print(f"  {line}", file=sys.stderr, flush=True),
     )
     (name,) = names
-    leaf = plugins.find("benches", name)
+    leaf = BENCHMARKS.find(name)
     print(f"{name}: {leaf.TITLE}", flush=True)
     started = time.monotonic()
     tables: list[Table] = leaf.run(bench)

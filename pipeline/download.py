@@ -11,8 +11,9 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.core import files, plugins
+from pipeline.core import files
 from pipeline.core.console import progress, run_door
+from pipeline.data.datasets import DATASETS
 
 if TYPE_CHECKING:
     from pipeline.data.records import Source
@@ -32,7 +33,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> int:
     args = parser().parse_args()
-    dataset = plugins.find("datasets", args.name).DATASET
+    dataset = DATASETS.find(args.name).DATASET
     if not dataset.sources:
         raise ValueError(f"{args.name}: there is no address that gives its files to everyone. {dataset.obtain}")
     todo = [source for source in dataset.sources if not (args.out / source.gives).exists()]

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.cli import flags
-from pipeline.core import files, plugins
+from pipeline.core import files
 from pipeline.core.console import progress, run_door
 from pipeline.learn.weights import HUB_FILE, hub_name, prefetched
+from pipeline.study.grids import GRIDS
 
 if TYPE_CHECKING:
     from pipeline.runs.cluster import Cluster
@@ -22,7 +23,7 @@ def parser() -> argparse.ArgumentParser:
     out = argparse.ArgumentParser(prog="python -m pipeline.prefetch", description=__doc__, allow_abbrev=False)
     out.formatter_class = argparse.RawDescriptionHelpFormatter
     what = out.add_mutually_exclusive_group(required=True)
-    what.add_argument("--grid", help=f"{', '.join(plugins.known('grids'))}, or the path of your own FILE.py")
+    what.add_argument("--grid", help=f"{', '.join(GRIDS.names())}, or the path of your own FILE.py")
     what.add_argument("--tags", help="comma-separated timm tags")
     flags.add_cluster_flag(out)
     out.add_argument("--dry-run", action="store_true", help="say what would be fetched")

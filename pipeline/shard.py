@@ -14,8 +14,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.core import plugins
 from pipeline.core.console import progress, run_door, table
+from pipeline.data.datasets import DATASETS
 
 if TYPE_CHECKING:
     from pipeline.data.records import Dataset
@@ -27,7 +27,7 @@ def parser() -> argparse.ArgumentParser:
     out = argparse.ArgumentParser(prog="python -m pipeline.shard", description=__doc__, allow_abbrev=False)
     out.formatter_class = argparse.RawDescriptionHelpFormatter
     add = out.add_argument
-    names = ", ".join(plugins.known("datasets"))
+    names = ", ".join(DATASETS.names())
     add("name", help=f"{names}, or a name of your own with --layout")
     add("--raw", type=Path, help="the folder that holds the raw files")
     add("--layout", choices=("folder", "csv"), help="for your own pictures: one folder a class, or a CSV")
@@ -94,15 +94,15 @@ def main() -> int:
     if not 0 <= args.max_bad <= 1:
         raise ValueError(f"--max-bad is {args.max_bad}; give a fraction between 0 and 1")
     if args.layout:
-        if args.name in plugins.known("datasets"):
+        if args.name in DATASETS.names():
             raise ValueError(f"{args.name!r} is a known dataset; with --layout give your pictures another name")
         dataset: Any = Folder(args.name, args.layout)
     elif args.name == "folder":
         raise ValueError("give your pictures a name of their own: pipeline.shard my_pictures --layout folder --raw DIR")
-    elif args.name in plugins.known("datasets"):
-        dataset = plugins.find("datasets", args.name).DATASET
+    elif args.name in DATASETS.names():
+        dataset = DATASETS.find(args.name).DATASET
     else:
-        known = ", ".join(plugins.known("datasets"))
+        known = ", ".join(DATASETS.names())
         raise ValueError(f"there is no dataset {args.name!r}; known: {known}; for your own add --layout folder or csv")
     settings = Settings(
         size=args.size,

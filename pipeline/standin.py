@@ -9,8 +9,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from pipeline.core import plugins
 from pipeline.core.console import progress, run_door
+from pipeline.data.datasets import DATASETS
 
 
 def parser() -> argparse.ArgumentParser:
@@ -31,7 +31,7 @@ def main() -> int:
     args = parser().parse_args()
     from pipeline.data.standins import imitate
 
-    imitate(plugins.find("datasets", args.name).DATASET, args.out, scale=args.scale, progress=progress)
+    imitate(DATASETS.find(args.name).DATASET, args.out, scale=args.scale, progress=progress)
     print(f"{args.out} holds a stand-in of {args.name}: drawn pictures, not the dataset. Now:")
     print(f"python -m pipeline.shard {args.name} --raw {args.out} --size 32")
     return 0

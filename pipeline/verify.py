@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.core import plugins
 from pipeline.core.console import progress, run_door, table
+from pipeline.data.datasets import DATASETS
 
 if TYPE_CHECKING:
     from pipeline.data.records import Listing, Published, Record
@@ -49,7 +49,7 @@ def main() -> int:
     args = parser().parse_args()
     from pipeline.data.records import MARK
 
-    dataset = plugins.find("datasets", args.name).DATASET
+    dataset = DATASETS.find(args.name).DATASET
     if dataset.published is None:
         raise ValueError(f"nothing is published of {args.name!r} to compare with")
     dataset.need(args.raw)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.core import plugins
+from pipeline.data.datasets import DATASETS
 
 ROOT = Path(__file__).parent.parent
 
@@ -41,7 +41,7 @@ def stand_ins(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
     folders = {name: tmp_path_factory.mktemp("stand-ins") / name for name in CONTENT}
     for name, folder in folders.items():
-        imitate(plugins.find("datasets", name).DATASET, folder, scale=0.0001, progress=lambda items, **_: items)
+        imitate(DATASETS.find(name).DATASET, folder, scale=0.0001, progress=lambda items, **_: items)
     return folders
 
 

@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.core import files, plugins
+from pipeline.core import files
+from pipeline.data.datasets import DATASETS
 from pipeline.data.shards.index import write_index
 from pipeline.study import paper
 
@@ -30,7 +31,7 @@ def isic_labels(folder: Path) -> list[str]:
 
 def write(shards: Path, name: str, labels: list[str], *, size: int = paper.IMAGE_SIZE) -> Path:
     """A shard folder with index and manifest and no tars."""
-    leaf = plugins.find("datasets", name).DATASET
+    leaf = DATASETS.find(name).DATASET
     folder = shards / f"{name}-{size}-image-{'0' * 8}"
     folder.mkdir(parents=True)
     order = np.random.default_rng(0).permutation(len(labels))
@@ -76,7 +77,7 @@ def write(shards: Path, name: str, labels: list[str], *, size: int = paper.IMAGE
 
 def write_all(shards: Path, labels: Path) -> None:
     for name, count in COUNTS.items():
-        classes = plugins.find("datasets", name).DATASET.classes
+        classes = DATASETS.find(name).DATASET.classes
         drawn = [classes[i] for i in np.random.default_rng(1).integers(len(classes), size=count)]
         write(shards, name, isic_labels(labels) if name == "isic" and labels.is_dir() else drawn)
 

@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
+from pipeline.benchmarks import BENCHMARKS
 from pipeline.benchmarks.support import limits
 from pipeline.benchmarks.support.base import Bench, Row, Table, Way, compare
-from pipeline.core import plugins
 from pipeline.study import paper
 
 
@@ -44,7 +44,7 @@ def test_torch_counts_the_arithmetic_that_the_estimates_reckon_with(backbone):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", plugins.known("benches"))
+@pytest.mark.parametrize("name", BENCHMARKS.names())
 def test_a_benchmark_in_little_prints_and_keeps_its_tables(name, tmp_path):
     command = [sys.executable, "-m", "pipeline.bench", name, "--quick", "--rounds", "1"]
     command += ["--raw", "nowhere", "--scratch", "scratch", "--out", "out", "--peers", "nowhere"]
@@ -62,4 +62,4 @@ def test_an_unknown_benchmark_is_answered_with_the_known_ones(tmp_path):
     command = [sys.executable, "-m", "pipeline.bench", "speed"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 2
-    assert all(name in done.stderr for name in plugins.known("benches"))
+    assert all(name in done.stderr for name in BENCHMARKS.names())

@@ -1,4 +1,4 @@
-"""Leaves are found by the name of their module."""
+"""Plugins are found by the name of their module."""
 
 from __future__ import annotations
 
@@ -7,35 +7,38 @@ from pathlib import Path
 import pytest
 
 import pipeline
+from pipeline.benchmarks import BENCHMARKS
 from pipeline.core import plugins
-
-KINDS = ("datasets", "methods", "grids")
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_every_file_of_a_package_is_a_leaf_but_its_base_and_folder_which_needs_a_name(kind: str) -> None:
-    files = {path.stem for path in (Path(pipeline.__file__).parent / kind).glob("*.py")}
-    assert plugins.known(kind) == sorted(files - {"__init__", "base", "folder"})
-    assert plugins.known(kind)
+from pipeline.core.plugins import Plugins
+from pipeline.data.datasets import DATASETS
+from pipeline.learn.methods import METHODS
+from pipeline.study.grids import GRIDS
 
 
-def test_a_leaf_is_found_by_its_name() -> None:
-    assert plugins.find("datasets", "isic").DATASET.name == "isic"
+@pytest.mark.parametrize("known", [DATASETS, METHODS, GRIDS, BENCHMARKS], ids=lambda known: known.kind)
+def test_every_file_of_a_plugin_package_is_a_plugin(known: Plugins) -> None:
+    folder = Path(pipeline.__file__).parents[1] / known.package.replace(".", "/")
+    assert known.names() == sorted({path.stem for path in folder.glob("*.py")} - {"__init__"})
+    assert known.names()
 
 
-@pytest.mark.parametrize("name", ["iscc", "base", "folder", "__init__", "isic.py", ""])
+def test_a_plugin_is_found_by_its_name() -> None:
+    assert DATASETS.find("isic").DATASET.name == "isic"
+
+
+@pytest.mark.parametrize("name", ["iscc", "records", "support", "__init__", "isic.py", ""])
 def test_an_unknown_name_is_answered_with_the_known_ones(name: str) -> None:
     with pytest.raises(ValueError) as caught:
-        plugins.find("datasets", name)
-    assert f"there is no {name!r} among datasets; known: " in str(caught.value)
-    assert "brain_mri" in str(caught.value) and "isic" in str(caught.value)
+        DATASETS.find(name)
+    assert repr(name) in str(caught.value)
+    assert "isic" in str(caught.value) and "brain_mri" in str(caught.value)
 
 
-def test_a_leaf_of_ones_own_is_loaded_from_any_file(tmp_path: Path) -> None:
+def test_a_plugin_of_ones_own_is_loaded_by_its_path(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text("ANSWER = 42\n")
-    assert plugins.load(tmp_path / "mine.py").ANSWER == 42
+    assert plugins.load_file(tmp_path / "mine.py").ANSWER == 42
 
 
-def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"there is no file .*mine\.py"):
-        plugins.load(tmp_path / "mine.py")
+def test_a_path_without_a_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="there is no file"):
+        plugins.load_file(tmp_path / "mine.py")

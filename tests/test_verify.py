@@ -14,7 +14,8 @@ from PIL import Image
 
 import pipeline.standin
 import pipeline.verify
-from pipeline.core import console, plugins
+from pipeline.core import console
+from pipeline.data.datasets import DATASETS
 from pipeline.data.records import MARK, Published
 from pipeline.data.standins import CONTENT
 
@@ -41,7 +42,7 @@ def small(stand_ins: dict[str, Path], tmp_path: Path, monkeypatch: pytest.Monkey
     def make(name: str) -> Path:
         shutil.copytree(stand_ins[name], tmp_path / name)
         (tmp_path / name / MARK).unlink()
-        dataset = plugins.find("datasets", name).DATASET
+        dataset = DATASETS.find(name).DATASET
         known: Published = dataset.published
         records = dataset.listing(tmp_path / name).records
         counts = {
@@ -71,7 +72,7 @@ def test_a_stand_in_never_passes_for_the_dataset(name: str, stand_ins: dict[str,
     code, out, _ = verify(name, stand_ins[name])
     assert code == 1
     assert "differing  this folder holds a stand-in: drawn pictures, not the dataset" in out
-    assert plugins.find("datasets", name).DATASET.obtain in out
+    assert DATASETS.find(name).DATASET.obtain in out
 
 
 def test_pictures_that_are_gone_or_broken_or_new_are_named(small: Callable[[str], Path], verify: Verify) -> None:

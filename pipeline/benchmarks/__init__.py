@@ -1,1 +1,5 @@
-"""Benchmarks, one leaf each: ours beside the peers and the limit measured in the same run."""
+"""The benchmarks, one plugin each: a module with TITLE and run(bench)."""
+
+from pipeline.core.plugins import Plugins
+
+BENCHMARKS = Plugins(__name__)

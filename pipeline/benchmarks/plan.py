@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.benchmarks.support.base import Bench, Row, Table
-from pipeline.core import files, plugins
+from pipeline.core import files
+from pipeline.data.datasets import DATASETS
 from pipeline.data.shards.index import Shards, write_index
 from pipeline.jobs.plan import make_plan
 from pipeline.jobs.snapshot import code_version
@@ -31,7 +32,7 @@ from pipeline.study import paper
 TITLE = "plans, states and indexes of many"
 GRID = "main"
 A_SEED = 72  # runs of that grid
-DATASETS = ("autoimmune", "brain_mri", "dermofit", "isic")
+PAPER_DATASETS = ("autoimmune", "brain_mri", "dermofit", "isic")
 LINEAR = "a tenth as many in a tenth of the time reads 0.1 in the last column; what every start costs comes on top"
 
 
@@ -96,8 +97,8 @@ def run_folders(bench: Bench, seeds: int) -> Path:
             shutil.rmtree(old)
         with files.publish_folder(folder) as out:
             site = clusters.from_json({name: str(out / name) for name in clusters.PATHS})
-            for name in DATASETS:
-                leaf = plugins.find("datasets", name).DATASET
+            for name in PAPER_DATASETS:
+                leaf = DATASETS.find(name).DATASET
                 manifest = {
                     "name": name,
                     "fingerprint": name.ljust(16, "0"),

@@ -1,4 +1,4 @@
-"""Finding a leaf by name: the module's name is the registry, an unknown name is answered with the known ones."""
+"""Plugins by name: each module of a plugin package is one, and its name is how people ask for it."""
 
 from __future__ import annotations
 
@@ -8,31 +8,34 @@ import pkgutil
 from pathlib import Path
 from types import ModuleType
 
-SHARED = {"base", "folder", "limits", "load_peers", "paper_loader", "pictures", "plain", "training"}
+
+class Plugins:
+    """The plugins of a package: its modules. What they share stands outside the package, or in a package inside it."""
+
+    def __init__(self, package: str) -> None:
+        self.package = package
+        self.kind = package.rpartition(".")[2]
+
+    def names(self) -> list[str]:
+        """The names of all plugins, sorted; none of them is imported."""
+        spec = importlib.util.find_spec(self.package)
+        assert spec is not None
+        return sorted(m.name for m in pkgutil.iter_modules(spec.submodule_search_locations) if not m.ispkg)
+
+    def check(self, name: str) -> str:
+        """The name itself; `ValueError` with the known names where there is no such plugin."""
+        names = self.names()
+        if name not in names:
+            raise ValueError(f"there is no {name!r} among {self.kind}; known: {', '.join(names)}")
+        return name
+
+    def find(self, name: str) -> ModuleType:
+        """The plugin's module; raises as `check`."""
+        return importlib.import_module(f"{self.package}.{self.check(name)}")
 
 
-def known(kind: str) -> list[str]:
-    """The leaves of a package of leaves ("datasets", "methods", "grids"), sorted; what they share is none."""
-    folder = Path(__file__).parent / kind
-    names = {module.name for module in pkgutil.iter_modules([str(folder)])}
-    return sorted(names - SHARED)
-
-
-def checked(kind: str, name: str) -> str:
-    """The name, if there is such a leaf; `ValueError` naming the known leaves when there is none."""
-    names = known(kind)
-    if name not in names:
-        raise ValueError(f"there is no {name!r} among {kind}; known: {', '.join(names)}")
-    return name
-
-
-def find(kind: str, name: str) -> ModuleType:
-    """The module `pipeline.<kind>.<name>`; raises as `checked`."""
-    return importlib.import_module(f"pipeline.{kind}.{checked(kind, name)}")
-
-
-def load(path: Path) -> ModuleType:
-    """A leaf of one's own, from a Python file anywhere."""
+def load_file(path: Path) -> ModuleType:
+    """A plugin of one's own: the module in a Python file anywhere."""
     if not path.is_file():
         raise ValueError(f"there is no file {path}; give the path of a Python file or one of the known names")
     spec = importlib.util.spec_from_file_location(path.stem, path)

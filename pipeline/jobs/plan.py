@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 
 from pipeline.core import files, plugins
+from pipeline.data.datasets import DATASETS
 from pipeline.data.shards.index import find_shards
 from pipeline.jobs import milestones
 from pipeline.learn.weights import weights_file
@@ -21,6 +22,7 @@ from pipeline.runs.folder import Run
 from pipeline.runs.spec import DatasetRef, FinetuneSpec, PretrainSpec, Spec, imagenet_tags, kind_of, run_id
 from pipeline.study import paper
 from pipeline.study.experiments import Place, plain_places
+from pipeline.study.grids import GRIDS
 
 # A plan's states are a run's own (runs.Run.state) and two more: it waits for shards, or its parent will never be done.
 TO_DO = ("missing", "pending", "interrupted")
@@ -76,7 +78,7 @@ def grid_module(name: str) -> ModuleType:
 
     It has a function `places(datasets, seeds, preset)` like those in grids/, or `grid`, which lists only the runs.
     """
-    module = plugins.load(Path(name)) if name.endswith(".py") else plugins.find("grids", name)
+    module = plugins.load_file(Path(name)) if name.endswith(".py") else GRIDS.find(name)
     if not (hasattr(module, "places") or hasattr(module, "grid")):
         raise ValueError(f"{name} has no function places(datasets, seeds, preset); see pipeline/grids/small.py")
     return module
@@ -133,13 +135,13 @@ def _card(name: str, cluster: Cluster, *, size: int, split: str) -> tuple[paper.
         stand_in = bool(shards.manifest.get("stand_in"))
         return paper.Card(ref, fractions, str(shards.manifest["metric"]), stand_in), None
     flags = f"--size {size}" + (f" --split {split}" if split != "image" else "")
-    if name in plugins.known("datasets"):
-        leaf = plugins.find("datasets", name).DATASET
+    if name in DATASETS.names():
+        leaf = DATASETS.find(name).DATASET
         raw = "" if name == "toy" else "--raw DIR "
         command = f"python -m pipeline.shard {name} {raw}{flags}"
         card = paper.Card(DatasetRef(name=name, fingerprint=""), leaf.label_fractions, leaf.metric)
         return card, command
-    known = ", ".join(plugins.known("datasets"))
+    known = ", ".join(DATASETS.names())
     raise ValueError(
         f"there are no shards of {name!r} at {size} pixels under {cluster.shards}, and it is none of {known}; "
         f"make them: python -m pipeline.shard {name} --layout folder --raw DIR {flags}"

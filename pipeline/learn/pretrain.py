@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pipeline.core import files, plugins
+from pipeline.core import files
 from pipeline.core.seeds import derive
 from pipeline.data.pixel_map import open_pixels
 from pipeline.data.shards.index import shards_of
@@ -19,6 +19,7 @@ from pipeline.learn import backbones, collapse, loop, optim
 from pipeline.learn.augment import augment, normalise, unit
 from pipeline.learn.average import Averages, refresh_batch_norm
 from pipeline.learn.hardware import Hardware
+from pipeline.learn.methods import METHODS
 from pipeline.learn.samples import Samples, draws
 from pipeline.runs.cluster import Cluster
 from pipeline.runs.folder import Run
@@ -36,7 +37,7 @@ class Pretraining(loop.Program):
     def __init__(
         self, spec: PretrainSpec, cluster: Cluster, device: torch.device, milestones: Sequence[int] = ()
     ) -> None:
-        leaf = plugins.find("methods", spec.method.name)
+        leaf = METHODS.find(spec.method.name)
         if unknown := sorted(set(spec.method.options) - set(leaf.OPTIONS)):
             raise ValueError(f"{spec.method.name} has no option {unknown[0]!r}; known: {', '.join(leaf.OPTIONS)}")
         shards = shards_of(Path(cluster.shards), spec.dataset, size=spec.image_size)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from pipeline.core import plugins
+from pipeline.data.datasets import DATASETS
 from pipeline.models.info import About
 from pipeline.runs.folder import Result, Run
 from pipeline.runs.spec import FinetuneSpec, PretrainSpec, Spec, imagenet_tags, method_of
@@ -138,8 +138,8 @@ def _data(spec: Spec) -> str:
     out = []
     for name, ref in refs.items():
         hint = "Pictures of one's own; their licence is their owner's to say."
-        if name in plugins.known("datasets"):
-            hint = plugins.find("datasets", name).DATASET.obtain
+        if name in DATASETS.names():
+            hint = DATASETS.find(name).DATASET.obtain
         out.append(f"`{name}`, fingerprint `{ref.fingerprint}` (sources, labels, splits, size, codec). {hint}")
     for tag in sorted(imagenet_tags(spec if isinstance(spec, PretrainSpec) else spec.pretrain or spec)):
         out.append(f"Training began from timm's weights `{tag}`, which have a licence of their own.")

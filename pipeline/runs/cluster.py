@@ -17,7 +17,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-FOLDER = Path(__file__).parent.parent / "slurm"
+FOLDER = Path(__file__).parents[2] / "slurm"
 PATHS = ("shards", "runs", "scratch", "weights")
 CARDS: Mapping[str, Mapping[str, float]] = {"RTX8000": {"float32": 16.3, "float16": 130.0, "auto": 130.0}}
 """Peak TFLOP/s of a card by precision, as its maker gives them."""

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.core import plugins
+from pipeline.data.datasets import DATASETS
 from pipeline.data.records import MARK, Dataset
 from pipeline.data.standins import CONTENT, LEAST, imitate, scaled
 
 
 def leaf(name: str) -> Dataset:
-    found = plugins.find("datasets", name).DATASET
+    found = DATASETS.find(name).DATASET
     assert isinstance(found, Dataset)
     return found
 

@@ -9,16 +9,15 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from pipeline.core import plugins
-from pipeline.data.datasets import toy
+from pipeline.data.datasets import DATASETS, toy
 from pipeline.data.records import Dataset, Listing
 
-NAMES = plugins.known("datasets")
+NAMES = DATASETS.names()
 PAPERS = {"autoimmune": 198, "brain_mri": 7023, "dermofit": 1300, "isic": 25331}  # E.1.1, fidelity 37
 
 
 def leaf(name: str) -> Dataset:
-    found = plugins.find("datasets", name).DATASET
+    found = DATASETS.find(name).DATASET
     assert isinstance(found, Dataset)
     return found
 

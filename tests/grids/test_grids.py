@@ -4,23 +4,24 @@ import dataclasses
 
 import pytest
 
-from pipeline.core import plugins
+from pipeline.data.datasets import DATASETS
 from pipeline.results.collect import printed_results
 from pipeline.runs.spec import DatasetRef, from_json, run_id, to_json
 from pipeline.study import experiments, paper
+from pipeline.study.grids import GRIDS
 
 
 def cards(names):
     out = []
     for name in names:
-        leaf = plugins.find("datasets", name).DATASET
+        leaf = DATASETS.find(name).DATASET
         ref = DatasetRef(name=name, fingerprint=f"{name:0<16}"[:16])
         out.append(paper.Card(ref, leaf.label_fractions, leaf.metric))
     return out
 
 
 def places(name, *, seeds=tuple(paper.SEEDS), preset="paper", datasets=None):
-    module = plugins.find("grids", name)
+    module = GRIDS.find(name)
     return module.places(cards(datasets or module.DATASETS), list(seeds), paper.preset(preset))
 
 
@@ -31,7 +32,7 @@ def counts(name):
 
 
 @pytest.mark.parametrize("preset", paper.PRESETS)
-@pytest.mark.parametrize("name", plugins.known("grids"))
+@pytest.mark.parametrize("name", GRIDS.names())
 def test_a_place_has_one_run_a_seed_and_its_spec_survives_json(name, preset):
     found = places(name, seeds=(77, 78), preset=preset)
     spots = [(p.experiment, p.spec.dataset.name, p.row, p.column, p.spec.seed) for p in found]
@@ -61,12 +62,12 @@ def test_main_is_60_pretraining_runs_and_300_fine_tunes():
 )
 def test_an_ablations_counts_are_those_its_docstring_says(name, wanted):
     assert counts(name) == wanted
-    text = " ".join(plugins.find("grids", name).__doc__.split())
+    text = " ".join(GRIDS.find(name).__doc__.split())
     assert f"{wanted[0]} pretraining runs, {wanted[1]} fine-tunes" in text
 
 
 def test_the_paper_is_the_union_and_trains_the_standard_runs_once():
-    ids = {name: {run_id(p.spec) for p in places(name)} for name in plugins.known("grids")}
+    ids = {name: {run_id(p.spec) for p in places(name)} for name in GRIDS.names()}
     parts = set(ids) - {"paper", "dino_fb", "small", "demo", "toy"}
     assert ids["paper"] == set().union(*(ids[name] for name in parts))
     standard = run_id(places("main", seeds=(77,), datasets=["brain_mri"])[3].spec.pretrain)

@@ -8,9 +8,9 @@ import pytest
 import tiny
 import torch
 
-from pipeline.core import plugins
 from pipeline.learn import backbones
 from pipeline.learn.method import Method
+from pipeline.learn.methods import METHODS
 from pipeline.learn.samples import draws
 from pipeline.runs.spec import REVISIONS, DatasetRef, PretrainSpec
 from pipeline.study import paper
@@ -34,7 +34,7 @@ def specs() -> dict[str, PretrainSpec]:
 
 def build(spec: PretrainSpec, seed: int = 0) -> Method:
     torch.manual_seed(seed)
-    leaf = plugins.find("methods", spec.method.name)
+    leaf = METHODS.find(spec.method.name)
     arms = {
         arm.name: backbones.build(
             arm.backbone, outputs=leaf.outputs(spec), image_size=spec.image_size, weights="random", folder=Path(".")
@@ -60,9 +60,9 @@ def take(method: Method, steps: range) -> list[float]:
 
 def test_every_method_is_tried_here():
     names = {spec.method.name for spec in specs().values()}
-    assert names == set(plugins.known("methods")) and names <= set(REVISIONS)
+    assert names == set(METHODS.names()) and names <= set(REVISIONS)
     for spec in specs().values():
-        assert set(spec.method.options) == set(plugins.find("methods", spec.method.name).OPTIONS)
+        assert set(spec.method.options) == set(METHODS.find(spec.method.name).OPTIONS)
 
 
 @pytest.mark.parametrize("name", specs())
@@ -104,4 +104,4 @@ def test_no_gradient_reaches_what_no_optimizer_trains(name):
 def test_a_method_of_one_arm_refuses_two(name):
     spec = specs()["cass"]
     with pytest.raises(ValueError, match="trains one backbone a run; the spec names 2: cnn, transformer"):
-        plugins.find("methods", name).build(spec, {"cnn": torch.nn.Identity(), "transformer": torch.nn.Identity()})
+        METHODS.find(name).build(spec, {"cnn": torch.nn.Identity(), "transformer": torch.nn.Identity()})

@@ -5,20 +5,21 @@ from __future__ import annotations
 import pytest
 from test_tables import result
 
-from pipeline.core import plugins
+from pipeline.data.datasets import DATASETS
 from pipeline.jobs.plan import Item, Plan
 from pipeline.results import claims, collect
 from pipeline.runs.cluster import load_cluster
 from pipeline.runs.folder import Run
 from pipeline.runs.spec import DatasetRef, run_id
 from pipeline.study import paper
+from pipeline.study.grids import GRIDS
 
 
 def plan_of(folder, name: str, dataset: str, seeds: int) -> Plan:
-    leaf = plugins.find("datasets", dataset).DATASET
+    leaf = DATASETS.find(dataset).DATASET
     card = paper.Card(DatasetRef(name=dataset, fingerprint="0" * 16), leaf.label_fractions, leaf.metric)
     preset = paper.preset("paper")
-    places = plugins.find("grids", name).places([card], paper.SEEDS[:seeds], preset)
+    places = GRIDS.find(name).places([card], paper.SEEDS[:seeds], preset)
     out = Plan(name, load_cluster("local"), preset, [card], places)
     for place in places:
         identity = run_id(place.spec)

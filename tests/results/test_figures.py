@@ -17,7 +17,8 @@ import torch
 from sklearn.metrics import confusion_matrix, f1_score
 
 from pipeline import figures
-from pipeline.core import files, plugins
+from pipeline.core import files
+from pipeline.data.datasets import DATASETS
 from pipeline.data.layouts import Folder
 from pipeline.data.shards.read import read_pixels
 from pipeline.jobs.plan import Item, Plan, make_plan
@@ -30,6 +31,7 @@ from pipeline.runs.folder import Run
 from pipeline.runs.spec import DatasetRef, method_of, run_id
 from pipeline.study import paper
 from pipeline.study.experiments import plain_places
+from pipeline.study.grids import GRIDS
 
 PICTURED = {"samples", "attention", "first-layer", "features"}
 
@@ -296,9 +298,9 @@ def many_labels(folder: Path):
 
 
 def test_label_efficiency_shows_means_deviations_and_the_papers_points(tmp_path):
-    leaf = plugins.find("datasets", "isic").DATASET
+    leaf = DATASETS.find("isic").DATASET
     card = paper.Card(DatasetRef(name="isic", fingerprint="0" * 16), leaf.label_fractions, leaf.metric)
-    places = plugins.find("grids", "main").places([card], [77, 78], paper.preset("paper"))
+    places = GRIDS.find("main").places([card], [77, 78], paper.preset("paper"))
     wanted = [place.spec for place in places]
     main = Plan("main", load_cluster("local"), paper.preset("paper"), [card], places)
     values = iter((0.5, 0.6))

@@ -8,13 +8,14 @@ import io
 
 import pytest
 
-from pipeline.core import plugins
+from pipeline.data.datasets import DATASETS
 from pipeline.jobs.plan import Item, Plan
 from pipeline.results import collect, formats, tables
 from pipeline.runs.cluster import load_cluster
 from pipeline.runs.folder import Result, Run
 from pipeline.runs.spec import DatasetRef, FinetuneSpec, run_id
 from pipeline.study import experiments, paper
+from pipeline.study.grids import GRIDS
 
 
 def result(value: float, *, device: str = "card") -> Result:
@@ -36,10 +37,10 @@ def result(value: float, *, device: str = "card") -> Result:
 @pytest.fixture
 def plan(tmp_path):
     """The main grid on ISIC with two seeds, CASS ViT-B/16 with all labels finished."""
-    leaf = plugins.find("datasets", "isic").DATASET
+    leaf = DATASETS.find("isic").DATASET
     card = paper.Card(DatasetRef(name="isic", fingerprint="0" * 16), leaf.label_fractions, leaf.metric)
     preset = paper.preset("paper")
-    places = plugins.find("grids", "main").places([card], [77, 78], preset)
+    places = GRIDS.find("main").places([card], [77, 78], preset)
     wanted = [place.spec for place in places]
     out = Plan("main", load_cluster("local"), preset, [card], places)
     for spec in wanted:

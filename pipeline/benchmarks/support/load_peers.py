@@ -99,6 +99,6 @@ def ffcv(files: Path) -> Callable[[], Iterable[Any]]:
 
 if __name__ == "__main__":
     way, shards, files, seconds = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), float(sys.argv[4])
-    sys.path[0] = str(Path(__file__).parents[2])
+    sys.path[0] = str(Path(__file__).parents[3])
     batches = ffcv(files) if way == "ffcv-raw" else webdataset(shards, fast=way == "webdataset-uint8")
     print(throughput(batches, seconds))

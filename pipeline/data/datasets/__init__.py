@@ -1,1 +1,5 @@
-"""Leaves: one file a dataset, from its raw files to records."""
+"""The datasets, one plugin each: a module whose DATASET says what the dataset holds and lists its files."""
+
+from pipeline.core.plugins import Plugins
+
+DATASETS = Plugins(__name__)

@@ -1,1 +1,5 @@
-"""Leaves: one file a self-supervised method."""
+"""The self-supervised methods, one plugin each: a module with OPTIONS, build(spec, arms) and outputs(spec)."""
+
+from pipeline.core.plugins import Plugins
+
+METHODS = Plugins(__name__)

@@ -1,1 +1,5 @@
-"""Leaves: one file a grid, a function of (datasets, seeds, preset) that lists fine-tuning runs and their places."""
+"""The grids that are more than one experiment of the paper, one plugin each."""
+
+from pipeline.core.plugins import Plugins
+
+GRIDS = Plugins(__name__)
