@@ -1,1 +1,1 @@
-"""CASS-Pipeline: from raw medical pictures to the tables of the CASS paper, exactly and restartably."""
+"""CASS-Pipeline: from raw medical images to the tables of the CASS paper, exactly and restartably."""

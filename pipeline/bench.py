@@ -26,7 +26,7 @@ def parser() -> argparse.ArgumentParser:
     out.formatter_class = argparse.RawDescriptionHelpFormatter
     add = out.add_argument
     add("names", nargs="*", metavar="NAME", help=f"{', '.join(BENCHMARKS.names())} (default: all)")
-    add("--raw", type=Path, default=Path("../shared/data"), help="folder of real pictures (default: ../shared/data)")
+    add("--raw", type=Path, default=Path("../shared/data"), help="folder of real images (default: ../shared/data)")
     add("--scratch", type=Path, default=Path("scratch/bench"), help="folder for its files (default: scratch/bench)")
     add("--out", type=Path, default=Path("reports/bench"), help="folder of the JSON (default: reports/bench)")
     add(
@@ -36,7 +36,7 @@ def parser() -> argparse.ArgumentParser:
         help="interpreter that has the peers, made by make peers",
     )
     add("--rounds", type=int, default=3, help="measurements of each way (default: 3)")
-    add("--quick", action="store_true", help="few pictures and small networks: shows that it works, measures nothing")
+    add("--quick", action="store_true", help="few images and small networks: shows that it works, measures nothing")
     return out
 
 

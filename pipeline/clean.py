@@ -26,7 +26,7 @@ def parser() -> argparse.ArgumentParser:
     add = out.add_argument
     flags.add_cluster_flag(out)
     add("--yes", action="store_true", help="remove what is listed")
-    add("--scratch", action="store_true", help="the decoded pictures too (they are made again when needed)")
+    add("--scratch", action="store_true", help="the decoded images too (they are made again when needed)")
     add("--restart", metavar="RUN", help="forget all a run has done, so that the next launch begins it anew")
     return out
 
@@ -63,7 +63,7 @@ def main() -> int:
             found += [("checkpoint of a finished run", path) for path in spare]
     found += job_folders(runs)
     if args.scratch:
-        found += [("decoded pictures", path) for path in Path(cluster.scratch).glob("*.u8")]
+        found += [("decoded images", path) for path in Path(cluster.scratch).glob("*.u8")]
     if not found:
         print("nothing to remove")
         return 0

@@ -18,12 +18,12 @@ def parser() -> argparse.ArgumentParser:
     out = argparse.ArgumentParser(prog="python -m pipeline.figures", description=__doc__, allow_abbrev=False)
     out.formatter_class = argparse.RawDescriptionHelpFormatter
     lines = [f"  {name:<18}{what}" for name, what in KINDS.items()]
-    out.epilog = "\n".join(["names for --only:", *lines, "* shows single pictures: needs --with-pictures"])
+    out.epilog = "\n".join(["names for --only:", *lines, "* shows single images: needs --with-images"])
     flags.add_grid_flags(out)
     add = out.add_argument
     add("--out", type=Path, help="folder of the files (default: reports/GRID/figures, or GRID-PRESET)")
     add("--only", metavar="NAME,…", help="these kinds of figures; the list keeps the others (default: all)")
-    add("--with-pictures", action="store_true", help="draw also what shows single pictures, which may be of patients")
+    add("--with-pictures", action="store_true", help="draw also what shows single images, which may be of patients")
     add("--rollout", action="store_true", help="attention maps by rollout over all blocks instead of the last block")
     return out
 
@@ -43,7 +43,7 @@ def main() -> int:
         collect.cells(plan),
         folder,
         kinds=kinds,
-        with_pictures=args.with_pictures,
+        with_images=args.with_images,
         rollout=args.rollout,
         watch=lambda sheets: progress(sheets, total=len(sheets), what="figures"),
     )

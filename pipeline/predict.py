@@ -1,8 +1,8 @@
-"""Door: classes and scores of new pictures.
+"""Door: classes and scores of new images.
 
-python -m pipeline.predict DIR picture.jpg more/pictures     DIR: an export, a run's folder, or a run's id
-python -m pipeline.predict DIR PICTURES --csv predict.csv     --csv -: to the terminal instead of the table
-python -m pipeline.predict DIR PICTURES --attention MAPS
+python -m pipeline.predict DIR image.jpg more/images     DIR: an export, a run's folder, or a run's id
+python -m pipeline.predict DIR IMAGES --csv predict.csv     --csv -: to the terminal instead of the table
+python -m pipeline.predict DIR IMAGES --attention MAPS
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ def parser() -> argparse.ArgumentParser:
     add = out.add_argument
     add("network", metavar="DIR_OR_RUN", help="an export's folder, a fine-tuning run's folder, or a part of its id")
     add("pictures", metavar="PICTURE", nargs="+", type=Path, help="files, or folders with everything below them")
-    add("--csv", metavar="FILE", help="write picture, predicted and the score of each class; - for the terminal")
-    add("--attention", type=Path, metavar="DIR", help="draw each picture with where a Vision Transformer looks, as PNG")
+    add("--csv", metavar="FILE", help="write image, predicted and the score of each class; - for the terminal")
+    add("--attention", type=Path, metavar="DIR", help="draw each image with where a Vision Transformer looks, as PNG")
     flags.add_cluster_flag(out)
     return out
 
@@ -41,9 +41,9 @@ def main() -> int:
     from pipeline.models import inputs, predict
     from pipeline.runs.cluster import load_cluster
 
-    paths = inputs.listed(args.pictures)
+    paths = inputs.listed(args.images)
     if not paths:
-        raise ValueError(f"there is no picture in {', '.join(map(str, args.pictures))}")
+        raise ValueError(f"there is no image in {', '.join(map(str, args.images))}")
     network = open_network(args.network, load_cluster(args.cluster))
     classes = network.about.classes
     found = progress(predict.scored(network, paths, args.attention), total=len(paths), what="predicting")

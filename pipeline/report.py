@@ -18,7 +18,7 @@ def parser() -> argparse.ArgumentParser:
     flags.add_grid_flags(out)
     out.add_argument("--out", type=Path, help="folder of the files (default: reports/GRID, or GRID-PRESET)")
     out.add_argument("--html", action="store_true", help="write report.html too: one page with tables, figures, runs")
-    out.add_argument("--with-pictures", action="store_true", help="let its figures show pictures of the dataset")
+    out.add_argument("--with-pictures", action="store_true", help="let its figures show images of the dataset")
     return out
 
 
@@ -57,7 +57,7 @@ def main() -> int:
             plan,
             cells,
             folder / "figures",
-            with_pictures=args.with_pictures,
+            with_images=args.with_images,
             watch=lambda sheets: progress(sheets, total=len(sheets), what="figures"),
         )
         for reason in drawn.skipped + drawn.failed:

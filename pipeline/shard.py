@@ -30,7 +30,7 @@ def parser() -> argparse.ArgumentParser:
     names = ", ".join(DATASETS.names())
     add("name", help=f"{names}, or a name of your own with --layout")
     add("--raw", type=Path, help="the folder that holds the raw files")
-    add("--layout", choices=("folder", "csv"), help="for your own pictures: one folder a class, or a CSV")
+    add("--layout", choices=("folder", "csv"), help="for your own images: one folder a class, or a CSV")
     add("--out", type=Path, help="parent folder of the shards (default: shards, or the cluster file's)")
     add(
         "--cluster",
@@ -40,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
         "--size",
         type=int,
         default=384,
-        help="side of the stored pictures in pixels (default: 384, paper E.2.2)",
+        help="side of the stored images in pixels (default: 384, paper E.2.2)",
     )
     add(
         "--split",
@@ -66,9 +66,9 @@ def parser() -> argparse.ArgumentParser:
         "--max-bad",
         type=float,
         default=0.01,
-        help="share of unusable pictures that is accepted (default: 0.01)",
+        help="share of unusable images that is accepted (default: 0.01)",
     )
-    add("--strict", action="store_true", help="accept no unusable picture")
+    add("--strict", action="store_true", help="accept no unusable image")
     add("--keep-names", action="store_true", help="keys from file names, which may identify patients")
     add("--dry-run", action="store_true", help="say what would be written, write nothing")
     return out
@@ -95,10 +95,10 @@ def main() -> int:
         raise ValueError(f"--max-bad is {args.max_bad}; give a fraction between 0 and 1")
     if args.layout:
         if args.name in DATASETS.names():
-            raise ValueError(f"{args.name!r} is a known dataset; with --layout give your pictures another name")
+            raise ValueError(f"{args.name!r} is a known dataset; with --layout give your images another name")
         dataset: Any = Folder(args.name, args.layout)
     elif args.name == "folder":
-        raise ValueError("give your pictures a name of their own: pipeline.shard my_pictures --layout folder --raw DIR")
+        raise ValueError("give your images a name of their own: pipeline.shard my_images --layout folder --raw DIR")
     elif args.name in DATASETS.names():
         dataset = DATASETS.find(args.name).DATASET
     else:
@@ -132,14 +132,14 @@ def shard(dataset: Dataset, raw: Path, settings: Settings, args: argparse.Namesp
     from pipeline.data.shards.index import open_shards
 
     if (raw / MARK).exists():
-        print(f"{raw} holds a stand-in: drawn pictures, not the dataset; no score on them says anything about it")
+        print(f"{raw} holds a stand-in: drawn images, not the dataset; no score on them says anything about it")
     if cluster.executor == "slurm":
         raw, args.out = raw.absolute(), args.out.absolute()  # the nodes start elsewhere
     plan = write.make_plan(dataset, raw, settings, workers=args.workers, progress=progress)
     folder = args.out / plan.folder_name
     if args.dry_run:
         tars = plan.tars()
-        print(f"would write {len(plan.samples)} pictures in {len(tars)} tars to {folder}")
+        print(f"would write {len(plan.samples)} images in {len(tars)} tars to {folder}")
         print_bad(plan.bad, len(plan.listing.records))
         return 0
     if (folder / "manifest.json").exists():
@@ -164,7 +164,7 @@ def shard(dataset: Dataset, raw: Path, settings: Settings, args: argparse.Namesp
 
 
 def print_shards(manifest: dict[str, Any]) -> None:
-    """The closing table: pictures by class and split, leaks between splits, the quarantine."""
+    """The closing table: images by class and split, leaks between splits, the quarantine."""
     counts = manifest["counts"]
     rows = [
         [name, *(counts[split][name] for split in counts)] for name in (*manifest["classes"], "unlabelled", "pictures")
@@ -172,7 +172,7 @@ def print_shards(manifest: dict[str, Any]) -> None:
     print(f"{manifest['name']}: {manifest['task']}, fingerprint {manifest['fingerprint']}\n")
     print(table(rows, header=("", *counts)))
     print(
-        f"\n{manifest['test_sharing_group_with_train']} test pictures share a lesion or patient with a training picture"
+        f"\n{manifest['test_sharing_group_with_train']} test images share a lesion or patient with a training image"
         f"\n{manifest['identical_across_splits']} files are byte-identical to one in another split"
     )
     total = sum(split["pictures"] for split in counts.values()) + len(manifest["quarantined"])

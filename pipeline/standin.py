@@ -17,12 +17,12 @@ def parser() -> argparse.ArgumentParser:
     out = argparse.ArgumentParser(prog="python -m pipeline.standin", description=__doc__, allow_abbrev=False)
     out.formatter_class = argparse.RawDescriptionHelpFormatter
     out.add_argument("name", help="isic, brain_mri, dermofit or autoimmune")
-    out.add_argument("--out", type=Path, required=True, help="a new folder for the pictures")
+    out.add_argument("--out", type=Path, required=True, help="a new folder for the images")
     out.add_argument(
         "--scale",
         type=float,
         default=0.05,
-        help="share of the dataset's pictures, at least ten of a class (default: 0.05; 1: all)",
+        help="share of the dataset's images, at least ten of a class (default: 0.05; 1: all)",
     )
     return out
 
@@ -32,7 +32,7 @@ def main() -> int:
     from pipeline.data.standins import imitate
 
     imitate(DATASETS.find(args.name).DATASET, args.out, scale=args.scale, progress=progress)
-    print(f"{args.out} holds a stand-in of {args.name}: drawn pictures, not the dataset. Now:")
+    print(f"{args.out} holds a stand-in of {args.name}: drawn images, not the dataset. Now:")
     print(f"python -m pipeline.shard {args.name} --raw {args.out} --size 32")
     return 0
 

@@ -1,4 +1,4 @@
-"""Door: compare a raw folder with what is known of its dataset. Reads listings and picture headers, changes nothing.
+"""Door: compare a raw folder with what is known of its dataset. Reads listings and image headers, changes nothing.
 
 python -m pipeline.verify isic --raw DIR
 
@@ -38,9 +38,9 @@ class Found:
 
     good: list[Record] = field(default_factory=list)
     absent: list[str] = field(default_factory=list)
-    """Names of pictures that a table lists and that are not there."""
+    """Names of images that a table lists and that are not there."""
     broken: list[str] = field(default_factory=list)
-    """Pictures that cannot be used, each with its reason."""
+    """Images that cannot be used, each with its reason."""
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
     modes: Counter[str] = field(default_factory=Counter)
 
@@ -64,8 +64,8 @@ def main() -> int:
     print(count_table(found, listing, known))
     findings = compare(found, known)
     if (args.raw / MARK).exists():
-        findings.append(("differing", "this folder holds a stand-in: drawn pictures, not the dataset"))
-    print(f"\n{len(found.good):,} of {known.total:,} pictures")
+        findings.append(("differing", "this folder holds a stand-in: drawn images, not the dataset"))
+    print(f"\n{len(found.good):,} of {known.total:,} images")
     for kind, text in findings:
         print(f"{kind:<10} {text}")
     differs = any(kind != "note" for kind, _ in findings)
@@ -74,7 +74,7 @@ def main() -> int:
 
 
 def look(listing: Listing) -> Found:
-    """Read the headers of all pictures that `listing` names."""
+    """Read the headers of all images that `listing` names."""
     from PIL import Image
 
     out = Found()
@@ -86,8 +86,8 @@ def look(listing: Listing) -> Found:
             out.broken.append(f"{name} ({record.problem})")
         else:
             try:
-                with Image.open(record.path) as picture:
-                    size, mode = picture.size, picture.mode
+                with Image.open(record.path) as image:
+                    size, mode = image.size, image.mode
             except Exception as error:  # whatever a header holds, the others are looked at
                 out.broken.append(f"{name} (cannot be read: {type(error).__name__})")
                 continue
@@ -98,7 +98,7 @@ def look(listing: Listing) -> Found:
 
 
 def counts_of(found: Found, known: Published) -> Counter[tuple[str, str]]:
-    """Pictures by part and class."""
+    """Images by part and class."""
     out: Counter[tuple[str, str]] = Counter()
     for record in found.good:
         part = record.split if record.split in known.counts else "all"
@@ -137,7 +137,7 @@ def compare_counts(found: Found, known: Published) -> Findings:
     too_many = [f"{here[key] - count:,} of {name}" for key, (name, count) in names.items() if here[key] > count]
     if not names:
         less = known.total - len(found.good)
-        too_few, too_many = [f"{less:,} pictures"] * (less > 0), [f"{-less:,} pictures"] * (less < 0)
+        too_few, too_many = [f"{less:,} images"] * (less > 0), [f"{-less:,} images"] * (less < 0)
     out = [("missing", ", ".join(too_few))] if too_few else []
     out += [("surplus", ", ".join(too_many))] if too_many else []
     groups = len({record.group for record in found.good} - {None})
@@ -147,7 +147,7 @@ def compare_counts(found: Found, known: Published) -> Findings:
             (kind, f"{abs(known.groups - groups):,} lesions or patients: {groups:,} of {known.groups:,} are here")
         )
     if unlabelled := [record.path.name for record in found.good if record.labels is None]:
-        out.append(("surplus", f"pictures without a label, {some(unlabelled)}"))
+        out.append(("surplus", f"images without a label, {some(unlabelled)}"))
     return out
 
 
@@ -164,14 +164,14 @@ def compare_ids(found: Found, known: Published) -> Findings:
         if odd := [key for key in ids if not pattern.fullmatch(key)]:
             out.append(("differing", f"ids that are not like {known.ids}, {some(odd)}"))
     if found.absent:
-        out.append(("missing", f"pictures that a table lists, {some(found.absent)}"))
+        out.append(("missing", f"images that a table lists, {some(found.absent)}"))
     if found.broken:
-        out.append(("differing", f"pictures that cannot be used, {some(found.broken)}"))
+        out.append(("differing", f"images that cannot be used, {some(found.broken)}"))
     return out
 
 
 def compare_headers(found: Found, known: Published) -> Findings:
-    """Sizes and modes. Published ranges are summaries: some pictures outside them are a note, most are a difference."""
+    """Sizes and modes. Published ranges are summaries: some images outside them are a note, most are a difference."""
     out: Findings = []
     total = len(found.good)
     constant = known.smallest == known.largest
@@ -182,12 +182,12 @@ def compare_headers(found: Found, known: Published) -> Findings:
         if count := others.total():
             kind = "differing" if strict or 2 * count > total else "note"
             common = ", ".join(f"{n:,} are {name}" for name, n in others.most_common(3))
-            out.append((kind, f"{count:,} of {total:,} pictures are not {what}: {common}"))
+            out.append((kind, f"{count:,} of {total:,} images are not {what}: {common}"))
     return out
 
 
 def is_within(size: tuple[int, int], known: Published) -> bool:
-    """Whether a picture's sides, the shorter with the shorter, lie within the published ones."""
+    """Whether an image's sides, the shorter with the shorter, lie within the published ones."""
     return all(low <= side <= high for low, side, high in zip(known.smallest, sorted(size), known.largest, strict=True))
 
 

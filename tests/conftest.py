@@ -1,4 +1,4 @@
-"""What the tests share: where the real pictures lie, and a Slurm."""
+"""What the tests share: where the real images lie, and a Slurm."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of real pictures; tests that need it are skipped where it is absent."""
+    """The folder of real images; tests that need it are skipped where it is absent."""
     folder = Path(os.environ.get("CASS_SHARED_DATA", ROOT.parent / "shared" / "data"))
     if not folder.is_dir():
-        pytest.skip(f"real pictures are not here: there is no folder {folder}; CASS_SHARED_DATA names another")
+        pytest.skip(f"real images are not here: there is no folder {folder}; CASS_SHARED_DATA names another")
     return folder
 
 
@@ -36,7 +36,7 @@ def device(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="session")
 def stand_ins(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Drawn stand-ins of the paper's four datasets, ten pictures a class, by name."""
+    """Drawn stand-ins of the paper's four datasets, ten images a class, by name."""
     from pipeline.data.standins import CONTENT, imitate
 
     folders = {name: tmp_path_factory.mktemp("stand-ins") / name for name in CONTENT}

@@ -1,4 +1,4 @@
-"""The indexes of all four datasets of the paper, without their pictures: enough to plan the main grid.
+"""The indexes of all four datasets of the paper, without their images: enough to plan the main grid.
 
 python tests/indexes.py SHARDS [ISIC_LABELS]
 

@@ -1,4 +1,4 @@
-"""200 generated pictures with every kind of bad input among them, as a person would find them in a hospital's folder.
+"""200 generated images with every kind of bad input among them, as a person would find them in a hospital's folder.
 
 python tests/messy.py DIR
 python -m pipeline.shard messy --layout csv --raw DIR --max-bad 0.5
@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-PICTURES = 200
+IMAGES = 200
 CLASSES = ("keratosis", "melanoma", "naevus")
 COLOURS = {"keratosis": (200, 160, 90), "melanoma": (90, 50, 40), "naevus": (170, 90, 60)}
 SECRET = "Jane Doe"
@@ -37,14 +37,14 @@ class Messy:
 
     @property
     def total(self) -> int:
-        """Rows and pictures without a row."""
+        """Rows and images without a row."""
         return len(self.good) + len(self.bad)
 
 
 def tiff(pixels: np.ndarray, *, photometric: int = 1, big_endian: bool = False, bits: int = 0) -> bytes:
     """An uncompressed TIFF of any integer or float pixels [h, w] or [h, w, 3]; `bits=12` packs two in three bytes.
 
-    Written by hand, for Pillow writes neither 16-bit RGB nor pictures whose zero is white.
+    Written by hand, for Pillow writes neither 16-bit RGB nor images whose zero is white.
     """
     order = ">" if big_endian else "<"
     height, width = pixels.shape[:2]
@@ -85,31 +85,31 @@ def tiff(pixels: np.ndarray, *, photometric: int = 1, big_endian: bool = False, 
     return head + body + struct.pack(f"{order}I", 0) + extra + data
 
 
-def encoded(picture: Image.Image, format: str, **options: object) -> bytes:
+def encoded(image: Image.Image, format: str, **options: object) -> bytes:
     out = io.BytesIO()
-    picture.save(out, format, **options)
+    image.save(out, format, **options)
     return out.getvalue()
 
 
-def _exif(picture: Image.Image) -> bytes:
+def _exif(image: Image.Image) -> bytes:
     exif = Image.Exif()
     exif[274] = 6  # lying on its side
     exif[315] = SECRET
-    return encoded(picture, "JPEG", exif=exif)
+    return encoded(image, "JPEG", exif=exif)
 
 
-def _palette(picture: Image.Image) -> bytes:
-    return encoded(picture.quantize(16), "PNG", transparency=0)
+def _palette(image: Image.Image) -> bytes:
+    return encoded(image.quantize(16), "PNG", transparency=0)
 
 
-def _alpha(picture: Image.Image) -> bytes:
-    clear = picture.convert("RGBA")
-    clear.putalpha(Image.linear_gradient("L").resize(picture.size))
+def _alpha(image: Image.Image) -> bytes:
+    clear = image.convert("RGBA")
+    clear.putalpha(Image.linear_gradient("L").resize(image.size))
     return encoded(clear, "PNG")
 
 
-def _wide(picture: Image.Image) -> np.ndarray:
-    return np.asarray(picture.convert("L")).astype(np.uint16) * 257
+def _wide(image: Image.Image) -> np.ndarray:
+    return np.asarray(image.convert("L")).astype(np.uint16) * 257
 
 
 GOOD: dict[str, tuple[str, Callable[[Image.Image], bytes]]] = {
@@ -133,8 +133,8 @@ def _half(data: bytes) -> bytes:
     return data[: len(data) // 2]
 
 
-def _pages(picture: Image.Image) -> bytes:
-    return encoded(picture, "TIFF", save_all=True, append_images=[picture.rotate(90)])
+def _pages(image: Image.Image) -> bytes:
+    return encoded(image, "TIFF", save_all=True, append_images=[image.rotate(90)])
 
 
 # kind: its extension, its bytes, a part of the reason the quarantine must give
@@ -144,16 +144,16 @@ BAD: dict[str, tuple[str, Callable[[Image.Image], bytes], str]] = {
     "truncated png": ("png", lambda p: _half(encoded(p, "PNG")), "truncated"),
     "truncated tiff": ("tif", lambda p: _half(encoded(p, "TIFF")), "truncated"),
     "empty": ("jpg", lambda p: b"", "is empty"),
-    "text": ("jpg", lambda p: b"Dear colleague, please find the pictures enclosed.\n", "no picture format known"),
-    "pdf": ("png", lambda p: b"%PDF-1.7\n" + bytes(300), "no picture format known"),
+    "text": ("jpg", lambda p: b"Dear colleague, please find the images enclosed.\n", "no image format known"),
+    "pdf": ("png", lambda p: b"%PDF-1.7\n" + bytes(300), "no image format known"),
     "dicom": ("dcm", lambda p: bytes(128) + b"DICM" + bytes(300), "DICOM: export it"),
     "dicom in disguise": ("jpg", lambda p: bytes(128) + b"DICM" + bytes(300), "DICOM: export it"),
-    "pages": ("tif", _pages, "holds 2 pictures"),
+    "pages": ("tif", _pages, "holds 2 images"),
     "float": ("tif", lambda p: encoded(p.convert("F"), "TIFF"), "32-bit"),
 }
 
 
-def picture_of(label: str, rng: np.random.Generator) -> Image.Image:
+def image_of(label: str, rng: np.random.Generator) -> Image.Image:
     """A coloured blob on skin, 48 × 36."""
     y, x = np.mgrid[0:36, 0:48]
     inside = np.hypot(x - rng.uniform(16, 32), y - rng.uniform(12, 24)) < rng.uniform(6, 12)
@@ -163,7 +163,7 @@ def picture_of(label: str, rng: np.random.Generator) -> Image.Image:
 
 
 def make(root: Path) -> Messy:
-    """Write the 200 pictures and `pictures.csv` (image, label, patient, split) under `root`; always the same ones."""
+    """Write the 200 images and `images.csv` (image, label, patient, split) under `root`; always the same ones."""
     rng = np.random.default_rng(2019)
     messy = Messy()
     rows: list[tuple[str, str, str, str]] = []
@@ -179,7 +179,7 @@ def make(root: Path) -> Messy:
 
     def good(kind: str, label: str, *, split: str = "", data: bytes | None = None) -> tuple[str, bytes]:
         suffix, encode = GOOD[kind]
-        data = encode(picture_of(label, rng)) if data is None else data
+        data = encode(image_of(label, rng)) if data is None else data
         name = write(label, suffix, data)
         messy.good.append(name)
         rows.append((name, label, f"{SECRET} {made // 4}", split))
@@ -187,7 +187,7 @@ def make(root: Path) -> Messy:
 
     for label in CLASSES:  # every bad kind once a class
         for suffix, encode, reason in BAD.values():
-            name = write(label, suffix, encode(picture_of(label, rng)))
+            name = write(label, suffix, encode(image_of(label, rng)))
             rows.append((name, label, f"{SECRET} {made // 4}", ""))
             messy.bad.append((name, reason))
         rows.append((f"{label}/never_delivered.jpg", label, "", ""))
@@ -214,12 +214,12 @@ def make(root: Path) -> Messy:
         good("jpeg", CLASSES[number % 3], data=data)
         messy.twins += 2
     for number in range(16):  # without a label: an empty cell, or no row at all
-        name = write("unlabelled", "jpg", GOOD["jpeg"][1](picture_of(CLASSES[number % 3], rng)))
+        name = write("unlabelled", "jpg", GOOD["jpeg"][1](image_of(CLASSES[number % 3], rng)))
         messy.good.append(name)
         messy.unlabelled.append(name)
         if number % 2:
             rows.append((name, "", "", ""))
-    while made < PICTURES:
+    while made < IMAGES:
         good(list(GOOD)[made % len(GOOD)], CLASSES[made % 3])
 
     with open(root / "pictures.csv", "w", newline="", encoding="utf-8") as file:
@@ -231,6 +231,6 @@ if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit(__doc__)
     made_of = make(Path(sys.argv[1]))
-    print(f"{PICTURES} pictures: {len(made_of.good)} usable, {len(made_of.unlabelled)} of them without a label;")
+    print(f"{IMAGES} images: {len(made_of.good)} usable, {len(made_of.unlabelled)} of them without a label;")
     print(f"{len(made_of.bad)} of {made_of.total} rows are to be quarantined. Now:")
     print(f"python -m pipeline.shard messy --layout csv --raw {sys.argv[1]} --max-bad 0.5")

@@ -1,4 +1,4 @@
-"""Shards of seven drawn pictures, for the tests of reading."""
+"""Shards of seven drawn images, for the tests of reading."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pipeline.data.shards.index import Shards, write_index
 from pipeline.data.shards.tar import TarWriter
 
 SIZE = 12
-PICTURES = np.random.default_rng(0).integers(0, 256, (7, SIZE, SIZE, 3), dtype=np.uint8)
+IMAGES = np.random.default_rng(0).integers(0, 256, (7, SIZE, SIZE, 3), dtype=np.uint8)
 
 
 def make_shards(root: Path) -> Shards:
-    """`PICTURES` without loss in two tars below `root`."""
+    """`IMAGES` without loss in two tars below `root`."""
     folder = root / "shards" / "mine-12-image-0123abcd"
     folder.mkdir(parents=True)
     rows = []
@@ -24,7 +24,7 @@ def make_shards(root: Path) -> Shards:
         with open(folder / tar, "wb") as file:
             writer = TarWriter(file)
             for number in numbers:
-                data = images.encode(PICTURES[number], format="png", quality=None)
+                data = images.encode(IMAGES[number], format="png", quality=None)
                 offset = writer.add(f"p{number}.png", data)
                 writer.add(f"p{number}.json", b"{}")
                 row = {"key": f"p{number}", "split": tar.split("-")[0], "labels": None, "group": None, "tar": tar}

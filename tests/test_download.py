@@ -28,7 +28,7 @@ from pipeline.data.records import Source
 
 TRUTH, METADATA, INPUT = (source.gives for source in DATASET.sources)
 ZIP = f"{INPUT}.zip"
-PICTURES = {f"{INPUT}/ISIC_{n:07d}.jpg": np.random.default_rng(n).bytes(700_000) for n in range(6)}
+IMAGES = {f"{INPUT}/ISIC_{n:07d}.jpg": np.random.default_rng(n).bytes(700_000) for n in range(6)}
 
 
 def zipped(members: dict[str, bytes]) -> bytes:
@@ -89,7 +89,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The address of a folder on this machine that holds the three files."""
     if shutil.which("curl") is None:
         pytest.skip("downloads are curl's, and it is not installed")
-    Bucket.files = {TRUTH: b"image,MEL\nISIC_0000000,1.0\n", METADATA: b"image,lesion_id\n", ZIP: zipped(PICTURES)}
+    Bucket.files = {TRUTH: b"image,MEL\nISIC_0000000,1.0\n", METADATA: b"image,lesion_id\n", ZIP: zipped(IMAGES)}
     Bucket.etags = {name: hashlib.md5(data).hexdigest() for name, data in Bucket.files.items()}
     Bucket.etags[ZIP] = "0123456789abcdef0123456789abcdef-1164"  # S3's way with large files: no checksum
     Bucket.drop_after, Bucket.has_ranges, Bucket.hold, Bucket.asked = None, True, None, []
@@ -115,7 +115,7 @@ def door(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int | str | Non
 
 
 def assert_complete(out: Path) -> None:
-    assert {str(path.relative_to(out)): path.read_bytes() for path in out.glob(f"{INPUT}/*")} == PICTURES
+    assert {str(path.relative_to(out)): path.read_bytes() for path in out.glob(f"{INPUT}/*")} == IMAGES
     for name in (TRUTH, METADATA):
         assert (out / name).read_bytes() == Bucket.files[name]
     rest = {path.name for path in out.iterdir()} - {TRUTH, METADATA, INPUT}

@@ -64,7 +64,7 @@ def test_the_notebooks_patience_counts_rises_over_the_epoch_before(shards, site,
     assert stops == [False, False, False, False, False, True]
 
 
-def test_the_last_short_batch_is_kept_and_a_single_picture_survives(shards, site):
+def test_the_last_short_batch_is_kept_and_a_single_image_survives(shards, site):
     spec = tiny.make_finetune(shards, None)
     n = len(Finetuning(spec, shards, site, CPU).train)
     program = Finetuning(dataclasses.replace(spec, batch_size=n - 1), shards, site, CPU)
@@ -74,7 +74,7 @@ def test_the_last_short_batch_is_kept_and_a_single_picture_survives(shards, site
     assert np.isfinite(scalars["loss"].item())
 
 
-def test_a_label_fraction_trains_on_that_many_labelled_pictures(shards, site):
+def test_a_label_fraction_trains_on_that_many_labelled_images(shards, site):
     full = Finetuning(tiny.make_finetune(shards, None), shards, site, CPU)
     half = Finetuning(tiny.make_finetune(shards, None, label_fraction=0.5), shards, site, CPU)
     assert len(full.train) == 64
@@ -83,7 +83,7 @@ def test_a_label_fraction_trains_on_that_many_labelled_pictures(shards, site):
     assert np.array_equal(full.test.rows, half.test.rows)
 
 
-def test_several_classes_a_picture_are_trained_and_scored(tmp_path):
+def test_several_classes_a_image_are_trained_and_scored(tmp_path):
     rng = np.random.default_rng(0)
     with open(tmp_path / "labels.csv", "w", newline="") as file:
         rows = csv.writer(file)

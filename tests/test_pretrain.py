@@ -77,7 +77,7 @@ def test_averaged_and_last_weights_differ_and_both_are_kept(done):
     assert any(not torch.equal(averaged[key], last[key]) for key in averaged)
     counted = [key for key in averaged if key.endswith("num_batches_tracked")]
     steps = averaged[counted[0]].item()
-    assert steps == 9  # one pass over 74 training pictures in batches of 8
+    assert steps == 9  # one pass over 74 training images in batches of 8
 
 
 def test_a_finished_run_keeps_no_checkpoint_and_says_what_it_ran_on(done):
@@ -88,7 +88,7 @@ def test_a_finished_run_keeps_no_checkpoint_and_says_what_it_ran_on(done):
     assert result.code == snapshot.code_version()
 
 
-def test_every_training_picture_is_seen_once_an_epoch_labelled_or_not(shards, site):
+def test_every_training_image_is_seen_once_an_epoch_labelled_or_not(shards, site):
     program = Pretraining(tiny.make_pretrain(shards, batch_size=1), site, CPU.torch_device)
     for epoch in (0, 1):
         seen = np.concatenate(
@@ -110,8 +110,8 @@ def test_collapse_is_flagged_when_it_is_forced(shards, site, tmp_path):
     assert files.read_jsonl(run["metrics"])[-1]["transformer_spread"] < 0.1
 
 
-def test_fewer_pictures_than_a_batch_is_an_error_that_says_what_to_do(shards, site):
-    with pytest.raises(ValueError, match="fewer than a batch of 512; add pictures"):
+def test_fewer_images_than_a_batch_is_an_error_that_says_what_to_do(shards, site):
+    with pytest.raises(ValueError, match="fewer than a batch of 512; add images"):
         Pretraining(tiny.make_pretrain(shards, batch_size=512), site, CPU.torch_device)
 
 
@@ -131,7 +131,7 @@ def test_another_revision_of_the_code_refuses_the_run(shards, site, tmp_path):
     assert "revision 99 of cass" in run.reason()
 
 
-def test_pictures_without_any_label_are_enough_to_pretrain_for_another_dataset(shards, tmp_path):
+def test_images_without_any_label_are_enough_to_pretrain_for_another_dataset(shards, tmp_path):
     raw = tmp_path / "raw"
     raw.mkdir()
     for number in range(24):

@@ -110,9 +110,9 @@ def test_a_run_refuses_to_go_on_elsewhere(calm, tmp_path):
     assert "began with device another machine" in run.reason()
 
     (index,) = start["inputs"]
-    execute.files.write_json(run["start"], {**start, "inputs": {index: "other pictures"}})
+    execute.files.write_json(run["start"], {**start, "inputs": {index: "other images"}})
     assert execute.carry_out(run) == 1
-    assert f"began with {index} other pictures" in run.reason()
+    assert f"began with {index} other images" in run.reason()
 
 
 @pytest.mark.parametrize("arm", [0, 1], ids=["cnn", "vit"])

@@ -1,4 +1,4 @@
-"""The shard door as a person uses it: on a messy folder, on the toy, and on the real pictures."""
+"""The shard door as a person uses it: on a messy folder, on the toy, and on the real images."""
 
 from __future__ import annotations
 
@@ -61,9 +61,9 @@ def sharded(
 MESSY = ("messy", "--layout", "csv", "--size", "32", "--workers", "2", "--raw")
 
 
-def test_the_messy_folder_holds_200_pictures_of_every_kind(made: tuple[Path, messy.Messy]) -> None:
+def test_the_messy_folder_holds_200_images_of_every_kind(made: tuple[Path, messy.Messy]) -> None:
     root, content = made
-    assert sum(path.is_file() and path.suffix != ".csv" for path in root.rglob("*")) == messy.PICTURES
+    assert sum(path.is_file() and path.suffix != ".csv" for path in root.rglob("*")) == messy.IMAGES
     assert len(content.unlabelled) == 16
     assert {path.suffix for path in root.rglob("*.*")} >= {".jpg", ".JPG", ".jpeg", ".png", ".tif", ".tiff", ".dcm"}
 
@@ -117,9 +117,9 @@ def test_the_closing_table_counts_what_the_index_holds(
     trained = {row["group"] for row in rows if row["split"] == "train"} - {None}
     leaking = sum(row["split"] == "test" and row["group"] in trained for row in rows)
     assert leaking > 0
-    assert f"{leaking} test pictures share a lesion or patient with a training picture" in sharded[1].stdout
+    assert f"{leaking} test images share a lesion or patient with a training image" in sharded[1].stdout
     sides: dict[str, set[str]] = {}
-    for row in rows:  # the same bytes in are the same bytes out, and no two other pictures here are alike
+    for row in rows:  # the same bytes in are the same bytes out, and no two other images here are alike
         sides.setdefault(row["sha256"], set()).add(row["split"])
     crossing = sum(len(sides[row["sha256"]]) > 1 for row in rows)
     assert 0 < crossing <= 12
@@ -157,24 +157,24 @@ def test_a_second_run_that_accepts_less_says_so_and_leaves_the_shards(
     before = contents(only_folder(home / "shards"))
     again = shard(*MESSY, made[0], *option, cwd=home)
     assert again.returncode == 2
-    assert f"{len(made[1].bad)} of {made[1].total} pictures cannot be used" in again.stderr
+    assert f"{len(made[1].bad)} of {made[1].total} images cannot be used" in again.stderr
     assert contents(only_folder(home / "shards")) == before
 
 
 def test_strict_ends_with_2_and_leaves_no_index(made: tuple[Path, messy.Messy], tmp_path: Path) -> None:
     done = shard(*MESSY, made[0], "--strict", cwd=tmp_path)
     assert done.returncode == 2
-    assert "pictures cannot be used and --strict accepts none; mend them or raise --max-bad:" in done.stderr
+    assert "images cannot be used and --strict accepts none; mend them or raise --max-bad:" in done.stderr
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.rglob("index.parquet")) and not list(tmp_path.rglob("manifest.json"))
 
 
-def test_strict_finds_a_picture_that_only_decoding_shows_to_be_bad(tmp_path: Path) -> None:
+def test_strict_finds_a_image_that_only_decoding_shows_to_be_bad(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for label in messy.CLASSES:
         (tmp_path / "raw" / label).mkdir(parents=True)
         for number in range(4):
-            data = messy.encoded(messy.picture_of(label, rng), "JPEG")
+            data = messy.encoded(messy.image_of(label, rng), "JPEG")
             (tmp_path / "raw" / label / f"{number}.jpg").write_bytes(data)
     broken = tmp_path / "raw" / "naevus" / "3.jpg"
     broken.write_bytes(broken.read_bytes()[:-100])
@@ -189,7 +189,7 @@ def test_strict_finds_a_picture_that_only_decoding_shows_to_be_bad(tmp_path: Pat
 def test_a_dry_run_says_what_would_be_and_writes_nothing(made: tuple[Path, messy.Messy], tmp_path: Path) -> None:
     done = shard(*MESSY, made[0], "--dry-run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert re.search(r"would write \d+ pictures in 3 tars to shards/messy-32-image-[0-9a-f]{8}\n", done.stdout)
+    assert re.search(r"would write \d+ images in 3 tars to shards/messy-32-image-[0-9a-f]{8}\n", done.stdout)
     assert "keratosis/never_delivered.jpg  no such file" in done.stdout
     assert not list(tmp_path.iterdir())
 
@@ -208,7 +208,7 @@ def test_a_dry_run_of_the_toy_writes_nothing_either(
 ) -> None:
     monkeypatch.setattr(toy, "COUNTS", {"disc": 4, "ring": 4, "square": 4, "cross": 4, "unlabelled": 4})
     assert door(monkeypatch, tmp_path, "toy", "--size", "32", "--workers", "1", "--dry-run") == 0
-    assert "would write 20 pictures in 3 tars to shards/toy-32-image-" in capsys.readouterr().out
+    assert "would write 20 images in 3 tars to shards/toy-32-image-" in capsys.readouterr().out
     assert not list(tmp_path.iterdir())
 
 
@@ -229,14 +229,14 @@ def test_of_two_at_once_the_second_says_so_and_leaves(
         (("iscc", "--raw", "."), "there is no dataset 'iscc'; known: autoimmune, brain_mri, "),
         (("isic",), "isic: give --raw the folder that holds the files. It is public"),
         (("isic", "--raw", "."), "isic: there is no ISIC_2019_Training_GroundTruth.csv"),
-        (("isic", "--raw", ".", "--layout", "folder"), "'isic' is a known dataset; with --layout give your pictures"),
-        (("folder", "--raw", "."), "give your pictures a name of their own"),
+        (("isic", "--raw", ".", "--layout", "folder"), "'isic' is a known dataset; with --layout give your images"),
+        (("folder", "--raw", "."), "give your images a name of their own"),
         (
             ("My Lesions", "--layout", "folder", "--raw", "."),
             "the dataset's name is 'My Lesions'; use lower-case letters",
         ),
         (("mine", "--layout", "folder", "--raw", "nowhere"), "mine: there is no nowhere; give --raw"),
-        (("mine", "--layout", "folder", "--raw", "."), "mine: no pictures under ."),
+        (("mine", "--layout", "folder", "--raw", "."), "mine: no images under ."),
         (("toy", "--size", "4"), "--size is 4; give a side between 8 and 4096 pixels"),
         (("toy", "--workers", "0"), "--workers is 0; give 1 or more"),
         (("toy", "--max-bad", "5"), "--max-bad is 5.0; give a fraction between 0 and 1"),
@@ -258,7 +258,7 @@ def test_a_wrong_wish_ends_with_2_and_the_next_move(
 @pytest.mark.parametrize(("name", "pictures"), [("autoimmune", 40), ("brain_mri", 80), ("dermofit", 100), ("isic", 80)])
 def test_stand_ins_of_the_papers_datasets_are_sharded_and_said_to_be_stand_ins(
     name: str,
-    pictures: int,
+    images: int,
     stand_ins: dict[str, Path],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -267,17 +267,15 @@ def test_stand_ins_of_the_papers_datasets_are_sharded_and_said_to_be_stand_ins(
     raw = str(stand_ins[name])
     assert door(monkeypatch, tmp_path, name, "--raw", raw, "--size", "32", "--workers", "1", "--strict") == 0
     out = capsys.readouterr().out
-    assert "holds a stand-in: drawn pictures, not the dataset" in out
-    assert f"0 of {pictures} quarantined" in out
+    assert "holds a stand-in: drawn images, not the dataset" in out
+    assert f"0 of {images} quarantined" in out
     rows = rows_of(only_folder(tmp_path / "shards"))
-    assert len(rows) == pictures
+    assert len(rows) == images
     published = [row["key"] for row in rows if re.fullmatch(r"(ISIC|Tr-|Te-|[A-J]\d).*", row["key"])]
-    assert len(published) == (0 if name == "autoimmune" else pictures)  # the others are hashes
+    assert len(published) == (0 if name == "autoimmune" else images)  # the others are hashes
 
 
-def test_isic_s_2994_pictures_are_sharded_reproducibly_and_seen_by_the_stock_reader(
-    shared: Path, tmp_path: Path
-) -> None:
+def test_isic_s_2994_images_are_sharded_reproducibly_and_seen_by_the_stock_reader(shared: Path, tmp_path: Path) -> None:
     command = ("isic", "--raw", shared / "isic2019", "--size", "64")
     first = shard(*command, "--workers", "2", cwd=tmp_path)
     assert first.returncode == 0, first.stderr
@@ -295,7 +293,7 @@ def test_isic_s_2994_pictures_are_sharded_reproducibly_and_seen_by_the_stock_rea
     assert contents(only_folder(tmp_path / "other")) == contents(folder)
 
 
-def test_brain_mri_s_test_pictures_are_exactly_the_curators(shared: Path, tmp_path: Path) -> None:
+def test_brain_mri_s_test_images_are_exactly_the_curators(shared: Path, tmp_path: Path) -> None:
     done = shard("brain_mri", "--raw", shared / "brain_mri", "--size", "64", "--workers", "2", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "0 of 7020 quarantined" in done.stdout

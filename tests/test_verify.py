@@ -71,66 +71,66 @@ def test_what_is_as_published_ends_with_0(name: str, small: Callable[[str], Path
 def test_a_stand_in_never_passes_for_the_dataset(name: str, stand_ins: dict[str, Path], verify: Verify) -> None:
     code, out, _ = verify(name, stand_ins[name])
     assert code == 1
-    assert "differing  this folder holds a stand-in: drawn pictures, not the dataset" in out
+    assert "differing  this folder holds a stand-in: drawn images, not the dataset" in out
     assert DATASETS.find(name).DATASET.obtain in out
 
 
-def test_pictures_that_are_gone_or_broken_or_new_are_named(small: Callable[[str], Path], verify: Verify) -> None:
+def test_images_that_are_gone_or_broken_or_new_are_named(small: Callable[[str], Path], verify: Verify) -> None:
     raw = small("brain_mri")
     (raw / "Training" / "glioma" / "Tr-glTr_0003.jpg").unlink()
-    (raw / "Testing" / "notumor" / "Te-noTr_0001.jpg").write_bytes(b"no picture")
+    (raw / "Testing" / "notumor" / "Te-noTr_0001.jpg").write_bytes(b"no image")
     shutil.copy(raw / "Testing" / "pituitary" / "Te-piTr_0000.jpg", raw / "Testing" / "pituitary" / "extra.jpg")
     code, out, _ = verify("brain_mri", raw)
     assert code == 1
     lines = out.splitlines()
-    assert "79 of 80 pictures" in lines
+    assert "79 of 80 images" in lines
     assert "missing    1 of glioma (train), 1 of notumor (test)" in lines
     assert "surplus    1 of pituitary (test)" in lines
     assert "missing    ids, 2: Te-noTr_0001, Tr-glTr_0003" in lines
     assert "surplus    ids, 1: extra" in lines
     assert (
-        "differing  pictures that cannot be used, 1: Te-noTr_0001.jpg (cannot be read: UnidentifiedImageError)" in lines
+        "differing  images that cannot be used, 1: Te-noTr_0001.jpg (cannot be read: UnidentifiedImageError)" in lines
     )
 
 
-def test_rows_without_pictures_and_ids_of_another_kind_are_named(small: Callable[[str], Path], verify: Verify) -> None:
+def test_rows_without_images_and_ids_of_another_kind_are_named(small: Callable[[str], Path], verify: Verify) -> None:
     raw = small("isic")
-    pictures = sorted((raw / "ISIC_2019_Training_Input").iterdir())
-    pictures[0].unlink()
-    pictures[1].rename(pictures[1].with_name("IMG_1.jpg"))
+    images = sorted((raw / "ISIC_2019_Training_Input").iterdir())
+    images[0].unlink()
+    images[1].rename(images[1].with_name("IMG_1.jpg"))
     code, out, _ = verify("isic", raw)
     assert code == 1
-    assert f"missing    pictures that a table lists, 2: {pictures[0].name}, {pictures[1].name}" in out
+    assert f"missing    images that a table lists, 2: {images[0].name}, {images[1].name}" in out
     assert "differing  ids that are not like ISIC_" in out and ", 1: IMG_1\n" in out
-    assert "surplus    pictures without a label, 1: IMG_1.jpg" in out
+    assert "surplus    images without a label, 1: IMG_1.jpg" in out
 
 
 def test_other_sizes_and_modes_are_a_note_when_few_and_a_difference_when_most(
     small: Callable[[str], Path], verify: Verify
 ) -> None:
     raw = small("dermofit")
-    pictures = [path for path in sorted(raw.rglob("*.png")) if "mask" not in path.name]
-    for path in pictures[:20]:
+    images = [path for path in sorted(raw.rglob("*.png")) if "mask" not in path.name]
+    for path in images[:20]:
         Image.new("L", (64, 48)).save(path)
     code, out, _ = verify("dermofit", raw)
     assert code == 0
-    assert "note       20 of 100 pictures are not 205 × 205 to 1020 × 1020 pixels: 20 are 64 × 48" in out
-    assert "note       20 of 100 pictures are not RGB: 20 are L" in out
-    for path in pictures[20:60]:
+    assert "note       20 of 100 images are not 205 × 205 to 1020 × 1020 pixels: 20 are 64 × 48" in out
+    assert "note       20 of 100 images are not RGB: 20 are L" in out
+    for path in images[20:60]:
         Image.new("RGB", (64, 48)).save(path)
     code, out, _ = verify("dermofit", raw)
     assert code == 1
-    assert "differing  60 of 100 pictures are not 205 × 205 to 1020 × 1020 pixels: 60 are 64 × 48" in out
+    assert "differing  60 of 100 images are not 205 × 205 to 1020 × 1020 pixels: 60 are 64 × 48" in out
 
 
-def test_a_size_that_all_pictures_have_must_be_every_pictures(small: Callable[[str], Path], verify: Verify) -> None:
+def test_a_size_that_all_images_have_must_be_every_images(small: Callable[[str], Path], verify: Verify) -> None:
     raw = small("autoimmune")
     Image.new("RGB", (469, 352)).save(raw / "000.tif")  # lying on its side: the same size
     assert verify("autoimmune", raw)[0] == 0
     Image.new("RGB", (470, 352)).save(raw / "000.tif")
     code, out, _ = verify("autoimmune", raw)
     assert code == 1
-    assert "differing  1 of 40 pictures are not 352 × 469 pixels: 1 are 470 × 352" in out
+    assert "differing  1 of 40 images are not 352 × 469 pixels: 1 are 470 × 352" in out
 
 
 def test_a_part_that_is_missing_is_an_answer_and_not_a_failure(tmp_path: Path, verify: Verify) -> None:
@@ -153,13 +153,13 @@ def test_a_wrong_wish_ends_with_2(name: str, raw: str, message: str, verify: Ver
     assert f"error: {message}" in err
 
 
-def test_the_shared_pictures_are_told_from_the_published_ones(shared: Path, verify: Verify) -> None:
+def test_the_shared_images_are_told_from_the_published_ones(shared: Path, verify: Verify) -> None:
     code, out, _ = verify("isic", shared / "isic2019")
     assert code == 1
-    assert "2,994 of 25,331 pictures" in out and "2,994 are 224 × 224" in out
+    assert "2,994 of 25,331 images" in out and "2,994 are 224 × 224" in out
     code, out, _ = verify("brain_mri", shared / "brain_mri")
     assert code == 1
-    assert "7,020 of 7,023 pictures" in out
+    assert "7,020 of 7,023 images" in out
     assert "missing    ids, 4: Tr-no_1011, Tr-no_1012, Tr-no_1019, Tr-no_1020" in out
 
 

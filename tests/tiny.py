@@ -43,7 +43,7 @@ def make_shards(folder: Path, *, each: int = 40, unlabelled: int = 10) -> Shards
 
 
 def shard(dataset: Folder, raw: Path, out: Path, *, split: str = "image") -> Shards:
-    """Shards of any pictures at this file's size."""
+    """Shards of any images at this file's size."""
     settings = Settings(size=SIZE, split=split, format="png", quality=None, keep_names=False)
     dataset.label_fractions = (0.5, 1.0)
     plan = write.make_plan(dataset, raw, settings, workers=1, progress=quiet)

@@ -15,8 +15,8 @@ from torchvision.transforms import v2
 
 from pipeline.benchmarks.support import paper_loader
 from pipeline.benchmarks.support.base import Bench, Table, Way, compare, rate
+from pipeline.benchmarks.support.raw_images import raw_folder
 from pipeline.benchmarks.support.load_peers import throughput
-from pipeline.benchmarks.support.pictures import raw_folder
 from pipeline.learn import hardware
 from pipeline.learn.augment import augment
 from pipeline.learn.samples import draws
@@ -43,7 +43,7 @@ OPERATIONS = {
 
 
 def run(bench: Bench) -> list[Table]:
-    """Pictures a second: the paper's augmentation beside its loader and torchvision's v2, then each operation."""
+    """Images a second: the paper's augmentation beside its loader and torchvision's v2, then each operation."""
     size, count, least = (64, 64, 0.2) if bench.quick else (384, 256, 2.0)
     folder, note = raw_folder(bench, count)
     hardware.settle(hardware.Hardware(device="cpu", model="", precision="float32", threads=THREADS))
@@ -64,7 +64,7 @@ def run(bench: Bench) -> list[Table]:
 
     def torchvision() -> None:
         for batch in torch.split(pixels, BATCH):
-            torch.stack([transform(picture.permute(2, 0, 1)) for picture in batch])
+            torch.stack([transform(image.permute(2, 0, 1)) for image in batch])
 
     out = torch.empty(BATCH, 3, size, size)
 
@@ -84,12 +84,12 @@ def run(bench: Bench) -> list[Table]:
     ]
     notes = [
         f"{note}; batches of {BATCH} at {size}×{size}, float32, normalised, the paper's augmentation",
-        f"ours and v2: pictures decoded and resized before, {THREADS} threads; v2 a picture at a time on uint8",
+        f"ours and v2: images decoded and resized before, {THREADS} threads; v2 an image at a time on uint8",
         "the paper's loader: Pillow and torchvision in two worker processes, decoding included, once they have started",
     ]
     alone = [Way(name=name, once=partial(ours, spec)) for name, spec in OPERATIONS.items()]
     apart = [
-        "on every picture; to float32 and normalised in every row",
+        "on every image; to float32 and normalised in every row",
         "hue, greyscale, blur and solarisation are DINO's or Table 9's",
     ]
     return [
@@ -99,6 +99,6 @@ def run(bench: Bench) -> list[Table]:
 
 
 def _pixels(folder: Path, size: int) -> Tensor:
-    """The pictures as the pixel map holds them: uint8 [n, size, size, 3]."""
+    """The images as the pixel map holds them: uint8 [n, size, size, 3]."""
     opened = (Image.open(path).convert("RGB").resize((size, size)) for path in sorted(folder.rglob("*.jpg")))
-    return torch.from_numpy(np.stack([np.asarray(picture) for picture in opened]))
+    return torch.from_numpy(np.stack([np.asarray(image) for image in opened]))

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pipeline.benchmarks.support.base import Bench, Row, Table, Way, compare, seconds
-from pipeline.benchmarks.support.pictures import raw_folder
+from pipeline.benchmarks.support.raw_images import raw_folder
 from pipeline.benchmarks.support.training import TOY, Timed, make_shards, settled, site, train
 from pipeline.learn import checkpoint
 from pipeline.learn.average import Averages
@@ -25,10 +25,10 @@ from pipeline.runs.spec import Average, PretrainSpec
 from pipeline.study import paper
 
 TITLE = "checkpoints: the loop's wait, the whole write, and a run's bookkeeping"
-BATCH = 4  # pictures of a step; a state does not depend on it
+BATCH = 4  # images of a step; a state does not depend on it
 SAVES = 2  # a measurement: the first of a run and the next
 CADENCE = 600.0  # seconds from one checkpoint to the next, as the cluster files have it
-STEPS_AN_EPOCH = paper.PICTURES["isic"][0] // paper.PRETRAIN_BATCH
+STEPS_AN_EPOCH = paper.IMAGES["isic"][0] // paper.PRETRAIN_BATCH
 PAPER_EPOCH = paper.TABLE_2_HOURS["cass"]["isic"] * 3600 / paper.TABLE_2_EPOCHS  # seconds
 PAPER_STEP = PAPER_EPOCH / STEPS_AN_EPOCH
 

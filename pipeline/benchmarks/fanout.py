@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from pipeline.benchmarks.support.base import Bench, Table, Way, compare
-from pipeline.benchmarks.support.pictures import sharded
+from pipeline.benchmarks.support.raw_images import sharded
 from pipeline.core import files
 from pipeline.data.shards.index import Shards
 from pipeline.jobs.execute import site_of
@@ -49,7 +49,7 @@ ENGINES = {"workers": "plain workers", "tune": "Ray Tune"}
 
 
 def run(bench: Bench) -> list[Table]:
-    """Trained pictures a second of whole fan-outs, on the CPU and on a GPU where there is one."""
+    """Trained images a second of whole fan-outs, on the CPU and on a GPU where there is one."""
     if bench.quick:
         return [table(bench, "cpu", [("workers", 2, 1), ("workers", 1, 1)])]
     tables = [table(bench, "cpu", [("workers", 2, 1), ("workers", 1, 2), ("workers", 1, 1), ("tune", 2, 1)])]
@@ -84,9 +84,9 @@ def table(bench: Bench, device: str, shapes: list[tuple[str, int, int]]) -> Tabl
         for engine, trials, threads in shapes
         if engine == "workers" or find_spec("ray")
     ]
-    made = compare(f"fine-tunes on {device}", "pictures a second", ways, bench)
+    made = compare(f"fine-tunes on {device}", "images a second", ways, bench)
     made.notes = [
-        f"{len(runs)} of {size.backbone.title} at {size.pixels} pixels, {size.epochs} epochs of drawn pictures",
+        f"{len(runs)} of {size.backbone.title} at {size.pixels} pixels, {size.epochs} epochs of drawn images",
         "whole jobs: the start of the processes, the import of torch, validation and the last test are in it",
     ]
     assert all(len(found) == 1 for found in weights.values()), "the bits of a run depend on its neighbours"
@@ -95,7 +95,7 @@ def table(bench: Bench, device: str, shapes: list[tuple[str, int, int]]) -> Tabl
 
 
 def announced(bench: Bench, shards: Shards, size: Size, *, device: str, threads: int, count: int) -> list[Run]:
-    """Folders of runs that differ in their seeds, nothing done yet; the decoded pictures stay between calls."""
+    """Folders of runs that differ in their seeds, nothing done yet; the decoded images stay between calls."""
     paths = {name: str(bench.scratch / "fanout" / name) for name in clusters.PATHS}
     paths["shards"] = str(shards.folder.parent)
     site = clusters.from_json({**paths, "device": device, "threads": threads})

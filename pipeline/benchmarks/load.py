@@ -1,4 +1,4 @@
-"""Loading: batches of 16 uint8 pictures, the making of the map they come from, and the memory this takes."""
+"""Loading: batches of 16 uint8 images, the making of the map they come from, and the memory this takes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pipeline.benchmarks.support import load_peers, paper_loader, pictures
+from pipeline.benchmarks.support import load_peers, paper_loader, raw_images
 from pipeline.benchmarks.support.base import Bench, Table, Way, compare, memory, rate
 from pipeline.core import files
 from pipeline.data import images
@@ -39,10 +39,10 @@ Batches = Callable[[], Iterable[Tensor]]
 
 
 def run(bench: Bench) -> list[Table]:
-    """Pictures a second that arrive, pictures a second that the map is built with, MB that the reader takes."""
+    """Images a second that arrive, images a second that the map is built with, MB that the reader takes."""
     size, count, seconds = (64, 64, 0.2) if bench.quick else (384, 1000, 3.0)
-    raw, note = pictures.raw_folder(bench, count)
-    shards = pictures.sharded(bench.scratch / f"{raw.name}-at-{size}", NAME, size, "--layout", "folder", "--raw", raw)
+    raw, note = raw_images.raw_folder(bench, count)
+    shards = raw_images.sharded(bench.scratch / f"{raw.name}-at-{size}", NAME, size, "--layout", "folder", "--raw", raw)
     site = Cluster(scratch=str(bench.scratch / "pixels"), scratch_in_ram=True)
     small = _small_files(bench, shards)
     about = [note, f"ours and what is marked {size}: stored at {size}×{size}, JPEG {images.QUALITY}"]
@@ -127,7 +127,7 @@ def _memory(bench: Bench, shards: Shards, site: Cluster, raw: Path, about: list[
 
 
 def _small_files(bench: Bench, shards: Shards) -> Path:
-    """The stored pictures as files."""
+    """The stored images as files."""
     folder = bench.scratch / f"{shards.folder.parent.name}-files"
     if not folder.exists():
         rows = shards.rows
@@ -160,7 +160,7 @@ def _epochs(pixels: Pixels, shards: Shards) -> Batches:
 
 
 def _copied(size: int, seconds: float) -> float:
-    """Pictures a second that all cores copy from 512 MB of memory to one batch's."""
+    """Images a second that all cores copy from 512 MB of memory to one batch's."""
     cores = len(os.sched_getaffinity(0))
     many = (512 << 20) // (size * size * 3)
     source = torch.zeros(many, size, size, 3, dtype=torch.uint8)
@@ -179,8 +179,8 @@ def _copied(size: int, seconds: float) -> float:
 
 
 def _by_pillow(data: bytes) -> np.ndarray:
-    with Image.open(io.BytesIO(data)) as picture:
-        return np.asarray(picture.convert("RGB"))
+    with Image.open(io.BytesIO(data)) as image:
+        return np.asarray(image.convert("RGB"))
 
 
 def _has_ffcv(python: Path) -> bool:

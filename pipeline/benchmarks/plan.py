@@ -1,4 +1,4 @@
-"""Planning: a grid of ten thousand runs, where each of them stands, and the index of a million pictures.
+"""Planning: a grid of ten thousand runs, where each of them stands, and the index of a million images.
 
 `python -m pipeline.benchmarks.plan CASE …` measures one case and prints its seconds and its peak memory.
 """
@@ -146,11 +146,11 @@ def fill(run: Run, spec: Spec, kind: int) -> None:
 
 
 def rows_of(count: int) -> Iterator[dict[str, Any]]:
-    """Rows of an index of `count` pictures, a tenth of them without labels, one after the other."""
+    """Rows of an index of `count` images, a tenth of them without labels, one after the other."""
     for number in range(count):
         split = "train" if number < 0.8 * count else "val" if number < 0.9 * count else "test"
         yield {
-            "key": f"picture-{number:08d}",
+            "key": f"image-{number:08d}",
             "split": split,
             "labels": [f"class {number % 8}"] if number % 10 else None,
             "group": f"group-{number // 3}",

@@ -19,19 +19,19 @@ import numpy as np
 from PIL import Image
 
 from pipeline.benchmarks.support.base import Bench, Row, Table, Way, compare, memory, rate
-from pipeline.benchmarks.support.pictures import raw_folder
+from pipeline.benchmarks.support.raw_images import raw_folder
 from pipeline.core.memory import keep
 from pipeline.data import images
 
 TITLE = "raw JPEGs to tars of 384×384"
 SIZE = 384
 PROCESSES = 2  # of every way; the paper's node has two cores
-PSNR_PICTURES = 60
+PSNR_IMAGES = 60
 OURS, THEIRS = "pipeline.shard", "img2dataset, whole job"
 
 
 def run(bench: Bench) -> list[Table]:
-    """Images/s of whole jobs, dB against exact decoding and Pillow's resize, and MiB at N and 4N pictures."""
+    """Images/s of whole jobs, dB against exact decoding and Pillow's resize, and MiB at N and 4N images."""
     count, few = (24, 8) if bench.quick else (2_000, 640)
     raw, note = raw_folder(bench, count)
     paths = _hot(raw)
@@ -41,7 +41,7 @@ def run(bench: Bench) -> list[Table]:
 
 
 def _hot(raw: Path) -> list[Path]:
-    """The pictures below `raw`, read once, so that every way finds them in memory."""
+    """The images below `raw`, read once, so that every way finds them in memory."""
     paths = sorted(raw.rglob("*.jpg"))
     for path in paths:
         path.read_bytes()
@@ -69,7 +69,7 @@ def _speed(bench: Bench, raw: Path, paths: list[Path], note: str) -> Table:
         note,
         "ours: listing, SHA-256 of every file, plan, workers' start, quarantine, tars with checksums, index, manifest",
         "Pillow + TarWriter: two forked processes that deal the files among them; no checksums, index or quarantine",
-        "limits: in memory, two forked processes, 200 pictures five times; the exact path is decode, resize and encode",
+        "limits: in memory, two forked processes, 200 images five times; the exact path is decode, resize and encode",
     ]
     if bench.peers:
         jobs = Img2dataset(bench.peers, paths, bench.scratch / "img2dataset")
@@ -79,7 +79,7 @@ def _speed(bench: Bench, raw: Path, paths: list[Path], note: str) -> Table:
         ]
         notes.append(
             "img2dataset: local files, 2 processes of 8 threads, center_crop at 384 (it has no squash), JPEG 95; "
-            "steady state: pictures over the time between its first shard's start and its last one's end, by its stats"
+            "steady state: images over the time between its first shard's start and its last one's end, by its stats"
         )
     else:
         notes.append("img2dataset is not installed (make peers)")
@@ -101,7 +101,7 @@ def _speed(bench: Bench, raw: Path, paths: list[Path], note: str) -> Table:
 
 
 def _small(bench: Bench, count: int) -> Table:
-    """Whole jobs of fewer pictures, of which the start is a larger part."""
+    """Whole jobs of fewer images, of which the start is a larger part."""
     raw, note = raw_folder(bench, count)
     paths, out = _hot(raw), bench.scratch / "shards"
     ways = [Way(name=OURS, once=lambda: whole(command(raw, out), count))]
@@ -113,9 +113,9 @@ def _small(bench: Bench, count: int) -> Table:
 
 
 def _further(large: Table, many: int, small: Table, few: int) -> list[Table]:
-    """What the pictures that one job has more than the other cost: the speed without the start.
+    """What the images that one job has more than the other cost: the speed without the start.
 
-    No table where a job of more pictures took no longer, as in little it may.
+    No table where a job of more images took no longer, as in little it may.
     """
     rows = []
     for row in small.rows:
@@ -124,8 +124,8 @@ def _further(large: Table, many: int, small: Table, few: int) -> list[Table]:
         if longer <= 0:
             return []
         rows.append(Row(name=row.name.replace(", whole job", ""), role=row.role, values=[(many - few) / longer]))
-    notes = ["the pictures the one job has more than the other over the time it takes longer, by the medians"]
-    return [Table(title="each further picture", unit="images/s", rows=rows, notes=notes)]
+    notes = ["the images the one job has more than the other over the time it takes longer, by the medians"]
+    return [Table(title="each further image", unit="images/s", rows=rows, notes=notes)]
 
 
 def _decoded(data: bytes) -> np.ndarray:
@@ -164,7 +164,7 @@ def command(raw: Path, out: Path, decode: str = "exact") -> list[str | Path]:
 
 
 def whole(words: list[str | Path], count: int) -> float:
-    """Pictures a second of a whole command, which may keep what it compiles, as users start it."""
+    """Images a second of a whole command, which may keep what it compiles, as users start it."""
     env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     return rate(count, lambda: subprocess.run(words, check=True, capture_output=True, env=env))
 
@@ -179,8 +179,8 @@ def _by_webdataset(writer: Any, paths: list[Path], out: Path) -> None:
 def _fill_tar(writer: Any, paths: list[Path], tar: Path) -> None:
     with writer(str(tar)) as out:
         for path in paths:
-            with Image.open(path) as picture:
-                small = picture.convert("RGB").resize((SIZE, SIZE), Image.Resampling.BILINEAR)
+            with Image.open(path) as image:
+                small = image.convert("RGB").resize((SIZE, SIZE), Image.Resampling.BILINEAR)
             data = io.BytesIO()
             small.save(data, "JPEG", quality=95)
             out.write({"__key__": path.stem, "jpg": data.getvalue(), "json": {"labels": [path.parent.name]}})
@@ -211,7 +211,7 @@ class Img2dataset:
         speed = whole(words, len(self.paths))
         stats = [json.loads(path.read_text()) for path in (self.folder / "out").glob("*_stats.json")]
         done = sum(shard["successes"] for shard in stats)
-        assert done == len(self.paths), f"img2dataset wrote {done} of {len(self.paths)} pictures"
+        assert done == len(self.paths), f"img2dataset wrote {done} of {len(self.paths)} images"
         started = min(shard["start_time"] for shard in stats)
         self.steady = done / (max(shard["end_time"] for shard in stats) - started)
         return speed
@@ -219,7 +219,7 @@ class Img2dataset:
 
 def _exactness(paths: list[Path], note: str) -> Table:
     """The resized pixels of each way, before they are encoded, against exact decoding and Pillow's bilinear resize."""
-    data = [path.read_bytes() for path in paths[:PSNR_PICTURES]]
+    data = [path.read_bytes() for path in paths[:PSNR_IMAGES]]
     wanted = [np.asarray(_pillow(item)) for item in data]
     ways: dict[str, tuple[str, Callable[[bytes], np.ndarray]]] = {
         OURS: ("ours", lambda item: images.resize(_decoded(item), SIZE)[..., :3]),
@@ -236,22 +236,22 @@ def _exactness(paths: list[Path], note: str) -> Table:
         found = [_psnr(way(item), pixels) for item, pixels in zip(data, wanted, strict=True)]
         rows += [Row(name=f"{name}, mean", role=role, values=[float(np.mean(found))])]
         rows += [Row(name=f"{name}, least", role=role, values=[min(found)])]
-    notes = [f"{len(data)} pictures of these: {note}", "peak signal-to-noise ratio; the same pixels count as 150 dB"]
+    notes = [f"{len(data)} images of these: {note}", "peak signal-to-noise ratio; the same pixels count as 150 dB"]
     return Table(title="exactness", unit="dB", rows=rows, notes=notes)
 
 
 def _pillow(data: bytes, *, draft: bool = False) -> Image.Image:
-    with Image.open(io.BytesIO(data)) as picture:
+    with Image.open(io.BytesIO(data)) as image:
         if draft:
-            picture.draft("RGB", (SIZE, SIZE))
-        return picture.convert("RGB").resize((SIZE, SIZE), Image.Resampling.BILINEAR)
+            image.draft("RGB", (SIZE, SIZE))
+        return image.convert("RGB").resize((SIZE, SIZE), Image.Resampling.BILINEAR)
 
 
 def _jagged(data: bytes) -> Image.Image:
-    with Image.open(io.BytesIO(data)) as picture:
-        size = picture.size
+    with Image.open(io.BytesIO(data)) as image:
+        size = image.size
         scale = (size[0] / SIZE, 0, 0, 0, size[1] / SIZE, 0)
-        return picture.convert("RGB").transform((SIZE, SIZE), Image.Transform.AFFINE, scale, Image.Resampling.BILINEAR)
+        return image.convert("RGB").transform((SIZE, SIZE), Image.Transform.AFFINE, scale, Image.Resampling.BILINEAR)
 
 
 def _stored(data: bytes) -> bytes:
@@ -264,20 +264,20 @@ def _psnr(mine: np.ndarray, theirs: np.ndarray) -> float:
 
 
 def _memory(bench: Bench, raw: Path, note: str) -> Table:
-    """Peak memory of the door's process and its workers together, at N and 4N pictures."""
+    """Peak memory of the door's process and its workers together, at N and 4N images."""
     rows = []
     large = sorted(raw.rglob("*.jpg"))
     for times in (1, 4):
         folder = bench.scratch / f"raw-{times}-times-{len(large)}"
         shutil.rmtree(folder, ignore_errors=True)
-        for number in range(times):  # links: the same pictures again, as other files
+        for number in range(times):  # links: the same images again, as other files
             for path in large:
                 link = folder / path.parent.name / f"{number}-{path.name}"
                 link.parent.mkdir(parents=True, exist_ok=True)
                 link.symlink_to(path)
-        bench.say(f"memory at {times * len(large)} pictures")
+        bench.say(f"memory at {times * len(large)} images")
         row = Row(
-            name=f"{times * len(large)} pictures",
+            name=f"{times * len(large)} images",
             role="ours",
             values=[_peak(command(folder, bench.scratch / "shards"))],
         )

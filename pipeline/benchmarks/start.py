@@ -11,7 +11,7 @@ from importlib.util import find_spec
 
 from pipeline.benchmarks.fanout import ENGINES, SIZES, announced
 from pipeline.benchmarks.support.base import Bench, Row, Table, Way, compare, seconds
-from pipeline.benchmarks.support.pictures import sharded
+from pipeline.benchmarks.support.raw_images import sharded
 
 TITLE = "doors, runs and trials, from the start of a process"
 TRIALS = 40
@@ -65,7 +65,7 @@ def first_step(bench: Bench) -> Table:
         Way(name=f"a fine-tune of {size.backbone.title}", once=once),
         Way(name=line, once=partial(_process, bench, "-c", line), role="limit"),
     ]
-    notes = ["decoded pictures are found on scratch but for the first round, which decodes them"]
+    notes = ["decoded images are found on scratch but for the first round, which decodes them"]
     return compare("from the process to the first step", "seconds", ways, bench, more_is_better=False, notes=notes)
 
 

@@ -15,7 +15,7 @@ import torch
 
 from pipeline.benchmarks.support import limits
 from pipeline.benchmarks.support.base import Bench, Row, Table, Way, compare
-from pipeline.benchmarks.support.pictures import raw_folder
+from pipeline.benchmarks.support.raw_images import raw_folder
 from pipeline.benchmarks.support.plain import seconds
 from pipeline.benchmarks.support.training import SMALL, TOY, WARM, Timed, make_shards, settled, site, train
 from pipeline.learn.hardware import Hardware
@@ -71,7 +71,7 @@ def still(optim: Optim) -> Optim:
 
 
 def run(bench: Bench) -> list[Table]:
-    """Pictures a second of CASS beside a plain loop; seconds of a step for each arm, choice and for DINO."""
+    """Images a second of CASS beside a plain loop; seconds of a step for each arm, choice and for DINO."""
     here = site(bench, "cpu" if bench.quick else "auto")
     hardware = settled(here)
     here = dataclasses.replace(here, device=hardware.device)
@@ -110,7 +110,7 @@ def beside_plain(setting: Setting) -> tuple[Table, Table]:
     )
     alone = compare(
         "step alone",
-        "pictures a second",
+        "images a second",
         [
             Way(name="ours, augmentation included", once=lambda: BATCH / setting.seconds(held)),
             Way(name="a plain loop, no augmentation", once=lambda: BATCH / plain(raw=None), role="peer"),
@@ -118,14 +118,14 @@ def beside_plain(setting: Setting) -> tuple[Table, Table]:
         setting.bench,
         notes=[
             what,
-            "both sides have their batch in memory: ours uint8 pictures, the plain loop's augmented float32 tensors",
+            "both sides have their batch in memory: ours uint8 images, the plain loop's augmented float32 tensors",
             "a plain loop, in a process of its own: two networks, two torch.optim.Adam as they come, two cosine "
             "schedules, loss.item() a step; not deterministic, float32 as torch has it (on a GPU TF32 in convolutions)",
         ],
     )
     whole = compare(
         "step with loading",
-        "pictures a second",
+        "images a second",
         [
             Way(name="ours, from shards", once=lambda: BATCH / setting.seconds(read)),
             Way(
@@ -140,7 +140,7 @@ def beside_plain(setting: Setting) -> tuple[Table, Table]:
     )
     loading, _, in_memory = whole.rows
     waiting = max(0.0, 1 - loading.median / in_memory.median)
-    whole.notes.append(f"ours waits for its pictures {waiting:.1%} of a step, by the medians")
+    whole.notes.append(f"ours waits for its images {waiting:.1%} of a step, by the medians")
     return alone, whole
 
 
@@ -157,7 +157,7 @@ def arithmetic(setting: Setting, alone: Table, whole: Table) -> Table:
         title="arithmetic",
         unit="TFLOP/s",
         rows=[*rows, Row(name=f"matrices of {side} multiplied", role="limit", values=multiplied)],
-        notes=[f"{setting.title}: {flops:,.4g} GFLOP a picture, forward and backward, as torch counts them"],
+        notes=[f"{setting.title}: {flops:,.4g} GFLOP an image, forward and backward, as torch counts them"],
     )
 
 
@@ -195,7 +195,7 @@ def alone(setting: Setting, backbone: paper.Backbone) -> list[Way]:
 
 
 def batches(setting: Setting) -> Table:
-    """Pictures a second in larger batches, as far as the device's memory goes."""
+    """Images a second in larger batches, as far as the device's memory goes."""
     ways, notes = [], [f"{setting.title}, in memory"]
     for size in (BATCH,) if setting.bench.quick else (BATCH, 2 * BATCH, 4 * BATCH):
         program = setting.program(setting.cass(size))
@@ -205,11 +205,11 @@ def batches(setting: Setting) -> Table:
             notes.append(f"batches of {size} are too large for the device's memory")
         else:
             ways.append(Way(name=f"batches of {size}", once=partial(rate_of, setting, program)))
-    return compare("batches", "pictures a second", ways, setting.bench, notes=notes)
+    return compare("batches", "images a second", ways, setting.bench, notes=notes)
 
 
 def rate_of(setting: Setting, program: Timed) -> float:
-    """Pictures a second of a program's own batches."""
+    """Images a second of a program's own batches."""
     return program.spec.batch_size / setting.seconds(program)
 
 
@@ -269,7 +269,7 @@ def beside_dino(setting: Setting) -> Table:
         setting.bench,
         more_is_better=False,
         notes=[
-            "equal pictures and epochs, so a batch stands for the whole run; both methods by this project's loop",
+            "equal images and epochs, so a batch stands for the whole run; both methods by this project's loop",
             "the paper: CASS takes 69 % less time than DINO (abstract and A.1), 0.31 of it, so DINO 3.2 times as long; "
             "Table 2 does not say whether DINO's hours are those of one network or of both",
         ],

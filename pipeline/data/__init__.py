@@ -1,1 +1,1 @@
-"""Pictures: decoding, splitting, writing shards, reading them back."""
+"""Images: decoding, splitting, writing shards, reading them back."""

@@ -1,7 +1,7 @@
-"""Any picture file to upright 8-bit RGB, resized and re-encoded with nothing but its pixels left.
+"""Any image file to upright 8-bit RGB, resized and re-encoded with nothing but its pixels left.
 
 Decoding follows the paper's E.2.2 (bilinear, both sides to one size); what cannot be decoded safely is refused
-with a reason (`BadPicture`), never guessed at. Faultless JPEGs take a fast decoder, all else Pillow's; the pixels are
+with a reason (`BadImage`), never guessed at. Faultless JPEGs take a fast decoder, all else Pillow's; the pixels are
 the same. (docs/decisions/0009-fast-sharding.md)
 """
 
@@ -33,12 +33,12 @@ BAND_PIXELS = 1 << 19  # of what is resized at once: its copies stay in the cach
 DICOM_ADVICE = "is DICOM: export it as 8- or 16-bit PNG or TIFF with its window applied and identifiers removed"
 
 
-class BadPicture(ValueError):
-    """A file that is no usable picture; the message is the reason its quarantine entry gives."""
+class BadImage(ValueError):
+    """A file that is no usable image; the message is the reason its quarantine entry gives."""
 
 
 class Decoded(NamedTuple):
-    """A picture with nothing but its pixels."""
+    """An image with nothing but its pixels."""
 
     pixels: np.ndarray
     """uint8 [height, width, 3 or 4], RGB, upright; fewer than the source's where it was decoded scaled."""
@@ -48,53 +48,53 @@ class Decoded(NamedTuple):
 
 
 def decode(data: bytes, *, least: int = 0, channels: int = 3) -> Decoded:
-    """The picture in `data` as upright RGB, metadata dropped; `BadPicture` with the reason otherwise.
+    """The image in `data` as upright RGB, metadata dropped; `BadImage` with the reason otherwise.
 
-    Alpha is laid over black. 16-bit greyscale maps its full range to 8 bits, never a picture's own minimum and
-    maximum: intensities stay comparable between pictures. With `least`, a faultless JPEG that is at least twice as
+    Alpha is laid over black. 16-bit greyscale maps its full range to 8 bits, never an image's own minimum and
+    maximum: intensities stay comparable between images. With `least`, a faultless JPEG that is at least twice as
     large is decoded at a fraction of its size (n/8, in its DCT), both sides being `least` pixels or more. With
     `channels=4` each pixel has a fourth byte that means nothing: so it is resized in three quarters of the time.
     """
     if not data:
-        raise BadPicture("is empty")
+        raise BadImage("is empty")
     if data[128:132] == b"DICM":
-        raise BadPicture(DICOM_ADVICE)
+        raise BadImage(DICOM_ADVICE)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's remarks on odd EXIF and large pictures; both are handled here
-            with Image.open(io.BytesIO(data)) as picture:
-                _check(picture)
-                if (pixels := _jpeg(picture, data, least, channels)) is not None:
-                    return Decoded(pixels, *picture.size)
-                picture.load()
-                upright = ImageOps.exif_transpose(picture)
-                wide = picture.mode.startswith("I;16")
-                rgb = _from_wide(upright, *_range_of(picture)) if wide else _rgb(upright)
+            warnings.simplefilter("ignore")  # Pillow's remarks on odd EXIF and large images; both are handled here
+            with Image.open(io.BytesIO(data)) as image:
+                _check(image)
+                if (pixels := _jpeg(image, data, least, channels)) is not None:
+                    return Decoded(pixels, *image.size)
+                image.load()
+                upright = ImageOps.exif_transpose(image)
+                wide = image.mode.startswith("I;16")
+                rgb = _from_wide(upright, *_range_of(image)) if wide else _rgb(upright)
                 return Decoded(np.asarray(rgb if channels == 3 else rgb.convert("RGBX")), *rgb.size)
-    except BadPicture:
+    except BadImage:
         raise
     except UnidentifiedImageError:
-        raise BadPicture("is no picture format known here (JPEG, PNG, TIFF, WebP, BMP, GIF, PPM)") from None
+        raise BadImage("is no image format known here (JPEG, PNG, TIFF, WebP, BMP, GIF, PPM)") from None
     except Image.DecompressionBombError:
-        raise BadPicture(f"has more than {MOST_PIXELS:,} pixels; cut it into tiles first") from None
+        raise BadImage(f"has more than {MOST_PIXELS:,} pixels; cut it into tiles first") from None
     except Exception as error:  # decoders raise anything on broken data, and none of it may stop a long job
-        raise BadPicture(f"cannot be decoded: {str(error) or type(error).__name__}") from None
+        raise BadImage(f"cannot be decoded: {str(error) or type(error).__name__}") from None
 
 
-def _check(picture: Image.Image) -> None:
-    if picture.width * picture.height > MOST_PIXELS:
-        raise BadPicture(f"has more than {MOST_PIXELS:,} pixels; cut it into tiles first")
-    pages = getattr(picture, "n_frames", 1)
-    if pages > 1 and picture.format != "MPO":
-        raise BadPicture(f"holds {pages} pictures; split it into single ones")
-    if picture.mode in ("I", "F"):
-        raise BadPicture("has signed or 32-bit pixels, whose range nobody states; convert it to unsigned 8 or 16 bits")
+def _check(image: Image.Image) -> None:
+    if image.width * image.height > MOST_PIXELS:
+        raise BadImage(f"has more than {MOST_PIXELS:,} pixels; cut it into tiles first")
+    pages = getattr(image, "n_frames", 1)
+    if pages > 1 and image.format != "MPO":
+        raise BadImage(f"holds {pages} images; split it into single ones")
+    if image.mode in ("I", "F"):
+        raise BadImage("has signed or 32-bit pixels, whose range nobody states; convert it to unsigned 8 or 16 bits")
 
 
-def _jpeg(picture: Image.Image, data: bytes, least: int, channels: int) -> np.ndarray | None:
+def _jpeg(image: Image.Image, data: bytes, least: int, channels: int) -> np.ndarray | None:
     """The pixels of an upright grey or RGB JPEG without a fault, with `least=0` Pillow's own; None for all else."""
-    upright = picture.getexif().get(ExifTags.Base.Orientation, 1) == 1
-    if simplejpeg is None or picture.format != "JPEG" or picture.mode not in ("RGB", "L") or not upright:
+    upright = image.getexif().get(ExifTags.Base.Orientation, 1) == 1
+    if simplejpeg is None or image.format != "JPEG" or image.mode not in ("RGB", "L") or not upright:
         return None
     try:
         pixels: np.ndarray = simplejpeg.decode_jpeg(
@@ -105,25 +105,25 @@ def _jpeg(picture: Image.Image, data: bytes, least: int, channels: int) -> np.nd
     return pixels
 
 
-def _range_of(picture: Image.Image) -> tuple[int, int]:
+def _range_of(image: Image.Image) -> tuple[int, int]:
     """The values of black and white: a TIFF can hold 12 bits or have 0 for white, and Pillow mends neither."""
-    tags = picture.tag_v2 if isinstance(picture, TiffImagePlugin.TiffImageFile) else {}
+    tags = image.tag_v2 if isinstance(image, TiffImagePlugin.TiffImageFile) else {}
     white = 2 ** int(tags.get(TiffImagePlugin.BITSPERSAMPLE, (16,))[0]) - 1
     return (white, 0) if tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0 else (0, white)
 
 
-def _from_wide(picture: Image.Image, black: int, white: int) -> Image.Image:
-    wide = abs(np.asarray(picture).astype(np.int64) - black)
+def _from_wide(image: Image.Image, black: int, white: int) -> Image.Image:
+    wide = abs(np.asarray(image).astype(np.int64) - black)
     full = abs(white - black)
     return Image.fromarray(((wide * 255 + full // 2) // full).astype(np.uint8)).convert("RGB")
 
 
-def _rgb(picture: Image.Image) -> Image.Image:
-    if picture.has_transparency_data:
-        picture = picture.convert("RGBA")
-        black = Image.new("RGBA", picture.size, (0, 0, 0, 255))
-        return Image.alpha_composite(black, picture).convert("RGB")
-    return picture.convert("RGB")
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        black = Image.new("RGBA", image.size, (0, 0, 0, 255))
+        return Image.alpha_composite(black, image).convert("RGB")
+    return image.convert("RGB")
 
 
 def resize(pixels: np.ndarray, size: int) -> np.ndarray:
@@ -178,12 +178,12 @@ def encode(pixels: np.ndarray, *, format: str, quality: int | None) -> bytes:
 
 
 def pixels(data: bytes, out: np.ndarray | None = None) -> np.ndarray:
-    """The pixels of a shard's own picture, written to `out` where it is given: uint8 [height, width, 3]."""
+    """The pixels of a shard's own image, written to `out` where it is given: uint8 [height, width, 3]."""
     if simplejpeg is not None and data[:2] == b"\xff\xd8":
         found: np.ndarray = simplejpeg.decode_jpeg(data, "RGB", buffer=out)
         return found
-    with Image.open(io.BytesIO(data)) as picture:
-        found = np.asarray(picture.convert("RGB"))
+    with Image.open(io.BytesIO(data)) as image:
+        found = np.asarray(image.convert("RGB"))
     if out is None:
         return found
     np.copyto(out, found)

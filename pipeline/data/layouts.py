@@ -1,6 +1,6 @@
-"""Anyone's own pictures: `python -m pipeline.shard my_lesions --layout folder --raw DIR` (or `--layout csv`).
+"""Anyone's own images: `python -m pipeline.shard my_lesions --layout folder --raw DIR` (or `--layout csv`).
 
-folder  one folder a class; pictures directly in DIR or in DIR/unlabelled have no label. Where DIR holds
+folder  one folder a class; images directly in DIR or in DIR/unlabelled have no label. Where DIR holds
         train, val or test folders, those are the split and the classes lie inside them.
 csv     one CSV file in DIR: a path column (image, path, file or filename), then either one `label` column or one
         column of 0 and 1 a class; optional `group` (or patient, lesion) and `split` columns. Empty labels: none.
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.data.records import Dataset, Listing, Record, pictures_under, read_csv, without_duplicates
+from pipeline.data.records import Dataset, Listing, Record, images_under, read_csv, without_duplicates
 
 LAYOUTS = ("folder", "csv")
 PATH_COLUMNS = ("image", "path", "file", "filename", "image_path")
@@ -39,7 +39,7 @@ YES_NO = {
 
 
 class Folder(Dataset):
-    """Pictures under a name of the user's, in one of `LAYOUTS`."""
+    """Images under a name of the user's, in one of `LAYOUTS`."""
 
     classes = ()
     task = ""
@@ -57,7 +57,7 @@ class Folder(Dataset):
         self.need(root)
         found = _folders(root) if self.layout == "folder" else _csv(root)
         if not found.records:
-            raise ValueError(f"{self.name}: no pictures under {root}; {self.obtain}")
+            raise ValueError(f"{self.name}: no images under {root}; {self.obtain}")
         labelled = [record for record in found.records if record.labels and not record.problem]
         if labelled and len(found.classes) < 2:
             raise ValueError(
@@ -68,7 +68,7 @@ class Folder(Dataset):
 
 def _folders(root: Path) -> Listing:
     records = []
-    for path in pictures_under(root):
+    for path in images_under(root):
         parts = list(path.relative_to(root).parts[:-1])
         split = SPLITS.get(parts[0].lower()) if parts else None
         if split:
@@ -127,7 +127,7 @@ def _csv(root: Path) -> Listing:
             )
         )
     listed = {record.path.resolve() for record in records}
-    for path in pictures_under(root):
+    for path in images_under(root):
         if path.resolve() not in listed:
             records.append(Record(key=None, path=path, labels=None))
     good = [record.labels for record in records if record.labels is not None and not record.problem]

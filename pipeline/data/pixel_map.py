@@ -1,6 +1,6 @@
-"""Pictures decoded once: a uint8 memory map on node-local scratch, shared by every run and trial of the node.
+"""Images decoded once: a uint8 memory map on node-local scratch, shared by every run and trial of the node.
 
-A map is keyed by the index's checksum, which covers every stored picture, and by the decoder. It is built by the first
+A map is keyed by the index's checksum, which covers every stored image, and by the decoder. It is built by the first
 that needs it while others wait; an open one is kept by a shared lock, the others may be deleted at any time. Peak
 memory is the page cache's: the map belongs to the kernel, which takes it back when it is short.
 """
@@ -45,11 +45,11 @@ class Map:
 
 
 Pixels = Map | Tars
-"""The pictures of shards in the order of the index."""
+"""The images of shards in the order of the index."""
 
 
 def open_pixels(shards: Shards, cluster: Cluster) -> Pixels:
-    """All pictures of the shards, from their map on the cluster's scratch; where there can be none, from the tars.
+    """All images of the shards, from their map on the cluster's scratch; where there can be none, from the tars.
 
     Maps may take `scratch_gb` and leave a twentieth of the disk free; the one used least lately goes first. Raises
     `ValueError` naming tar and key where a tar's bytes are not what the index says.
@@ -76,7 +76,7 @@ def open_pixels(shards: Shards, cluster: Cluster) -> Pixels:
 
 
 def _without(tars: Tars, reason: str) -> Tars:
-    print(f"no pixel map, each picture is decoded whenever it is needed: {reason}", file=sys.stderr, flush=True)
+    print(f"no pixel map, each image is decoded whenever it is needed: {reason}", file=sys.stderr, flush=True)
     return tars
 
 
@@ -91,7 +91,7 @@ def _open(path: Path, side: int) -> Map | None:
 
 
 def _build(path: Path, tars: Tars, most_bytes: float) -> None:
-    """Decode all pictures with all cores; the room is taken first, so that a full disk is an error and no crash."""
+    """Decode all images with all cores; the room is taken first, so that a full disk is an error and no crash."""
     shape = (len(tars), tars.side, tars.side, 3)
     with files.publish(path, "w+b") as file:
         with files.lock(path.parent / ".room.lock", patience=600, what=f"making room in {path.parent}"):

@@ -1,4 +1,4 @@
-"""What a dataset is to the pipeline: records with paths and labels; no picture is opened here."""
+"""What a dataset is to the pipeline: records with paths and labels; no image is opened here."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-# Files that lie beside pictures; everything else is taken for one, and decoding tells.
+# Files that lie beside images; everything else is taken for one, and decoding tells.
 BESIDE = set(".csv .tsv .txt .md .json .jsonl .xml .html .pdf .doc .docx .xls .xlsx .yaml .yml .toml .ini .log".split())
 BESIDE |= set(".db .py .ipynb .m .mat .zip .tar .gz .sha256 .md5".split())
-MARK = "STAND-IN.txt"  # a file that says: the pictures beside me are drawn, not the dataset's
+MARK = "STAND-IN.txt"  # a file that says: the images beside me are drawn, not the dataset's
 SYSTEM = (".DS_Store", "._", "Thumbs.db", "desktop.ini")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """One picture as its dataset lists it."""
+    """One image as its dataset lists it."""
 
     key: str | None
     """An id the dataset publishes, or None: the key is then a hash, for a file name can hold a patient's name."""
@@ -38,7 +38,7 @@ class Listing:
 
     classes: tuple[str, ...]
     task: str
-    """`multi-class` (one class a picture) or `multi-label`."""
+    """`multi-class` (one class an image) or `multi-label`."""
     records: list[Record]
 
 
@@ -49,22 +49,22 @@ class Published:
     source: str
     """Who says so."""
     counts: Mapping[str, Mapping[str, int]]
-    """Pictures by part (a split its curator fixed, else "all") and class; no classes where nobody published them."""
+    """Images by part (a split its curator fixed, else "all") and class; no classes where nobody published them."""
     smallest: tuple[int, int]
     largest: tuple[int, int]
-    """Sides in pixels, the shorter first; a picture may lie either way. The same twice: every picture has this size."""
+    """Sides in pixels, the shorter first; an image may lie either way. The same twice: every image has this size."""
     modes: tuple[str, ...]
     """Pillow's names of how its pixels are stored."""
     ids: str | frozenset[str] | None = None
     """All ids, or a regular expression that each fulfils."""
-    pictures: int = 0
+    images: int = 0
     """How many; 0: the sum of `counts`."""
     groups: int | None = None
     """How many lesions or patients."""
 
     @property
     def total(self) -> int:
-        return self.pictures or sum(sum(classes.values()) for classes in self.counts.values())
+        return self.images or sum(sum(classes.values()) for classes in self.counts.values())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +96,7 @@ class Dataset(ABC):
 
     @abstractmethod
     def listing(self, root: Path) -> Listing:
-        """List the pictures under `root`; `ValueError` naming what is missing and how to get it."""
+        """List the images under `root`; `ValueError` naming what is missing and how to get it."""
 
     def need(self, path: Path) -> Path:
         """`path`, or an error that says what is missing and where it comes from."""
@@ -121,8 +121,8 @@ def read_csv(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     return header, rows
 
 
-def pictures_under(root: Path, *, hidden: bool = False) -> Iterator[Path]:
-    """Every file below `root` that may be a picture, in a fixed order.
+def images_under(root: Path, *, hidden: bool = False) -> Iterator[Path]:
+    """Every file below `root` that may be an image, in a fixed order.
 
     Left out: tables, texts and archives by their endings, what operating systems leave behind, and, unless asked for,
     hidden files and folders.

@@ -27,11 +27,11 @@ def split_table(
     *,
     grouped: bool,
 ) -> list[str]:
-    """The split of each picture, in order.
+    """The split of each image, in order.
 
     What the curator fixed stays; a part (val, test) nobody fixed is carved out of the rest, stratified by class
-    (iteratively, Sechidis et al. 2011, where a picture can have several). Pictures without labels stay in train.
-    With `grouped` all pictures of a group go to one side, the unlabelled ones too; one the curator left open follows
+    (iteratively, Sechidis et al. 2011, where an image can have several). Images without labels stay in train.
+    With `grouped` all images of a group go to one side, the unlabelled ones too; one the curator left open follows
     its group to the part where the curator put that.
     """
     table = [part or "train" for part in fixed]
@@ -96,10 +96,10 @@ def assign(counts: np.ndarray, shares: Sequence[float], *, seed: int) -> list[in
 
 
 def label_fraction(labels: Sequence[Labels], classes: Sequence[str], fraction: float, seed: int) -> np.ndarray:
-    """The positions of the labelled pictures a run may see: sorted int64 [n].
+    """The positions of the labelled images a run may see: sorted int64 [n].
 
-    Stratified by class (a picture of several classes counts for its rarest), nested (a smaller fraction lies in a
-    larger one) and with at least one picture of every class that has one.
+    Stratified by class (an image of several classes counts for its rarest), nested (a smaller fraction lies in a
+    larger one) and with at least one image of every class that has one.
     """
     labelled = np.array([i for i, names in enumerate(labels) if names is not None], dtype=np.int64)
     if fraction >= 1:
@@ -121,7 +121,7 @@ def label_fraction(labels: Sequence[Labels], classes: Sequence[str], fraction: f
 
 
 def shared_groups(groups: Sequence[str | None], table: Sequence[str]) -> int:
-    """How many test pictures share a lesion or patient with a training picture."""
+    """How many test images share a lesion or patient with a training image."""
     trained = {group for group, part in zip(groups, table, strict=True) if group and part == "train"}
     return sum(part == "test" and group in trained for group, part in zip(groups, table, strict=True))
 

@@ -1,4 +1,4 @@
-"""Stand-ins: drawn pictures that lie as a dataset's own do, for tests and demos of what cannot be had.
+"""Stand-ins: drawn images that lie as a dataset's own do, for tests and demos of what cannot be had.
 
 Folders, names, tables, sizes in pixels, groups and class balance are the dataset's, as far as they are published
 (`Dataset.published`, paper E.1.1). What is drawn is a coloured shape a class: no score on it says anything about the
@@ -27,7 +27,7 @@ SAVE: dict[str, dict[str, Any]] = {".jpg": {"quality": 90}, ".png": {"compress_l
 
 
 @dataclass(frozen=True)
-class Picture:
+class DrawnImage:
     path: str
     classes: tuple[int, ...]
     """What it shows, as indices of the dataset's classes."""
@@ -37,12 +37,12 @@ class Picture:
     is_mask: bool = False
 
 
-# The pictures of a stand-in and its tables: file name to lines.
-Content = tuple[list[Picture], dict[str, list[str]]]
+# The images of a stand-in and its tables: file name to lines.
+Content = tuple[list[DrawnImage], dict[str, list[str]]]
 
 
 def imitate(dataset: Dataset, root: Path, *, scale: float, progress: Callable[..., Iterable[Any]]) -> None:
-    """Draw a stand-in of `dataset` under `root`, with `scale` of its pictures; a finished one is left as it is.
+    """Draw a stand-in of `dataset` under `root`, with `scale` of its images; a finished one is left as it is.
 
     Every call draws the same; one that was stopped goes on. `ValueError` for a dataset that has none, a folder that
     holds anything else, and a scale outside (0, 1].
@@ -50,7 +50,7 @@ def imitate(dataset: Dataset, root: Path, *, scale: float, progress: Callable[..
     if dataset.name not in CONTENT or dataset.published is None:
         raise ValueError(f"there is no stand-in of {dataset.name!r}; known: {', '.join(CONTENT)}")
     if not 0 < scale <= 1:
-        raise ValueError(f"--scale is {scale}; give a fraction above 0, 1 for all pictures")
+        raise ValueError(f"--scale is {scale}; give a fraction above 0, 1 for all images")
     what = f"a stand-in of {dataset.name}, drawn by pipeline.standin at scale {scale:g}; not the dataset\n"
     mark = root / MARK
     if mark.exists():
@@ -60,13 +60,13 @@ def imitate(dataset: Dataset, root: Path, *, scale: float, progress: Callable[..
     if root.exists() and any(root.iterdir()) and not (root / ".lock").exists():
         raise ValueError(f"{root} is not empty; give the stand-in a folder of its own")
     with files.lock(root / ".lock", what=str(root)):
-        pictures, tables = CONTENT[dataset.name](dataset.published, dataset.classes, scale)
-        for picture in progress(pictures, total=len(pictures), what="drawing"):
-            path = root / picture.path
+        images, tables = CONTENT[dataset.name](dataset.published, dataset.classes, scale)
+        for image in progress(images, total=len(images), what="drawing"):
+            path = root / image.path
             if not path.exists():
-                rng = np.random.default_rng(derive("stand-in", dataset.name, picture.path))
+                rng = np.random.default_rng(derive("stand-in", dataset.name, image.path))
                 with files.publish(path, durable=False) as file:
-                    paint(picture, len(dataset.classes), rng).save(
+                    paint(image, len(dataset.classes), rng).save(
                         file, Image.registered_extensions()[path.suffix], **SAVE[path.suffix]
                     )
         for name, lines in tables.items():
@@ -74,27 +74,27 @@ def imitate(dataset: Dataset, root: Path, *, scale: float, progress: Callable[..
         files.write_text(mark, what)
 
 
-def paint(picture: Picture, classes: int, rng: np.random.Generator) -> Image.Image:
+def paint(image: DrawnImage, classes: int, rng: np.random.Generator) -> Image.Image:
     """One drawing of a shape a class: the class's shape is its index modulo four, its colour leans to its own hue."""
-    if picture.is_mask:
+    if image.is_mask:
         mask = Image.new("L", (toy.SIDE, toy.SIDE))
         mask.paste(255, (toy.SIDE // 4,) * 2 + (toy.SIDE * 3 // 4,) * 2)
-        return mask.resize(picture.size)
+        return mask.resize(image.size)
 
     def shape_of(index: int) -> Image.Image:
         red, green, blue = (255 * part for part in colorsys.hsv_to_rgb(index / classes, 0.4, 0.8))
         return Image.fromarray(toy.draw(SHAPES[index % len(SHAPES)], rng, colour=(red, green, blue)))
 
-    if len(picture.classes) == 1:
-        canvas = shape_of(picture.classes[0])
+    if len(image.classes) == 1:
+        canvas = shape_of(image.classes[0])
     else:
         canvas = Image.fromarray(rng.normal(95, 20, (toy.SIDE, toy.SIDE, 3)).clip(0, 255).astype(np.uint8))
         places = rng.permutation(9)
         third = toy.SIDE // 3
-        for index, place in zip(picture.classes, places, strict=False):
+        for index, place in zip(image.classes, places, strict=False):
             row, column = divmod(int(place), 3)
             canvas.paste(shape_of(index).resize((third, third)), (column * third, row * third))
-    return canvas.resize(picture.size, Image.Resampling.NEAREST).convert(picture.mode)
+    return canvas.resize(image.size, Image.Resampling.NEAREST).convert(image.mode)
 
 
 def scaled(count: int, scale: float) -> int:
@@ -112,7 +112,7 @@ def _isic(published: Published, classes: tuple[str, ...], scale: float) -> Conte
     ids = np.random.default_rng(derive("stand-in", "isic")).permutation(len(labels))
     lone = round(len(labels) * 2084 / 25331)  # the metadata's rows without a lesion
     lesions = round((len(labels) - lone) * 11847 / 23247)  # the metadata's lesions, of the rows that have one
-    pictures, truth, facts = [], [], []
+    images, truth, facts = [], [], []
     grouped = 0
     for position, (label, number) in enumerate(zip(labels, ids, strict=True)):
         if _is_one_of(lone, len(labels), position):
@@ -123,17 +123,17 @@ def _isic(published: Published, classes: tuple[str, ...], scale: float) -> Conte
             source, size = ("HAM", (600, 450)) if of % 9 < 4 else ("BCN", (1024, 1024))
             key, lesion = f"ISIC_{number:07d}", f"{source}_{of:07d}"
         path = f"ISIC_2019_Training_Input/{key}.jpg"
-        pictures.append(Picture(path, (classes.index(label),), size))
+        images.append(DrawnImage(path, (classes.index(label),), size))
         truth.append(",".join([key, *("1.0" if name == label else "0.0" for name in (*classes, "UNK"))]))
         facts.append(f"{key},,,{lesion},")
-    return pictures, {
+    return images, {
         "ISIC_2019_Training_GroundTruth.csv": [",".join(["image", *classes, "UNK"]), *sorted(truth)],
         "ISIC_2019_Training_Metadata.csv": ["image,age_approx,anatom_site_general,lesion_id,sex", *sorted(facts)],
     }
 
 
 def _brain_mri(published: Published, classes: tuple[str, ...], scale: float) -> Content:
-    pictures: list[Picture] = []
+    images: list[DrawnImage] = []
     for split, counts in published.counts.items():
         for label, count in counts.items():
             for number in range(scaled(count, scale)):
@@ -141,34 +141,34 @@ def _brain_mri(published: Published, classes: tuple[str, ...], scale: float) -> 
                 folder = brain_mri.FOLDERS[split]
                 path = f"{folder}/{label}/{brain_mri.key_of(split, label, number)}.jpg"
                 mode = "L" if number % 9 < 4 else "RGB"  # about the shares in which it is delivered
-                pictures.append(Picture(path, (classes.index(label),), size, mode))
-    return pictures, {}
+                images.append(DrawnImage(path, (classes.index(label),), size, mode))
+    return images, {}
 
 
 def _dermofit(published: Published, classes: tuple[str, ...], scale: float) -> Content:
-    pictures: list[Picture] = []
+    images: list[DrawnImage] = []
     for index, (label, count) in enumerate(published.counts["all"].items()):
         for number in range(scaled(count, scale)):
             lesion = f"{chr(ord('A') + index)}{number - (number % 10 == 9)}"
-            key = lesion + {8: "a", 9: "b"}.get(number % 10, "")  # every tenth is a second picture of its lesion
-            drawn = len(pictures) // 2  # 205 to 1020 pixels a side, no two of one size (E.1.1)
+            key = lesion + {8: "a", 9: "b"}.get(number % 10, "")  # every tenth is a second image of its lesion
+            drawn = len(images) // 2  # 205 to 1020 pixels a side, no two of one size (E.1.1)
             size = (205 + 37 * drawn % 816, 205 + (101 * drawn + drawn // 816) % 816)
-            pictures.append(Picture(f"{label}/{key}/{key}.png", (index,), size))
-            pictures.append(Picture(f"{label}/{key}/{key}mask.png", (), size, is_mask=True))
-    return pictures, {}
+            images.append(DrawnImage(f"{label}/{key}/{key}.png", (index,), size))
+            images.append(DrawnImage(f"{label}/{key}/{key}mask.png", (), size, is_mask=True))
+    return images, {}
 
 
 def _autoimmune(published: Published, classes: tuple[str, ...], scale: float) -> Content:
     total = min(published.total, max(4 * LEAST, round(published.total * scale)))
     rng = np.random.default_rng(derive("stand-in", "autoimmune"))
-    shares = np.array([0.3, 0.25, 0.2, 0.45, 0.5])  # ASSUMED: nobody published how many pictures show a class
+    shares = np.array([0.3, 0.25, 0.2, 0.45, 0.5])  # ASSUMED: nobody published how many images show a class
     marks = rng.random((total, len(classes))) < shares
-    pictures, rows = [], []
+    images, rows = [], []
     for number, row in enumerate(marks):
         name = f"{number:03d}.tif"
-        pictures.append(Picture(name, tuple(int(index) for index in np.flatnonzero(row)), published.smallest))
+        images.append(DrawnImage(name, tuple(int(index) for index in np.flatnonzero(row)), published.smallest))
         rows.append(",".join([name, f"P{number * 7 // total + 1}", *(str(int(mark)) for mark in row)]))
-    return pictures, {"pictures.csv": [",".join(["image", "patient", *classes]), *rows]}
+    return images, {"pictures.csv": [",".join(["image", "patient", *classes]), *rows]}
 
 
 CONTENT: dict[str, Callable[[Published, tuple[str, ...], float], Content]] = {

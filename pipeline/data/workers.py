@@ -1,4 +1,4 @@
-"""Workers that map a function over pictures in order; processes outlive a picture that kills one of them.
+"""Workers that map a function over images in order; processes outlive an image that kills one of them.
 
 Processes are forked from one that has imported what they need (multiprocessing's fork server): that is done once, and
 may be begun early. This module is light, so that it can be.
@@ -35,7 +35,7 @@ class Workers:
 
     They are processes, or with `threads=True` threads, which start at once: for work that leaves Python's lock alone
     and cannot crash. An item that kills its process (a decoder's crash, memory) is tried once more by itself, then
-    answered `BadPicture`.
+    answered `BadImage`.
     """
 
     def __init__(self, count: int, *, threads: bool = False) -> None:
@@ -48,7 +48,7 @@ class Workers:
     def __exit__(self, *_: object) -> None:
         self.pool.shutdown(cancel_futures=True)
 
-    def map(self, function: Callable[[A], B], items: Iterable[A]) -> Iterator[B | images.BadPicture]:
+    def map(self, function: Callable[[A], B], items: Iterable[A]) -> Iterator[B | images.BadImage]:
         source = iter(items)
         waiting: deque[tuple[list[A], Future[list[B]]]] = deque()
 
@@ -67,7 +67,7 @@ class Workers:
         while waiting:
             block, future = waiting.popleft()
             try:
-                answers: list[B | images.BadPicture] = list(future.result())
+                answers: list[B | images.BadImage] = list(future.result())
             except BrokenProcessPool:
                 answers = _one_by_one(function, block)
                 waiting = deque((other, submit(other) if _is_lost(its) else its) for other, its in waiting)
@@ -98,16 +98,16 @@ def _is_module() -> bool:
     return os.path.realpath(sys.path[0] or ".") == os.path.realpath(".")
 
 
-def _one_by_one(function: Callable[[A], B], block: list[A]) -> list[B | images.BadPicture]:
+def _one_by_one(function: Callable[[A], B], block: list[A]) -> list[B | images.BadImage]:
     from pipeline.data import images
 
-    answers: list[B | images.BadPicture] = []
+    answers: list[B | images.BadImage] = []
     pool = _start(1)
     for item in block:
         try:
             answers.append(pool.submit(function, item).result())
         except BrokenProcessPool:
-            answers.append(images.BadPicture("crashes the decoder"))
+            answers.append(images.BadImage("crashes the decoder"))
             pool = _start(1)
     pool.shutdown()
     return answers
@@ -123,7 +123,7 @@ def _is_lost(future: Future[Any]) -> bool:
 
 
 def _settle() -> None:
-    """In a worker: keep memory for the next picture, and end when the parent is killed instead of waiting for ever."""
+    """In a worker: keep memory for the next image, and end when the parent is killed instead of waiting for ever."""
     memory.keep()
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # also where the server was started by others
 

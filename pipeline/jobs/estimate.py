@@ -27,9 +27,9 @@ MODELLED = "modelled"
 OF_PEAK = {"float32": (0.4, 0.5), "float16": (0.2, 0.3)}
 """Of a card's peak FLOP/s, what training reaches: where Table 2's CASS lies, and ASSUMED (docs/reproducing.md)."""
 CASS_GFLOPS = sum(backbone.gflops or 0.0 for backbone in paper.STANDARD)
-DINO_FLOPS = 8 / 3  # of a training picture: two views through the student, two through the teacher, forward alone
+DINO_FLOPS = 8 / 3  # of a training image: two views through the student, two through the teacher, forward alone
 CARD = "RTX8000"  # Table 2's; its hours are those of float32 (docs/reproducing.md)
-VALIDATED = 1 / 3  # ASSUMED: a picture that is only looked at costs the forward third of one that is trained on
+VALIDATED = 1 / 3  # ASSUMED: an image that is only looked at costs the forward third of one that is trained on
 LIKE = 3  # finished runs whose speed is averaged
 LOOKED_AT = 200  # finished runs outside the plan that are opened in search of such
 CHECKPOINTS = 3  # of one run, at the moment when it writes its third (docs/operations.md)
@@ -38,7 +38,7 @@ TAUGHT = ("dino", "dino_fb")  # methods whose checkpoints hold a teacher beside 
 DAMAGED = (ValueError, TypeError, KeyError)  # what a file of another version of the code may raise
 
 Work = tuple[str, str, tuple[str, ...], int]
-"""Kind, method (of a pretraining run), backbones and picture size: what a run's speed depends on, but the device."""
+"""Kind, method (of a pretraining run), backbones and image size: what a run's speed depends on, but the device."""
 
 
 @dataclass
@@ -152,7 +152,7 @@ def hours_lines(estimate: Estimate) -> list[str]:
         used = ", ".join(f"{_of_peak(kind) * 100:.0f} % of {peaks[kind]:g} TFLOP/s in {kind}" for kind in OF_PEAK)
         out += [
             f"  modelled: an {estimate.card} at {used}; finished runs under the same folder replace it",
-            f"  at {part} % it makes {modelled} pictures a second of CASS in float32; Table 2's, on ISIC, makes "
+            f"  at {part} % it makes {modelled} images a second of CASS in float32; Table 2's, on ISIC, makes "
             f"{printed:.0f}"
             + (f"; all pretraining by Table 2: {_number(estimate.table_2)} h" if estimate.table_2 else ""),
         ]
@@ -250,20 +250,20 @@ def _longest(items: Iterable[Item], hours: dict[str, float]) -> float:
 
 
 class Known:
-    """Speeds, sizes and picture counts as far as the paper, the shards and finished runs tell them."""
+    """Speeds, sizes and image counts as far as the paper, the shards and finished runs tell them."""
 
     def __init__(self, plan: Plan, cluster: Cluster, todo: Iterable[Item]) -> None:
         self.cluster = cluster
-        self.pictures_of: dict[tuple[DatasetRef, int], tuple[int, int, int] | None] = {}
+        self.images_of: dict[tuple[DatasetRef, int], tuple[int, int, int] | None] = {}
         self.speeds: dict[Work, tuple[float, str]] = {}
-        """Pictures a second, those only looked at counted by `VALIDATED`, and on which devices."""
+        """Images a second, those only looked at counted by `VALIDATED`, and on which devices."""
         self.sizes: dict[tuple[str, ...], int | None] = {(b.tag,): b.parameters for b in paper.BACKBONES}
         self.gflops = {backbone.tag: backbone.gflops or 0.0 for backbone in paper.BACKBONES}
         self._learn(plan, {work_of(item.spec) for item in todo})
 
     def _learn(self, plan: Plan, wanted: set[Work]) -> None:
         """Take speeds and sizes from a few finished runs of each kind of work that is to do."""
-        pictures: dict[Work, float] = {}
+        images: dict[Work, float] = {}
         seconds: dict[Work, float] = {}
         devices: dict[Work, set[str]] = {}
         seen: Counter[Work] = Counter()
@@ -283,34 +283,34 @@ class Known:
                 continue
             looked_at = 0.0
             if isinstance(spec, FinetuneSpec):
-                counts = self.pictures(spec.dataset, spec.image_size)
+                counts = self.images(spec.dataset, spec.image_size)
                 looked_at = VALIDATED * counts[2] * result.epochs if counts else 0.0
             seen[work] += 1
             if seen[work] == LIKE:
                 lacking.remove(work)
-            pictures[work] = pictures.get(work, 0.0) + result.images_per_second * result.seconds + looked_at
+            images[work] = images.get(work, 0.0) + result.images_per_second * result.seconds + looked_at
             seconds[work] = seconds.get(work, 0.0) + result.seconds
             devices.setdefault(work, set()).add(result.device)
             if run["weights"].exists():
                 self.sizes.setdefault(work[2], run["weights"].stat().st_size // FLOAT)
         self.speeds = {
-            work: (pictures[work] / seconds[work], " and ".join(sorted(devices[work])))
+            work: (images[work] / seconds[work], " and ".join(sorted(devices[work])))
             for work in seen
-            if seconds[work] > 0 and pictures[work] > 0
+            if seconds[work] > 0 and images[work] > 0
         }
 
-    def pictures(self, dataset: DatasetRef, size: int) -> tuple[int, int, int] | None:
-        """Training pictures, those of them with labels, and validation pictures; by the shards, else by the paper."""
+    def images(self, dataset: DatasetRef, size: int) -> tuple[int, int, int] | None:
+        """Training images, those of them with labels, and validation images; by the shards, else by the paper."""
         key = dataset, size
-        if key not in self.pictures_of:
+        if key not in self.images_of:
             try:
                 counts = shards_of(Path(self.cluster.shards), dataset, size=size).manifest["counts"]
                 train, val = counts["train"], counts["val"]
-                self.pictures_of[key] = train["pictures"], train["pictures"] - train["unlabelled"], val["pictures"]
+                self.images_of[key] = train["pictures"], train["pictures"] - train["unlabelled"], val["pictures"]
             except ValueError:
-                told = paper.PICTURES.get(dataset.name)
-                self.pictures_of[key] = (told[0], told[0], told[1]) if told else None
-        return self.pictures_of[key]
+                told = paper.IMAGES.get(dataset.name)
+                self.images_of[key] = (told[0], told[0], told[1]) if told else None
+        return self.images_of[key]
 
     def parameters(self, spec: Spec) -> int | None:
         """How many parameters a run trains."""
@@ -330,25 +330,25 @@ class Known:
 
     def hours(self, spec: Spec) -> tuple[float, str, float]:
         """A run's GPU-hours, where they come from, and how many too many if Table 2's DINO is of both backbones."""
-        pictures = self._to_pass(spec)
+        images = self._to_pass(spec)
         work = work_of(spec)
-        if pictures is None:
+        if images is None:
             return 0.0, UNKNOWN, 0.0
         if work in self.speeds:
             speed, device = self.speeds[work]
-            return pictures / speed / 3600, f"measured on {device}", 0.0
+            return images / speed / 3600, f"measured on {device}", 0.0
         if speed := self._modelled(spec):
-            return pictures / speed / 3600, MODELLED, 0.0
+            return images / speed / 3600, MODELLED, 0.0
         return self.by_table_2(spec)
 
     def _flops(self, spec: Spec) -> list[float]:
-        """GFLOP of a training picture by backbone; none where they are not known or no GPU is meant."""
+        """GFLOP of a training image by backbone; none where they are not known or no GPU is meant."""
         flops = [self.gflops.get(tag, 0.0) for tag in backbones_of(spec)]
         told = all(flops) and spec.image_size == paper.IMAGE_SIZE and self.cluster.device != "cpu"
         return flops if told else []
 
     def _modelled(self, spec: Spec) -> float:
-        """Pictures a second on the cluster file's card by its peak; 0 where that tells nothing."""
+        """Images a second on the cluster file's card by its peak; 0 where that tells nothing."""
         precision = spec.precision if spec.precision != "auto" else self.cluster.precision
         peak = CARDS.get(self.cluster.card, {}).get(precision, 0.0)
         more = {"dino": DINO_FLOPS, "dino_fb": 0.0}.get(method_of(spec) if isinstance(spec, PretrainSpec) else "", 1.0)
@@ -358,25 +358,25 @@ class Known:
 
     def by_table_2(self, spec: Spec) -> tuple[float, str, float]:
         """As `hours`, by the paper's table alone."""
-        pictures, flops, work = self._to_pass(spec), self._flops(spec), work_of(spec)
-        if pictures is None or not flops:
+        images, flops, work = self._to_pass(spec), self._flops(spec), work_of(spec)
+        if images is None or not flops:
             return 0.0, UNKNOWN, 0.0
         standard = {backbone.tag for backbone in paper.STANDARD}
         both = sum(self.gflops[tag] for tag in standard)
         name = spec.dataset.name
         if isinstance(spec, FinetuneSpec) or spec.method.name == "cass":
-            hours = pictures * _table_2("cass", name) * sum(flops) / both
-            same = isinstance(spec, PretrainSpec) and set(work[2]) == standard and name in paper.PICTURES
+            hours = images * _table_2("cass", name) * sum(flops) / both
+            same = isinstance(spec, PretrainSpec) and set(work[2]) == standard and name in paper.IMAGES
             return hours, TABLE_2 if same else DERIVED, 0.0
         if spec.method.name in paper.TABLE_2_HOURS:
-            hours = pictures * _table_2(spec.method.name, name)
-            source = TABLE_2 if name in paper.PICTURES else DERIVED
+            hours = images * _table_2(spec.method.name, name)
+            source = TABLE_2 if name in paper.IMAGES else DERIVED
             return hours, source, hours * (1 - sum(flops) / both)
         return 0.0, UNKNOWN, 0.0
 
     def _to_pass(self, spec: Spec) -> float | None:
-        """Pictures a run trains on in all its epochs, those it only looks at counted by `VALIDATED`."""
-        counts = self.pictures(spec.dataset, spec.image_size)
+        """Images a run trains on in all its epochs, those it only looks at counted by `VALIDATED`."""
+        counts = self.images(spec.dataset, spec.image_size)
         if counts is None:
             return None
         train, labelled, val = counts
@@ -386,9 +386,9 @@ class Known:
 
 
 def _table_2(method: str, dataset: str) -> float:
-    """Hours a training picture by Table 2; a dataset that is not in it is taken for ISIC, the largest."""
-    name = dataset if dataset in paper.PICTURES else "isic"
-    return paper.TABLE_2_HOURS[method][name] / (paper.TABLE_2_EPOCHS * paper.PICTURES[name][0])
+    """Hours a training image by Table 2; a dataset that is not in it is taken for ISIC, the largest."""
+    name = dataset if dataset in paper.IMAGES else "isic"
+    return paper.TABLE_2_HOURS[method][name] / (paper.TABLE_2_EPOCHS * paper.IMAGES[name][0])
 
 
 def _finished(plan: Plan, runs: Path, wanted: set[Work]) -> Iterator[tuple[Run, Spec]]:

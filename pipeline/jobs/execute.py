@@ -192,7 +192,7 @@ def begin(run: Run, hardware: dict[str, Any], inputs: dict[str, str]) -> dict[st
 
 
 def inputs(spec: Spec, site: cluster.Cluster) -> dict[str, str]:
-    """The SHA-256 of every file the run reads: the index (which covers the pictures) and its start weights."""
+    """The SHA-256 of every file the run reads: the index (which covers the images) and its start weights."""
     shards = shards_of(Path(site.shards), spec.dataset, size=spec.image_size)
     found = {f"index of {spec.dataset.name}": files.sha256_file(shards.folder / "index.parquet")}
     for tag in sorted(imagenet_tags(spec)):

@@ -64,7 +64,7 @@ def _attention_blocks(model: nn.Module) -> list[nn.Module]:
     if not isinstance(model, VisionTransformer) or not found or len(found) != len(model.blocks):
         raise ValueError(
             f"{type(model).__name__} has no class-attention map: only a Vision Transformer has one whose blocks attend "
-            "over the whole picture (timm's ViT and DeiT)"
+            "over the whole image (timm's ViT and DeiT)"
         )
     return found
 

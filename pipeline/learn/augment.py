@@ -1,4 +1,4 @@
-"""Augmentation of a batch on its device, every picture by its own draw and only by the operations whose turn it is.
+"""Augmentation of a batch on its device, every image by its own draw and only by the operations whose turn it is.
 
 The draws are made on the CPU from a generator that the caller seeds by (seed, epoch, step), so they do not depend
 on the device or the number of threads, and the device is never asked whose turn it is. Colours change in place.
@@ -22,7 +22,7 @@ from pipeline.runs.spec import Augment, Blur, Jitter
 
 GREY = (0.2989, 0.587, 0.114)  # ITU-R 601-2 luma, as torchvision rounds it
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
-NEUTRAL = (1.0, 1.0, 1.0, 0.0)  # the factors that leave a picture as it is
+NEUTRAL = (1.0, 1.0, 1.0, 0.0)  # the factors that leave an image as it is
 
 
 @dataclass(frozen=True)
@@ -38,18 +38,18 @@ class Colour:
 
 @dataclass(frozen=True)
 class Draws:
-    """A batch's random choices, on the CPU; drawn for one picture, they hold for every picture of a batch."""
+    """A batch's random choices, on the CPU; drawn for one image, they hold for every image of a batch."""
 
     colours: tuple[Colour, ...]
     warp: Tensor
     """[n, 3, 3], from output to input."""
     grey: Tensor | None
-    """Which pictures lose their colours: bool [n]."""
+    """Which images lose their colours: bool [n]."""
     sigma: Tensor | None
     """Of the blur, in pixels, 0 where there is none: [n]."""
     blur: Blur | None
     solarise: Tensor | None
-    """Which pictures are solarised: bool [n]."""
+    """Which images are solarised: bool [n]."""
 
 
 def augment(pixels: Tensor, spec: Augment, generator: torch.Generator) -> Tensor:
@@ -92,7 +92,7 @@ def _channels(values: tuple[float, ...], device: torch.device) -> Tensor:
 
 
 def draw(spec: Augment, n: int, height: int, width: int, generator: torch.Generator) -> Draws:
-    """Every random choice for n pictures; the same number of draws whatever is chosen."""
+    """Every random choice for n images; the same number of draws whatever is chosen."""
 
     def uniform(*shape: int) -> Tensor:
         return torch.rand(*shape, generator=generator, dtype=torch.float64)
@@ -136,7 +136,7 @@ def jitter(images: Tensor, order: Sequence[int], factors: Sequence[float]) -> No
     """Brightness, contrast, saturation and hue of images [n, 3, h, w] in [0, 1] in the given order, in place.
 
     The first three are one blend, factor · image + (1 − factor) · reference, with black, the mean grey and the
-    grey picture as their references, and clamped to [0, 1] (torchvision's definitions); a factor of at most 1 leads
+    grey image as their references, and clamped to [0, 1] (torchvision's definitions); a factor of at most 1 leads
     out of it by rounding alone.
     """
     for operation in order:
@@ -178,7 +178,7 @@ def shift_hue(images: Tensor, shift: float) -> None:
 def blur(images: Tensor, sigma: float, side: int) -> Tensor:
     """Gaussian blur of images [n, 3, h, w] by sigma (pixels, above 0), mirrored at the edges.
 
-    The kernel has `side` pixels on a side, fewer where the picture is smaller than half of it.
+    The kernel has `side` pixels on a side, fewer where the image is smaller than half of it.
     """
     _, channels, height, width = images.shape
     reach = min(side // 2, height - 1, width - 1)
@@ -195,7 +195,7 @@ def warp(images: Tensor, matrix: Tensor, size: tuple[int, int] | None = None, ou
     """Sample images [n, 3, h, w] at matrix [n, 3, 3] · (output point); outside is black, or the `border`'s colour.
 
     Points are in pixels, the first pixel's centre at (0.5, 0.5); `size` is the output's height and width. A matrix
-    [1, 3, 3] holds for every picture. What is only flipped is copied.
+    [1, 3, 3] holds for every image. What is only flipped is copied.
     """
     _, _, height, width = images.shape
     size = size or (height, width)

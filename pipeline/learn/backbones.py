@@ -1,7 +1,7 @@
-"""Backbones by timm tag: built for a picture size and a number of outputs, with their start weights.
+"""Backbones by timm tag: built for an image size and a number of outputs, with their start weights.
 
 Weights come from files alone (prefetched, or the hub's cache); no network is touched here. Paper E.2.1.
-`Resized` lets a ViT take pictures of another size than it was built for.
+`Resized` lets a ViT take images of another size than it was built for.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pipeline.learn.weights import weights_file
 
 
 def build(tag: str, *, outputs: int, image_size: int, weights: str, folder: Path) -> nn.Module:
-    """The timm model `tag` with a head of `outputs` values for pictures of image_size × image_size.
+    """The timm model `tag` with a head of `outputs` values for images of image_size × image_size.
 
     With `weights="imagenet"` the pretrained head is kept where `outputs` is its own width (1000), else drawn anew.
     Raises `ValueError` when the tag is unknown or its weights are not on this machine.
@@ -49,7 +49,7 @@ def features(model: nn.Module, images: Tensor) -> Tensor:
 
 
 class Resized:
-    """How a module that holds a backbone as `prefix` is run on pictures of `side` pixels, not of its own size.
+    """How a module that holds a backbone as `prefix` is run on images of `side` pixels, not of its own size.
 
     Convolutional networks take any size. A ViT gets its position embedding times a fixed matrix, not resampled in the
     graph: the backward pass of a bicubic resampling is not deterministic on CUDA. Raises `ValueError` for the rest.
@@ -66,8 +66,8 @@ class Resized:
         tag = f"{config['architecture']}.{config['tag']}"
         if not isinstance(backbone, VisionTransformer) or backbone.pos_embed is None:
             raise ValueError(
-                f"{tag} takes pictures of one size only, so no crops of {side} pixels; take a CNN, a ViT or a method "
-                "whose crops have the picture's size (dino)"
+                f"{tag} takes images of one size only, so no crops of {side} pixels; take a CNN, a ViT or a method "
+                "whose crops have the image's size (dino)"
             )
         embed: Any = backbone.patch_embed
         if side % embed.patch_size[0]:

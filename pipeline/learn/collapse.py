@@ -1,6 +1,6 @@
 """Whether representations have collapsed: the spread and the effective rank of normalised logits.
 
-Computed in evaluation mode on a fixed set of pictures, so it is a function of the weights and leaves no trace.
+Computed in evaluation mode on a fixed set of images, so it is a function of the weights and leaves no trace.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ LEAST_RANK = 2.0
 def spread(logits: Tensor) -> float:
     """The mean over dimensions of the standard deviation of L2-normalised logits [n, d], times √d.
 
-    About 1 for directions all over the sphere, 0 when every picture has the same one (SimSiam, arXiv 2011.10566, 4.1).
+    About 1 for directions all over the sphere, 0 when every image has the same one (SimSiam, arXiv 2011.10566, 4.1).
     """
     unit = torch.nn.functional.normalize(logits.double(), dim=1)
     return float(unit.std(dim=0).mean()) * math.sqrt(logits.shape[1])

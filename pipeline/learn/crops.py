@@ -1,9 +1,9 @@
-"""Random crops of a batch, each resized to a side of its own view: a box a picture, sampled once, bilinearly.
+"""Random crops of a batch, each resized to a side of its own view: a box an image, sampled once, bilinearly.
 
 The boxes are drawn on the CPU from the given generator. A crop is a warp (`augment.warp`), so that it is fused with the
 flips into one interpolation. That has no antialiasing: a crop made smaller than its box (DINO's 96-pixel crops, by 1.7
 at most) is a little sharper than one of torchvision's with antialiasing; crops that are made larger are the same. Near
-its edges a crop sees the picture's own next pixel, where torchvision repeats the box's last.
+its edges a crop sees the image's own next pixel, where torchvision repeats the box's last.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from torch import Tensor
 from pipeline.learn.augment import draw, normalise, recolour, unit, warp
 from pipeline.runs.spec import Augment
 
-TRIES = 10  # torchvision's, before it takes the whole picture
+TRIES = 10  # torchvision's, before it takes the whole image
 RATIO = (3 / 4, 4 / 3)  # width to height, torchvision's
 
 
 @dataclass(frozen=True)
 class Crop:
-    """A kind of crop: which part of the picture's area it keeps, and the side in pixels it is resized to."""
+    """A kind of crop: which part of the image's area it keeps, and the side in pixels it is resized to."""
 
     least: float
     most: float
@@ -37,7 +37,7 @@ class Crop:
 def draw_boxes(crop: Crop, n: int, height: int, width: int, generator: torch.Generator) -> Tensor:
     """Boxes [n, 4] of whole pixels (left, top, width, height), by the law of torchvision's `RandomResizedCrop`.
 
-    Where none of ten tries fits, the whole picture (ours are square).
+    Where none of ten tries fits, the whole image (ours are square).
     """
 
     def uniform(*shape: int) -> Tensor:
@@ -58,7 +58,7 @@ def draw_boxes(crop: Crop, n: int, height: int, width: int, generator: torch.Gen
 
 
 def crop_warp(boxes: Tensor, side: int) -> Tensor:
-    """The warp [n, 3, 3] from the points of a side × side crop to those of the picture."""
+    """The warp [n, 3, 3] from the points of a side × side crop to those of the image."""
     left, top, columns, rows = boxes.unbind(dim=1)
     matrix = torch.eye(3, dtype=boxes.dtype).repeat(len(boxes), 1, 1)
     matrix[:, 0, 0], matrix[:, 0, 2] = columns / side, left
@@ -69,7 +69,7 @@ def crop_warp(boxes: Tensor, side: int) -> Tensor:
 def recoloured_crops(
     pixels: Tensor, spec: Augment, crops: tuple[Crop, ...], generator: torch.Generator, *, as_one: bool
 ) -> list[Tensor]:
-    """Augment the whole picture once and cut every crop out of that: float32 [n, 3, side, side] each.
+    """Augment the whole image once and cut every crop out of that: float32 [n, 3, side, side] each.
 
     vit-pytorch's order. `as_one` draws once for the whole batch, as its transforms do on a batch tensor.
     """

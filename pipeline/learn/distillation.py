@@ -20,7 +20,7 @@ EPSILON = 1e-6  # keeps a zero feature from being divided by zero; both referenc
 class Features(nn.Module):
     """What fine-tuning will build on, for the collapse monitor: [n, 3, h, w] → [n, width].
 
-    Not the projection: it can give every picture one direction while the features spread, and with a CNN's batch norm
+    Not the projection: it can give every image one direction while the features spread, and with a CNN's batch norm
     at its initial statistics it does so before the first step.
     """
 

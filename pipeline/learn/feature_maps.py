@@ -1,4 +1,4 @@
-"""What a CNN's first convolutions make of a picture: their outputs, in the order they run (paper D.1)."""
+"""What a CNN's first convolutions make of an image: their outputs, in the order they run (paper D.1)."""
 
 from __future__ import annotations
 

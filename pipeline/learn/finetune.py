@@ -24,7 +24,7 @@ from pipeline.runs.cluster import Cluster
 from pipeline.runs.folder import Run
 from pipeline.runs.spec import FinetuneSpec, run_id
 
-EVALUATED = 64  # pictures a batch in evaluation; part of what the bits of a score depend on
+EVALUATED = 64  # images a batch in evaluation; part of what the bits of a score depend on
 
 
 class Finetuning(loop.Program):
@@ -46,9 +46,7 @@ class Finetuning(loop.Program):
         self.test = Labelled(pixels, shards, shards.of_split("test"), device)
         for part, labelled in (("train", self.train), ("val", self.val), ("test", self.test)):
             if not len(labelled):
-                raise ValueError(
-                    f"{spec.dataset.name} has no labelled picture in {part}; fine-tuning needs some in each"
-                )
+                raise ValueError(f"{spec.dataset.name} has no labelled image in {part}; fine-tuning needs some in each")
 
         torch.manual_seed(derive("init", spec.seed))
         self.model = backbones.build(
@@ -78,7 +76,7 @@ class Finetuning(loop.Program):
         self.model.train()
         positions, pixels = self.train.samples.step(self.spec.seed, epoch, step, self.spec.batch_size)
         taken = len(positions)
-        if taken == 1:  # batch norm needs two: the last picture alone comes twice, each time augmented anew
+        if taken == 1:  # batch norm needs two: the last image alone comes twice, each time augmented anew
             positions, pixels = np.repeat(positions, 2), pixels.repeat(2, 1, 1, 1)
         generator = draws("augment", self.spec.seed, epoch, step)
         with torch.autocast(self.device.type, enabled=False):
@@ -131,7 +129,7 @@ class Finetuning(loop.Program):
 
 
 class Labelled:
-    """The labelled pictures among some rows of the shards, with their targets [n, classes] of 0 and 1."""
+    """The labelled images among some rows of the shards, with their targets [n, classes] of 0 and 1."""
 
     def __init__(self, pixels: Pixels, shards: Shards, rows: list[int], device: torch.device) -> None:
         labels = shards.labels(rows)
@@ -175,7 +173,7 @@ def finetune(
 def write_predictions(
     path: Path, keys: list[str], classes: tuple[str, ...], targets: np.ndarray, scores: np.ndarray
 ) -> None:
-    """One row a test picture: key, then `true:<class>` and `score:<class>` for every class."""
+    """One row a test image: key, then `true:<class>` and `score:<class>` for every class."""
     import pyarrow as pa
     import pyarrow.parquet as parquet
 

@@ -44,7 +44,7 @@ class Program(ABC):
 
     @abstractmethod
     def loss(self, epoch: int, step: int) -> tuple[dict[str, Tensor], int]:
-        """The scalars of a step ("loss" is minimised) and how many pictures it took."""
+        """The scalars of a step ("loss" is minimised) and how many images it took."""
 
     @abstractmethod
     def after_step(self, epoch: int, step: int) -> None:

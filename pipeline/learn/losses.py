@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def focal_loss(logits: Tensor, targets: Tensor, weights: Tensor, *, alpha: float, gamma: float) -> Tensor:
-    """Sigmoid focal loss, mean over pictures and classes (Lin et al., 2017; paper E.3.2; fidelity 3b, 25).
+    """Sigmoid focal loss, mean over images and classes (Lin et al., 2017; paper E.3.2; fidelity 3b, 25).
 
     logits [n, classes], targets [n, classes] of 0 and 1, weights [classes]; computed in float32.
     """
@@ -20,7 +20,7 @@ def focal_loss(logits: Tensor, targets: Tensor, weights: Tensor, *, alpha: float
 
 
 def class_weights(counts: Sequence[int], kind: str) -> Tensor:
-    """Weights [classes] from the training pictures a class has.
+    """Weights [classes] from the training images a class has.
 
     `minmax`: counts scaled to [0.2, 1], so the commonest class weighs most: what the paper's words and its notebook
     say (E.3.2; fidelity 3b, 26), against what focal loss is usually given. `inverse`: proportional to 1 / count, mean

@@ -34,7 +34,7 @@ class Method(nn.Module, ABC):
 
     @abstractmethod
     def watched(self) -> Mapping[str, nn.Module]:
-        """The networks whose outputs for plain pictures the collapse monitor looks at, by arm name."""
+        """The networks whose outputs for plain images the collapse monitor looks at, by arm name."""
 
     @abstractmethod
     def parameters_of(self, arm: str) -> list[nn.Parameter]:

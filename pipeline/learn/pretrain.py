@@ -1,4 +1,4 @@
-"""A pretraining run, from its spec to its arms' weights: all training pictures, no labels (paper E.2, fidelity 3a)."""
+"""A pretraining run, from its spec to its arms' weights: all training images, no labels (paper E.2, fidelity 3a)."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from pipeline.runs.cluster import Cluster
 from pipeline.runs.folder import Run
 from pipeline.runs.spec import PretrainSpec
 
-WATCHED = 512  # pictures the collapse monitor looks at
+WATCHED = 512  # images the collapse monitor looks at
 
 Outcome = tuple[dict[str, Any], loop.Counters, dict[str, Any]]
 """Metrics, counters and notes for a result."""
 
 
 class Pretraining(loop.Program):
-    """A self-supervised method over the training pictures; `milestones` are the epochs of shorter runs on its way."""
+    """A self-supervised method over the training images; `milestones` are the epochs of shorter runs on its way."""
 
     def __init__(
         self, spec: PretrainSpec, cluster: Cluster, device: torch.device, milestones: Sequence[int] = ()
@@ -46,8 +46,8 @@ class Pretraining(loop.Program):
             rows = np.sort(np.random.default_rng(derive("pictures", spec.seed)).permutation(rows)[: spec.pictures])
         if len(rows) < spec.batch_size:
             raise ValueError(
-                f"{spec.dataset.name} has {len(rows)} training pictures, fewer than a batch of {spec.batch_size}; "
-                "add pictures (they need no labels) or pretrain with smaller batches"
+                f"{spec.dataset.name} has {len(rows)} training images, fewer than a batch of {spec.batch_size}; "
+                "add images (they need no labels) or pretrain with smaller batches"
             )
         self.spec = spec
         self.device = device
@@ -72,7 +72,7 @@ class Pretraining(loop.Program):
         self.averages = Averages(spec.average, spec.epochs, milestones)
 
     def pixels(self, epoch: int, step: int) -> Tensor:
-        """The pictures of a step: uint8 [batch, h, w, 3]."""
+        """The images of a step: uint8 [batch, h, w, 3]."""
         return self.samples.step(self.spec.seed, epoch, step, self.spec.batch_size)[1]
 
     def loss(self, epoch: int, step: int) -> tuple[dict[str, Tensor], int]:
@@ -92,7 +92,7 @@ class Pretraining(loop.Program):
         return self.watch(), False
 
     def watch(self) -> dict[str, Any]:
-        """The collapse monitor's figures for every arm, on the first pictures of a fixed order."""
+        """The collapse monitor's figures for every arm, on the first images of a fixed order."""
         positions = self.samples.permutation(self.spec.seed, -1)[:WATCHED]
         blocks = np.array_split(positions, -(-len(positions) // 64))
         out: dict[str, Any] = {}
@@ -174,5 +174,5 @@ def write(program: Pretraining, run: Run, counters: loop.Counters) -> Outcome:
     metrics = {name: value for name, value in last.items() if name == "loss" or name.endswith(("_spread", "_rank"))}
     collapsed = [name for name in arms if last[f"{name}_collapsed"]]
     if collapsed:
-        print(f"COLLAPSE: {', '.join(collapsed)} give nearly the same output for every picture", flush=True)
+        print(f"COLLAPSE: {', '.join(collapsed)} give nearly the same output for every image", flush=True)
     return metrics, counters, {"collapsed": collapsed}

@@ -1,4 +1,4 @@
-"""Which pictures make which batch: the order of an epoch is a function of (seed, epoch), not a state."""
+"""Which images make which batch: the order of an epoch is a function of (seed, epoch), not a state."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from pipeline.data.pixel_map import Map, Pixels
 
 
 class Samples:
-    """Rows of a dataset's pictures, dealt out in batches and read one batch ahead of need.
+    """Rows of a dataset's images, dealt out in batches and read one batch ahead of need.
 
     Reading ahead is a matter of time only: what comes is what was asked for. A GPU has the next batch copied to it from
     pinned memory, on a stream of its own. On a CPU a batch of a pixel map takes no longer than a copy of it, so that
-    a thread pays only where pictures are decoded.
+    a thread pays only where images are decoded.
     """
 
     def __init__(self, pixels: Pixels, rows: np.ndarray, device: torch.device) -> None:
@@ -40,12 +40,12 @@ class Samples:
         return len(self.rows)
 
     def take(self, positions: np.ndarray, then: np.ndarray | None = None) -> Tensor:
-        """The pictures at positions [k] of the rows, on the device: uint8 [k, h, w, 3], good until the next take.
+        """The images at positions [k] of the rows, on the device: uint8 [k, h, w, 3], good until the next take.
 
         `then` says which positions that will ask for.
         """
         if self._thread is None:
-            return self._read(positions).pictures
+            return self._read(positions).images
         if self._next is not None and np.array_equal(self._next[0], positions):
             coming = self._next[1]
         else:
@@ -57,16 +57,16 @@ class Samples:
         if found.copied is not None:
             stream = torch.cuda.current_stream(self.device)
             stream.wait_event(found.copied)
-            found.pictures.record_stream(stream)
-        return found.pictures
+            found.images.record_stream(stream)
+        return found.images
 
     def step(self, seed: int, epoch: int, step: int, size: int) -> tuple[np.ndarray, Tensor]:
-        """The positions [k] of a step's pictures and the pictures, as `take`; those of the next step are read ahead."""
+        """The positions [k] of a step's images and the images, as `take`; those of the next step are read ahead."""
         positions = self.batch(seed, epoch, step, size)
         return positions, self.take(positions, then=self.batch(seed, epoch, step + 1, size))
 
     def blocks(self, blocks: Sequence[np.ndarray]) -> Iterator[Tensor]:
-        """The pictures of blocks of positions, as `take`."""
+        """The images of blocks of positions, as `take`."""
         for positions, then in zip_longest(blocks, blocks[1:]):
             yield self.take(positions, then)
 
@@ -75,7 +75,7 @@ class Samples:
         return np.random.default_rng(derive("order", seed, epoch)).permutation(len(self.rows))
 
     def batch(self, seed: int, epoch: int, step: int, size: int) -> np.ndarray:
-        """The positions of a step's pictures in the epoch's order: int64 [size], fewer at the end."""
+        """The positions of a step's images in the epoch's order: int64 [size], fewer at the end."""
         if self._order[0] != (seed, epoch):
             self._order = ((seed, epoch), self.permutation(seed, epoch))
         return self._order[1][step * size : (step + 1) * size]
@@ -100,9 +100,9 @@ def gather(pixels: Pixels) -> Callable[[np.ndarray, Tensor], object]:
 
 @dataclass(frozen=True)
 class Batch:
-    """Pictures on the device, there once `copied` has happened."""
+    """Images on the device, there once `copied` has happened."""
 
-    pictures: Tensor
+    images: Tensor
     copied: torch.cuda.Event | None
 
 
@@ -116,7 +116,7 @@ class Slot:
         self.copied: torch.cuda.Event | None = None
 
     def room(self, count: int, side: int) -> Tensor:
-        """Memory for pictures, uint8 [count, side, side, 3], whose last copy to the device is over."""
+        """Memory for images, uint8 [count, side, side, 3], whose last copy to the device is over."""
         if self.copied is not None:
             self.copied.synchronize()
         if len(self.memory) < count:
@@ -129,9 +129,9 @@ class Slot:
         if self.stream is None:
             return Batch(memory, None)
         with torch.cuda.stream(self.stream):
-            pictures = memory.to(self.device, non_blocking=True)
+            images = memory.to(self.device, non_blocking=True)
             self.copied = self.stream.record_event()
-        return Batch(pictures, self.copied)
+        return Batch(images, self.copied)
 
 
 def draws(*parts: int | str) -> torch.Generator:

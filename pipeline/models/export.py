@@ -59,7 +59,7 @@ def add_onnx(run: Run, about: About, folder: Path) -> float:
 
 
 def timm_config(trained: network.Network) -> dict[str, Any]:
-    """The `config.json` with which timm builds the network and prepares its pictures as this project does.
+    """The `config.json` with which timm builds the network and prepares its images as this project does.
 
     A squash to the whole size (crop_pct 1), bilinear, then mean and standard deviation: `resolve_model_data_config`
     and `create_transform` make of it what `data.images` and `learn.augment` do.

@@ -18,7 +18,7 @@ FINETUNED = "model"  # what a fine-tuning run calls its network
 
 @dataclass(frozen=True, kw_only=True)
 class About:
-    """A trained network: which it is, what its outputs mean and how its pictures are prepared."""
+    """A trained network: which it is, what its outputs mean and how its images are prepared."""
 
     run: str
     network: str
@@ -51,7 +51,7 @@ def of_run(run: Run, arm: str | None = None) -> About:
         if arm is not None:
             raise ValueError(f"{run.id} is a fine-tuning run and has one network; leave --arm {arm} out")
         backbone, classes = spec.backbone, _classes(run)
-        # scores of always naming the commonest class are stored where every picture has exactly one
+        # scores of always naming the commonest class are stored where every image has exactly one
         task = "multi-label" if run.result().metrics["majority"] is None else "multi-class"
     else:
         if arm is None:

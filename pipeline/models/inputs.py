@@ -1,4 +1,4 @@
-"""New pictures: found, decoded and resized as sharding does, and drawn upon. No torch: worker processes run this."""
+"""New images: found, decoded and resized as sharding does, and drawn upon. No torch: worker processes run this."""
 
 from __future__ import annotations
 
@@ -13,43 +13,43 @@ from PIL import Image
 
 from pipeline.core import files
 from pipeline.data import images
-from pipeline.data.records import pictures_under
+from pipeline.data.records import images_under
 from pipeline.data.workers import Workers
 
-SHOWN = 512  # the longest side of a picture that is drawn upon
+SHOWN = 512  # the longest side of an image that is drawn upon
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A decoded picture: as the network wants it, uint8 [size, size, 3], and small for people if they asked."""
+class LoadedImage:
+    """A decoded image: as the network wants it, uint8 [size, size, 3], and small for people if they asked."""
 
     pixels: np.ndarray
     shown: np.ndarray | None
 
 
 def listed(arguments: Sequence[Path]) -> list[Path]:
-    """The files meant: each file itself, and every file in a folder that may be a picture; none twice."""
-    found = [path for argument in arguments for path in (pictures_under(argument) if argument.is_dir() else [argument])]
+    """The files meant: each file itself, and every file in a folder that may be an image; none twice."""
+    found = [path for argument in arguments for path in (images_under(argument) if argument.is_dir() else [argument])]
     return list(dict.fromkeys(found))
 
 
-def load(path: Path, *, size: int, show: bool) -> Picture | images.BadPicture:
+def load(path: Path, *, size: int, show: bool) -> LoadedImage | images.BadImage:
     """One file, or why it cannot be used."""
     try:
-        picture = images.decode(path.read_bytes())
-    except images.BadPicture as error:
+        image = images.decode(path.read_bytes())
+    except images.BadImage as error:
         return error
     except OSError as error:
-        return images.BadPicture(f"cannot be read: {error.strerror}")
+        return images.BadImage(f"cannot be read: {error.strerror}")
     shown = None
     if show:
-        sides = picture.width, picture.height
+        sides = image.width, image.height
         scale = min(1.0, SHOWN / max(sides))
-        shown = np.asarray(Image.fromarray(picture.pixels).resize([max(1, round(side * scale)) for side in sides]))
-    return Picture(images.resize(picture.pixels, size), shown)
+        shown = np.asarray(Image.fromarray(image.pixels).resize([max(1, round(side * scale)) for side in sides]))
+    return LoadedImage(images.resize(image.pixels, size), shown)
 
 
-def loaded(paths: Sequence[Path], *, size: int, show: bool) -> Iterator[Picture | images.BadPicture]:
+def loaded(paths: Sequence[Path], *, size: int, show: bool) -> Iterator[LoadedImage | images.BadImage]:
     """All files in their order, decoded by worker processes; one that crashes a decoder is answered like any other."""
     count = min(len(os.sched_getaffinity(0)), -(-len(paths) // 16))
     with Workers(max(1, count)) as workers:
@@ -57,7 +57,7 @@ def loaded(paths: Sequence[Path], *, size: int, show: bool) -> Iterator[Picture 
 
 
 def draw(path: Path, shown: np.ndarray, attention: np.ndarray) -> None:
-    """Publish a picture with its attention [h, w] over it as PNG: dark where there is least, yellow where most."""
+    """Publish an image with its attention [h, w] over it as PNG: dark where there is least, yellow where most."""
     from matplotlib import colormaps
 
     span = attention.max() - attention.min()

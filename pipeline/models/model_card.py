@@ -14,15 +14,15 @@ LIMITS = """\
 For research: to repeat this run's scores, to compare methods, to start other training from. **It is no medical device**
 and was examined by no regulator; nobody's diagnosis or treatment may rest on it.
 
-- It knows pictures like those it was trained on. Another camera, scanner, stain, clinic or population changes its
+- It knows images like those it was trained on. Another camera, scanner, stain, clinic or population changes its
   scores, and nothing warns of it.
-- It answers every picture with one of its classes, also one that shows none of them.
-- Scores are sigmoids trained with focal loss, not calibrated probabilities; those of one picture need not add up to 1.
-- The metrics above are of one split of one dataset. Pictures of one patient may lie on both sides of it, unless the
+- It answers every image with one of its classes, also one that shows none of them.
+- Scores are sigmoids trained with focal loss, not calibrated probabilities; those of one image need not add up to 1.
+- The metrics above are of one split of one dataset. Images of one patient may lie on both sides of it, unless the
   dataset names its patients and was split by them."""
 
 FEATURE_LIMITS = """\
-For research: to be fine-tuned on labelled pictures of the same kind. It names no classes by itself. **It is no medical
+For research: to be fine-tuned on labelled images of the same kind. It names no classes by itself. **It is no medical
 device** and was examined by no regulator; nobody's diagnosis or treatment may rest on what is built from it."""
 
 
@@ -87,17 +87,17 @@ def _use(about: About, *, with_onnx: bool) -> str:
         'model = timm.create_model("local-dir:FOLDER", pretrained=True).eval()\n'
         "transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model), is_training=False)\n"
         "```",
-        "FOLDER is where this file lies. `transform` takes an upright RGB picture (PIL) and squashes it to that size.",
+        "FOLDER is where this file lies. `transform` takes an upright RGB image (PIL) and squashes it to that size.",
     ]
     if about.classes:
         decided = "the highest" if about.task == "multi-class" else "each one above 0.5"
         out.append(
-            '`model(transform(picture.convert("RGB"))[None]).sigmoid()` are the scores of '
+            '`model(transform(image.convert("RGB"))[None]).sigmoid()` are the scores of '
             f"`model.pretrained_cfg['label_names']`; {decided} is the prediction."
         )
     else:
         out.append(
-            '`model(transform(picture.convert("RGB"))[None])` are the features; '
+            '`model(transform(image.convert("RGB"))[None])` are the features; '
             "`create_model(…, num_classes=N)` adds a fresh head for N classes."
         )
     if with_onnx:
@@ -127,7 +127,7 @@ def _metrics(result: Result, about: About) -> str:
     if about.classes:
         out.append("f1_micro and recall_micro decide every class at 0.5, the others by the prediction as above.")
     elif collapsed := result.notes.get("collapsed"):
-        out.append(f"**Collapsed**: {', '.join(collapsed)} gave nearly the same outputs for every picture.")
+        out.append(f"**Collapsed**: {', '.join(collapsed)} gave nearly the same outputs for every image.")
     return "\n\n".join(out)
 
 
@@ -137,13 +137,13 @@ def _data(spec: Spec) -> str:
         refs[spec.pretrain.dataset.name] = spec.pretrain.dataset
     out = []
     for name, ref in refs.items():
-        hint = "Pictures of one's own; their licence is their owner's to say."
+        hint = "Images of one's own; their licence is their owner's to say."
         if name in DATASETS.names():
             hint = DATASETS.find(name).DATASET.obtain
         out.append(f"`{name}`, fingerprint `{ref.fingerprint}` (sources, labels, splits, size, codec). {hint}")
     for tag in sorted(imagenet_tags(spec if isinstance(spec, PretrainSpec) else spec.pretrain or spec)):
         out.append(f"Training began from timm's weights `{tag}`, which have a licence of their own.")
-    out.append("Whether a network may be passed on is also for the licences of the pictures it was trained on to say.")
+    out.append("Whether a network may be passed on is also for the licences of the images it was trained on to say.")
     return "\n\n".join(out)
 
 

@@ -31,7 +31,7 @@ class Network:
         return next(self.model.parameters()).device
 
     def images(self, pixels: np.ndarray) -> Tensor:
-        """Its input for pictures of its size: uint8 [n, size, size, 3] → float32 [n, 3, size, size]."""
+        """Its input for images of its size: uint8 [n, size, size, 3] → float32 [n, 3, size, size]."""
         images = unit(torch.tensor(pixels, device=self.device))
         mean, std = (images.new_tensor(values).view(1, 3, 1, 1) for values in (self.about.mean, self.about.std))
         return (images - mean) / std

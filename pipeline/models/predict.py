@@ -1,4 +1,4 @@
-"""Scores of picture files in their order, a batch at a time, and what is decided from them."""
+"""Scores of image files in their order, a batch at a time, and what is decided from them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.data.images import BadPicture
+from pipeline.data.images import BadImage
 from pipeline.learn.attention import attention_map
 from pipeline.models import inputs
 from pipeline.models.info import About
@@ -17,10 +17,10 @@ from pipeline.models.network import Network
 BATCH = 64
 
 
-def scored(network: Network, paths: Sequence[Path], attention: Path | None) -> Iterator[np.ndarray | BadPicture]:
+def scored(network: Network, paths: Sequence[Path], attention: Path | None) -> Iterator[np.ndarray | BadImage]:
     """The scores of each file, float32 [classes], or why it has none.
 
-    With `attention` every picture is also drawn there with its map, as `<its place>-<its name>.png`. `ValueError` at
+    With `attention` every image is also drawn there with its map, as `<its place>-<its name>.png`. `ValueError` at
     once where the network has no such map.
     """
     size = network.about.image_size
@@ -30,23 +30,23 @@ def scored(network: Network, paths: Sequence[Path], attention: Path | None) -> I
     source = inputs.loaded(paths, size=size, show=attention is not None)
     numbered = enumerate(source, start=1)
     while batch := list(islice(numbered, BATCH)):
-        good = [(number, picture) for number, picture in batch if isinstance(picture, inputs.Picture)]
+        good = [(number, image) for number, image in batch if isinstance(image, inputs.LoadedImage)]
         scores: dict[int, np.ndarray] = {}
         if good:
-            images = network.images(np.stack([picture.pixels for _, picture in good]))
+            images = network.images(np.stack([image.pixels for _, image in good]))
             scores = {number: row for (number, _), row in zip(good, network.scores(images), strict=True)}
             if attention is not None:
                 maps = attention_map(network.model, images).cpu().numpy()
-                for (number, picture), seen in zip(good, maps, strict=True):
-                    assert picture.shown is not None
+                for (number, image), seen in zip(good, maps, strict=True):
+                    assert image.shown is not None
                     name = f"{number:0{width}d}-{paths[number - 1].stem}.png"
-                    inputs.draw(attention / name, picture.shown, seen)
+                    inputs.draw(attention / name, image.shown, seen)
         for number, answer in batch:
-            yield answer if isinstance(answer, BadPicture) else scores[number]
+            yield answer if isinstance(answer, BadImage) else scores[number]
 
 
 def decided(scores: np.ndarray, about: About) -> list[str]:
-    """The classes said to be there: the highest score's, or with several classes a picture all above 0.5."""
+    """The classes said to be there: the highest score's, or with several classes an image all above 0.5."""
     if about.task == "multi-class":
         return [about.classes[int(scores.argmax())]]
     return [name for name, score in zip(about.classes, scores, strict=True) if score > 0.5]

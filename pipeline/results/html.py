@@ -85,7 +85,7 @@ def _linked(text: str, cell: Cell, interval: tuple[float, float] | None) -> Part
     seeds = ", ".join(f"{seed}: {value:.4f}" for seed, value in cell.scores(cell.metric).items())
     hint = f"seeds {seeds}" if seeds else "no run is done"
     if interval:
-        hint += f"; 95 % over test pictures {interval[0]:.4f} to {interval[1]:.4f}"
+        hint += f"; 95 % over test images {interval[0]:.4f} to {interval[1]:.4f}"
     first = next(iter(cell.results or cell.runs))
     return Part(text, cell.status, cell.runs[first].id, hint)
 
@@ -103,7 +103,7 @@ def _cost(done: Sequence[tuple[Item, Result]]) -> dict[str, Any]:
         key: tuple[str, ...]
         key = (item.spec.dataset.name, kind_of(item.spec), method_of(item.spec), result.device, result.precision)
         groups.setdefault(key, []).append((result.seconds, result.images_per_second))
-    header = "dataset,kind,method,device,precision,runs,time in all,time a run,pictures a second".split(",")
+    header = "dataset,kind,method,device,precision,runs,time in all,time a run,images a second".split(",")
     rows = []
     for key, values in groups.items():
         whole = sum(seconds for seconds, _ in values)
@@ -125,7 +125,7 @@ def _described(item: Item, result: Result | None) -> dict[str, str]:
         "metrics": facts,
         "epochs": result.epochs,
         "best epoch": result.best_epoch,
-        "pictures a second": round(result.images_per_second, 1),
+        "images a second": round(result.images_per_second, 1),
         "threads": result.threads,
         "code": result.code,
         "versions": result.versions,

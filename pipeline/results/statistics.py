@@ -72,7 +72,7 @@ def holm(ps: Sequence[float | None]) -> list[float | None]:
 # --- Bootstrap -------------------------------------------------------------------------------------------------------
 
 Weighted = Callable[[np.ndarray], np.ndarray]
-"""Scores [b] of b resamples, each given by how often it draws every picture: counts [b, n]."""
+"""Scores [b] of b resamples, each given by how often it draws every image: counts [b, n]."""
 
 
 def of_cell(cell: Cell) -> tuple[float, float] | None:
@@ -85,10 +85,10 @@ def of_cell(cell: Cell) -> tuple[float, float] | None:
 
 
 def interval(predictions: Sequence[Path], metric: str, task: str) -> tuple[float, float] | None:
-    """The 95 % interval of a cell's mean score over resampled test pictures, the seeds as they are.
+    """The 95 % interval of a cell's mean score over resampled test images, the seeds as they are.
 
-    predictions: one predictions.parquet a seed, of the same test pictures. None for a metric that is not resampled
-    (AUROC) and where the files differ in their pictures.
+    predictions: one predictions.parquet a seed, of the same test images. None for a metric that is not resampled
+    (AUROC) and where the files differ in their images.
     """
     tables = [read_predictions(path) for path in predictions]
     if not tables or any(table[0] != tables[0][0] for table in tables):
@@ -106,7 +106,7 @@ def interval(predictions: Sequence[Path], metric: str, task: str) -> tuple[float
 
 
 def read_predictions(path: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Keys, targets [n, classes] and scores [n, classes] of a run's test pictures."""
+    """Keys, targets [n, classes] and scores [n, classes] of a run's test images."""
     import pyarrow.parquet as parquet
 
     table = parquet.read_table(path)
@@ -117,7 +117,7 @@ def read_predictions(path: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
 
 
 def weighted(metric: str, targets: np.ndarray, scores: np.ndarray, task: str) -> Weighted | None:
-    """A metric of `learn.metrics` as a function of picture counts; None for one that has no such form here."""
+    """A metric of `learn.metrics` as a function of image counts; None for one that has no such form here."""
     truth = targets > 0.5
     said = scores > 0.5
     if metric not in ("f1_micro", "recall_micro") and task == "multi-class":

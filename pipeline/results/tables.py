@@ -266,11 +266,11 @@ def _times(cells: Sequence[Cell], plan: Plan) -> list[str]:
 
 
 def stand_ins(plan: Plan) -> str:
-    """What is to be said above scores of drawn pictures; empty where all are the datasets'."""
+    """What is to be said above scores of drawn images; empty where all are the datasets'."""
     names = [card.ref.name for card in plan.cards if card.stand_in]
     if not names:
         return ""
-    return f"A STAND-IN, not the dataset: {', '.join(names)} here are drawn pictures; scores on them mean nothing"
+    return f"A STAND-IN, not the dataset: {', '.join(names)} here are drawn images; scores on them mean nothing"
 
 
 def _notes(cells: Sequence[Cell]) -> tuple[str, ...]:

@@ -93,11 +93,11 @@ class Cluster:
     runs: str = "runs"
     """One folder a run."""
     scratch: str = "scratch"
-    """Node-local disk for decoded pictures; anything in it may be deleted while nothing runs."""
+    """Node-local disk for decoded images; anything in it may be deleted while nothing runs."""
     scratch_gb: float = 0.0
-    """Most that decoded pictures may take there, in GB; 0: all but a twentieth of the disk."""
+    """Most that decoded images may take there, in GB; 0: all but a twentieth of the disk."""
     scratch_in_ram: bool = False
-    """Whether decoded pictures may lie on a scratch that is memory (tmpfs); without, they are decoded every time."""
+    """Whether decoded images may lie on a scratch that is memory (tmpfs); without, they are decoded every time."""
     weights: str = "weights"
     """ImageNet weights fetched by `pipeline.prefetch`; the hub's own cache is looked at next."""
     device: str = "auto"

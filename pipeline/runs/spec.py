@@ -149,7 +149,7 @@ class Blur:
 
 @dataclass(frozen=True, kw_only=True)
 class Augment:
-    """Random augmentation, drawn per picture: two jitters, perspective, rotation, flips; then normalisation."""
+    """Random augmentation, drawn per image: two jitters, perspective, rotation, flips; then normalisation."""
 
     first_jitter: Jitter
     second_jitter: Jitter
@@ -165,7 +165,7 @@ class Augment:
     std: tuple[float, ...]
     revision: int = REVISIONS["augment"]
     grey: float = later(0.0)
-    """Probability that the picture loses its colours, after the jitters."""
+    """Probability that the image loses its colours, after the jitters."""
     blur: Blur | None = later(None)
     """After `grey`."""
     solarise: float = later(0.0)
@@ -198,7 +198,7 @@ class Loss:
     class_weights: str
     revision: int = REVISIONS["focal"]
     counted: str = later("train")
-    """The pictures whose labels the class weights count: of the training split, or of `train and val`."""
+    """The images whose labels the class weights count: of the training split, or of `train and val`."""
 
     def __post_init__(self) -> None:
         one_of("Loss.name", self.name, ("focal",))
@@ -232,7 +232,7 @@ class PretrainSpec:
     keep_gradients: bool = later(False)
     """Never set gradients to zero between steps: the reference notebook's behaviour (fidelity 3a, 1)."""
     pictures: int | None = later(None)
-    """How many of the training pictures are used, drawn by the seed; None: all of them."""
+    """How many of the training images are used, drawn by the seed; None: all of them."""
 
     def __post_init__(self) -> None:
         positive(epochs=self.epochs, batch_size=self.batch_size, image_size=self.image_size)

@@ -44,7 +44,7 @@ class Scale:
     finetune_optim: Optim = paper.FINETUNE_OPTIM
     finetune_epochs: int = paper.FINETUNE_EPOCHS
     pictures: int | None = None
-    """Training pictures of a pretraining run at most."""
+    """Training images of a pretraining run at most."""
     dino_options: Mapping[str, int] = field(default_factory=dict)
 
     def backbone(self, wanted: Backbone) -> Backbone:

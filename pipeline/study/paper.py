@@ -42,7 +42,7 @@ class Backbone:
     role: str
     parameters: int | None = None
     gflops: float | None = None
-    """Of one training picture at 384 pixels, forward and backward."""
+    """Of one training image at 384 pixels, forward and backward."""
     weights: str = "imagenet"
     """What it starts from."""
 
@@ -81,7 +81,7 @@ PAIR_HOURS: Mapping[str, float] = {
 CLAIMED_GAINS: Mapping[str, float] = {"1%": 0.038, "10%": 0.059, "100%": 0.101}
 CLAIMED_SAVING = 0.69
 # Training and validation pictures: of 198, 1,300, 5,712 and 25,331 (E.1.1), split as docs/reproducing.md says.
-PICTURES: Mapping[str, tuple[int, int]] = {
+IMAGES: Mapping[str, tuple[int, int]] = {
     "autoimmune": (158, 20),
     "dermofit": (1_040, 130),
     "brain_mri": (5_141, 571),
@@ -180,7 +180,7 @@ DINO_FB_OPTIONS: Mapping[str, float | int | str | bool] = {  # facebookresearch/
     "local_blur": 0.5,
     "frozen_epochs": 1,
 }
-DINO_FB_LOCAL = 96 / 224  # of the picture's side: facebookresearch/dino's sizes; here in whole patches of 16
+DINO_FB_LOCAL = 96 / 224  # of the image's side: facebookresearch/dino's sizes; here in whole patches of 16
 
 
 @dataclass(frozen=True)
@@ -232,7 +232,7 @@ class Card:
     label_fractions: tuple[float, ...]
     metric: str
     stand_in: bool = False
-    """Drawn pictures that only lie as the dataset does."""
+    """Drawn images that only lie as the dataset does."""
 
 
 def cass(

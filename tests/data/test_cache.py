@@ -26,8 +26,8 @@ def shards(tmp_path: Path) -> Shards:
 
 
 @pytest.fixture
-def pictures() -> np.ndarray:
-    return seven.PICTURES
+def images() -> np.ndarray:
+    return seven.IMAGES
 
 
 BYTES = 7 * 12 * 12 * 3
@@ -50,40 +50,40 @@ def maps(site: Cluster) -> list[Path]:
     return sorted(Path(site.scratch).glob("*.u8"))
 
 
-def test_the_map_holds_every_picture_in_the_order_of_the_index(shards, pictures, site) -> None:
+def test_the_map_holds_every_image_in_the_order_of_the_index(shards, images, site) -> None:
     pixels = open_pixels(shards, site)
     assert isinstance(pixels, Map)
-    assert (every(pixels) == pictures).all()
+    assert (every(pixels) == images).all()
     with pytest.raises(ValueError, match="read-only"):
         pixels.pixels[0] = 0
 
 
-def test_the_map_is_built_once(shards, pictures, site) -> None:
+def test_the_map_is_built_once(shards, images, site) -> None:
     open_pixels(shards, site)
     for tar in shards.folder.glob("*.tar"):
         tar.unlink()
-    assert (every(open_pixels(shards, site)) == pictures).all()
+    assert (every(open_pixels(shards, site)) == images).all()
 
 
-def test_scratch_may_be_emptied_at_any_time(shards, pictures, site) -> None:
+def test_scratch_may_be_emptied_at_any_time(shards, images, site) -> None:
     old = open_pixels(shards, site)
     for path in Path(site.scratch).iterdir():
         path.unlink()
-    assert (every(open_pixels(shards, site)) == pictures).all()
-    assert (every(old) == pictures).all()
+    assert (every(open_pixels(shards, site)) == images).all()
+    assert (every(old) == images).all()
 
 
-def test_a_damaged_tar_is_named_with_the_picture_and_leaves_no_map(shards, site) -> None:
+def test_a_damaged_tar_is_named_with_the_image_and_leaves_no_map(shards, site) -> None:
     tar = shards.folder / "val-000000.tar"
     data = bytearray(tar.read_bytes())
-    data[shards.rows["offset"][5] + 30] ^= 1  # one bit of the sixth picture
+    data[shards.rows["offset"][5] + 30] ^= 1  # one bit of the sixth image
     tar.write_bytes(data)
     with pytest.raises(ValueError, match=r"val-000000\.tar: the bytes of p5 are not those that were written; copy the"):
         open_pixels(shards, site)
     assert not maps(site)
 
 
-def test_a_builder_killed_half_way_leaves_nothing_that_is_taken_for_a_map(shards, pictures, site) -> None:
+def test_a_builder_killed_half_way_leaves_nothing_that_is_taken_for_a_map(shards, images, site) -> None:
     code = (
         "import os, signal, sys; from pathlib import Path; from pipeline.data import cache, images\n"
         "from pipeline.runs.cluster import Cluster\n"
@@ -99,17 +99,17 @@ def test_a_builder_killed_half_way_leaves_nothing_that_is_taken_for_a_map(shards
     killed = subprocess.run([sys.executable, "-c", code, shards.folder, site.scratch])
     assert killed.returncode == -9
     assert not maps(site) and list(Path(site.scratch).glob(".*.tmp"))
-    assert (every(open_pixels(shards, site)) == pictures).all()
+    assert (every(open_pixels(shards, site)) == images).all()
     assert not list(Path(site.scratch).glob(".*.tmp"))
 
 
-def test_other_pictures_have_another_map(shards, pictures, site) -> None:
+def test_other_images_have_another_map(shards, images, site) -> None:
     open_pixels(shards, site)
-    assert (every(open_pixels(reversed_(shards), site)) == pictures[::-1]).all()
+    assert (every(open_pixels(reversed_(shards), site)) == images[::-1]).all()
 
 
 def reversed_(shards: Shards) -> Shards:
-    """The same pictures, and from now on an index of the other order: another map."""
+    """The same images, and from now on an index of the other order: another map."""
     rows = [dict(zip(shards.rows, values, strict=True)) for values in zip(*shards.rows.values(), strict=True)]
     write_index(shards.folder / "index.parquet", rows[::-1])
     return Shards(shards.folder, shards.manifest)
@@ -122,14 +122,14 @@ def test_another_decoder_has_another_map(shards, site, monkeypatch) -> None:
     assert len(maps(site)) == 2
 
 
-def test_the_map_used_least_lately_makes_room_and_one_in_use_never_does(shards, pictures, site, capsys) -> None:
+def test_the_map_used_least_lately_makes_room_and_one_in_use_never_does(shards, images, site, capsys) -> None:
     small = replace(site, scratch_gb=1.5 * BYTES / 1e9)
     held = open_pixels(shards, small)
     (path,) = maps(site)
     later = reversed_(shards)
     assert isinstance(open_pixels(later, small), Tars)
     assert "no pixel map" in capsys.readouterr().err
-    assert maps(site) == [path] and (every(held) == pictures).all()
+    assert maps(site) == [path] and (every(held) == images).all()
     del held
     assert isinstance(open_pixels(later, small), Map)
     assert len(maps(site)) == 1 and maps(site) != [path]
@@ -146,19 +146,19 @@ def test_the_oldest_of_several_goes_first(shards, site, monkeypatch) -> None:
     assert len(maps(site)) == 2 and not other.exists()
 
 
-def test_without_room_on_the_disk_pictures_are_decoded_on_the_fly(shards, pictures, site, monkeypatch, capsys) -> None:
+def test_without_room_on_the_disk_images_are_decoded_on_the_fly(shards, images, site, monkeypatch, capsys) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(pixel_map.shutil, "disk_usage", lambda path: usage(10**6, 10**6 - 51_000, 51_000))
     pixels = open_pixels(shards, site)
-    assert isinstance(pixels, Tars) and (every(pixels) == pictures).all()
+    assert isinstance(pixels, Tars) and (every(pixels) == images).all()
     assert "no room" in capsys.readouterr().err
     assert not maps(site)
 
 
-def test_a_scratch_in_memory_is_left_alone_unless_asked(shards, pictures, site, monkeypatch, capsys) -> None:
+def test_a_scratch_in_memory_is_left_alone_unless_asked(shards, images, site, monkeypatch, capsys) -> None:
     monkeypatch.setattr(pixel_map, "file_system", lambda path: "tmpfs")
     pixels = open_pixels(shards, replace(site, scratch_in_ram=False))
-    assert isinstance(pixels, Tars) and (every(pixels) == pictures).all()
+    assert isinstance(pixels, Tars) and (every(pixels) == images).all()
     assert "lies in memory (tmpfs)" in capsys.readouterr().err
     assert isinstance(open_pixels(shards, site), Map)
 

@@ -1,4 +1,4 @@
-"""Any picture file becomes upright 8-bit RGB with nothing but its pixels left, or is refused with a reason."""
+"""Any image file becomes upright 8-bit RGB with nothing but its pixels left, or is refused with a reason."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from messy import BAD, GOOD, SECRET, encoded, picture_of, tiff
+from messy import BAD, GOOD, SECRET, encoded, image_of, tiff
 from PIL import Image, ImageCms, PngImagePlugin
 
 from pipeline.data import images
@@ -20,18 +20,18 @@ RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
 def pixels(data: bytes) -> np.ndarray:
     """What `decode` makes of a file, as signed numbers [h, w, 3]."""
-    picture = images.decode(data)
-    assert picture.pixels.dtype == np.uint8 and picture.pixels.shape == (picture.height, picture.width, 3)
-    return picture.pixels.astype(int)
+    image = images.decode(data)
+    assert image.pixels.dtype == np.uint8 and image.pixels.shape == (image.height, image.width, 3)
+    return image.pixels.astype(int)
 
 
 def corners(*colours: tuple[int, ...], mode: str = "RGB", side: int = 16) -> Image.Image:
     """Four squares: top left, top right, bottom left, bottom right."""
-    picture = Image.new(mode, (2 * side, 2 * side))
+    image = Image.new(mode, (2 * side, 2 * side))
     for number, colour in enumerate(colours):
         left, top = number % 2 * side, number // 2 * side
-        picture.paste(colour, (left, top, left + side, top + side))
-    return picture
+        image.paste(colour, (left, top, left + side, top + side))
+    return image
 
 
 def middles(array: np.ndarray) -> list[list[int]]:
@@ -45,7 +45,7 @@ def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
 
 
 @pytest.mark.parametrize("format", ["PNG", "TIFF", "BMP", "PPM"])
-def test_a_lossless_rgb_picture_keeps_every_pixel(format: str) -> None:
+def test_a_lossless_rgb_image_keeps_every_pixel(format: str) -> None:
     array = noise(20, 30)
     assert (pixels(encoded(Image.fromarray(array), format)) == array).all()
 
@@ -58,8 +58,8 @@ def test_cmyk_jpegs_have_the_colours_their_inks_mix_to() -> None:
 
 
 def test_progressive_jpegs_have_the_pixels_of_baseline_ones() -> None:
-    picture = Image.fromarray(noise(40, 56))
-    baseline, progressive = encoded(picture, "JPEG"), encoded(picture, "JPEG", progressive=True)
+    image = Image.fromarray(noise(40, 56))
+    baseline, progressive = encoded(image, "JPEG"), encoded(image, "JPEG", progressive=True)
     assert b"\xff\xc2" in progressive and b"\xff\xc2" not in baseline  # the marker of a progressive frame
     assert (pixels(progressive) == pixels(baseline)).all()
 
@@ -101,8 +101,8 @@ def test_16_bit_grey_maps_its_full_range(data: bytes) -> None:
     assert (pixels(data) == FULL_RANGE).all()
 
 
-def test_dark_16_bit_pictures_stay_dark() -> None:
-    """Never a picture's own range: two pictures of one scanner stay comparable."""
+def test_dark_16_bit_images_stay_dark() -> None:
+    """Never an image's own range: two images of one scanner stay comparable."""
     dark = np.linspace(0, 2570, 64).astype(np.uint16).reshape(8, 8)
     assert pixels(encoded(Image.fromarray(dark), "PNG")).max() == 10
 
@@ -137,11 +137,11 @@ def test_grey_with_alpha_is_laid_over_black() -> None:
 
 
 def test_palettes_become_their_colours_and_the_transparent_one_black() -> None:
-    picture = corners(0, 1, 2, 3, mode="P")  # type: ignore[arg-type]
-    picture.putpalette([*RED, *GREEN, *BLUE, *WHITE])
-    assert middles(pixels(encoded(picture, "PNG"))) == [[*RED], [*GREEN], [*BLUE], [*WHITE]]
-    assert middles(pixels(encoded(picture, "PNG", transparency=1))) == [[*RED], [0, 0, 0], [*BLUE], [*WHITE]]
-    half = encoded(picture, "PNG", transparency=bytes([255, 255, 255, 51]))
+    image = corners(0, 1, 2, 3, mode="P")  # type: ignore[arg-type]
+    image.putpalette([*RED, *GREEN, *BLUE, *WHITE])
+    assert middles(pixels(encoded(image, "PNG"))) == [[*RED], [*GREEN], [*BLUE], [*WHITE]]
+    assert middles(pixels(encoded(image, "PNG", transparency=1))) == [[*RED], [0, 0, 0], [*BLUE], [*WHITE]]
+    half = encoded(image, "PNG", transparency=bytes([255, 255, 255, 51]))
     assert middles(pixels(half)) == [[*RED], [*GREEN], [*BLUE], [51, 51, 51]]
 
 
@@ -159,7 +159,7 @@ UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
 
 
 @pytest.mark.parametrize("orientation", UPRIGHT)
-def test_pictures_are_set_upright_by_their_exif(orientation: int) -> None:
+def test_images_are_set_upright_by_their_exif(orientation: int) -> None:
     array = noise(10, 16)
     exif = Image.Exif()
     exif[274] = orientation
@@ -174,14 +174,14 @@ def test_a_jpeg_lying_on_its_side_is_set_upright() -> None:
     assert abs(np.array(middles(found)) - [BLUE, RED, WHITE, GREEN]).max() <= 4
 
 
-def test_16_bit_pictures_are_set_upright_too() -> None:
+def test_16_bit_images_are_set_upright_too() -> None:
     exif = Image.Exif()
     exif[274] = 6
     found = pixels(encoded(Image.fromarray(WIDE[:10]), "PNG", exif=exif))
     assert (found == np.rot90(FULL_RANGE[:10], -1)).all()
 
 
-def test_the_stereo_jpegs_of_cameras_give_their_first_picture() -> None:
+def test_the_stereo_jpegs_of_cameras_give_their_first_image() -> None:
     first, second = corners(RED, GREEN, BLUE, WHITE), corners(WHITE, WHITE, RED, RED)
     data = encoded(first, "MPO", save_all=True, append_images=[second], quality=95, subsampling=0)
     assert abs(np.array(middles(pixels(data))) - [RED, GREEN, BLUE, WHITE]).max() <= 4
@@ -190,17 +190,17 @@ def test_the_stereo_jpegs_of_cameras_give_their_first_picture() -> None:
 @pytest.mark.parametrize("kind", GOOD)
 def test_every_good_kind_of_the_messy_folder_decodes(kind: str) -> None:
     _, encode = GOOD[kind]
-    picture = picture_of("naevus", np.random.default_rng(0))
+    image = image_of("naevus", np.random.default_rng(0))
     upright = (36, 48) if kind == "exif" else (48, 36)
-    found = images.decode(encode(picture))
+    found = images.decode(encode(image))
     assert (found.width, found.height) == upright
 
 
 @pytest.mark.parametrize("kind", BAD)
 def test_every_bad_kind_of_the_messy_folder_is_refused_with_its_reason(kind: str) -> None:
     _, encode, reason = BAD[kind]
-    with pytest.raises(images.BadPicture) as caught:
-        images.decode(encode(picture_of("naevus", np.random.default_rng(0))))
+    with pytest.raises(images.BadImage) as caught:
+        images.decode(encode(image_of("naevus", np.random.default_rng(0))))
     assert reason in str(caught.value)
 
 
@@ -213,15 +213,15 @@ SMALL = Image.fromarray(noise(12, 12))
         (tiff(np.ones((4, 4), np.uint32)), "32-bit pixels, whose range nobody states; convert it to unsigned 8 or 16"),
         (tiff(np.ones((4, 4), np.int16)), "signed or 32-bit pixels"),
         (tiff(np.ones((4, 4), np.float32)), "32-bit pixels"),
-        (encoded(SMALL, "GIF", save_all=True, append_images=[SMALL.rotate(90)]), "holds 2 pictures; split it"),
-        (encoded(SMALL, "PNG", save_all=True, append_images=[SMALL.rotate(90)]), "holds 2 pictures; split it"),
-        (b"\xff\xd8\xff", "no picture format known here"),
-        (b"\x89PNG\r\n\x1a\n", "no picture format known here|cannot be decoded"),
+        (encoded(SMALL, "GIF", save_all=True, append_images=[SMALL.rotate(90)]), "holds 2 images; split it"),
+        (encoded(SMALL, "PNG", save_all=True, append_images=[SMALL.rotate(90)]), "holds 2 images; split it"),
+        (b"\xff\xd8\xff", "no image format known here"),
+        (b"\x89PNG\r\n\x1a\n", "no image format known here|cannot be decoded"),
     ],
     ids=["32-bit", "signed", "float", "animated gif", "animated png", "three bytes of jpeg", "eight bytes of png"],
 )
-def test_what_is_no_single_8_or_16_bit_picture_is_refused(data: bytes, reason: str) -> None:
-    with pytest.raises(images.BadPicture, match=reason):
+def test_what_is_no_single_8_or_16_bit_image_is_refused(data: bytes, reason: str) -> None:
+    with pytest.raises(images.BadImage, match=reason):
         images.decode(data)
 
 
@@ -233,21 +233,21 @@ def claims(width: int, height: int) -> bytes:
 
 
 @pytest.mark.parametrize(("width", "height"), [(20_000, 20_000), (60_000, 60_000), (100_000, 3_001)])
-def test_a_picture_of_too_many_pixels_is_refused_before_it_fills_the_memory(width: int, height: int) -> None:
-    with pytest.raises(images.BadPicture, match="has more than 300,000,000 pixels; cut it into tiles first"):
+def test_a_image_of_too_many_pixels_is_refused_before_it_fills_the_memory(width: int, height: int) -> None:
+    with pytest.raises(images.BadImage, match="has more than 300,000,000 pixels; cut it into tiles first"):
         images.decode(claims(width, height))
 
 
-def test_a_large_picture_under_the_limit_is_not_said_to_be_over_it() -> None:
-    with pytest.raises(images.BadPicture, match="truncated|cannot be decoded") as caught:
+def test_a_large_image_under_the_limit_is_not_said_to_be_over_it() -> None:
+    with pytest.raises(images.BadImage, match="truncated|cannot be decoded") as caught:
         images.decode(claims(200_000, 1_000))
     assert "pixels" not in str(caught.value)
 
 
 @pytest.mark.parametrize("kind", ["jpeg", "progressive", "cmyk", "png", "palette", "tiff", "16-bit tiff"])
-def test_damage_of_any_kind_gives_a_picture_or_a_reason_and_never_another_error(kind: str) -> None:
+def test_damage_of_any_kind_gives_a_image_or_a_reason_and_never_another_error(kind: str) -> None:
     rng = np.random.default_rng(3)
-    whole = GOOD[kind][1](picture_of("melanoma", rng))
+    whole = GOOD[kind][1](image_of("melanoma", rng))
     refused = 0
     for _ in range(30):
         damaged = bytearray(whole[: rng.integers(0, len(whole) + 1)] if rng.random() < 0.5 else whole)
@@ -256,14 +256,14 @@ def test_damage_of_any_kind_gives_a_picture_or_a_reason_and_never_another_error(
                 damaged[rng.integers(0, len(damaged))] = rng.integers(0, 256)
         try:
             assert images.decode(bytes(damaged)).pixels.ndim == 3
-        except images.BadPicture as error:
+        except images.BadImage as error:
             assert str(error)
             refused += 1
     assert refused
 
 
 def by_pillow_alone(data: bytes, monkeypatch: pytest.MonkeyPatch) -> images.Decoded | str:
-    """What `decode` gives without its fast decoder: a picture, or the reason why there is none."""
+    """What `decode` gives without its fast decoder: an image, or the reason why there is none."""
     with monkeypatch.context() as patch:
         patch.setattr(images, "_jpeg", lambda *_: None)
         return decoded(data)
@@ -272,7 +272,7 @@ def by_pillow_alone(data: bytes, monkeypatch: pytest.MonkeyPatch) -> images.Deco
 def decoded(data: bytes) -> images.Decoded | str:
     try:
         return images.decode(data)
-    except images.BadPicture as error:
+    except images.BadImage as error:
         return str(error)
 
 
@@ -295,8 +295,8 @@ def test_the_fast_decoder_gives_pillows_pixels(
 ) -> None:
     smooth = Image.fromarray(noise(9, 9)).resize((131, 77), Image.Resampling.BICUBIC).convert(mode)
     data = encoded(smooth, "JPEG", **options)
-    with Image.open(io.BytesIO(data)) as picture:
-        fast = images._jpeg(picture, data, 0, 3)
+    with Image.open(io.BytesIO(data)) as image:
+        fast = images._jpeg(image, data, 0, 3)
     slow = by_pillow_alone(data, monkeypatch)
     assert fast is not None and isinstance(slow, images.Decoded)
     assert (fast == slow.pixels).all()
@@ -305,7 +305,7 @@ def test_the_fast_decoder_gives_pillows_pixels(
 @pytest.mark.parametrize("kind", ["jpeg", "progressive", "grey jpeg", "cmyk", "exif"])
 def test_a_damaged_jpeg_fares_as_with_pillow_alone(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(5)
-    whole = GOOD[kind][1](picture_of("melanoma", rng))
+    whole = GOOD[kind][1](image_of("melanoma", rng))
     reasons = set()
     for _ in range(60):
         damaged = bytearray(whole)
@@ -337,13 +337,13 @@ def test_scaled_decoding_halves_at_least_and_leaves_enough_pixels(
 
 
 def test_scaled_decoding_leaves_all_but_plain_jpegs_alone() -> None:
-    picture = Image.fromarray(noise(90, 90))
+    image = Image.fromarray(noise(90, 90))
     exif = Image.Exif()
     exif[274] = 6
     for data in (
-        encoded(picture, "PNG"),
-        encoded(picture.convert("CMYK"), "JPEG"),
-        encoded(picture, "JPEG", exif=exif),
+        encoded(image, "PNG"),
+        encoded(image.convert("CMYK"), "JPEG"),
+        encoded(image, "JPEG", exif=exif),
     ):
         assert (images.decode(data, least=16).pixels == images.decode(data).pixels).all()
 
@@ -360,16 +360,16 @@ def test_resizing_is_torchvisions_bilinear_with_antialiasing(size: tuple[int, in
     theirs = v2.functional.resize(planes, [side, side], antialias=True).permute(1, 2, 0).numpy()
     assert mine.shape == (side, side, 3)
     assert (mine == theirs).all()
-    if size == (600, 450):  # the comparison tells: without antialiasing it is another picture
+    if size == (600, 450):  # the comparison tells: without antialiasing it is another image
         jagged = v2.functional.resize(planes, [side, side], antialias=False).permute(1, 2, 0).numpy()
         assert psnr(mine, jagged) < 20
 
 
 @pytest.mark.parametrize("size", [(600, 450), (1024, 1024), (200, 300)])
 def test_resizing_is_within_a_grey_level_of_pillows_and_above_60_db(size: tuple[int, int]) -> None:
-    picture = Image.fromarray(noise(12, 12)).resize(size, Image.Resampling.BICUBIC)
-    mine = images.resize(np.asarray(picture), 384)
-    pillows = np.asarray(picture.resize((384, 384), Image.Resampling.BILINEAR))
+    image = Image.fromarray(noise(12, 12)).resize(size, Image.Resampling.BICUBIC)
+    mine = images.resize(np.asarray(image), 384)
+    pillows = np.asarray(image.resize((384, 384), Image.Resampling.BILINEAR))
     assert abs(mine.astype(int) - pillows).max() <= 1
     assert psnr(mine, pillows) >= 60
 
@@ -383,7 +383,7 @@ def test_a_fourth_byte_a_pixel_changes_nothing(size: tuple[int, int], format: st
     data = encoded(Image.fromarray(noise(*size[::-1])).convert(mode), format)
     three, four = images.decode(data), images.decode(data, channels=4)
     assert three.pixels.shape == (*size[::-1], 3) and four.pixels.shape == (*size[::-1], 4)
-    small = [images.resize(picture.pixels, 64) for picture in (three, four)]
+    small = [images.resize(image.pixels, 64) for image in (three, four)]
     assert (small[0] == small[1][..., :3]).all()
     for stored in images.FORMATS:
         one, other = (images.encode(pixels, format=stored, quality=None) for pixels in small)
@@ -403,14 +403,14 @@ def test_fine_stripes_become_grey_and_not_wider_stripes() -> None:
     assert abs(small[:, 2:-2] - 85).max() <= 25
 
 
-def test_a_picture_of_the_right_size_is_not_touched() -> None:
+def test_a_image_of_the_right_size_is_not_touched() -> None:
     array = noise(64, 64)
     assert (images.resize(array, 64) == array).all()
 
 
 def told(format: str) -> bytes:
-    """A picture file that says whose it is in every place its format has for that."""
-    picture = Image.fromarray(noise(20, 30))
+    """An image file that says whose it is in every place its format has for that."""
+    image = Image.fromarray(noise(20, 30))
     exif = Image.Exif()
     exif[270] = exif[315] = SECRET
     exif.get_ifd(34853)[29] = SECRET
@@ -419,10 +419,10 @@ def told(format: str) -> bytes:
         text = PngImagePlugin.PngInfo()
         text.add_text("Patient", SECRET)
         text.add_itxt("Name", SECRET)
-        return encoded(picture, "PNG", exif=exif, icc_profile=profile, pnginfo=text)
+        return encoded(image, "PNG", exif=exif, icc_profile=profile, pnginfo=text)
     if format == "TIFF":
-        return encoded(picture, "TIFF", tiffinfo={270: SECRET, 315: SECRET, 34675: profile})
-    return encoded(picture, "JPEG", exif=exif, icc_profile=profile, comment=SECRET, xmp=SECRET.encode())
+        return encoded(image, "TIFF", tiffinfo={270: SECRET, 315: SECRET, 34675: profile})
+    return encoded(image, "JPEG", exif=exif, icc_profile=profile, comment=SECRET, xmp=SECRET.encode())
 
 
 @pytest.mark.parametrize("source", ["JPEG", "PNG", "TIFF"])
@@ -432,10 +432,10 @@ def test_nothing_but_pixels_is_left(source: str, format: str) -> None:
     assert SECRET.encode() in data
     out = images.encode(images.resize(images.decode(data).pixels, 16), format=format, quality=None)
     assert SECRET.encode() not in out
-    with Image.open(io.BytesIO(out)) as picture:
-        assert picture.format == format.upper()
-        assert not picture.getexif()
-        left = set(picture.info) - {"jfif", "jfif_version", "jfif_unit", "jfif_density", "loop", "background"}
+    with Image.open(io.BytesIO(out)) as image:
+        assert image.format == format.upper()
+        assert not image.getexif()
+        left = set(image.info) - {"jfif", "jfif_version", "jfif_unit", "jfif_density", "loop", "background"}
         left -= {"timestamp", "duration"}
         assert not left
 
@@ -462,8 +462,8 @@ def test_png_and_webp_lose_nothing(format: str) -> None:
 
 
 @pytest.mark.parametrize("format", ["jpeg", "webp"])
-def test_a_lower_quality_is_smaller_and_another_picture(format: str) -> None:
-    array = np.asarray(picture_of("naevus", np.random.default_rng(0)))
+def test_a_lower_quality_is_smaller_and_another_image(format: str) -> None:
+    array = np.asarray(image_of("naevus", np.random.default_rng(0)))
     fine, coarse = (images.encode(array, format=format, quality=quality) for quality in (95, 20))
     assert len(coarse) < len(fine)
     errors = [abs(images.pixels(data).astype(int) - array).mean() for data in (fine, coarse)]

@@ -29,30 +29,30 @@ def bytes_of(root: Path) -> dict[Path, bytes]:
 
 
 @pytest.mark.parametrize("name", CONTENT)
-def test_at_full_scale_there_are_as_many_pictures_classes_groups_and_ids_as_published(name: str) -> None:
+def test_at_full_scale_there_are_as_many_images_classes_groups_and_ids_as_published(name: str) -> None:
     dataset = leaf(name)
     published = dataset.published
     assert published is not None
-    pictures, tables = CONTENT[name](published, dataset.classes, 1.0)
-    samples = [picture for picture in pictures if not picture.is_mask]
+    images, tables = CONTENT[name](published, dataset.classes, 1.0)
+    samples = [image for image in images if not image.is_mask]
     assert len(samples) == published.total
-    assert len({picture.path for picture in pictures}) == len(pictures)
+    assert len({image.path for image in images}) == len(images)
     if published.counts:
         wanted: Counter[int] = Counter()
         for counts in published.counts.values():
             wanted.update({dataset.classes.index(label): count for label, count in counts.items()})
-        assert Counter(picture.classes[0] for picture in samples) == wanted
-    sides = np.array([sorted(picture.size) for picture in samples])
+        assert Counter(image.classes[0] for image in samples) == wanted
+    sides = np.array([sorted(image.size) for image in samples])
     assert (sides >= published.smallest).all() and (sides <= published.largest).all()
-    assert {picture.mode for picture in samples} <= set(published.modes)
+    assert {image.mode for image in samples} <= set(published.modes)
     if isinstance(published.ids, frozenset):
-        assert {Path(picture.path).stem for picture in samples} == published.ids
+        assert {Path(image.path).stem for image in samples} == published.ids
     if name == "isic":
         lesions = [row.split(",")[3] for row in tables["ISIC_2019_Training_Metadata.csv"][1:]]
         assert len(set(lesions) - {""}) == published.groups
         assert lesions.count("") == 2084  # the rows of the published metadata without one
     if name == "dermofit":
-        assert len({picture.size for picture in samples}) == 1300  # E.1.1: no two images are of same size
+        assert len({image.size for image in samples}) == 1300  # E.1.1: no two images are of same size
 
 
 @pytest.mark.parametrize("name", CONTENT)
@@ -67,16 +67,16 @@ def test_a_small_one_is_read_as_the_dataset_is(name: str, stand_ins: dict[str, P
         assert set(shown) == set(dataset.classes) and len(records) == 40
     if name != "brain_mri":  # nobody published its patients
         assert 1 < len({record.group for record in records} - {None}) < len(records)
-    with Image.open(records[0].path) as picture:
-        assert dataset.published is not None and picture.mode in dataset.published.modes
+    with Image.open(records[0].path) as image:
+        assert dataset.published is not None and image.mode in dataset.published.modes
 
 
 def test_classes_are_told_apart_by_their_colour(stand_ins: dict[str, Path]) -> None:
     colours: dict[str, list[np.ndarray]] = {}
     for record in leaf("dermofit").listing(stand_ins["dermofit"]).records:
         assert record.labels is not None
-        with Image.open(record.path) as picture:
-            pixels = np.asarray(picture, dtype=float).reshape(-1, 3)
+        with Image.open(record.path) as image:
+            pixels = np.asarray(image, dtype=float).reshape(-1, 3)
         colours.setdefault(record.labels[0], []).append(pixels.mean(axis=0))
     means = np.array([np.mean(each, axis=0) for each in colours.values()])
     distances = np.linalg.norm(means[:, None] - means[None], axis=-1)

@@ -100,5 +100,5 @@ def test_a_spec_finds_its_shards_by_their_whole_fingerprint(tmp_path: Path) -> N
 
 def test_a_spec_that_wants_another_size_is_answered_with_both(tmp_path: Path) -> None:
     make(tmp_path, ONE.fingerprint)
-    with pytest.raises(ValueError, match="the spec wants pictures of 384 pixels, the shards of isic hold 64; shard"):
+    with pytest.raises(ValueError, match="the spec wants images of 384 pixels, the shards of isic hold 64; shard"):
         shards_of(tmp_path, ONE, size=384)

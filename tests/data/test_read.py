@@ -1,4 +1,4 @@
-"""Pictures straight from the tars are checked against the index and are the same whatever decodes them."""
+"""Images straight from the tars are checked against the index and are the same whatever decodes them."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ def shards(tmp_path: Path) -> Shards:
 
 
 @pytest.fixture
-def pictures() -> np.ndarray:
-    return seven.PICTURES
+def stored_images() -> np.ndarray:
+    return seven.IMAGES
 
 
-def test_a_few_pictures_come_straight_from_the_tars(shards, pictures) -> None:
-    assert (read_pixels(shards, [5, 0, 2]) == pictures[[5, 0, 2]]).all()
+def test_a_few_images_come_straight_from_the_tars(shards, stored_images) -> None:
+    assert (read_pixels(shards, [5, 0, 2]) == stored_images[[5, 0, 2]]).all()
     assert read_pixels(shards, []).shape == (0, 12, 12, 3)
     (shards.folder / "val-000000.tar").write_bytes(bytes(9000))
     with pytest.raises(ValueError, match="val-000000.tar: the bytes of p5 are not those that were written"):
         read_pixels(shards, [0, 5])
 
 
-def test_all_pictures_come_in_blocks(shards, pictures) -> None:
-    out = np.zeros_like(pictures)
+def test_all_images_come_in_blocks(shards, stored_images) -> None:
+    out = np.zeros_like(stored_images)
     assert list(Tars(shards).blocks(out, each=3)) == [3, 3, 1]
-    assert (out == pictures).all()
+    assert (out == stored_images).all()
 
 
 def _decoded(data: bytes, monkeypatch: pytest.MonkeyPatch) -> tuple[np.ndarray, np.ndarray]:
@@ -59,7 +59,7 @@ def test_both_decoders_give_the_same_bytes(side, subsampling, quality, monkeypat
     assert (fast == slow).all()
 
 
-def test_both_decoders_give_the_same_bytes_of_real_pictures(shared, monkeypatch) -> None:
+def test_both_decoders_give_the_same_bytes_of_real_images(shared, monkeypatch) -> None:
     for path in sorted((shared / "isic2019").rglob("*.jpg"))[:50]:
         data = images.encode(images.decode(path.read_bytes()).pixels, format="jpeg", quality=95)
         fast, slow = _decoded(data, monkeypatch)

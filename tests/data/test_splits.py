@@ -22,7 +22,7 @@ SHARES = {"train": 0.8, "val": 0.1, "test": 0.1}
 
 @pytest.fixture(scope="module")
 def isic(shared: Path) -> tuple[list[Labels], list[str | None]]:
-    """Labels and lesions of all 25,331 pictures."""
+    """Labels and lesions of all 25,331 images."""
     root = shared / "isic2019_labels_full"
     if not root.is_dir():
         pytest.skip(f"ISIC's labels are not here: there is no folder {root}")
@@ -47,7 +47,7 @@ def split(
 
 
 def shares(labels: list[Labels], table: list[str], name: str | None = None) -> dict[str, float]:
-    """Which share of a class (or of all pictures) each part got."""
+    """Which share of a class (or of all images) each part got."""
     parts = Counter(part for names, part in zip(labels, table, strict=True) if name is None or name in (names or ()))
     return {part: parts[part] / sum(parts.values()) for part in SPLITS}
 
@@ -76,16 +76,16 @@ def test_grouped_keeps_every_lesion_on_one_side_and_image_does_not(
 
 
 def test_often_photographed_lesions_are_on_every_side(isic: tuple[list[Labels], list[str | None]]) -> None:
-    """A test of lesions with one picture each would be another question."""
+    """A test of lesions with one image each would be another question."""
     labels, lesions = isic
     table = split(labels, ISIC, groups=lesions, grouped=True)
-    pictures = Counter(lesions)
-    often = Counter(part for lesion, part in zip(lesions, table, strict=True) if lesion and pictures[lesion] >= 3)
+    images = Counter(lesions)
+    often = Counter(part for lesion, part in zip(lesions, table, strict=True) if lesion and images[lesion] >= 3)
     assert {part: often[part] / sum(often.values()) for part in SPLITS} == pytest.approx(SHARES, abs=0.02)
 
 
 def made(count: int = 2000) -> tuple[list[Labels], tuple[str, ...]]:
-    """Pictures of none, one or several of five classes, common and rare, two of them mostly together."""
+    """Images of none, one or several of five classes, common and rare, two of them mostly together."""
     rng = np.random.default_rng(0)
     marks = rng.random((count, 5)) < [0.5, 0.3, 0.2, 0.1, 0.02]
     marks[:, 2] |= (rng.random(count) < 0.8) & marks[:, 1]
@@ -93,7 +93,7 @@ def made(count: int = 2000) -> tuple[list[Labels], tuple[str, ...]]:
     return [tuple(classes[i] for i in np.flatnonzero(row)) for row in marks], classes
 
 
-def test_pictures_of_several_classes_are_stratified_by_each() -> None:
+def test_images_of_several_classes_are_stratified_by_each() -> None:
     labels, classes = made()
     assert {len(names or ()) for names in labels} >= {0, 1, 2, 3}
     table = split(labels, classes)
@@ -103,7 +103,7 @@ def test_pictures_of_several_classes_are_stratified_by_each() -> None:
         assert shares(labels, table, name) == pytest.approx(SHARES, abs=max(0.01, 1.5 / number)), name
 
 
-def test_pictures_of_several_classes_are_grouped_too() -> None:
+def test_images_of_several_classes_are_grouped_too() -> None:
     labels, classes = made()
     groups: list[str | None] = [f"patient {i // 7}" if i % 10 else None for i in range(len(labels))]
     table = split(labels, classes, groups=groups, grouped=True)
@@ -127,7 +127,7 @@ def test_a_split_that_is_fixed_altogether_is_left_alone() -> None:
     assert split(labels, ("a", "b"), fixed=fixed) == [part or "train" for part in fixed]
 
 
-def test_pictures_without_labels_are_trained_on() -> None:
+def test_images_without_labels_are_trained_on() -> None:
     labels: list[Labels] = [("a",), ("b",), None, None] * 50
     table = split(labels, ("a", "b"))
     assert {part for names, part in zip(labels, table, strict=True) if names is None} == {"train"}
@@ -138,7 +138,7 @@ def test_pictures_without_labels_are_trained_on() -> None:
     }
 
 
-def test_grouped_takes_a_patients_unlabelled_pictures_along() -> None:
+def test_grouped_takes_a_patients_unlabelled_images_along() -> None:
     """Else pretraining would see the patients of the test set."""
     labels: list[Labels] = [("a",), None, ("b",), None] * 50
     groups: list[str | None] = [f"patient {i // 2}" for i in range(200)]
@@ -154,7 +154,7 @@ def test_patients_without_any_label_are_trained_on() -> None:
     assert {table[i] for i in range(100) if labels[i] is None} == {"train"}
 
 
-def test_a_class_of_one_picture_is_trained_on() -> None:
+def test_a_class_of_one_image_is_trained_on() -> None:
     labels: list[Labels] = [("a",)] * 50 + [("rare",)]
     assert split(labels, ("a", "rare"))[-1] == "train"
 
@@ -191,7 +191,7 @@ def test_a_fraction_takes_its_share_of_every_class(isic: tuple[list[Labels], lis
     assert classes_of(label_fraction(labels, ISIC, 0.01, 77), labels) == expected
 
 
-def test_another_seed_sees_other_pictures(isic: tuple[list[Labels], list[str | None]]) -> None:
+def test_another_seed_sees_other_images(isic: tuple[list[Labels], list[str | None]]) -> None:
     labels, _ = isic
     first, second = (set(label_fraction(labels, ISIC, 0.1, seed)) for seed in (77, 78))
     assert len(first) == len(second)
@@ -199,7 +199,7 @@ def test_another_seed_sees_other_pictures(isic: tuple[list[Labels], list[str | N
 
 
 @pytest.mark.parametrize("fraction", [1e-6, 0.01, 0.1])
-def test_every_class_that_has_a_picture_keeps_one(fraction: float) -> None:
+def test_every_class_that_has_a_image_keeps_one(fraction: float) -> None:
     labels: list[Labels] = [("a",)] * 500 + [("b",)] * 20 + [("c",)]
     for seed in range(5):
         assert set(classes_of(label_fraction(labels, ("a", "b", "c", "absent"), fraction, seed), labels)) == set("abc")
@@ -216,7 +216,7 @@ def test_fractions_of_several_classes_are_nested_with_every_class_and_about_thei
             assert abs(part[name] - whole[name] / 10) <= 0.3 * whole[name] / 10 + 2, name
 
 
-def test_pictures_without_labels_are_in_no_fraction_and_those_of_no_class_are() -> None:
+def test_images_without_labels_are_in_no_fraction_and_those_of_no_class_are() -> None:
     labels: list[Labels] = [("a",), None, (), ("b",), None, ()] * 40
     for fraction in (0.01, 0.1, 1):
         chosen = label_fraction(labels, ("a", "b"), fraction, 77)
@@ -224,7 +224,7 @@ def test_pictures_without_labels_are_in_no_fraction_and_those_of_no_class_are() 
         assert list(chosen) == sorted(set(chosen))
 
 
-def test_no_labels_at_all_are_no_pictures() -> None:
+def test_no_labels_at_all_are_no_images() -> None:
     assert len(label_fraction([None, None], ("a", "b"), 0.1, 77)) == 0
 
 
@@ -253,7 +253,7 @@ def test_splits_and_fractions_depend_on_their_arguments_alone() -> None:
         assert told.stdout.strip() == first
 
 
-def test_a_picture_the_curator_left_open_follows_its_group_to_the_curators_part():
+def test_a_image_the_curator_left_open_follows_its_group_to_the_curators_part():
     labels = [("a",)] * 6
     groups = ["p1", "p1", "p2", "p2", None, None]
     fixed = ["test", None, "val", None, None, "train"]

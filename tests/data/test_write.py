@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow.parquet as parquet
 import pytest
 from crash import process, tenfold, tenfold_but_3_and_90, tenfold_but_40
-from messy import encoded, picture_of
+from messy import encoded, image_of
 from PIL import Image
 from stock import samples
 
@@ -65,13 +65,13 @@ def small_tars(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def draw(root: Path, count: int = 60) -> Path:
-    """A folder layout: three classes of `count` / 3 pictures, and 6 without a label."""
+    """A folder layout: three classes of `count` / 3 images, and 6 without a label."""
     rng = np.random.default_rng(0)
     for number in range(count + 6):
         label = CLASSES[number % 3]
         path = root / (label if number < count else "unlabelled") / f"{number:03d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(encoded(picture_of(label, rng), "PNG"))
+        path.write_bytes(encoded(image_of(label, rng), "PNG"))
     return root
 
 
@@ -117,7 +117,7 @@ def test_the_same_files_give_the_same_bytes_whatever_the_number_of_workers(raw: 
 
 @pytest.mark.usefixtures("inline", "small_tars")
 @pytest.mark.parametrize("format", ["jpeg", "webp", "png"])
-def test_the_index_points_at_the_bytes_of_every_picture(raw: Path, tmp_path: Path, format: str) -> None:
+def test_the_index_points_at_the_bytes_of_every_image(raw: Path, tmp_path: Path, format: str) -> None:
     settings = Settings(size=16, split="image", format=format, quality=None, keep_names=False)
     shards = written(plan_of(raw, settings=settings), tmp_path)
     rows = rows_of(shards)
@@ -137,7 +137,7 @@ def test_the_index_points_at_the_bytes_of_every_picture(raw: Path, tmp_path: Pat
 
 
 @pytest.mark.usefixtures("inline")
-def test_lossless_shards_hold_the_resized_pixels_of_the_right_picture(raw: Path, tmp_path: Path) -> None:
+def test_lossless_shards_hold_the_resized_pixels_of_the_right_image(raw: Path, tmp_path: Path) -> None:
     settings = Settings(size=20, split="image", format="png", quality=None, keep_names=True)
     shards = written(plan_of(raw, settings=settings), tmp_path)
     for row in rows_of(shards):
@@ -227,7 +227,7 @@ from pipeline.data.shards import write
 import test_write
 
 def main():
-    write.TAR_PICTURES = 10
+    write.TAR_IMAGES = 10
     real, left = write._write_tar, [int(sys.argv[3])]
 
     def killing(folder, tar, members, plan, answers):
@@ -344,24 +344,22 @@ def test_parts_keep_a_whole_job_away_but_not_each_other(raw: Path, tmp_path: Pat
 
 
 def spoil(raw: Path, count: int, data: bytes = b"") -> list[str]:
-    """Make the first pictures of the first class unusable."""
+    """Make the first images of the first class unusable."""
     paths = sorted((raw / CLASSES[0]).iterdir())[:count]
     for path in paths:
         path.write_bytes(data)
     return [str(path.relative_to(raw)) for path in paths]
 
 
-# found when the file is read, and found when its picture is decoded
+# found when the file is read, and found when its image is decoded
 @pytest.mark.usefixtures("inline")
-@pytest.mark.parametrize(("data", "reason"), [(b"", "is empty"), (b"GIF89a", "cannot be decoded|no picture format")])
-def test_too_many_bad_pictures_end_the_job_without_an_index(
-    raw: Path, tmp_path: Path, data: bytes, reason: str
-) -> None:
+@pytest.mark.parametrize(("data", "reason"), [(b"", "is empty"), (b"GIF89a", "cannot be decoded|no image format")])
+def test_too_many_bad_images_end_the_job_without_an_index(raw: Path, tmp_path: Path, data: bytes, reason: str) -> None:
     names = spoil(raw, 2, data)
     plan = plan_of(raw)
     folder = tmp_path / plan.folder_name
     for options, rule in (({}, "--max-bad accepts 0.01 of them"), ({"strict": True}, "--strict accepts none")):
-        with pytest.raises(ValueError, match=f"2 of 66 pictures cannot be used and {rule}; mend them") as caught:
+        with pytest.raises(ValueError, match=f"2 of 66 images cannot be used and {rule}; mend them") as caught:
             written(plan, tmp_path, **options)  # type: ignore[arg-type]
         assert all(caught.match(f"{name}: .*({reason})") for name in names)
         assert not (folder / "index.parquet").exists() and not (folder / "manifest.json").exists()
@@ -371,7 +369,7 @@ def test_too_many_bad_pictures_end_the_job_without_an_index(
 
 
 @pytest.mark.usefixtures("inline")
-def test_a_picture_that_changed_between_the_passes_is_not_written_under_the_old_fingerprint(
+def test_a_image_that_changed_between_the_passes_is_not_written_under_the_old_fingerprint(
     raw: Path, tmp_path: Path
 ) -> None:
     plan = plan_of(raw)
@@ -396,7 +394,7 @@ def test_a_picture_that_changed_between_the_passes_is_not_written_under_the_old_
         (1, 1, 1.0, False, True),
     ],
 )
-def test_the_share_of_bad_pictures_is_compared_exactly(
+def test_the_share_of_bad_images_is_compared_exactly(
     bad: int, total: int, max_bad: float, strict: bool, accepted: bool
 ) -> None:
     entries = [{"file": f"{number}.jpg", "reason": "is empty"} for number in range(bad)]
@@ -408,7 +406,7 @@ def test_the_share_of_bad_pictures_is_compared_exactly(
         assert accepted
 
 
-def test_of_many_bad_pictures_twenty_are_shown_and_the_rest_counted() -> None:
+def test_of_many_bad_images_twenty_are_shown_and_the_rest_counted() -> None:
     entries = [{"file": f"{number:02d}.jpg", "reason": "is empty"} for number in range(30)]
     with pytest.raises(ValueError) as caught:
         write.check_bad(entries, total=30, max_bad=0.5, strict=False)
@@ -417,12 +415,12 @@ def test_of_many_bad_pictures_twenty_are_shown_and_the_rest_counted() -> None:
 
 
 @pytest.mark.usefixtures("inline")
-def test_shards_without_a_single_picture_are_an_error(tmp_path: Path) -> None:
+def test_shards_without_a_single_image_are_an_error(tmp_path: Path) -> None:
     (tmp_path / "raw").mkdir()
     (tmp_path / "raw" / "1.jpg").write_bytes(b"")
-    (tmp_path / "raw" / "2.jpg").write_bytes(b"no picture")
+    (tmp_path / "raw" / "2.jpg").write_bytes(b"no image")
     plan = plan_of(tmp_path / "raw")
-    with pytest.raises(ValueError, match="mine: not one usable picture under .*raw; look at --raw"):
+    with pytest.raises(ValueError, match="mine: not one usable image under .*raw; look at --raw"):
         written(plan, tmp_path, max_bad=1.0)
     assert not (tmp_path / plan.folder_name / "index.parquet").exists()
 
@@ -434,9 +432,9 @@ def other_label(raw: Path) -> None:
 
 def other_pixels(raw: Path) -> None:
     path = raw / "naevus" / "002.png"
-    picture = Image.open(path).copy()
-    picture.putpixel((0, 0), (1, 2, 3))
-    picture.save(path)
+    image = Image.open(path).copy()
+    image.putpixel((0, 0), (1, 2, 3))
+    image.save(path)
 
 
 def one_less(raw: Path) -> None:
@@ -545,9 +543,9 @@ def test_kept_names_stay_apart_and_whole_for_any_reader(tmp_path: Path) -> None:
     names = ["a/b.c.png", "a/b_c.png", "a/b c.png", "病人.png", "患者.png", "_x.png", "a/" + "long" * 40 + ".png"]
     for name in names:
         (tmp_path / "raw" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "raw" / name).write_bytes(encoded(picture_of("naevus", rng), "PNG"))
+        (tmp_path / "raw" / name).write_bytes(encoded(image_of("naevus", rng), "PNG"))
     (tmp_path / "raw" / "b").mkdir()
-    (tmp_path / "raw" / "b" / "1.png").write_bytes(encoded(picture_of("naevus", rng), "PNG"))
+    (tmp_path / "raw" / "b" / "1.png").write_bytes(encoded(image_of("naevus", rng), "PNG"))
     named = Settings(**{**SETTINGS.__dict__, "keep_names": True})
     shards = written(plan_of(tmp_path / "raw", settings=named), tmp_path)
     keys = [row["key"] for row in rows_of(shards)]
@@ -558,12 +556,12 @@ def test_kept_names_stay_apart_and_whole_for_any_reader(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("inline")
 def test_published_ids_are_the_keys_with_or_without_names_kept(tmp_path: Path) -> None:
-    pictures = tmp_path / "raw" / "ISIC_2019_Training_Input"
-    pictures.mkdir(parents=True)
+    images = tmp_path / "raw" / "ISIC_2019_Training_Input"
+    images.mkdir(parents=True)
     header = ["image", *ISIC.classes, "UNK"]
     rows, rng = [header], np.random.default_rng(0)
     for number in range(12):
-        (pictures / f"ISIC_{number}.jpg").write_bytes(encoded(picture_of("naevus", rng), "JPEG"))
+        (images / f"ISIC_{number}.jpg").write_bytes(encoded(image_of("naevus", rng), "JPEG"))
         rows.append([f"ISIC_{number}", *("1.0" if place == number % 8 else "0.0" for place in range(9))])
     for table, lines in (
         ("GroundTruth", rows),
@@ -608,10 +606,10 @@ def test_answers_come_in_the_order_of_the_items(workers: int, threads: bool) -> 
         assert list(pool.map(tenfold, [])) == []
 
 
-def test_a_picture_that_crashes_its_decoder_costs_no_other() -> None:
+def test_a_image_that_crashes_its_decoder_costs_no_other() -> None:
     with write.Workers(2) as pool:
         answers = list(pool.map(tenfold_but_3_and_90, range(100)))
-    crashed = [item for item, answer in enumerate(answers) if isinstance(answer, images.BadPicture)]
+    crashed = [item for item, answer in enumerate(answers) if isinstance(answer, images.BadImage)]
     assert crashed == [3, 90]
     assert str(answers[3]) == "crashes the decoder"
     assert all(answers[item] == item * 10 for item in range(100) if item not in crashed)

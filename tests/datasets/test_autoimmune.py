@@ -14,12 +14,12 @@ HEADER = "image,patient,TFH-1,TFH-217,TFH-Like,B cells,others"
 
 def table(root: Path, *rows: str, header: str = HEADER) -> Listing:
     for row in rows:
-        (root / row.partition(",")[0]).write_bytes(b"a picture")
+        (root / row.partition(",")[0]).write_bytes(b"an image")
     (root / "pictures.csv").write_text("\n".join([header, *rows]) + "\n")
     return DATASET.listing(root)
 
 
-def test_a_picture_has_all_the_classes_it_shows_and_its_patient_as_group(tmp_path: Path) -> None:
+def test_a_image_has_all_the_classes_it_shows_and_its_patient_as_group(tmp_path: Path) -> None:
     listing = table(tmp_path, "1.tif,P1,1,0,0,1,0", "2.tif,P1,0,0,0,0,0", "3.tif,P2,,,,,")
     assert (listing.classes, listing.task) == (DATASET.classes, "multi-label")
     assert [(record.labels, record.group, record.key) for record in listing.records] == [

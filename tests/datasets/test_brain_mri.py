@@ -16,7 +16,7 @@ def raw(tmp_path: Path) -> Path:
     for part in ("Training", "Testing"):
         for label in CLASSES:
             (tmp_path / part / label).mkdir(parents=True)
-            (tmp_path / part / label / f"{part[:2]}-{label[:2]}_0001.jpg").write_bytes(b"a picture")
+            (tmp_path / part / label / f"{part[:2]}-{label[:2]}_0001.jpg").write_bytes(b"an image")
     return tmp_path
 
 
@@ -35,7 +35,7 @@ def test_the_folders_are_the_classes_and_the_curators_split(raw: Path) -> None:
 def test_the_checkpoint_copy_of_a_notebook_is_kept_as_the_curator_delivered_it(raw: Path) -> None:
     hidden = raw / "Testing" / "notumor" / ".ipynb_checkpoints"
     hidden.mkdir()
-    (hidden / "Te-no_0001-checkpoint.jpg").write_bytes(b"a picture")
+    (hidden / "Te-no_0001-checkpoint.jpg").write_bytes(b"an image")
     keys = {record.key for record in DATASET.listing(raw).records}
     assert "Te-no_0001-checkpoint" in keys
 
@@ -48,7 +48,7 @@ def test_one_id_in_two_places_is_left_out(raw: Path) -> None:
 
 
 def test_ids_hold_no_periods_for_readers_split_names_at_them(raw: Path) -> None:
-    (raw / "Training" / "glioma" / "Tr-gl_0002.rotated.jpg").write_bytes(b"a picture")
+    (raw / "Training" / "glioma" / "Tr-gl_0002.rotated.jpg").write_bytes(b"an image")
     assert "Tr-gl_0002_rotated" in {record.key for record in DATASET.listing(raw).records}
 
 

@@ -1,4 +1,4 @@
-"""Dermofit as delivered, and as people unpack it: a folder a class, a folder a lesion, masks beside the pictures."""
+"""Dermofit as delivered, and as people unpack it: a folder a class, a folder a lesion, masks beside the images."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def lay(root: Path, *files: str, folders: dict[str, str] | None = None) -> Listi
         (root / (folders or {}).get(label, label)).mkdir(parents=True, exist_ok=True)
     for name in files:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(b"a picture")
+        (root / name).write_bytes(b"an image")
     return DATASET.listing(root)
 
 
@@ -25,13 +25,13 @@ def shown(listing: Listing) -> set[tuple[str | None, tuple[str, ...] | None, str
     return {(record.key, record.labels, record.group) for record in listing.records}
 
 
-def test_a_lesions_folder_holds_a_picture_and_a_mask_that_is_no_sample(tmp_path: Path) -> None:
+def test_a_lesions_folder_holds_a_image_and_a_mask_that_is_no_sample(tmp_path: Path) -> None:
     listing = lay(tmp_path, "AK/A1/A1.png", "AK/A1/A1mask.png", "MEL/M7/M7.png", "MEL/M7/M7_Mask.PNG", "lesionlist.txt")
     assert (listing.classes, listing.task) == (tuple(NAMES), "multi-class")
     assert shown(listing) == {("A1", ("AK",), "A1"), ("M7", ("MEL",), "M7")}
 
 
-def test_pictures_of_one_lesion_share_their_group(tmp_path: Path) -> None:
+def test_images_of_one_lesion_share_their_group(tmp_path: Path) -> None:
     listing = lay(tmp_path, "BCC/B12a/B12a.png", "BCC/B12b/B12b.png", "BCC/B13/one.png", "BCC/B13/two.png")
     assert shown(listing) == {
         ("B12a", ("BCC",), "B12"),
@@ -41,7 +41,7 @@ def test_pictures_of_one_lesion_share_their_group(tmp_path: Path) -> None:
     }
 
 
-def test_pictures_may_lie_in_the_class_folder_itself(tmp_path: Path) -> None:
+def test_images_may_lie_in_the_class_folder_itself(tmp_path: Path) -> None:
     listing = lay(tmp_path, "SK/K1a.png", "SK/K1amask.png", "SK/K1b.png", "SK/SK/K2.png")
     assert shown(listing) == {("K1a", ("SK",), "K1"), ("K1b", ("SK",), "K1"), ("K2", ("SK",), "K2")}
 

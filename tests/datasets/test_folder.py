@@ -1,4 +1,4 @@
-"""Anyone's own pictures, as folders or as a CSV; what is wrong in them is said, never guessed."""
+"""Anyone's own images, as folders or as a CSV; what is wrong in them is said, never guessed."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from pipeline.data.records import Listing
 def folders(root: Path, *names: str) -> Listing:
     for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(b"a picture")
+        (root / name).write_bytes(b"an image")
     return Folder("mine", "folder").listing(root)
 
 
-def table(root: Path, text: str, *pictures: str) -> Listing:
-    for name in pictures:
+def table(root: Path, text: str, *images: str) -> Listing:
+    for name in images:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(b"a picture")
+        (root / name).write_bytes(b"an image")
     (root / "pictures.csv").write_text(text, encoding="utf-8")
     return Folder("mine", "csv").listing(root)
 
 
 def shown(listing: Listing, root: Path) -> dict[str, tuple[object, ...]]:
-    """Each picture's labels, group, split and problem by its path."""
+    """Each image's labels, group, split and problem by its path."""
     return {
         str(record.path.relative_to(root)): (record.labels, record.group, record.split, record.problem)
         for record in listing.records
@@ -44,7 +44,7 @@ def test_one_folder_a_class(tmp_path: Path) -> None:
     assert {record.key for record in listing.records} == {None}  # a file name can hold a patient's name
 
 
-def test_pictures_outside_the_class_folders_have_no_label(tmp_path: Path) -> None:
+def test_images_outside_the_class_folders_have_no_label(tmp_path: Path) -> None:
     listing = folders(tmp_path, "a/1.jpg", "b/1.jpg", "loose.jpg", "unlabelled/1.jpg", "Unlabeled/x/2.jpg")
     assert listing.classes == ("a", "b")
     unlabelled = {name for name, (labels, *_) in shown(listing, tmp_path).items() if labels is None}
@@ -65,21 +65,21 @@ def test_train_val_and_test_folders_are_the_split(tmp_path: Path) -> None:
     }
 
 
-def test_what_is_no_picture_and_what_is_hidden_is_passed_over(tmp_path: Path) -> None:
+def test_what_is_no_image_and_what_is_hidden_is_passed_over(tmp_path: Path) -> None:
     listing = folders(
         tmp_path, "a/1.jpg", "b/1.jpg", "a/notes.txt", "a/.1.jpg", ".git/x.png", "a/.ipynb_checkpoints/1.jpg"
     )
     assert set(shown(listing, tmp_path)) == {"a/1.jpg", "b/1.jpg"}
 
 
-def test_pictures_without_any_label_are_a_dataset_to_pretrain_on(tmp_path: Path) -> None:
+def test_images_without_any_label_are_a_dataset_to_pretrain_on(tmp_path: Path) -> None:
     listing = folders(tmp_path, "1.jpg", "2.jpg")
     assert listing.classes == ()
     assert [record.labels for record in listing.records] == [None, None]
 
 
-def test_a_folder_without_pictures_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"mine: no pictures under .*docs/datasets\.md"):
+def test_a_folder_without_images_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"mine: no images under .*docs/datasets\.md"):
         folders(tmp_path, "a/notes.txt")
 
 
@@ -182,13 +182,13 @@ def test_rows_that_are_all_bad_are_left_to_the_quarantine(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("picture,label\n1.jpg,a\n", r"pictures\.csv has no path column; name one of its columns image or path"),
-        ("image;label\n1.jpg;a\n", r"pictures\.csv has no path column"),
-        ("image,group\n1.jpg,a\n", r"pictures\.csv has no label column; add `label`, or one column of 0 and 1 a class"),
-        ("image,label\n1.jpg,a\n2.jpg\n", r"pictures\.csv, line 3: it has another number of cells than the header"),
-        ("image,label\n1.jpg,a,b\n", r"pictures\.csv, line 2: it has another number of cells than the header"),
+        ("picture,label\n1.jpg,a\n", r"images\.csv has no path column; name one of its columns image or path"),
+        ("image;label\n1.jpg;a\n", r"images\.csv has no path column"),
+        ("image,group\n1.jpg,a\n", r"images\.csv has no label column; add `label`, or one column of 0 and 1 a class"),
+        ("image,label\n1.jpg,a\n2.jpg\n", r"images\.csv, line 3: it has another number of cells than the header"),
+        ("image,label\n1.jpg,a,b\n", r"images\.csv, line 2: it has another number of cells than the header"),
         ("image,label\n1.jpg,a\n", "only one class, 'a'"),
-        ("", r"pictures\.csv has no path column"),
+        ("", r"images\.csv has no path column"),
     ],
 )
 def test_a_csv_that_cannot_be_understood_is_an_error(tmp_path: Path, text: str, message: str) -> None:
@@ -198,7 +198,7 @@ def test_a_csv_that_cannot_be_understood_is_an_error(tmp_path: Path, text: str, 
 
 def test_a_csv_in_another_encoding_is_an_error_that_names_it(tmp_path: Path) -> None:
     (tmp_path / "pictures.csv").write_bytes("image,label\n1.jpg,nævus\n".encode("latin-1"))
-    with pytest.raises(ValueError, match=r"pictures\.csv is not UTF-8 .*; save it as UTF-8"):
+    with pytest.raises(ValueError, match=r"images\.csv is not UTF-8 .*; save it as UTF-8"):
         Folder("mine", "csv").listing(tmp_path)
 
 

@@ -16,10 +16,10 @@ def row(image: str, *names: str) -> str:
     return ",".join([image, *("1.0" if name in names else "0.0" for name in (*CLASSES, "UNK"))])
 
 
-def make(root: Path, rows: list[str], *, pictures: list[str], metadata: list[str]) -> Listing:
+def make(root: Path, rows: list[str], *, images: list[str], metadata: list[str]) -> Listing:
     (root / "ISIC_2019_Training_Input").mkdir(parents=True)
-    for name in pictures:
-        (root / "ISIC_2019_Training_Input" / name).write_bytes(b"a picture")
+    for name in images:
+        (root / "ISIC_2019_Training_Input" / name).write_bytes(b"an image")
     truth = [",".join(["image", *CLASSES, "UNK"]), *rows]
     (root / "ISIC_2019_Training_GroundTruth.csv").write_text("\n".join(truth) + "\n")
     facts = ["image,age_approx,anatom_site_general,lesion_id,sex", *metadata]
@@ -36,45 +36,45 @@ def test_rows_become_records_with_their_class_and_lesion(tmp_path: Path) -> None
     listing = make(
         tmp_path,
         [row("ISIC_1", "MEL"), row("ISIC_2_downsampled", "SCC")],
-        pictures=["ISIC_1.jpg", "ISIC_2_downsampled.jpg"],
+        images=["ISIC_1.jpg", "ISIC_2_downsampled.jpg"],
         metadata=["ISIC_1,45,,HAM_7,male", "ISIC_2_downsampled,,,,"],
     )
     assert (listing.classes, listing.task) == (CLASSES, "multi-class")
-    pictures = tmp_path / "ISIC_2019_Training_Input"
+    images = tmp_path / "ISIC_2019_Training_Input"
     assert listing.records == [
-        Record(key="ISIC_1", path=pictures / "ISIC_1.jpg", labels=("MEL",), group="HAM_7"),
-        Record(key="ISIC_2_downsampled", path=pictures / "ISIC_2_downsampled.jpg", labels=("SCC",), group=None),
+        Record(key="ISIC_1", path=images / "ISIC_1.jpg", labels=("MEL",), group="HAM_7"),
+        Record(key="ISIC_2_downsampled", path=images / "ISIC_2_downsampled.jpg", labels=("SCC",), group=None),
     ]
 
 
-def test_unknown_and_no_class_at_all_are_pictures_without_labels(tmp_path: Path) -> None:
-    listing = make(tmp_path, [row("ISIC_1", "UNK"), row("ISIC_2")], pictures=["ISIC_1.jpg", "ISIC_2.jpg"], metadata=[])
+def test_unknown_and_no_class_at_all_are_images_without_labels(tmp_path: Path) -> None:
+    listing = make(tmp_path, [row("ISIC_1", "UNK"), row("ISIC_2")], images=["ISIC_1.jpg", "ISIC_2.jpg"], metadata=[])
     assert [(record.labels, record.problem) for record in listing.records] == [(None, None)] * 2
 
 
-def test_a_picture_without_a_row_is_a_picture_without_labels(tmp_path: Path) -> None:
+def test_a_image_without_a_row_is_a_image_without_labels(tmp_path: Path) -> None:
     listing = make(
-        tmp_path, [row("ISIC_1", "NV")], pictures=["ISIC_1.jpg", "ISIC_9.jpg"], metadata=["ISIC_9,45,,HAM_7,male"]
+        tmp_path, [row("ISIC_1", "NV")], images=["ISIC_1.jpg", "ISIC_9.jpg"], metadata=["ISIC_9,45,,HAM_7,male"]
     )
     extra = by_key(listing)["ISIC_9"]
     assert (extra.labels, extra.group, extra.problem) == (None, "HAM_7", None)
 
 
-def test_a_row_without_a_picture_keeps_its_place_for_the_quarantine(tmp_path: Path) -> None:
-    listing = make(tmp_path, [row("ISIC_1", "NV"), row("ISIC_2", "MEL")], pictures=["ISIC_1.jpg"], metadata=[])
+def test_a_row_without_a_image_keeps_its_place_for_the_quarantine(tmp_path: Path) -> None:
+    listing = make(tmp_path, [row("ISIC_1", "NV"), row("ISIC_2", "MEL")], images=["ISIC_1.jpg"], metadata=[])
     missing = by_key(listing)["ISIC_2"]
     assert missing.path.name == "ISIC_2.jpg"
     assert not missing.path.exists()
 
 
 def test_a_row_with_two_classes_has_a_problem(tmp_path: Path) -> None:
-    listing = make(tmp_path, [row("ISIC_1", "MEL", "NV")], pictures=["ISIC_1.jpg"], metadata=[])
+    listing = make(tmp_path, [row("ISIC_1", "MEL", "NV")], images=["ISIC_1.jpg"], metadata=[])
     assert listing.records[0].problem == "2 classes in one row: MEL, NV"
 
 
 def test_a_value_that_is_neither_0_nor_1_has_a_problem(tmp_path: Path) -> None:
     rows = [row("ISIC_1", "NV").replace("0.0", "maybe", 1), row("ISIC_2", "NV").replace("1.0", "0.7")]
-    listing = make(tmp_path, rows, pictures=["ISIC_1.jpg", "ISIC_2.jpg"], metadata=[])
+    listing = make(tmp_path, rows, images=["ISIC_1.jpg", "ISIC_2.jpg"], metadata=[])
     assert [record.problem for record in listing.records] == [
         "MEL is 'maybe', neither 0.0 nor 1.0",
         "NV is '0.7', neither 0.0 nor 1.0",
@@ -82,18 +82,18 @@ def test_a_value_that_is_neither_0_nor_1_has_a_problem(tmp_path: Path) -> None:
 
 
 def test_the_same_row_twice_is_left_out_once(tmp_path: Path) -> None:
-    listing = make(tmp_path, [row("ISIC_1", "NV"), row("ISIC_1", "NV")], pictures=["ISIC_1.jpg"], metadata=[])
+    listing = make(tmp_path, [row("ISIC_1", "NV"), row("ISIC_1", "NV")], images=["ISIC_1.jpg"], metadata=[])
     assert [record.problem for record in listing.records] == [None, "duplicate id ISIC_1: the same row again"]
 
 
 def test_rows_of_one_id_that_contradict_are_all_left_out(tmp_path: Path) -> None:
     rows = [row("ISIC_1", "NV"), row("ISIC_1", "MEL"), row("ISIC_2", "MEL")]
-    listing = make(tmp_path, rows, pictures=["ISIC_1.jpg", "ISIC_2.jpg"], metadata=[])
+    listing = make(tmp_path, rows, images=["ISIC_1.jpg", "ISIC_2.jpg"], metadata=[])
     assert [record.problem for record in listing.records] == ["duplicate id ISIC_1 with differing rows"] * 2 + [None]
 
 
-def test_two_pictures_of_one_id_are_both_left_out(tmp_path: Path) -> None:
-    listing = make(tmp_path, [row("ISIC_1", "NV")], pictures=["ISIC_1.jpg", "ISIC_1.png"], metadata=[])
+def test_two_images_of_one_id_are_both_left_out(tmp_path: Path) -> None:
+    listing = make(tmp_path, [row("ISIC_1", "NV")], images=["ISIC_1.jpg", "ISIC_1.png"], metadata=[])
     assert sorted((record.path.name, record.problem) for record in listing.records) == [
         ("ISIC_1.jpg", "duplicate id ISIC_1 with differing rows"),
         ("ISIC_1.png", "duplicate id ISIC_1 with differing rows"),
@@ -104,7 +104,7 @@ def test_two_pictures_of_one_id_are_both_left_out(tmp_path: Path) -> None:
     "name", ["ISIC_2019_Training_GroundTruth.csv", "ISIC_2019_Training_Input", "ISIC_2019_Training_Metadata.csv"]
 )
 def test_a_part_that_is_missing_is_named_with_where_it_comes_from(tmp_path: Path, name: str) -> None:
-    make(tmp_path, [], pictures=[], metadata=[])
+    make(tmp_path, [], images=[], metadata=[])
     (tmp_path / name).rename(tmp_path / "elsewhere")
     with pytest.raises(ValueError, match=rf"isic: there is no .*{name}; give --raw .* challenge\.isic-archive\.com"):
         DATASET.listing(tmp_path)
@@ -112,14 +112,14 @@ def test_a_part_that_is_missing_is_named_with_where_it_comes_from(tmp_path: Path
 
 @pytest.mark.parametrize(("name", "column"), [("GroundTruth", "BKL"), ("Metadata", "lesion_id")])
 def test_a_column_that_is_missing_is_named(tmp_path: Path, name: str, column: str) -> None:
-    make(tmp_path, [], pictures=[], metadata=[])
+    make(tmp_path, [], images=[], metadata=[])
     table = tmp_path / f"ISIC_2019_Training_{name}.csv"
     table.write_text(table.read_text().replace(column, "other"))
     with pytest.raises(ValueError, match=f"{name}.csv has no column '{column}'; it has image, "):
         DATASET.listing(tmp_path)
 
 
-def test_the_delivered_sample_lists_2994_pictures(shared: Path) -> None:
+def test_the_delivered_sample_lists_2994_images(shared: Path) -> None:
     records = DATASET.listing(shared / "isic2019").records
     assert len(records) == 2994
     assert all(record.path.is_file() and record.labels and not record.problem for record in records)

@@ -101,8 +101,8 @@ def check(listing: Listing) -> None:
         assert record.labels is None or listing.task == "multi-label" or len(record.labels) == 1
         assert record.split in (None, "train", "val", "test")
     for record in listing.records[:: max(1, len(listing.records) // 50)]:
-        with Image.open(record.path) as picture:
-            picture.load()
+        with Image.open(record.path) as image:
+            image.load()
 
 
 @pytest.mark.parametrize("name", PAPERS)
@@ -123,7 +123,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("few")
-def test_the_toy_is_drawn_with_its_classes_and_pictures_without_labels(tmp_path: Path) -> None:
+def test_the_toy_is_drawn_with_its_classes_and_images_without_labels(tmp_path: Path) -> None:
     toy.DATASET.generate(tmp_path)
     listing = toy.DATASET.listing(tmp_path)
     check(listing)

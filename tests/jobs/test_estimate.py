@@ -44,7 +44,7 @@ def finetune(ref=BRAIN, backbone=paper.RESNET50, **changes):
 
 
 def shards(cluster, ref, *, train, val=0, unlabelled=0, size=384):
-    """A manifest that tells its counts, and no pictures."""
+    """A manifest that tells its counts, and no images."""
     counts = {"train": {"pictures": train, "unlabelled": unlabelled}, "val": {"pictures": val, "unlabelled": 0}}
     value = {"name": ref.name, "fingerprint": ref.fingerprint, "settings": {"size": size}, "counts": counts}
     folder = Path(cluster.shards) / f"{ref.name}-{size}-image-{ref.fingerprint[:8]}"
@@ -85,7 +85,7 @@ def test_both_readings_of_dinos_hours(site):
     assert "  894 of pretraining if Table 2's hours of DINO are those of both backbones, not of each" in lines(out)
 
 
-def test_hours_follow_epochs_and_pictures(site):
+def test_hours_follow_epochs_and_images(site):
     shards(site, BRAIN, train=1000, val=90, unlabelled=200)
     out = estimate(plan_of(site, cass(epochs=50), finetune(label_fraction=0.1)), site)
     an_epoch_of_one = HOURS["brain_mri"] / 100 / 5141
@@ -120,7 +120,7 @@ def test_finished_runs_replace_the_paper(site):
     run = finish(site, done, speed=40, seconds=25.0, epochs=1, device="cuda", model="Tesla T4")
     plan.items[run.id].state = "done"
     out = estimate(plan, site)
-    # 40 · 25 pictures trained on and a third of 90 looked at in 25 s; 50 epochs of 100 and a third of 90 are to come
+    # 40 · 25 images trained on and a third of 90 looked at in 25 s; 50 epochs of 100 and a third of 90 are to come
     assert out.finetune.hours == pytest.approx(50 * 130 / (1030 / 25) / 3600)
     assert out.finetune.runs == {"measured on Tesla T4": 1}
     assert lines(out)[0] == "GPU-hours: less than 0.1 of fine-tuning at most (measured on Tesla T4)"
@@ -159,7 +159,7 @@ def test_a_card_is_modelled_by_its_peak_until_a_run_is_measured(site):
     out = estimate(plan_of(here, cass(epochs=100)), here)
     assert out.table_2 == pytest.approx(HOURS["brain_mri"] * 3600 / 5141)
     said = "\n".join(lines(out))
-    assert "at 40 to 50 % it makes 16 to 20 pictures a second of CASS in float32; Table 2's, on ISIC, makes 19" in said
+    assert "at 40 to 50 % it makes 16 to 20 images a second of CASS in float32; Table 2's, on ISIC, makes 19" in said
     emulated = dataclasses.replace(here, precision="bfloat16")  # its peak tells nothing of that
     assert estimate(plan_of(emulated, cass()), emulated).pretrain.runs == {TABLE_2: 1}
     finish(here, cass(seed=5), speed=10, device="cuda", model="Quadro RTX 8000")

@@ -11,7 +11,7 @@ import torch
 from pipeline.learn.attention import attention_map, has_class_token
 
 
-def pictures(size: int, n: int = 2) -> torch.Tensor:
+def random_images(size: int, n: int = 2) -> torch.Tensor:
     return torch.randn(n, 3, size, size, generator=torch.Generator().manual_seed(0))
 
 
@@ -35,7 +35,7 @@ def told_by_timm(model: torch.nn.Module, images: torch.Tensor) -> list[torch.Ten
 def test_the_class_tokens_row_is_the_softmax_of_its_query_with_every_key_by_hand():
     model = small_vit(num_heads=1, embed_dim=4, depth=1)
     model.eval()
-    images = pictures(64, n=1)
+    images = random_images(64, n=1)
     seen = []
     handle = model.blocks[0].norm1.register_forward_hook(lambda module, inputs, output: seen.append(output[0]))
     found = attention_map(model, images)
@@ -60,7 +60,7 @@ def test_the_class_tokens_row_is_the_softmax_of_its_query_with_every_key_by_hand
     ],
 )
 def test_it_is_timms_own_attention_also_with_norms_and_prefix_tokens(kind, changes):
-    model, images = small_vit(kind, **changes), pictures(64)
+    model, images = small_vit(kind, **changes), random_images(64)
     assert model.blocks[0].attn.fused_attn
     found = attention_map(model, images)
     last = told_by_timm(model, images)[-1].mean(dim=1)
@@ -70,7 +70,7 @@ def test_it_is_timms_own_attention_also_with_norms_and_prefix_tokens(kind, chang
     assert has_class_token(model)
 
 
-def test_the_map_follows_the_pictures_height_and_width():
+def test_the_map_follows_the_images_height_and_width():
     model = small_vit(img_size=(32, 96))
     images = torch.randn(1, 3, 32, 96, generator=torch.Generator().manual_seed(1))
     found = attention_map(model, images)
@@ -78,21 +78,21 @@ def test_the_map_follows_the_pictures_height_and_width():
 
 
 def test_without_a_class_token_all_patches_are_asked():
-    model, images = small_vit("vit_tiny_patch16_224", class_token=False, global_pool="avg"), pictures(64)
+    model, images = small_vit("vit_tiny_patch16_224", class_token=False, global_pool="avg"), random_images(64)
     found = attention_map(model, images)
     torch.testing.assert_close(found, told_by_timm(model, images)[-1].mean(dim=(1, 2)).reshape(2, 4, 4))
     assert not has_class_token(model)
 
 
 def test_rollout_multiplies_the_blocks_each_half_identity():
-    model, images = small_vit(), pictures(64)
+    model, images = small_vit(), random_images(64)
     found = attention_map(model, images, rollout=True)
     first, second, third = [(a.mean(dim=1) + torch.eye(17)) / 2 for a in told_by_timm(model, images)]
     torch.testing.assert_close(found, (third @ second @ first)[:, 0, 1:].reshape(2, 4, 4))
 
 
 def test_a_model_is_left_as_it_was():
-    model, images = small_vit(), pictures(64)
+    model, images = small_vit(), random_images(64)
     model.train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     attention_map(model, images)
@@ -106,4 +106,4 @@ def test_networks_without_class_attention_say_so(tag):
     arguments = {"depths": (1, 1, 1, 1), "embed_dim": 12, "num_heads": (1, 1, 1, 1)} if "swin" in tag else {}
     model = timm.create_model(tag, num_classes=2, **arguments)
     with pytest.raises(ValueError, match=f"{type(model).__name__} has no class-attention map.*ViT and DeiT"):
-        attention_map(model, pictures(32))
+        attention_map(model, random_images(32))

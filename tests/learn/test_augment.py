@@ -17,17 +17,17 @@ STILL = dataclasses.replace(
 )
 
 
-def pictures(n: int = 5, height: int = 24, width: int = 30) -> torch.Tensor:
+def random_images(n: int = 5, height: int = 24, width: int = 30) -> torch.Tensor:
     return torch.randint(0, 256, (n, height, width, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
 
 
 def smooth(n: int = 5) -> torch.Tensor:
-    small = augment.unit(pictures(n, 8, 8))
+    small = augment.unit(random_images(n, 8, 8))
     return torch.nn.functional.interpolate(small, size=(40, 40), mode="bicubic").clamp(0, 1)
 
 
 def one_operation(operation: int, factors: list[float], images: torch.Tensor) -> torch.Tensor:
-    """Jitter with one operation at work, by each picture's own factor, and the others neutral."""
+    """Jitter with one operation at work, by each image's own factor, and the others neutral."""
     images = images.clone()
     for image, factor in zip(images.split(1), factors, strict=True):
         values = list(augment.NEUTRAL)
@@ -45,21 +45,21 @@ def one_operation(operation: int, factors: list[float], images: torch.Tensor) ->
     ],
 )
 def test_each_colour_operation_is_torchvisions(operation, oracle):
-    images, factors = augment.unit(pictures()), [0.8, 0.93, 1.0, 1.1, 1.2]
+    images, factors = augment.unit(random_images()), [0.8, 0.93, 1.0, 1.1, 1.2]
     ours = one_operation(operation, factors, images)
     theirs = torch.stack([oracle(image, factor) for image, factor in zip(images, factors, strict=True)])
     torch.testing.assert_close(ours, theirs, atol=2e-4, rtol=0)
 
 
 def test_hue_is_torchvisions():
-    images, shifts = augment.unit(pictures()), [-0.5, -0.1, 0.0, 0.07, 0.3]
+    images, shifts = augment.unit(random_images()), [-0.5, -0.1, 0.0, 0.07, 0.3]
     ours = one_operation(augment.HUE, shifts, images)
     theirs = torch.stack([tv.adjust_hue(image, shift) for image, shift in zip(images, shifts, strict=True)])
     torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
 
 
-def test_operations_follow_each_pictures_own_order():
-    images = augment.unit(pictures(2))
+def test_operations_follow_each_images_own_order():
+    images = augment.unit(random_images(2))
     factors = torch.tensor([[1.2, 0.8, 1.0, 0.0]]).repeat(2, 1)
     order = torch.tensor([[0, 1, 2, 3], [1, 0, 2, 3]])
     drawn = augment.draw(STILL, 2, 24, 30, draws("order"))
@@ -71,12 +71,12 @@ def test_operations_follow_each_pictures_own_order():
 
 
 def test_what_has_no_turn_keeps_its_bits_beside_what_has():
-    """A batch's pictures do not see each other: each is what it is alone."""
+    """A batch's images do not see each other: each is what it is alone."""
     drawn = augment.draw(paper.AUGMENT, 40, 24, 30, draws("turns"))
     still = drawn.warp.eq(torch.eye(3, dtype=torch.float64)).all(dim=(1, 2))
     plain = still & torch.stack([(c.factors[:, 0] == 1) for c in drawn.colours]).all(dim=0)
     assert 0 < plain.sum() < still.sum() < len(still)
-    images = augment.unit(pictures(40))
+    images = augment.unit(random_images(40))
     ours = augment.warp(augment.recolour(images.clone(), drawn), drawn.warp)
     assert torch.equal(ours[plain], images[plain])
     for i in (~still).nonzero()[:, 0].tolist():
@@ -107,8 +107,8 @@ def test_rotation_is_torchvisions():
     assert (augment.warp(images, matrix) - theirs).abs().mean() < 2e-3
 
 
-def test_flips_mirror_the_picture():
-    images = augment.unit(pictures(2))
+def test_flips_mirror_the_image():
+    images = augment.unit(random_images(2))
     spec = dataclasses.replace(STILL, degrees=0.0, horizontal_flip=1.0)
     matrix = augment.draw(spec, 2, 24, 30, draws("flip")).warp
     assert torch.equal(augment.warp(images, matrix), images.flip(3))
@@ -118,7 +118,7 @@ def test_flips_mirror_the_picture():
 
 
 def test_without_augmentation_only_normalisation_is_left():
-    pixels = pictures()
+    pixels = random_images()
     spec = dataclasses.replace(STILL, degrees=0.0)
     ours = augment.augment(pixels, spec, draws("still"))
     theirs = tv.normalize(pixels.permute(0, 3, 1, 2).float() / 255, list(spec.mean), list(spec.std))
@@ -126,15 +126,15 @@ def test_without_augmentation_only_normalisation_is_left():
 
 
 def test_draws_are_a_function_of_the_generators_seed():
-    first = augment.augment(pictures(), paper.AUGMENT, draws("augment", 77, 0, 3))
-    again = augment.augment(pictures(), paper.AUGMENT, draws("augment", 77, 0, 3))
-    other = augment.augment(pictures(), paper.AUGMENT, draws("augment", 77, 0, 4))
+    first = augment.augment(random_images(), paper.AUGMENT, draws("augment", 77, 0, 3))
+    again = augment.augment(random_images(), paper.AUGMENT, draws("augment", 77, 0, 3))
+    other = augment.augment(random_images(), paper.AUGMENT, draws("augment", 77, 0, 4))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
 
 @pytest.mark.parametrize("device", ["cuda"], indirect=True)
-def test_a_gpu_makes_the_pictures_that_a_cpu_makes(device):
+def test_a_gpu_makes_the_images_that_a_cpu_makes(device):
     spec = dataclasses.replace(paper.DINO_AUGMENT, perspective_p=0.5, degrees=10.0, solarise=0.2)
     pixels = (smooth(32) * 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
     ours, theirs = (augment.augment(p, spec, draws("device")).cpu() for p in (pixels, pixels.to(device)))

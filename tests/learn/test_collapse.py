@@ -13,7 +13,7 @@ def test_random_directions_have_full_spread_and_rank():
     assert not collapse.watch(logits, "cnn")["cnn_collapsed"]
 
 
-def test_one_direction_for_all_pictures_is_flagged():
+def test_one_direction_for_all_images_is_flagged():
     logits = torch.randn(1, 32, generator=torch.Generator().manual_seed(0)).repeat(64, 1)
     assert collapse.spread(logits) == pytest.approx(0.0, abs=1e-9)
     assert collapse.effective_rank(logits) == pytest.approx(1.0, abs=1e-6)

@@ -28,7 +28,7 @@ def pixels(n: int = 4, side: int = 40) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("side", [3, 13])
-def test_every_picture_is_blurred_by_its_own_sigma_as_torchvision_does(side):
+def test_every_image_is_blurred_by_its_own_sigma_as_torchvision_does(side):
     images, sigma = smooth(), torch.tensor([0.1, 0.7, 1.3, 2.0], dtype=torch.float64)
     theirs = [tv.gaussian_blur(image, [side, side], [float(s)]) for image, s in zip(images, sigma, strict=True)]
     drawn = dataclasses.replace(
@@ -38,7 +38,7 @@ def test_every_picture_is_blurred_by_its_own_sigma_as_torchvision_does(side):
     torch.testing.assert_close(ours, torch.stack(theirs), atol=1e-5, rtol=0)
 
 
-def test_a_sigma_of_zero_leaves_the_picture_as_it_is():
+def test_a_sigma_of_zero_leaves_the_image_as_it_is():
     images = smooth()
     spec = dataclasses.replace(PLAIN, blur=Blur(p=0.0, least=0.1, most=2.0, side=13))
     assert torch.equal(augment.recolour(images.clone(), augment.draw(spec, 4, 40, 40, draws("blur"))), images)
@@ -88,7 +88,7 @@ def test_a_crop_is_torchvisions_inside_its_edges(side):
     ours = augment.warp(images, crops.crop_warp(boxes, side), (side, side), "border")
     for image, (left, top, columns, rows), found in zip(images, boxes.int().tolist(), ours, strict=True):
         theirs = tv.resized_crop(image, top, left, rows, columns, [side, side], antialias=False)
-        # torchvision repeats the box's last pixel where we see the picture's next one
+        # torchvision repeats the box's last pixel where we see the image's next one
         edge = -(-side // min(rows, columns))
         inside = (slice(None), slice(edge, -edge), slice(edge, -edge))
         torch.testing.assert_close(found[inside], theirs[inside], atol=1e-4, rtol=0)
@@ -121,7 +121,7 @@ def test_boxes_follow_torchvisions_law(least, most):
     assert ours.min() >= 0
 
 
-def test_where_no_box_fits_the_whole_picture_is_taken():
+def test_where_no_box_fits_the_whole_image_is_taken():
     boxes = crops.draw_boxes(crops.Crop(1.0, 1.0, 8), 500, 64, 64, draws("whole"))
     assert (boxes == torch.tensor([0.0, 0, 64, 64])).all()
 
@@ -143,7 +143,7 @@ def test_crops_of_one_call_share_their_colours_and_not_their_boxes():
     assert not torch.equal(other[0], local)
 
 
-def test_draws_for_the_batch_treat_every_picture_alike_and_others_do_not():
+def test_draws_for_the_batch_treat_every_image_alike_and_others_do_not():
     same = pixels(1).repeat(4, 1, 1, 1)
     kinds = (crops.Crop(0.05, 0.4, 32),)
     (one,) = crops.recoloured_crops(same, paper.DINO_AUGMENT, kinds, draws("a"), as_one=True)

@@ -29,7 +29,7 @@ def test_a_multi_label_score_decides_each_class_at_one_half():
     scores = np.array([[0.9, 0.4, 0.1], [0.2, 0.6, 0.7], [0.1, 0.1, 0.1]])
     found = score(targets, scores, CLASSES, "multi-label")
     assert found["f1_micro"] == pytest.approx(2 * 2 / (2 * 2 + 1 + 1))
-    assert found["accuracy"] == pytest.approx(1 / 3)  # all classes of a picture right
+    assert found["accuracy"] == pytest.approx(1 / 3)  # all classes of an image right
     assert found["majority"] is None
 
 

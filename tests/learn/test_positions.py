@@ -1,4 +1,4 @@
-"""A ViT on pictures of another size: its position matrix against timm's own resampling, and its gradients."""
+"""A ViT on images of another size: its position matrix against timm's own resampling, and its gradients."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_the_matrix_resamples_as_timm_does(old, new, prefixes):
 
 
 @pytest.mark.parametrize("tag", ["test_vit.r160_in1k", "test_vit3.r160_in1k"])
-def test_small_pictures_through_a_vit_are_timms_dynamic_size(tag):
+def test_small_images_through_a_vit_are_timms_dynamic_size(tag):
     import timm
 
     holder = Holder(build(tag, 64))
@@ -51,7 +51,7 @@ def test_small_pictures_through_a_vit_are_timms_dynamic_size(tag):
     torch.testing.assert_close(holder.backbone.pos_embed.grad, oracle.pos_embed.grad, atol=1e-4, rtol=1e-3)
 
 
-def test_a_cnn_takes_small_pictures_as_it_is():
+def test_a_cnn_takes_small_images_as_it_is():
     holder = Holder(build("test_resnet.r160_in1k", 64))
     images = torch.rand(2, 3, 32, 32)
     torch.testing.assert_close(backbones.Resized(holder.backbone, 32, "backbone")(holder, images), holder(images))

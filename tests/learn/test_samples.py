@@ -11,12 +11,12 @@ import torch
 from pipeline.data.pixel_map import Map
 from pipeline.learn.samples import Samples
 
-PICTURES = np.random.default_rng(0).integers(0, 256, (50, 8, 8, 3), dtype=np.uint8)
+IMAGES = np.random.default_rng(0).integers(0, 256, (50, 8, 8, 3), dtype=np.uint8)
 ROWS = np.arange(5, 45)
 
 
 class Slow:
-    """Pictures that are not in a map."""
+    """Images that are not in a map."""
 
     side = 8
 
@@ -25,12 +25,12 @@ class Slow:
         self.threads: set[str] = set()
 
     def __len__(self) -> int:
-        return len(PICTURES)
+        return len(IMAGES)
 
     def read(self, rows, out) -> None:
         self.asked.append(list(rows))
         self.threads.add(threading.current_thread().name)
-        out[:] = PICTURES[rows]
+        out[:] = IMAGES[rows]
 
 
 @pytest.fixture(params=["map", "slow"])
@@ -38,31 +38,31 @@ def samples(request, tmp_path) -> Samples:
     if request.param == "slow":
         return Samples(Slow(), ROWS, torch.device("cpu"))
     path = tmp_path / "map.u8"
-    PICTURES.tofile(path)
+    IMAGES.tofile(path)
     with open(path, "rb") as file:
         return Samples(Map(file, 8), ROWS, torch.device("cpu"))
 
 
-def test_every_picture_comes_once_an_epoch_in_the_order_of_seed_and_epoch(samples) -> None:
+def test_every_image_comes_once_an_epoch_in_the_order_of_seed_and_epoch(samples) -> None:
     seen = []
     for step in range(6):  # the last batch is smaller
-        positions, pictures = samples.step(77, 3, step, 7)
-        assert (pictures.numpy() == PICTURES[ROWS[positions]]).all()
+        positions, images = samples.step(77, 3, step, 7)
+        assert (images.numpy() == IMAGES[ROWS[positions]]).all()
         seen += list(positions)
     assert seen == list(samples.permutation(77, 3)) and sorted(seen) == list(range(40))
 
 
 def test_blocks_come_in_their_order(samples) -> None:
     blocks = [np.array([3, 1]), np.array([0]), np.array([7, 8, 9])]
-    for positions, pictures in zip(blocks, samples.blocks(blocks), strict=True):
-        assert (pictures.numpy() == PICTURES[ROWS[positions]]).all()
+    for positions, images in zip(blocks, samples.blocks(blocks), strict=True):
+        assert (images.numpy() == IMAGES[ROWS[positions]]).all()
     assert list(samples.blocks([])) == []
 
 
 def test_what_was_read_ahead_in_vain_changes_nothing(samples) -> None:
     samples.take(np.array([0, 1]), then=np.array([2, 3]))
-    assert (samples.take(np.array([9, 8, 7])).numpy() == PICTURES[ROWS[[9, 8, 7]]]).all()
-    assert (samples.take(np.array([2, 3])).numpy() == PICTURES[ROWS[[2, 3]]]).all()
+    assert (samples.take(np.array([9, 8, 7])).numpy() == IMAGES[ROWS[[9, 8, 7]]]).all()
+    assert (samples.take(np.array([2, 3])).numpy() == IMAGES[ROWS[[2, 3]]]).all()
 
 
 def test_the_next_batch_is_read_ahead_by_a_thread() -> None:

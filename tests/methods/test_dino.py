@@ -147,10 +147,10 @@ def test_fine_tuning_takes_the_student_and_the_monitor_sees_what_it_takes():
     (name,) = method.arms()
     assert name == "transformer"
     assert method.arms()[name] is method.pair.student.projection.backbone
-    pictures = torch.rand(3, 3, 32, 32)
-    seen = method.watched()[name](pictures)
+    images = torch.rand(3, 3, 32, 32)
+    seen = method.watched()[name](images)
     assert torch.equal(
-        seen, method.arms()[name].forward_head(method.arms()[name].forward_features(pictures), pre_logits=True)
+        seen, method.arms()[name].forward_head(method.arms()[name].forward_features(images), pre_logits=True)
     )
 
 

@@ -1,4 +1,4 @@
-"""Figures: what they show is what the runs hold, pictures only when asked for, the same bytes every time."""
+"""Figures: what they show is what the runs hold, images only when asked for, the same bytes every time."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from pipeline.jobs.plan import Item, Plan, make_plan
 from pipeline.learn import backbones
 from pipeline.learn.augment import normalise, unit
 from pipeline.results import collect
-from pipeline.results.figures import book, confusion, curves, labels, maps, pictures, series, style
+from pipeline.results.figures import book, confusion, curves, labels, maps, samples, series, style
 from pipeline.runs.cluster import load_cluster
 from pipeline.runs.folder import Run
 from pipeline.runs.spec import DatasetRef, method_of, run_id
@@ -33,7 +33,7 @@ from pipeline.study import paper
 from pipeline.study.experiments import plain_places
 from pipeline.study.grids import GRIDS
 
-PICTURED = {"samples", "attention", "first-layer", "features"}
+IMAGED = {"samples", "attention", "first-layer", "features"}
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def draw(sheets, name: str) -> book.Drawing:
         return next(sheet for sheet in sheets if sheet.name == name).draw()
 
 
-def images(drawing: book.Drawing) -> list[np.ndarray]:
+def arrays(drawing: book.Drawing) -> list[np.ndarray]:
     return [np.asarray(image.get_array()) for axes in drawing.figure.axes for image in axes.images]
 
 
@@ -80,7 +80,7 @@ def test_every_figure_is_drawn_and_listed_with_its_caption_runs_and_the_papers_n
         (entry["kind"] for entry in drawn["figures"]), key=list(figures.KINDS).index
     )
     assert {entry["kind"] for entry in drawn["figures"]} == set(figures.KINDS) and drawn["skipped"] == []
-    assert {entry["kind"] for entry in drawn["figures"] if entry["pictures"]} == PICTURED
+    assert {entry["kind"] for entry in drawn["figures"] if entry["pictures"]} == IMAGED
     for entry in drawn["figures"]:
         assert entry["files"] == [f"{entry['name']}.pdf", f"{entry['name']}.png"]
         assert (out / entry["files"][0]).read_bytes().startswith(b"%PDF")
@@ -120,7 +120,7 @@ def same(again: Path, folder: Path, count: int) -> None:
         assert path.read_bytes() == (folder / "reports" / "mine" / "figures" / path.name).read_bytes(), path.name
 
 
-def test_without_the_flag_no_picture_is_drawn_and_earlier_ones_go(folder, drawn, tmp_path, capsys):
+def test_without_the_flag_no_image_is_drawn_and_earlier_ones_go(folder, drawn, tmp_path, capsys):
     entries = [entry for entry in drawn["figures"] if entry["kind"] in ("samples", "confusion")]
     files.write_json(tmp_path / "figures.json", {**drawn, "figures": entries})
     names = [name for entry in entries for name in entry["files"]]
@@ -128,7 +128,7 @@ def test_without_the_flag_no_picture_is_drawn_and_earlier_ones_go(folder, drawn,
         (tmp_path / name).write_bytes(b"old")
     assert door(folder, "--only", "samples,first-layer", "--out", str(tmp_path)) == 0
     said = capsys.readouterr().out
-    assert "skipped  samples-tiny: it shows single pictures; give --with-pictures" in said
+    assert "skipped  samples-tiny: it shows single images; give --with-images" in said
     assert "0 figures drawn, 2 skipped" in said
     left = files.read_json(tmp_path / "figures.json")
     assert {entry["kind"] for entry in left["figures"]} == {"confusion"}
@@ -152,7 +152,7 @@ def test_an_unknown_kind_is_answered_with_the_known_ones(folder):
 
 
 def test_broken_shards_fail_their_figures_alone(folder, plan, tmp_path, capsys):
-    shards = pictures.shards_for(plan, plan.wanted[0].dataset, 32)
+    shards = samples.shards_for(plan, plan.wanted[0].dataset, 32)
     shutil.copytree(shards.folder, tmp_path / "shards" / shards.folder.name)
     for tar in tmp_path.glob("shards/*/test-*.tar"):
         tar.write_bytes(bytes(tar.stat().st_size))
@@ -189,14 +189,14 @@ def rebuilt(item: Item, shards) -> torch.nn.Module:
 
 def shards_and_run(plan, drawing: book.Drawing, method: str):
     item = next(plan.items[name] for name in drawing.runs if f"-{method}-" in name)
-    return pictures.shards_for(plan, item.spec.dataset, 32), item
+    return samples.shards_for(plan, item.spec.dataset, 32), item
 
 
-def test_the_mean_attention_is_that_of_the_drawn_pictures_by_timms_own_softmax(plan):
+def test_the_mean_attention_is_that_of_the_drawn_images_by_timms_own_softmax(plan):
     drawing = draw(maps.attention_mean(plan, collect.cells(plan), rollout=False), "attention-mean-tiny-test_vit")
     shards, item = shards_and_run(plan, drawing, "cass")
-    rows = pictures.labelled_test(shards)  # fewer than 30: all of them
-    assert f"averaged over {len(rows)} test pictures" in drawing.caption
+    rows = samples.labelled_test(shards)  # fewer than 30: all of them
+    assert f"averaged over {len(rows)} test images" in drawing.caption
     model = rebuilt(item, shards)
     seen: list[torch.Tensor] = []
     model.blocks[-1].attn.fused_attn = False
@@ -205,17 +205,17 @@ def test_the_mean_attention_is_that_of_the_drawn_pictures_by_timms_own_softmax(p
         model(normalise(unit(torch.from_numpy(read_pixels(shards, rows))), item.spec.augment))
     by_timm = seen[0][:, :, 0, 1:].mean(dim=(0, 1)).reshape(2, 2) * 4
     assert [axes.get_title() for axes in drawing.figure.axes[:3]] == ["CASS", "Supervised", "DINO"]
-    np.testing.assert_allclose(images(drawing)[0], by_timm.numpy(), rtol=1e-4)
+    np.testing.assert_allclose(arrays(drawing)[0], by_timm.numpy(), rtol=1e-4)
 
 
 def test_the_first_layers_maps_are_the_first_convolutions_output(plan):
     drawing = draw(maps.first_layer(plan, collect.cells(plan)), "first-layer-tiny-test_resnet")
     shards, item = shards_and_run(plan, drawing, "cass")
-    pixels = read_pixels(shards, [pictures.one_picture(shards)])
+    pixels = read_pixels(shards, [samples.one_image(shards)])
     with torch.no_grad():
         model = rebuilt(item, shards)
         out = model.conv1[0](normalise(unit(torch.from_numpy(pixels)), item.spec.augment))[0].numpy()
-    shown = images(drawing)
+    shown = arrays(drawing)
     assert (shown[0] == pixels[0]).all()
     np.testing.assert_allclose(shown[1], out.mean(axis=0), rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(shown[4], out[2], rtol=1e-4, atol=1e-6)
@@ -224,7 +224,7 @@ def test_the_first_layers_maps_are_the_first_convolutions_output(plan):
 def test_a_backbone_without_class_attention_is_skipped_with_its_reason(folder, plan):
     spec = next(spec for spec in plan.wanted if spec.pretrain is None and spec.arm == "transformer")
     other = dataclasses.replace(spec, backbone="test_resnet.r160_in1k", label_fraction=1.0)
-    shards = pictures.shards_for(plan, spec.dataset, 32)
+    shards = samples.shards_for(plan, spec.dataset, 32)
     site = tiny.make_cluster(folder, shards=str(shards.folder.parent))
     one = dataclasses.replace(plan, places=plain_places([other]))
     one.items = {run_id(other): Item(finished.finish(other, site, shards), other, "done", None)}
@@ -232,24 +232,24 @@ def test_a_backbone_without_class_attention_is_skipped_with_its_reason(folder, p
         draw(maps.attention_mean(one, collect.cells(one), rollout=False), "attention-mean-tiny-test_resnet")
 
 
-# --- Which pictures --------------------------------------------------------------------------------------------------
+# --- Which images --------------------------------------------------------------------------------------------------
 
 
-def test_pictures_are_drawn_in_proportion_with_every_class_and_always_the_same():
+def test_images_are_drawn_in_proportion_with_every_class_and_always_the_same():
     labels = [("a",)] * 60 + [("b",)] * 30 + [("c",)] * 9 + [("d",)] + [None] * 5
-    chosen = pictures.proportional(labels, "abcd", 10)
+    chosen = samples.proportional(labels, "abcd", 10)
     count = {name: sum(labels[i] == (name,) for i in chosen) for name in "abcd"}
     assert count == {"a": 6, "b": 2, "c": 1, "d": 1} or count == {"a": 5, "b": 3, "c": 1, "d": 1}
-    assert chosen == sorted(set(chosen)) == pictures.proportional(labels, "abcd", 10)
-    assert pictures.proportional(labels, "abcd", 50) == sorted(set(pictures.proportional(labels, "abcd", 50)))
-    assert [sum(labels[i] == (n,) for i in pictures.proportional(labels, "abcd", 50)) for n in "abc"] == [30, 15, 4]
-    assert pictures.proportional(labels, "abcd", 200) == list(range(100))
-    assert len(pictures.proportional(labels, "abcd", 2)) == 2
+    assert chosen == sorted(set(chosen)) == samples.proportional(labels, "abcd", 10)
+    assert samples.proportional(labels, "abcd", 50) == sorted(set(samples.proportional(labels, "abcd", 50)))
+    assert [sum(labels[i] == (n,) for i in samples.proportional(labels, "abcd", 50)) for n in "abc"] == [30, 15, 4]
+    assert samples.proportional(labels, "abcd", 200) == list(range(100))
+    assert len(samples.proportional(labels, "abcd", 2)) == 2
 
 
-def test_a_picture_of_several_classes_counts_for_its_rarest():
+def test_a_image_of_several_classes_counts_for_its_rarest():
     labels = [("a", "b")] * 2 + [("a",)] * 8 + [()] * 2
-    chosen = [labels[i] for i in pictures.proportional(labels, "ab", 6)]
+    chosen = [labels[i] for i in samples.proportional(labels, "ab", 6)]
     assert (chosen.count(("a", "b")), chosen.count(("a",)), chosen.count(())) == (1, 4, 1)
 
 
@@ -265,12 +265,12 @@ def test_a_confusion_matrix_is_scikit_learns_normalised_by_row(plan):
         classes, targets, scores = confusion.predictions(run["predictions"])
         assert classes == ["cross", "disc"]
         total = total + confusion_matrix(targets.argmax(axis=1), scores.argmax(axis=1))
-    np.testing.assert_allclose(images(drawing)[1], total / total.sum(axis=1, keepdims=True))
+    np.testing.assert_allclose(arrays(drawing)[1], total / total.sum(axis=1, keepdims=True))
     texts = {text.get_text() for text in drawing.figure.axes[1].texts}
     assert {f"{count:,}" for count in total.flatten() if count} <= texts
 
 
-def test_where_a_picture_has_several_classes_each_has_its_f1(tmp_path):
+def test_where_a_image_has_several_classes_each_has_its_f1(tmp_path):
     shards = many_labels(tmp_path)
     plan = make_plan(str(finished.make_grid(tmp_path, shards, methods=("supervised",))), tiny.make_cluster(tmp_path))
     drawing = draw(confusion.confusion(plan, collect.cells(plan)), "confusion-many-test_resnet")
@@ -284,7 +284,7 @@ def test_where_a_picture_has_several_classes_each_has_its_f1(tmp_path):
 
 
 def many_labels(folder: Path):
-    """Shards of pictures with none, one or both of two classes."""
+    """Shards of images with none, one or both of two classes."""
     from PIL import Image
 
     (folder / "raw").mkdir()

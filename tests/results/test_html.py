@@ -1,4 +1,4 @@
-"""The page stands alone, leads from values to runs, and shows no picture unasked."""
+"""The page stands alone, leads from values to runs, and shows no image unasked."""
 
 from __future__ import annotations
 
@@ -70,11 +70,11 @@ def test_the_page_stands_alone_and_every_value_leads_to_its_run(folder):
     assert 'class="partial"' in text and 'class="complete"' in text
 
 
-def test_pictures_are_embedded_only_when_asked(folder):
+def test_images_are_embedded_only_when_asked(folder):
     shown = report(folder)
     listed = json.loads((folder / "reports" / "mine" / "figures" / "figures.json").read_text())
     assert not any(figure["pictures"] for figure in listed["figures"]) and listed["figures"]
-    assert "Test pictures" not in shown
+    assert "Test images" not in shown
     more = report(folder, "--with-pictures")
     assert more.count("<figure") > shown.count("<figure")
 

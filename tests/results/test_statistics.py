@@ -55,7 +55,7 @@ def predictions(rng, n=60, *, single=True):
 
 @pytest.mark.parametrize("task", ["multi-class", "multi-label"])
 @pytest.mark.parametrize("metric", ["f1_micro", "f1_macro", "recall_micro", "balanced_accuracy", "accuracy"])
-def test_a_resampled_score_is_scikit_learns_of_the_resampled_pictures(metric, task):
+def test_a_resampled_score_is_scikit_learns_of_the_resampled_images(metric, task):
     rng = np.random.default_rng(0)
     targets, scores = predictions(rng, single=task == "multi-class")
     counts = rng.multinomial(60, np.full(60, 1 / 60), size=5)
@@ -65,7 +65,7 @@ def test_a_resampled_score_is_scikit_learns_of_the_resampled_pictures(metric, ta
         assert value == pytest.approx(metrics.score(targets[drawn], scores[drawn], CLASSES, task)[metric])
 
 
-def test_an_interval_holds_the_score_and_narrows_with_more_pictures(tmp_path):
+def test_an_interval_holds_the_score_and_narrows_with_more_images(tmp_path):
     rng = np.random.default_rng(1)
     widths = []
     for n in (50, 800):
@@ -79,7 +79,7 @@ def test_an_interval_holds_the_score_and_narrows_with_more_pictures(tmp_path):
     assert widths[1] < widths[0] / 2
 
 
-def test_predictions_of_other_pictures_have_no_common_interval(tmp_path):
+def test_predictions_of_other_images_have_no_common_interval(tmp_path):
     rng = np.random.default_rng(2)
     for name in ("a", "b"):
         targets, scores = predictions(rng, 9)

@@ -19,7 +19,7 @@ sys.path[:0] = [str(Path(__file__).parent.parent)]
 import tiny  # noqa: E402
 
 from pipeline.core import files  # noqa: E402
-from pipeline.jobs import snapshot, submissions
+from pipeline.jobs import snapshot, submissions  # noqa: E402
 from pipeline.jobs.plan import Item  # noqa: E402
 from pipeline.jobs.slurm import scheduler, submit  # noqa: E402
 from pipeline.runs.cluster import Slurm  # noqa: E402

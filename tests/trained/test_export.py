@@ -84,13 +84,13 @@ def finetuned(request, shards, site, pretrained):
 
 
 @pytest.fixture(scope="module")
-def test_pictures(shards, home):
-    """The pictures of the test part as the shards hold them, in files named by their keys."""
+def test_images(shards, home):
+    """The images of the test part as the shards hold them, in files named by their keys."""
     rows = shards.of_split("test")
-    out = home / "test pictures"
+    out = home / "test images"
     out.mkdir()
-    for row, picture in zip(rows, read_pixels(shards, rows), strict=True):
-        Image.fromarray(picture).save(out / f"{shards.rows['key'][row]}.png")
+    for row, image in zip(rows, read_pixels(shards, rows), strict=True):
+        Image.fromarray(image).save(out / f"{shards.rows['key'][row]}.png")
     return out
 
 
@@ -103,8 +103,8 @@ def exported(finetuned, home):
 
 
 def read(path: Path) -> np.ndarray:
-    with Image.open(path) as picture:
-        return np.array(picture)
+    with Image.open(path) as image:
+        return np.array(image)
 
 
 def stored(run) -> tuple[list[str], dict[str, list[float]]]:
@@ -123,14 +123,14 @@ def load_code(out: Path) -> str:
     return found[1].replace("FOLDER", str(out))
 
 
-def test_stock_timm_without_this_project_gives_the_runs_own_predictions(exported, finetuned, test_pictures, tmp_path):
+def test_stock_timm_without_this_project_gives_the_runs_own_predictions(exported, finetuned, test_images, tmp_path):
     assert len(load_code(exported).splitlines()) == 3
     script = tmp_path / "stock.py"
     script.write_text(STOCK.format(code=load_code(exported)))
     # flags that hide an editable install hide timm too, so its finder is taken out by hand
     finder = "import sys; sys.meta_path = [f for f in sys.meta_path if 'editable' not in str(f).lower()]\n"
     script.write_text(finder + f"sys.path = [p for p in sys.path if p != {str(ROOT)!r}]\n" + script.read_text())
-    command = [sys.executable, "-W", "error", str(script), str(test_pictures)]
+    command = [sys.executable, "-W", "error", str(script), str(test_images)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     head, *lines = [line.split("\t") for line in done.stdout.splitlines()]
@@ -141,7 +141,7 @@ def test_stock_timm_without_this_project_gives_the_runs_own_predictions(exported
         assert [float(score) for score in scores] == pytest.approx(expected[key], abs=TOLERANCE)
 
 
-def test_timm_prepares_a_picture_of_any_shape_as_this_project_does(exported):
+def test_timm_prepares_a_image_of_any_shape_as_this_project_does(exported):
     import timm
 
     from pipeline.data import images
@@ -204,7 +204,7 @@ def test_an_export_that_is_there_already_is_left_alone(exported, finetuned, home
 
 
 @NEEDS_ONNX
-def test_the_onnx_graph_gives_the_runs_own_predictions_for_any_batch(exported, finetuned, test_pictures, home):
+def test_the_onnx_graph_gives_the_runs_own_predictions_for_any_batch(exported, finetuned, test_images, home):
     import onnxruntime
 
     done = door("export", finetuned.id, "--out", exported, "--onnx", cwd=home)
@@ -212,7 +212,7 @@ def test_the_onnx_graph_gives_the_runs_own_predictions_for_any_batch(exported, f
     said = re.search(r"largest difference from torch ([0-9.e+-]+)", done.stdout)
     assert said is not None and float(said[1]) < 1e-3
     assert "model.onnx" in (exported / "README.md").read_text(encoding="utf-8")
-    paths = sorted(test_pictures.iterdir())
+    paths = sorted(test_images.iterdir())
     known = info.of_export(exported)
     images = network.of_export(exported, known).images(np.stack([read(path) for path in paths]))
     session = onnxruntime.InferenceSession(exported / "model.onnx", providers=["CPUExecutionProvider"])
@@ -289,7 +289,7 @@ def test_what_cannot_be_exported_is_said_with_the_next_move(finetuned, pretraine
     shutil.rmtree(waiting.folder)
 
 
-def test_several_classes_a_picture_are_decided_one_by_one(home, site, tmp_path):
+def test_several_classes_a_image_are_decided_one_by_one(home, site, tmp_path):
     rng = np.random.default_rng(0)
     raw = tmp_path / "raw"
     raw.mkdir()

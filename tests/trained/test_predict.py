@@ -1,4 +1,4 @@
-"""New pictures get the scores a run gave the same pictures through the shards; broken ones are named."""
+"""New images get the scores a run gave the same images through the shards; broken ones are named."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from pipeline.learn.attention import attention_map
 from pipeline.models import info, network
 
 TOLERANCE = 1e-5  # of a sigmoid; the shards here lose nothing
-AS_JPEG = 0.02  # of a sigmoid, for a picture that went through a JPEG of quality 95: what docs/using.md says
+AS_JPEG = 0.02  # of a sigmoid, for an image that went through a JPEG of quality 95: what docs/using.md says
 
 
 @pytest.fixture(scope="module")
@@ -68,15 +68,15 @@ def sources(home):
 
 
 def opened(path: Path) -> Image.Image:
-    with Image.open(path) as picture:
-        return picture.copy()
+    with Image.open(path) as image:
+        return image.copy()
 
 
 def rows_of(text: str) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(text)))
 
 
-def test_raw_pictures_get_the_scores_that_the_run_stored_of_them(vit, sources, home, tmp_path):
+def test_raw_images_get_the_scores_that_the_run_stored_of_them(vit, sources, home, tmp_path):
     table = parquet.read_table(vit["predictions"]).to_pydict()
     keys = table["key"]
     export = tmp_path / "export"
@@ -96,24 +96,24 @@ def test_raw_pictures_get_the_scores_that_the_run_stored_of_them(vit, sources, h
 def test_a_jpeg_of_the_shards_changes_scores_little(vit, sources):
     trained = network.of_run(vit, info.of_run(vit))
     small = [images.resize(images.decode(path.read_bytes()).pixels, tiny.SIZE) for path in sources.values()]
-    lossy = [images.pixels(images.encode(picture, format="jpeg", quality=95)) for picture in small]
+    lossy = [images.pixels(images.encode(image, format="jpeg", quality=95)) for image in small]
     before, after = (trained.scores(trained.images(np.stack(part))) for part in (small, lossy))
     assert 0 < abs(before - after).max() < AS_JPEG
 
 
 def test_folders_are_searched_and_the_table_is_aligned(vit, home, tmp_path):
     shutil.copytree(home / "raw" / "disc", tmp_path / "new" / "deeper")
-    (tmp_path / "new" / "notes.txt").write_text("no picture")
+    (tmp_path / "new" / "notes.txt").write_text("no image")
     done = door("predict", vit.id, tmp_path / "new", tmp_path / "new" / "deeper" / "0.png", cwd=home)
     assert done.returncode == 0, done.stderr
     head, rule, *lines = done.stdout.splitlines()
-    assert re.fullmatch(r"picture +predicted +cross +disc", head) and set(rule) == {"-", " "}
+    assert re.fullmatch(r"image +predicted +cross +disc", head) and set(rule) == {"-", " "}
     assert len(lines) == 40  # the file named twice is there once
     column = head.index("predicted")
     assert {line[column:].split()[0] for line in lines} <= {"cross", "disc"}
 
 
-def test_broken_pictures_are_named_and_skipped_with_exit_code_1(vit, home, tmp_path):
+def test_broken_images_are_named_and_skipped_with_exit_code_1(vit, home, tmp_path):
     good = tmp_path / "good.png"
     shutil.copy(home / "raw" / "cross" / "0.png", good)
     (tmp_path / "torn.png").write_bytes(good.read_bytes()[:200])
@@ -127,25 +127,25 @@ def test_broken_pictures_are_named_and_skipped_with_exit_code_1(vit, home, tmp_p
     assert "is empty" in skipped[0] and "cannot be decoded" in skipped[1] and "No such file" in skipped[2]
 
 
-def test_a_picture_is_set_upright_before_it_is_scored(vit, home, tmp_path):
-    picture = opened(home / "raw" / "cross" / "1.png").crop((0, 0, 96, 50))
+def test_a_image_is_set_upright_before_it_is_scored(vit, home, tmp_path):
+    image = opened(home / "raw" / "cross" / "1.png").crop((0, 0, 96, 50))
     turned = Image.Exif()
     turned[0x0112] = 6  # to be turned a quarter clockwise
-    picture.rotate(90, expand=True).save(tmp_path / "turned.png", exif=turned)
-    picture.save(tmp_path / "upright.png")
+    image.rotate(90, expand=True).save(tmp_path / "turned.png", exif=turned)
+    image.save(tmp_path / "upright.png")
     rows = rows_of(door("predict", vit.id, tmp_path, "--csv", "-", cwd=home).stdout)
     assert len(rows) == 2
     assert float(rows[0]["score:disc"]) == pytest.approx(float(rows[1]["score:disc"]), abs=TOLERANCE)
 
 
-def test_attention_is_drawn_over_each_picture(vit, home, tmp_path):
+def test_attention_is_drawn_over_each_image(vit, home, tmp_path):
     out = tmp_path / "maps"
     wide = tmp_path / "wide.png"
     opened(home / "raw" / "cross" / "0.png").resize((150, 60)).save(wide)
     done = door("predict", vit.id, wide, home / "raw" / "disc" / "0.png", "--attention", out, cwd=home)
     assert done.returncode == 0, done.stderr
     drawn = {path.name: opened(path) for path in sorted(out.iterdir())}
-    assert {name: picture.size for name, picture in drawn.items()} == {"1-wide.png": (150, 60), "2-0.png": (96, 96)}
+    assert {name: image.size for name, image in drawn.items()} == {"1-wide.png": (150, 60), "2-0.png": (96, 96)}
     assert not np.array_equal(np.asarray(drawn["1-wide.png"]), np.asarray(opened(wide)))
 
 
@@ -153,27 +153,27 @@ def test_the_map_is_the_class_tokens_row_of_timms_own_attention():
     from timm.utils import AttentionExtract
 
     model = backbones.build("test_vit.r160_in1k", outputs=3, image_size=64, weights="random", folder=None)
-    pictures = torch.randn(2, 3, 64, 48, generator=torch.Generator().manual_seed(0))
+    images = torch.randn(2, 3, 64, 48, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        found = attention_map(model, pictures)
+        found = attention_map(model, images)
         for block in model.blocks:
             block.attn.fused_attn = False
         extract = AttentionExtract(model, names=["blocks.5.attn.attn_drop"], method="hook")
-        (weights,) = extract(pictures).values()  # [n, heads, tokens, tokens]
+        (weights,) = extract(images).values()  # [n, heads, tokens, tokens]
     assert found.shape == (2, 4, 3)
     assert torch.allclose(found.flatten(1), weights.mean(dim=1)[:, 0, 1:], atol=1e-6)
 
 
 def test_what_cannot_be_predicted_is_said_with_the_next_move(vit, cnn, shards, site, home, tmp_path):
-    picture = home / "raw" / "disc" / "0.png"
+    image = home / "raw" / "disc" / "0.png"
     pretraining = tiny.announce(tiny.make_pretrain(shards), site)
     (tmp_path / "nothing").mkdir()
     for arguments, said in (
-        ((cnn.id, picture, "--attention", tmp_path / "maps"), "has no class-attention map"),
-        ((pretraining.id, picture), "is a pretraining run, which knows no classes; give one of its fine-tuning runs"),
-        ((vit.id, tmp_path / "nothing"), "there is no picture in"),
-        (("no-such-run", picture), "there is no run 'no-such-run'"),
-        (("supervised", picture), "could be any of 2 runs"),
+        ((cnn.id, image, "--attention", tmp_path / "maps"), "has no class-attention map"),
+        ((pretraining.id, image), "is a pretraining run, which knows no classes; give one of its fine-tuning runs"),
+        ((vit.id, tmp_path / "nothing"), "there is no image in"),
+        (("no-such-run", image), "there is no run 'no-such-run'"),
+        (("supervised", image), "could be any of 2 runs"),
     ):
         done = door("predict", *arguments, cwd=home)
         assert done.returncode == 2, done.stderr

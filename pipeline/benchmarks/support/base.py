@@ -21,15 +21,15 @@ class Bench:
     """What a benchmark is given."""
 
     scratch: Path
-    """A folder for its files, kept between runs: enlarged pictures, shards, peers' outputs."""
+    """A folder for its files, kept between runs: enlarged images, shards, peers' outputs."""
     raw: Path | None
-    """Real pictures (`isic2019` and `brain_mri` lie in it), or None: drawn ones, and the notes say so."""
+    """Real images (`isic2019` and `brain_mri` lie in it), or None: drawn ones, and the notes say so."""
     peers: Path | None
     """The interpreter of an environment that holds the peers, or None: they are left out, and the notes say so."""
     rounds: int
     """How often each way is measured."""
     quick: bool
-    """Whether to show that it works rather than to measure: few pictures, small networks."""
+    """Whether to show that it works rather than to measure: few images, small networks."""
     say: Callable[[str], None] = print
     """Progress, a line at a time."""
 
@@ -40,7 +40,7 @@ class Way:
 
     name: str
     once: Callable[[], float]
-    """Measures once: what a table's unit counts (pictures a second, seconds, bytes)."""
+    """Measures once: what a table's unit counts (images a second, seconds, bytes)."""
     role: str = "ours"
     """`ours`, `peer` or `limit` (what the machine allows, measured in the same run)."""
 

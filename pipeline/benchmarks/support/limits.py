@@ -67,10 +67,10 @@ def compiles(device: str) -> bool:
 
 
 def gigaflops(pair: Sequence[paper.Backbone], size: int) -> float:
-    """GFLOP of one training picture in all of `pair`, forward and backward, as torch counts multiplications."""
+    """GFLOP of one training image in all of `pair`, forward and backward, as torch counts multiplications."""
     total = 0
     for backbone in pair:
-        # evaluating: a batch norm of one picture has no statistics
+        # evaluating: a batch norm of one image has no statistics
         counted = network(backbone.tag, size).to("meta").eval()
         with FlopCounterMode(display=False) as counter:
             torch.autograd.backward(counted(torch.empty(1, 3, size, size, device="meta")).sum())

@@ -1,4 +1,4 @@
-"""Peers of loading, run by the interpreter that has them: WAY SHARDS FILES SECONDS, prints pictures a second.
+"""Peers of loading, run by the interpreter that has them: WAY SHARDS FILES SECONDS, prints images a second.
 
 It stands by itself but for the paper's transforms: the peers' environment has not this project's dependencies.
 """
@@ -21,7 +21,7 @@ WAYS = {
 
 
 def throughput(batches: Callable[[], Iterable[Any]], seconds: float) -> float:
-    """Pictures a second over at least `seconds` of epochs, each from its first batch on: workers have started by then.
+    """Images a second over at least `seconds` of epochs, each from its first batch on: workers have started by then.
 
     One epoch before them warms caches and compilers.
     """
@@ -51,13 +51,13 @@ def webdataset(shards: Path, *, fast: bool) -> Callable[[], Iterable[Any]]:
     def epoch() -> Iterable[Any]:
         source = wds.WebDataset(tars, shardshuffle=False, workersplitter=wds.split_by_worker, empty_check=False)
         if fast:
-            pictures = source.shuffle(100).map(decoded)
+            images = source.shuffle(100).map(decoded)
         else:
             from pipeline.benchmarks.support.paper_loader import Files
 
             transform = Files([], size).transform
-            pictures = source.shuffle(100).decode("pil").map(lambda sample: transform(sample["jpg"]))
-        loader: Iterable[Any] = wds.WebLoader(pictures, batch_size=BATCH, num_workers=2)
+            images = source.shuffle(100).decode("pil").map(lambda sample: transform(sample["jpg"]))
+        loader: Iterable[Any] = wds.WebLoader(images, batch_size=BATCH, num_workers=2)
         return loader
 
     return epoch
@@ -72,7 +72,7 @@ def ffcv(files: Path) -> Callable[[], Iterable[Any]]:
     from ffcv.writer import DatasetWriter
     from PIL import Image
 
-    class Pictures:
+    class Images:
         def __init__(self) -> None:
             self.paths = sorted(files.iterdir())
 
@@ -85,7 +85,7 @@ def ffcv(files: Path) -> Callable[[], Iterable[Any]]:
     path = files.parent / f"{files.name}.beton"
     if not path.exists():
         fields = {"image": RGBImageField(write_mode="raw"), "number": IntField()}
-        DatasetWriter(str(path), fields, num_workers=1).from_indexed_dataset(Pictures())
+        DatasetWriter(str(path), fields, num_workers=1).from_indexed_dataset(Images())
     loader = Loader(
         str(path),
         batch_size=BATCH,

@@ -18,7 +18,7 @@ from pipeline.study.paper import AUGMENT
 
 
 class Files(Dataset[Tensor]):
-    """Picture files, each opened, augmented and normalised when it is asked for: float32 [3, size, size]."""
+    """Image files, each opened, augmented and normalised when it is asked for: float32 [3, size, size]."""
 
     def __init__(self, paths: list[Path], size: int) -> None:
         self.paths = paths
@@ -28,8 +28,8 @@ class Files(Dataset[Tensor]):
         return len(self.paths)
 
     def __getitem__(self, number: int) -> Tensor:
-        picture: Tensor = self.transform(Image.open(self.paths[number]).convert("RGB"))
-        return picture
+        image: Tensor = self.transform(Image.open(self.paths[number]).convert("RGB"))
+        return image
 
 
 def batches(folder: Path, *, size: int, batch: int, workers: int = 2) -> Iterable[Tensor]:

@@ -1,4 +1,4 @@
-"""What benchmarks of training share: shards of raw pictures, and pretraining runs whose steps are timed.
+"""What benchmarks of training share: shards of raw images, and pretraining runs whose steps are timed.
 
 The runs are the project's own: `Pretraining` in `learn/loop`, with checkpoints and logs where the loop has them.
 """
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.benchmarks.support.base import Bench
-from pipeline.benchmarks.support.pictures import sharded
+from pipeline.benchmarks.support.raw_images import sharded
 from pipeline.learn import backbones, hardware, loop
 from pipeline.learn.hardware import Hardware
 from pipeline.learn.pretrain import Pretraining
@@ -40,7 +40,7 @@ TOY = (
 
 
 def make_shards(bench: Bench, raw: Path, size: int) -> DatasetRef:
-    """The pictures of a raw folder as shards of size × size pixels, by the door that makes them."""
+    """The images of a raw folder as shards of size × size pixels, by the door that makes them."""
     name = raw.name.replace("-", "_")
     shards = sharded(Path(site(bench).shards), name, size, "--layout", "folder", "--raw", raw)
     return DatasetRef(name=shards.name, fingerprint=shards.fingerprint)

@@ -1,7 +1,7 @@
 """Autoimmune biopsies, 198 TIFFs of 7 patients in five classes (paper E.1.1): `pipeline.shard autoimmune --raw DIR`.
 
-The dataset is private and nobody published how its files lie, so the layout is ours: one CSV beside the pictures with a
-path column (`image`), one column of 0 and 1 a class and a `patient` column, read as `--layout csv` reads it. A picture
+The dataset is private and nobody published how its files lie, so the layout is ours: one CSV beside the images with a
+path column (`image`), one column of 0 and 1 a class and a `patient` column, read as `--layout csv` reads it. An image
 can show several classes or none. F1 (Table 3: CASS ViT-B/16 0.8894).
 """
 
@@ -29,7 +29,7 @@ class Autoimmune(Dataset):
     published = Published(
         source="paper E.1.1; counts by class are not published",
         counts={},
-        pictures=198,
+        images=198,
         groups=7,
         smallest=(352, 469),
         largest=(352, 469),
@@ -40,7 +40,7 @@ class Autoimmune(Dataset):
         if len(list(self.need(root).glob("*.csv"))) != 1:
             raise ValueError(
                 f"{self.name}: {root} must hold one CSV with the columns image, patient, {', '.join(self.classes)} "
-                f"beside the pictures. {self.obtain}"
+                f"beside the images. {self.obtain}"
             )
         found = Folder(self.name, "csv").listing(root)
         class_of = {_plain(name): name for name in self.classes}

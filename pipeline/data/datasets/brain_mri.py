@@ -1,6 +1,6 @@
 """Brain-tumour MRI in four classes (paper E.1.1): `python -m pipeline.shard brain_mri --raw DIR`.
 
-5,712 training and 1,310 test pictures by the paper's count; the curator's split is kept as delivered (a notebook's
+5,712 training and 1,310 test images by the paper's count; the curator's split is kept as delivered (a notebook's
 checkpoint copy in Testing included), validation is carved from training (fidelity 3b, 37).
 F1 (Table 5: CASS ResNet-50 0.9909).
 """
@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.data.records import Dataset, Listing, Published, Record, pictures_under, without_duplicates
+from pipeline.data.records import Dataset, Listing, Published, Record, images_under, without_duplicates
 
 FOLDERS = {"train": "Training", "test": "Testing"}
-# The curator's counts: 5,712 and 1,311; the paper counts 1,310 test pictures (E.1.1, fidelity 37).
+# The curator's counts: 5,712 and 1,311; the paper counts 1,310 test images (E.1.1, fidelity 37).
 COUNTS = {
     "train": {"glioma": 1321, "meningioma": 1339, "notumor": 1595, "pituitary": 1457},
     "test": {"glioma": 300, "meningioma": 306, "notumor": 405, "pituitary": 300},
@@ -20,7 +20,7 @@ COUNTS = {
 
 
 def key_of(split: str, label: str, number: int) -> str:
-    """The curator's name of a picture: `Tr-glTr_0003` for the first ten of a folder, then `Tr-gl_0010`."""
+    """The curator's name of an image: `Tr-glTr_0003` for the first ten of a folder, then `Tr-gl_0010`."""
     return f"{split[:2].capitalize()}-{label[:2]}{'Tr' if number < 10 else ''}_{number:04d}"
 
 
@@ -49,7 +49,7 @@ class BrainMri(Dataset):
         records = []
         for split, folder in FOLDERS.items():
             for label in self.classes:
-                for path in pictures_under(self.need(root / folder / label), hidden=True):
+                for path in images_under(self.need(root / folder / label), hidden=True):
                     key = path.stem.replace(".", "_")
                     records.append(Record(key=key, path=path, labels=(label,), split=split))
         return Listing(classes=self.classes, task=self.task, records=without_duplicates(records))

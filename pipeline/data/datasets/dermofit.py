@@ -1,8 +1,8 @@
 """Dermofit, 1,300 skin lesions in ten classes (paper E.1.1): `python -m pipeline.shard dermofit --raw DIR`.
 
 One folder a class, under its abbreviation or its full name, and in it, as delivered, one folder a lesion: `A1/A1.png`
-beside its segmentation `A1/A1mask.png`, which is no sample; pictures that lie in the class folder itself are read too.
-A last small letter tells pictures of one lesion apart (`B12a`, `B12b`). F1 (Table 4: CASS ResNet-50 0.7132).
+beside its segmentation `A1/A1mask.png`, which is no sample; images that lie in the class folder itself are read too.
+A last small letter tells images of one lesion apart (`B12a`, `B12b`). F1 (Table 4: CASS ResNet-50 0.7132).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from pipeline.data.records import Dataset, Listing, Published, Record, pictures_under, without_duplicates
+from pipeline.data.records import Dataset, Listing, Published, Record, images_under, without_duplicates
 
 NAMES = {  # E.1.1; other spellings people use
     "AK": ("actinic keratosis", "actinic keratoses"),
@@ -77,7 +77,7 @@ class Dermofit(Dataset):
         records = []
         for folder in folders:
             label = CLASS_OF.get(_plain(folder.name))
-            for path in pictures_under(folder) if label else ():
+            for path in images_under(folder) if label else ():
                 if path.stem.lower().endswith("mask"):
                     continue
                 lesion = path.stem if CLASS_OF.get(_plain(path.parent.name)) else path.parent.name

@@ -13,7 +13,7 @@ from pipeline.data.records import (
     Published,
     Record,
     Source,
-    pictures_under,
+    images_under,
     read_csv,
     without_duplicates,
 )
@@ -59,7 +59,7 @@ class Isic(Dataset):
 
     def listing(self, root: Path) -> Listing:
         truth = self.need(root / "ISIC_2019_Training_GroundTruth.csv")
-        pictures = self.need(root / "ISIC_2019_Training_Input")
+        images = self.need(root / "ISIC_2019_Training_Input")
         metadata = self.need(root / "ISIC_2019_Training_Metadata.csv")
         header, rows = read_csv(truth)
         if missing := [name for name in ("image", *self.classes) if name not in header]:
@@ -70,7 +70,7 @@ class Isic(Dataset):
         lesion = {row["image"]: row["lesion_id"] or None for row in facts}
         records = []
         paths: dict[str, Path] = {}
-        for path in pictures_under(pictures):
+        for path in images_under(images):
             if paths.setdefault(path.stem, path) != path:  # two files of one id
                 records.append(Record(key=path.stem, path=path, labels=None, group=lesion.get(path.stem)))
         for row in rows:
@@ -82,7 +82,7 @@ class Isic(Dataset):
             records.append(
                 Record(
                     key=key,
-                    path=paths.get(key, pictures / f"{key}.jpg"),
+                    path=paths.get(key, images / f"{key}.jpg"),
                     labels=labels or None,  # UNK, or no class at all: not labelled
                     group=lesion.get(key),
                     problem=problem,

@@ -1,7 +1,7 @@
-"""Generated pictures, learnable but not trivial: `python -m pipeline.shard toy` makes and shards them.
+"""Generated images, learnable but not trivial: `python -m pipeline.shard toy` makes and shards them.
 
 Four classes of one bright shape (disc, ring, square, cross) of any size, place and turn, each with colours that lean
-one way and overlap, over textured noise with a distractor line; unbalanced, and a fifth of the pictures carries no
+one way and overlap, over textured noise with a distractor line; unbalanced, and a fifth of the images carries no
 label. Nothing to download.
 """
 
@@ -34,7 +34,7 @@ class Toy(Dataset):
         return Folder(self.name, "folder").listing(root)
 
     def generate(self, root: Path) -> None:
-        """Draw the pictures under `root` (deterministic); a finished folder is left as it is."""
+        """Draw the images under `root` (deterministic); a finished folder is left as it is."""
         done = root / ".complete"
         if done.exists():
             return
@@ -45,11 +45,11 @@ class Toy(Dataset):
                     shape = label if label in self.classes else str(rng.choice(self.classes))
                     with files.publish(root / label / f"{number:04d}.png", durable=False) as file:
                         Image.fromarray(draw(shape, rng)).save(file, "PNG")
-            files.write_text(done, "all pictures are drawn\n")
+            files.write_text(done, "all images are drawn\n")
 
 
 def draw(shape: str, rng: np.random.Generator, *, colour: tuple[float, float, float] | None = None) -> np.ndarray:
-    """One picture of `shape`, in its own colour or another (both only lean that way): uint8 [SIDE, SIDE, 3]."""
+    """One image of `shape`, in its own colour or another (both only lean that way): uint8 [SIDE, SIDE, 3]."""
     y, x = np.mgrid[0:SIDE, 0:SIDE] / SIDE - 0.5
     radius = rng.uniform(0.15, 0.3)
     centre_x, centre_y = rng.uniform(-0.18, 0.18, size=2)
@@ -64,12 +64,12 @@ def draw(shape: str, rng: np.random.Generator, *, colour: tuple[float, float, fl
         "cross": (box < radius) & (np.minimum(abs(u), abs(v)) < 0.3 * radius),
     }[shape]
     coarse = Image.fromarray(rng.uniform(60, 140, (8, 8)).astype(np.uint8)).resize((SIDE, SIDE))
-    picture = np.asarray(coarse, dtype=np.float64)[..., None] * rng.uniform(0.7, 1.1, 3)
+    image = np.asarray(coarse, dtype=np.float64)[..., None] * rng.uniform(0.7, 1.1, 3)
     line = abs(np.cos(turn + 1) * x + np.sin(turn + 1) * y - rng.uniform(-0.4, 0.4)) < 0.015
-    picture[line] *= 0.5
-    picture[inside] = picture[inside] * 0.35 + 0.65 * rng.normal(colour or COLOURS[shape], 35)
-    picture += rng.normal(0, 14, picture.shape)
-    return picture.clip(0, 255).astype(np.uint8)
+    image[line] *= 0.5
+    image[inside] = image[inside] * 0.35 + 0.65 * rng.normal(colour or COLOURS[shape], 35)
+    image += rng.normal(0, 14, image.shape)
+    return image.clip(0, 255).astype(np.uint8)
 
 
 DATASET = Toy()

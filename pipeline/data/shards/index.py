@@ -40,12 +40,12 @@ class Shards:
 
     @property
     def size(self) -> int:
-        """Side of the stored pictures in pixels."""
+        """Side of the stored images in pixels."""
         return int(self.manifest["settings"]["size"])
 
     @cached_property
     def rows(self) -> Columns:
-        """The index as columns; `labels` are lists of class names, None for pictures without labels."""
+        """The index as columns; `labels` are lists of class names, None for images without labels."""
         return Columns(self.folder / "index.parquet")
 
     def of_split(self, split: str) -> list[int]:
@@ -58,7 +58,7 @@ class Shards:
         return found
 
     def labels(self, rows: Sequence[int]) -> list[tuple[str, ...] | None]:
-        """The class names of some rows, None for pictures without labels; equal ones are one tuple."""
+        """The class names of some rows, None for images without labels; equal ones are one tuple."""
         import numpy as np
 
         column = self.rows["labels"].array
@@ -157,7 +157,7 @@ def open_shards(folder: Path) -> Shards:
 
 
 def find_shards(root: Path, name: str, *, size: int, split: str) -> Shards | None:
-    """The shards of a dataset at a picture size and split mode; the newest, where contents differ."""
+    """The shards of a dataset at an image size and split mode; the newest, where contents differ."""
     found = sorted(
         root.glob(f"{name}-{size}-{split}-*/manifest.json"),
         key=lambda path: (path.stat().st_mtime, path),
@@ -167,14 +167,14 @@ def find_shards(root: Path, name: str, *, size: int, split: str) -> Shards | Non
 
 
 def shards_of(root: Path, ref: DatasetRef, *, size: int) -> Shards:
-    """The shards a Spec names; `ValueError` when they are gone or hold pictures of another size."""
+    """The shards a Spec names; `ValueError` when they are gone or hold images of another size."""
     for path in sorted(root.glob(f"{ref.name}-*/manifest.json")):
         shards = open_shards(path.parent)
         if shards.fingerprint != ref.fingerprint:
             continue
         if shards.size != size:
             raise ValueError(
-                f"the spec wants pictures of {size} pixels, the shards of {ref.name} hold {shards.size}; shard them at "
+                f"the spec wants images of {size} pixels, the shards of {ref.name} hold {shards.size}; shard them at "
                 f"{size}, or give the grid IMAGE_SIZE = {shards.size}"
             )
         return shards

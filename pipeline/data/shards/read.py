@@ -1,7 +1,7 @@
-"""Pictures straight from the tars: read by offset, checked against the index, decoded by all cores.
+"""Images straight from the tars: read by offset, checked against the index, decoded by all cores.
 
 Decoding gives the same bytes with simplejpeg as with Pillow (both are libjpeg-turbo); simplejpeg is some four times
-faster, since it writes each picture where it belongs.
+faster, since it writes each image where it belongs.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pipeline.data.shards.index import Shards
 
 
 class Tars:
-    """The pictures of shards, decoded whenever they are asked for: what stands in where the pixel map cannot be."""
+    """The images of shards, decoded whenever they are asked for: what stands in where the pixel map cannot be."""
 
     def __init__(self, shards: Shards) -> None:
         self.shards = shards
@@ -29,7 +29,7 @@ class Tars:
         return len(self.shards.rows["key"])
 
     def read(self, rows: Sequence[int] | np.ndarray, out: np.ndarray) -> None:
-        """Decode pictures into out: uint8 [k, side, side, 3].
+        """Decode images into out: uint8 [k, side, side, 3].
 
         Raises `ValueError` naming tar and key where a tar's bytes are not what the index says.
         """
@@ -37,7 +37,7 @@ class Tars:
             pass
 
     def blocks(self, out: np.ndarray, each: int = 64) -> Iterator[int]:
-        """Decode every picture into out [n, side, side, 3], block by block at once; yields how many each block had."""
+        """Decode every image into out [n, side, side, 3], block by block at once; yields how many each block had."""
 
         def block(start: int) -> int:
             rows = range(start, min(start + each, len(out)))
@@ -71,7 +71,7 @@ class Tars:
 
 
 def read_pixels(shards: Shards, rows: Sequence[int]) -> np.ndarray:
-    """A few pictures, straight from the tars: uint8 [k, size, size, 3]; raises as `Tars.read`."""
+    """A few images, straight from the tars: uint8 [k, size, size, 3]; raises as `Tars.read`."""
     out = np.empty((len(rows), shards.size, shards.size, 3), dtype=np.uint8)
     Tars(shards).read(rows, out)
     return out

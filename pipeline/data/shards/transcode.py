@@ -11,7 +11,7 @@ from pipeline.data import images
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How pictures are stored; every field is part of the dataset's fingerprint."""
+    """How images are stored; every field is part of the dataset's fingerprint."""
 
     size: int
     split: str
@@ -30,19 +30,19 @@ class Settings:
             raise ValueError("--quality does not go with --format png, which loses nothing; leave it out")
 
 
-def stored(task: tuple[Path, str, Settings]) -> tuple[bytes, int, int] | images.BadPicture:
+def stored(task: tuple[Path, str, Settings]) -> tuple[bytes, int, int] | images.BadImage:
     """The bytes that are stored of a raw file whose SHA-256 is known, and its width and height in pixels."""
     path, checksum, settings = task
     try:
         raw = path.read_bytes()
         if files.sha256_bytes(raw) != checksum:
-            return images.BadPicture("changed while the dataset was sharded; shard it again")
+            return images.BadImage("changed while the dataset was sharded; shard it again")
         least = settings.size if settings.decode == "dct" else 0
-        picture = images.decode(raw, least=least, channels=4)
-        small = images.resize(picture.pixels, settings.size)
+        image = images.decode(raw, least=least, channels=4)
+        small = images.resize(image.pixels, settings.size)
         data = images.encode(small, format=settings.format, quality=settings.quality)
-        return data, picture.width, picture.height
-    except images.BadPicture as error:
+        return data, image.width, image.height
+    except images.BadImage as error:
         return error
     except OSError as error:
-        return images.BadPicture(f"cannot be read: {error.strerror}")
+        return images.BadImage(f"cannot be read: {error.strerror}")

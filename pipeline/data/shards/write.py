@@ -1,4 +1,4 @@
-"""Sharding: raw pictures, once, into WebDataset tars with a Parquet index and a manifest.
+"""Sharding: raw images, once, into WebDataset tars with a Parquet index and a manifest.
 
 Two passes. The first reads every file for its checksum and fixes keys, splits, order and the fingerprint that names
 the folder; the second decodes, resizes and writes, tar by tar. A tar is published whole with its rows beside it, so
@@ -28,15 +28,15 @@ from pipeline.data.shards.tar import TarWriter
 from pipeline.data.shards.transcode import Settings, stored
 from pipeline.data.workers import Workers
 
-TAR_BYTES = 256 << 20  # a tar stays below this even if its pictures did not compress at all
-TAR_PICTURES = 2_000  # and is small enough that a killed job repeats little
+TAR_BYTES = 256 << 20  # a tar stays below this even if its images did not compress at all
+TAR_IMAGES = 2_000  # and is small enough that a killed job repeats little
 
 Progress = Callable[..., Iterator[Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """A picture that is to be written."""
+    """An image that is to be written."""
 
     key: str
     record: Record
@@ -67,7 +67,7 @@ class Plan:
 
     def tars(self) -> list[tuple[str, list[Sample]]]:
         """The name and samples of every tar; a function of the plan, so a second start deals the same hands."""
-        each = max(1, min(TAR_PICTURES, TAR_BYTES // (self.settings.size**2 * 3 + 4096)))
+        each = max(1, min(TAR_IMAGES, TAR_BYTES // (self.settings.size**2 * 3 + 4096)))
         out = []
         for split in splits.SPLITS:
             members = [sample for sample in self.samples if sample.split == split]
@@ -87,7 +87,7 @@ def make_plan(dataset: Dataset, root: Path, settings: Settings, *, workers: int,
         for record, answer in zip(listing.records, progress(answers, total=len(paths), what="reading"), strict=True):
             if record.problem:
                 plan.quarantine(record, record.problem)
-            elif isinstance(answer, images.BadPicture):
+            elif isinstance(answer, images.BadImage):
                 plan.quarantine(record, str(answer))
             else:
                 found.append((record, answer))
@@ -124,7 +124,7 @@ def make_plan(dataset: Dataset, root: Path, settings: Settings, *, workers: int,
 def write(
     plan: Plan, out: Path, *, workers: int, max_bad: float, strict: bool, progress: Progress, patience: float = 0.0
 ) -> Shards:
-    """Pass two: write what of the plan is not there yet; `ValueError` when too many pictures are bad.
+    """Pass two: write what of the plan is not there yet; `ValueError` when too many images are bad.
 
     Raises `files.Busy` when another process still writes the same folder after `patience` seconds.
     """
@@ -192,7 +192,7 @@ def _finish(folder: Path, plan: Plan, *, max_bad: float, strict: bool) -> None:
         bad += part["bad"]
     check_bad(bad, total=len(plan.listing.records), max_bad=max_bad, strict=strict)
     if not rows:
-        raise ValueError(f"{plan.dataset.name}: not one usable picture under {plan.root}; look at --raw")
+        raise ValueError(f"{plan.dataset.name}: not one usable image under {plan.root}; look at --raw")
     write_index(folder / "index.parquet", rows)
     files.write_json(folder / "manifest.json", _manifest(plan, rows, bad))
     for tar, _ in plan.tars():
@@ -200,14 +200,14 @@ def _finish(folder: Path, plan: Plan, *, max_bad: float, strict: bool) -> None:
 
 
 def check_bad(bad: list[dict[str, str]], *, total: int, max_bad: float, strict: bool) -> None:
-    """`ValueError` listing the bad pictures when there are more than the job accepts."""
+    """`ValueError` listing the bad images when there are more than the job accepts."""
     if not bad or (not strict and len(bad) / total <= max_bad):
         return
     shown = "\n".join(f"  {entry['file']}: {entry['reason']}" for entry in bad[:20])
     more = f"\n  and {len(bad) - 20} more" if len(bad) > 20 else ""
     rule = "--strict accepts none" if strict else f"--max-bad accepts {max_bad:g} of them"
     raise ValueError(
-        f"{len(bad)} of {total} pictures cannot be used and {rule}; mend them or raise --max-bad:\n{shown}{more}"
+        f"{len(bad)} of {total} images cannot be used and {rule}; mend them or raise --max-bad:\n{shown}{more}"
     )
 
 
@@ -219,7 +219,7 @@ def _write_tar(folder: Path, tar: str, members: list[Sample], plan: Plan, answer
         for sample in members:
             answer = next(answers)
             labels = sample.record.labels
-            if isinstance(answer, images.BadPicture):
+            if isinstance(answer, images.BadImage):
                 bad.append({"file": _relative(sample.record.path, plan.root), "reason": str(answer)})
                 continue
             data, width, height = answer
@@ -246,7 +246,7 @@ def _write_tar(folder: Path, tar: str, members: list[Sample], plan: Plan, answer
 def _manifest(plan: Plan, rows: list[dict[str, Any]], bad: list[dict[str, str]]) -> dict[str, Any]:
     written = {row["key"] for row in rows}
     left_out = sorted(sample.key for sample in plan.samples if sample.key not in written)
-    # pictures that only decoding showed to be bad: without them it is another dataset than on a machine that had them
+    # images that only decoding showed to be bad: without them it is another dataset than on a machine that had them
     fingerprint = _hash(plan.fingerprint, *left_out)[:16] if left_out else plan.fingerprint
     samples = [sample for sample in plan.samples if sample.key in written]
     table = [sample.split for sample in samples]
@@ -296,7 +296,7 @@ def _keys(plan: Plan, found: list[tuple[Record, str]]) -> dict[Path, str]:
 
 
 def _groups(found: list[tuple[Record, str]], *, keep: bool) -> list[str | None]:
-    """The group of each picture; one that nobody published is named by a hash of its pictures, not of its name."""
+    """The group of each image; one that nobody published is named by a hash of its images, not of its name."""
     members: dict[str, list[str]] = {}
     for record, checksum in found:
         if record.group is not None:
@@ -313,12 +313,12 @@ def _relative(path: Path, root: Path) -> str:
     return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
 
 
-def _checksum(path: Path) -> str | images.BadPicture:
+def _checksum(path: Path) -> str | images.BadImage:
     try:
         if not path.is_file():
-            return images.BadPicture("no such file")
+            return images.BadImage("no such file")
         if path.stat().st_size == 0:
-            return images.BadPicture("is empty")
+            return images.BadImage("is empty")
         return files.sha256_file(path)
     except OSError as error:
-        return images.BadPicture(f"cannot be read: {error.strerror}")
+        return images.BadImage(f"cannot be read: {error.strerror}")

@@ -1,6 +1,6 @@
-"""CASS: a CNN and a Transformer see the same augmented picture and learn to agree (paper 2, Eq. 1, Algorithm 1).
+"""CASS: a CNN and a Transformer see the same augmented image and learn to agree (paper 2, Eq. 1, Algorithm 1).
 
-Cost: 403.6 GFLOP a picture for ResNet-50 and ViT-B/16 at 384 pixels; ISIC-2019, 100 epochs: 29 h 58 min on an
+Cost: 403.6 GFLOP an image for ResNet-50 and ViT-B/16 at 384 pixels; ISIC-2019, 100 epochs: 29 h 58 min on an
 RTX8000 in float32 (Table 2).
 """
 

@@ -1,11 +1,11 @@
 """DINO as the paper's baseline has it: after vit-pytorch's `Dino` (paper E.2.1, fidelity 3c), one backbone a run.
 
-The student sees two local crops, the teacher two global ones, all at the picture's full size; each learns from the
-other's. What departs from vit-pytorch: every picture has its own draws (`batch_draws` is its way), batch norm's buffers
+The student sees two local crops, the teacher two global ones, all at the image's full size; each learns from the
+other's. What departs from vit-pytorch: every image has its own draws (`batch_draws` is its way), batch norm's buffers
 are copied to the teacher, the feature is timm's pre-logits, and nothing is built in a mock forward pass. Fine-tuning
 takes the student's backbone, the network that vit-pytorch's README saves.
 
-Cost: two passes of the student and two of the teacher's forward a picture, at full size. ISIC-2019, 100 epochs:
+Cost: two passes of the student and two of the teacher's forward an image, at full size. ISIC-2019, 100 epochs:
 109 h 21 min on an RTX8000 (Table 2).
 """
 

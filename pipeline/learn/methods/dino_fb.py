@@ -4,7 +4,7 @@ The student sees two global crops and many small local ones, the teacher the glo
 learning rate and weight decay follow the run. Fine-tuning takes the teacher's backbone, which the authors evaluate.
 Small crops need a backbone that takes them: convolutional networks and ViTs, not Swin.
 
-Cost at 384 pixels: two passes of the student and two forward passes of the teacher a picture at full size, and eight of
+Cost at 384 pixels: two passes of the student and two forward passes of the teacher an image at full size, and eight of
 the student at 160 pixels (an area of 1.4 full ones in all).
 """
 

@@ -45,8 +45,8 @@ class Sheet:
     """The paper's figure, `as Figure 2` where that one shows another dataset; empty: none."""
     draw: Callable[[], Drawing]
     """Raises `Absent`; `ValueError` for what should be there and is broken."""
-    pictures: bool = False
-    """Whether it shows single pictures, which may be of patients."""
+    images: bool = False
+    """Whether it shows single images, which may be of patients."""
 
 
 @dataclass
@@ -58,12 +58,12 @@ class Made:
     failed: list[dict[str, str]]
 
 
-def make(sheets: Iterable[Sheet], folder: Path, *, with_pictures: bool) -> Made:
-    """Draw and publish every sheet; single pictures only with `with_pictures`."""
+def make(sheets: Iterable[Sheet], folder: Path, *, with_images: bool) -> Made:
+    """Draw and publish every sheet; single images only with `with_images`."""
     made = Made([], [], [])
     for sheet in sheets:
-        if sheet.pictures and not with_pictures:
-            made.skipped.append(_reason(sheet, "it shows single pictures; give --with-pictures to draw it"))
+        if sheet.images and not with_images:
+            made.skipped.append(_reason(sheet, "it shows single images; give --with-images to draw it"))
             continue
         try:
             with style.in_style():
@@ -83,7 +83,7 @@ def make(sheets: Iterable[Sheet], folder: Path, *, with_pictures: bool) -> Made:
                     "caption": drawing.caption,
                     "paper": sheet.paper,
                     "runs": sorted(drawing.runs),
-                    "pictures": sheet.pictures,
+                    "pictures": sheet.images,
                 }
             )
     return made

@@ -54,7 +54,7 @@ def _draw(plan: Plan, group: Group) -> Drawing:
     shown = [each for each in at_most_labels(plan, group) if all(i.run["predictions"].exists() for i in each.items)]
     if not shown:
         raise Absent("no fine-tune with predictions is done")
-    # What always naming one class would score is stored where a picture has exactly one (learn/metrics).
+    # What always naming one class would score is stored where an image has exactly one (learn/metrics).
     single = all(item.run.result().metrics.get("majority") for each in shown for item in each.items)
     figure, what = _matrices(shown) if single else _f1_bars(shown)
     figure.suptitle(f"{group.dataset} · {group.title} · {style.percent(shown[0].fraction)} labels")
@@ -68,7 +68,7 @@ def _matrices(shown: list[Shown]) -> tuple[Figure, str]:
     columns = min(len(shown), 3)
     rows = -(-len(shown) // columns)
     side = max(2.0, 0.5 * len(first))
-    figure = style.new(1.9 + (side + 0.1) * columns, 1.2 + (side + 0.3) * rows, pictures=True)
+    figure = style.new(1.9 + (side + 0.1) * columns, 1.2 + (side + 0.3) * rows, images=True)
     panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flatten()
     for axes, each in zip(panels, shown, strict=False):
         total = sum(matrix(*_scored(item)) for item in each.items)
@@ -82,7 +82,7 @@ def _matrices(shown: list[Shown]) -> tuple[Figure, str]:
         axes.set_ylabel("true" if place % columns == 0 else "")
     figure.colorbar(heat, ax=panels.tolist(), label="share of the true class", shrink=0.8, aspect=25)
     return figure, (
-        "share of the pictures of each class (row) that are taken for which (column) by the highest score, and under "
+        "share of the images of each class (row) that are taken for which (column) by the highest score, and under "
         "it how many they are, added up over n runs."
     )
 
@@ -132,7 +132,7 @@ def _f1_bars(shown: list[Shown]) -> tuple[Figure, str]:
             color=each.series.look.colour,
             label=f"{each.series.title} (n = {len(each.items)})",
         )
-    axes.set_xticks(range(len(classes)), [f"{name}\n{support[name]} pictures" for name in classes])
+    axes.set_xticks(range(len(classes)), [f"{name}\n{support[name]} images" for name in classes])
     axes.tick_params(axis="x", length=0)
     axes.grid(axis="x", visible=False)
     axes.set_ylabel("F1 at 0.5")

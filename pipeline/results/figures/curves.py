@@ -104,7 +104,7 @@ def _pretraining(plan: Plan, dataset: str) -> Drawing:
     numbers = sorted({len(items) for _, _, items in recipes})
     caption = (
         f"Pretraining on {dataset}: loss and, of each arm, what the collapse monitor sees (spread: about 1 for logits "
-        "in all directions, 0 when every picture has the same ones; effective rank: how many directions they use). "
+        "in all directions, 0 when every image has the same ones; effective rank: how many directions they use). "
         f"Mean and standard deviation over seeds (n = {' to '.join(map(str, numbers[:: max(1, len(numbers) - 1)]))}), "
         "thin lines the single runs."
     )

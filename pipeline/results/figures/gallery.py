@@ -12,15 +12,15 @@ if TYPE_CHECKING:
     from pipeline.results.figures.book import Made, Sheet
 
 KINDS = {  # in the order of figures.json
-    "samples": "test pictures of every class *",
+    "samples": "test images of every class *",
     "pretraining": "loss and collapse monitor of the pretraining runs",
     "finetuning": "validation loss and metric of the fine-tunes",
     "label-efficiency": "test metric over label fraction, the paper's beside ours",
     "confusion": "confusion matrices, or the F1 of each class",
-    "attention": "attention maps of one test picture *",
-    "attention-mean": "attention maps averaged over test pictures",
-    "first-layer": "the first convolution's output for one test picture *",
-    "features": "the first five convolutions' outputs for one test picture *",
+    "attention": "attention maps of one test image *",
+    "attention-mean": "attention maps averaged over test images",
+    "first-layer": "the first convolution's output for one test image *",
+    "features": "the first five convolutions' outputs for one test image *",
 }
 
 
@@ -30,15 +30,15 @@ def draw(
     folder: Path,
     *,
     kinds: Sequence[str] = tuple(KINDS),
-    with_pictures: bool = False,
+    with_images: bool = False,
     rollout: bool = False,
     watch: Callable[[list[Sheet]], Iterable[Sheet]] = iter,
 ) -> Made:
     """Draw these kinds into `folder` and write its figures.json; `watch` passes the sheets on, under a bar, say."""
-    from pipeline.results.figures import book, confusion, curves, labels, maps, pictures
+    from pipeline.results.figures import book, confusion, curves, labels, maps, samples
 
     drawn = {
-        "samples": pictures.samples,
+        "samples": samples.samples,
         "pretraining": curves.pretraining,
         "finetuning": curves.finetuning,
         "label-efficiency": labels.label_efficiency,
@@ -49,7 +49,7 @@ def draw(
         "features": maps.features,
     }
     sheets = [sheet for kind in KINDS if kind in kinds for sheet in drawn[kind](plan, cells)]
-    made = book.make(watch(sheets), folder, with_pictures=with_pictures)
+    made = book.make(watch(sheets), folder, with_images=with_images)
     head = {"grid": plan.grid, "preset": plan.preset.name}
     book.write_list(folder, made, head=head, kinds=kinds, order=list(KINDS))
     return made

@@ -1,4 +1,4 @@
-"""What fine-tuned networks see in test pictures: attention maps of the Transformer, feature maps of the CNN (paper D).
+"""What fine-tuned networks see in test images: attention maps of the Transformer, feature maps of the CNN (paper D).
 
 Networks are rebuilt from their runs' weights and looked at on the CPU in float32, so that the same runs give the same
 maps whatever trained them.
@@ -19,7 +19,7 @@ from pipeline.jobs.plan import Item, Plan
 from pipeline.results.collect import Cell
 from pipeline.results.figures import style
 from pipeline.results.figures.book import Absent, Drawing, Sheet
-from pipeline.results.figures.pictures import labelled_test, one_picture, proportional, shards_for
+from pipeline.results.figures.samples import labelled_test, one_image, proportional, shards_for
 from pipeline.results.figures.series import Group, Shown, at_most_labels, finetune_spec, groups, one_each, seeds
 from pipeline.study import paper
 
@@ -38,12 +38,12 @@ SINGLE_DATASET = "autoimmune"  # of Figures 2, 3 and 5
 
 
 def attention(plan: Plan, cells: Sequence[Cell], *, rollout: bool) -> Iterator[Sheet]:
-    """Attention maps of one test picture, the techniques side by side."""
+    """Attention maps of one test image, the techniques side by side."""
     yield from _sheets(plan, cells, "attention", paper.TRANSFORMER, "Figure 2", lambda g: _attention(plan, g, rollout))
 
 
 def attention_mean(plan: Plan, cells: Sequence[Cell], *, rollout: bool) -> Iterator[Sheet]:
-    """Attention maps averaged over test pictures, the techniques side by side."""
+    """Attention maps averaged over test images, the techniques side by side."""
     for group in groups(cells):
         if group.arm.startswith(paper.TRANSFORMER):
             yield Sheet(
@@ -56,12 +56,12 @@ def attention_mean(plan: Plan, cells: Sequence[Cell], *, rollout: bool) -> Itera
 
 
 def first_layer(plan: Plan, cells: Sequence[Cell]) -> Iterator[Sheet]:
-    """Feature maps of the first convolution for one test picture."""
+    """Feature maps of the first convolution for one test image."""
     yield from _sheets(plan, cells, "first-layer", paper.CNN, "Figure 3", lambda g: _first_layer(plan, g))
 
 
 def features(plan: Plan, cells: Sequence[Cell]) -> Iterator[Sheet]:
-    """Feature maps of the first five convolutions for one test picture."""
+    """Feature maps of the first five convolutions for one test image."""
     yield from _sheets(plan, cells, "features", paper.CNN, "Figure 5", lambda g: _features(plan, g))
 
 
@@ -74,11 +74,11 @@ def _sheets(plan: Plan, cells: Sequence[Cell], kind: str, arm: str, figure: str,
                 dataset=group.dataset,
                 paper=figure if group.dataset == SINGLE_DATASET else f"as {figure}",
                 draw=lambda group=group: draw(group),  # type: ignore[misc]
-                pictures=True,
+                images=True,
             )
 
 
-# --- Networks and pictures -----------------------------------------------------------------------------------------
+# --- Networks and images -----------------------------------------------------------------------------------------
 
 
 def _shown(plan: Plan, group: Group) -> tuple[list[Shown], list[Item], Shards]:
@@ -111,7 +111,7 @@ def _network(item: Item, shards: Shards) -> nn.Module:
 
 
 def _images(pixels: np.ndarray, item: Item) -> Tensor:
-    """Pictures uint8 [n, h, w, 3] as the network is given them, without augmentation."""
+    """Images uint8 [n, h, w, 3] as the network is given them, without augmentation."""
     import torch
 
     from pipeline.learn.augment import normalise, unit
@@ -150,16 +150,16 @@ def _who(shown: Sequence[Shown], items: Sequence[Item]) -> str:
 
 def _attention(plan: Plan, group: Group, rollout: bool) -> Drawing:
     shown, items, shards = _shown(plan, group)
-    pixels = read_pixels(shards, [one_picture(shards)])
+    pixels = read_pixels(shards, [one_image(shards)])
     found = [_maps(item, shards, pixels, rollout) for item in items]
     maps = [each[0][0] for each in found]
     low, high = _range(maps)
-    figure = style.new(0.9 + 1.75 * (1 + len(maps)), 4.1, pictures=True)
+    figure = style.new(0.9 + 1.75 * (1 + len(maps)), 4.1, images=True)
     grid = figure.subplots(2, 1 + len(maps))
     for axes in grid.flatten():
         style.bare(axes)
     grid[0, 0].imshow(pixels[0])
-    grid[0, 0].set_title("test picture")
+    grid[0, 0].set_title("test image")
     for column, (each, one) in enumerate(zip(shown, maps, strict=True), start=1):
         heat = grid[0, column].imshow(one, cmap=style.HEAT, vmin=low, vmax=high)
         grid[0, column].set_title(each.series.title)
@@ -174,8 +174,8 @@ def _attention(plan: Plan, group: Group, rollout: bool) -> Drawing:
     bar.ax.yaxis.set_ticks_position("left")
     bar.ax.yaxis.set_label_position("left")
     caption = (
-        f"Attention maps of {group.title}, {_who(shown, items)}, on one test picture of {group.dataset}: "
-        f"{_how(found[0][1], rollout)}. Below, the same over the picture, smoothed."
+        f"Attention maps of {group.title}, {_who(shown, items)}, on one test image of {group.dataset}: "
+        f"{_how(found[0][1], rollout)}. Below, the same over the image, smoothed."
     )
     return Drawing(figure, caption, [item.run.id for item in items])
 
@@ -195,7 +195,7 @@ def _attention_mean(plan: Plan, group: Group, rollout: bool) -> Drawing:
     found = [_maps(item, shards, pixels, rollout) for item in items]
     maps = [each[0].mean(axis=0) for each in found]
     low, high = _range(maps)
-    figure = style.new(1.1 + 2.0 * len(maps), 2.6, pictures=True)
+    figure = style.new(1.1 + 2.0 * len(maps), 2.6, images=True)
     line = figure.subplots(1, len(maps), squeeze=False)[0]
     for axes, each, one in zip(line, shown, maps, strict=True):
         style.bare(axes)
@@ -204,7 +204,7 @@ def _attention_mean(plan: Plan, group: Group, rollout: bool) -> Drawing:
     figure.colorbar(heat, ax=line.tolist(), label=LABEL, aspect=16)
     figure.suptitle(f"{group.dataset} · {group.title}")
     caption = (
-        f"Attention maps of {group.title}, {_who(shown, items)}, averaged over {len(rows)} test pictures of "
+        f"Attention maps of {group.title}, {_who(shown, items)}, averaged over {len(rows)} test images of "
         f"{group.dataset} drawn in proportion to its classes: {_how(found[0][1], rollout)}."
     )
     return Drawing(figure, caption, [item.run.id for item in items])
@@ -214,7 +214,7 @@ def _attention_mean(plan: Plan, group: Group, rollout: bool) -> Drawing:
 
 
 def _found_features(items: Sequence[Item], shards: Shards, pixels: np.ndarray, count: int) -> list[list[Any]]:
-    """For each run the first convolutions' names and outputs [channels, h, w] for one picture."""
+    """For each run the first convolutions' names and outputs [channels, h, w] for one image."""
     from pipeline.learn.feature_maps import feature_maps
 
     out = []
@@ -232,10 +232,10 @@ def _show(axes: Any, values: np.ndarray) -> None:
 
 def _first_layer(plan: Plan, group: Group) -> Drawing:
     shown, items, shards = _shown(plan, group)
-    pixels = read_pixels(shards, [one_picture(shards)])
+    pixels = read_pixels(shards, [one_image(shards)])
     found = _found_features(items, shards, pixels, 1)
     channels = min(CHANNELS, *(each[0][1].shape[0] for each in found))
-    figure = style.new(0.9 + 1.0 * (2 + channels), 0.3 + 1.05 * len(found), pictures=True)
+    figure = style.new(0.9 + 1.0 * (2 + channels), 0.3 + 1.05 * len(found), images=True)
     grid = figure.subplots(len(found), 2 + channels, squeeze=False)
     for line, each, convolutions in zip(grid, shown, found, strict=True):
         _, maps = convolutions[0]
@@ -249,7 +249,7 @@ def _first_layer(plan: Plan, group: Group) -> Drawing:
     for axes in grid.flatten():
         style.bare(axes)
     caption = (
-        f"Output of the first convolution of {group.title}, {_who(shown, items)}, for one test picture of "
+        f"Output of the first convolution of {group.title}, {_who(shown, items)}, for one test image of "
         f"{group.dataset}: mean over the channels, and the first {channels}, each in its own range of grey."
     )
     return Drawing(figure, caption, [item.run.id for item in items])
@@ -257,7 +257,7 @@ def _first_layer(plan: Plan, group: Group) -> Drawing:
 
 def _features(plan: Plan, group: Group) -> Drawing:
     shown, items, shards = _shown(plan, group)
-    pixels = read_pixels(shards, [one_picture(shards)])
+    pixels = read_pixels(shards, [one_image(shards)])
     found = _found_features(items, shards, pixels, CONVOLUTIONS)
     columns = max(map(len, found))
     kinds = ["mean", *(f"channel {i + 1}" for i in range(CHANNELS_OF_FIVE))]
@@ -278,7 +278,7 @@ def _features(plan: Plan, group: Group) -> Drawing:
             style.bare(axes)
     caption = (
         f"Outputs of the first {columns} convolutions, in the order they run, of {group.title}, {_who(shown, items)}, "
-        f"for one test picture of {group.dataset}: mean over the channels, and the first {CHANNELS_OF_FIVE}, each in "
+        f"for one test image of {group.dataset}: mean over the channels, and the first {CHANNELS_OF_FIVE}, each in "
         "its own range of grey."
     )
     return Drawing(figure, caption, [item.run.id for item in items])

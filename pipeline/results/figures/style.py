@@ -78,9 +78,9 @@ def looks(methods: Sequence[str]) -> list[Look]:
     return out
 
 
-def new(width: float, height: float, *, pictures: bool = False) -> Figure:
-    """An empty figure of so many inches, of `pictures` packed close or of curves; use it inside `in_style`."""
-    return Figure(figsize=(width, height), layout="compressed" if pictures else "constrained")
+def new(width: float, height: float, *, images: bool = False) -> Figure:
+    """An empty figure of so many inches, of `images` packed close or of curves; use it inside `in_style`."""
+    return Figure(figsize=(width, height), layout="compressed" if images else "constrained")
 
 
 def in_style() -> Any:

@@ -2,7 +2,7 @@
 
     python -m pipeline.launch --grid dino_fb
 
-40 pretraining runs and 100 fine-tunes more than `main`; nothing is printed for them. A picture costs about four times
+40 pretraining runs and 100 fine-tunes more than `main`; nothing is printed for them. An image costs about four times
 DINO's: ten crops instead of four, of which the student sees all.
 """
 

@@ -25,7 +25,7 @@ SCALE = experiments.Scale(
     },
     weights="random",
     epochs=3,
-    # From random weights both arms soon give every picture the same logits, CASS having neither a stop-gradient nor
+    # From random weights both arms soon give every image the same logits, CASS having neither a stop-gradient nor
     # negatives; a low rate keeps these few epochs clear of that (docs/decisions/0004).
     pretrain_optim=replace(paper.PRETRAIN_OPTIM, lr=1e-6, min_lr=1e-7),
     finetune_epochs=5,

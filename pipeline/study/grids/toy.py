@@ -1,4 +1,4 @@
-"""Every experiment of the paper at toy size: tiny backbones, 32 pixels, an epoch or two, generated pictures.
+"""Every experiment of the paper at toy size: tiny backbones, 32 pixels, an epoch or two, generated images.
 
     for name in autoimmune dermofit brain_mri isic; do
         python -m pipeline.standin $name --out raw/$name

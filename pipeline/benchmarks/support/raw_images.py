@@ -1,4 +1,4 @@
-"""Raw pictures of true size for benchmarks: real ones enlarged to ISIC's sizes, or drawn ones where there are none."""
+"""Raw images of true size for benchmarks: real ones enlarged to ISIC's sizes, or drawn ones where there are none."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def raw_folder(bench: Bench, count: int) -> tuple[Path, str]:
     kind = "real" if sources else "drawn"
     folder = bench.scratch / f"raw-{kind}-{count}"
     note = (
-        f"{count} {'real dermoscopic pictures, enlarged' if sources else 'drawn pictures'} "
+        f"{count} {'real dermoscopic images, enlarged' if sources else 'drawn images'} "
         f"to {' and '.join(f'{w}×{h}' for w, h in SIZES)}, JPEG {QUALITY}"
     )
     if not folder.exists():
@@ -34,8 +34,8 @@ def raw_folder(bench: Bench, count: int) -> tuple[Path, str]:
             for name in CLASSES:
                 (out / name).mkdir()
             for number in range(count):
-                picture = Image.open(sources[number % len(sources)]).convert("RGB") if sources else _drawn(number)
-                large = picture.resize(SIZES[number % 2], Image.Resampling.BICUBIC)
+                image = Image.open(sources[number % len(sources)]).convert("RGB") if sources else _drawn(number)
+                large = image.resize(SIZES[number % 2], Image.Resampling.BICUBIC)
                 large.save(out / CLASSES[number // 2 % 2] / f"{number:06d}.jpg", quality=QUALITY)
     return folder, note
 

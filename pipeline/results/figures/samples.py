@@ -1,4 +1,4 @@
-"""Which test pictures the figures show, their pixels, and samples of every class (paper Figures 4 and 10 to 13)."""
+"""Which test images the figures show, their pixels, and samples of every class (paper Figures 4 and 10 to 13)."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from pipeline.results.figures import style
 from pipeline.results.figures.book import Absent, Drawing, Sheet
 from pipeline.runs.spec import DatasetRef
 
-EACH = 6  # pictures a class in a figure of samples
+EACH = 6  # images a class in a figure of samples
 SAMPLE_FIGURES = {"autoimmune": "Figures 4, 10", "dermofit": "Figure 11", "brain_mri": "Figure 12", "isic": "Figure 13"}
 
 
 def labelled_test(shards: Shards) -> list[int]:
-    """The rows of the labelled test pictures."""
+    """The rows of the labelled test images."""
     rows = shards.of_split("test")
     return [row for row, names in zip(rows, shards.labels(rows), strict=True) if names is not None]
 
@@ -32,15 +32,15 @@ def shuffled(items: Sequence[int], purpose: str) -> list[int]:
     return [items[i] for i in np.random.default_rng(derive("figures", purpose)).permutation(len(items))]
 
 
-def one_picture(shards: Shards) -> int:
-    """The row of the one test picture that the single maps of a dataset show."""
+def one_image(shards: Shards) -> int:
+    """The row of the one test image that the single maps of a dataset show."""
     return shuffled(labelled_test(shards), "one picture")[0]
 
 
 def proportional(labels: Sequence[Labels], classes: Sequence[str], n: int) -> list[int]:
-    """Positions of n pictures, classes in proportion (largest remainders) but each at least once where n allows it.
+    """Positions of n images, classes in proportion (largest remainders) but each at least once where n allows it.
 
-    A picture of several classes counts for its rarest; all are taken where there are no more than n. Sorted.
+    An image of several classes counts for its rarest; all are taken where there are no more than n. Sorted.
     """
     positions = [i for i, names in enumerate(labels) if names is not None]
     if len(positions) <= n:
@@ -69,7 +69,7 @@ def shards_for(plan: Plan, ref: DatasetRef, size: int) -> Shards:
 
 
 def samples(plan: Plan, cells: Sequence[Cell]) -> Iterator[Sheet]:
-    """Test pictures of every class, a figure a dataset."""
+    """Test images of every class, a figure a dataset."""
     found = {spec.dataset.name: (spec.dataset, spec.image_size) for spec in plan.wanted}
     for dataset, (ref, size) in found.items():
         yield Sheet(
@@ -78,7 +78,7 @@ def samples(plan: Plan, cells: Sequence[Cell]) -> Iterator[Sheet]:
             dataset=dataset,
             paper=SAMPLE_FIGURES.get(dataset, ""),
             draw=lambda ref=ref, size=size: _samples(plan, ref, size),  # type: ignore[misc]
-            pictures=True,
+            images=True,
         )
 
 
@@ -89,16 +89,16 @@ def _samples(plan: Plan, ref: DatasetRef, size: int) -> Drawing:
     of_class = {name: [row for row in rows if name in (labels[row] or ())] for name in shards.classes}
     columns = min(EACH, max(map(len, of_class.values()), default=0))
     if not columns:
-        raise Absent("there is no labelled test picture")
+        raise Absent("there is no labelled test image")
     side = 0.95
-    figure = style.new(1.3 + side * columns, 0.1 + (side + 0.05) * len(of_class), pictures=True)
+    figure = style.new(1.3 + side * columns, 0.1 + (side + 0.05) * len(of_class), images=True)
     grid = figure.subplots(len(of_class), columns, squeeze=False)
     for (name, members), line in zip(of_class.items(), grid, strict=True):
-        pictures = read_pixels(shards, members[:columns])
+        images = read_pixels(shards, members[:columns])
         for place, axes in enumerate(line):
             style.bare(axes)
-            if place < len(pictures):
-                axes.imshow(pictures[place])
+            if place < len(images):
+                axes.imshow(images[place])
         line[0].set_ylabel(f"{name}\n({len(members):,})", rotation=0, ha="right", va="center", labelpad=6)
-    caption = f"{ref.name}: test pictures of each class, drawn at random; in brackets how many the test part has of it."
+    caption = f"{ref.name}: test images of each class, drawn at random; in brackets how many the test part has of it."
     return Drawing(figure, caption, [])
