@@ -1,4 +1,4 @@
-"""Door: how fast it is, beside the peers that are installed and the machine's own limits, in one run.
+"""How fast it is, beside the peers that are installed and the machine's own limits, in one run.
 
 python -m pipeline.bench            every benchmark
 python -m pipeline.bench shard load
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.benchmarks import BENCHMARKS
-from pipeline.core.console import run_door, table
+from pipeline.core.console import run_command, table
 
 if TYPE_CHECKING:
     from pipeline.benchmarks.support.base import Table
@@ -63,10 +63,10 @@ def main() -> int:
         say=lambda line: print(f"  {line}", file=sys.stderr, flush=True),
     )
     (name,) = names
-    leaf = BENCHMARKS.find(name)
-    print(f"{name}: {leaf.TITLE}", flush=True)
+    plugin = BENCHMARKS.find(name)
+    print(f"{name}: {plugin.TITLE}", flush=True)
     started = time.monotonic()
-    tables: list[Table] = leaf.run(bench)
+    tables: list[Table] = plugin.run(bench)
     for made in tables:
         print(f"\n{shown(made)}", flush=True)
     path = args.out / f"{name}{'-quick' * args.quick}.json"
@@ -110,4 +110,4 @@ def machine() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    run_door(main)
+    run_command(main)

@@ -1,4 +1,4 @@
-"""Door: end a grid's jobs on Slurm for good; running ones save first, and a later launch goes on from there.
+"""End a grid's jobs on Slurm for good; running ones save first, and a later launch goes on from there.
 
 python -m pipeline.cancel --grid main --datasets isic --cluster rtx8000
 """
@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from pipeline.cli import flags
-from pipeline.core.console import run_door, table
+from pipeline.core.console import run_command, table
 
 
 def parser() -> argparse.ArgumentParser:
@@ -31,12 +31,12 @@ def main() -> int:
 
     runs = Path(plan.cluster.runs)
     carried = reconcile.carried(runs, scheduler.queued_jobs(runs))
-    chosen = {carried[name].id: carried[name] for name in plan.items if name in carried}
+    chosen = {carried[name].id: carried[name] for name in plan.runs if name in carried}
     if not chosen:
         print("no job in the queue carries a run of this grid")
         return 0
     carries = {job: sorted(run for run in carried if carried[run].id == job) for job in chosen}
-    others = {run for found in carries.values() for run in found} - set(plan.items)
+    others = {run for found in carries.values() for run in found} - set(plan.runs)
     rows = [[job, chosen[job].state.lower(), len(carries[job]), carries[job][0]] for job in sorted(chosen)]
     print(table(rows, header=("job", "state", "runs", "the first")))
     if others:
@@ -45,9 +45,9 @@ def main() -> int:
         print("nothing was cancelled")
         return 1
     tokens = {job.token for job in chosen.values()}
-    for order in submissions.read_orders(runs):
-        if order.token in tokens:  # a launch that waits for it must not send it again
-            (order.folder / "cancelled").touch()
+    for submission in submissions.read_submissions(runs):
+        if submission.token in tokens:  # a launch that waits for it must not send it again
+            (submission.folder / "cancelled").touch()
     scheduler.cancel(sorted(chosen))
     print(f"cancelled {len(chosen)} jobs; to go on: python -m pipeline.launch {flags.grid_flags(args)}")
     return 0
@@ -60,4 +60,4 @@ def confirmed(question: str) -> bool:
 
 
 if __name__ == "__main__":
-    run_door(main)
+    run_command(main)

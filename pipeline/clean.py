@@ -1,4 +1,4 @@
-"""Door: free the disk of what no run needs any more, or make one run begin anew.
+"""Free the disk of what no run needs any more, or make one run begin anew.
 
 python -m pipeline.clean            says what would go
 python -m pipeline.clean --yes      removes it
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pipeline.cli import flags
 from pipeline.core import files
-from pipeline.core.console import run_door, table
+from pipeline.core.console import run_command, table
 
 IN_USE = 3600.0  # seconds in which a new copy of the code may be some launch's that has not said so yet
 
@@ -87,15 +87,21 @@ def main() -> int:
 
 
 def job_folders(runs: Path) -> list[tuple[str, Path]]:
-    """Orders whose runs are all done, and copies of the code that no other order needs and no launch just made."""
+    """Submissions whose runs are all done, and copies of the code that no other submission needs and no launch just made."""
     from pipeline.jobs import submissions
     from pipeline.runs.folder import Run
 
-    sent = submissions.read_orders(runs)
-    over = [order for order in sent if all(Run(runs / run).state() == "done" for part in order.parts for run in part)]
-    needed = {order.code for order in sent if order not in over}
+    sent = submissions.read_submissions(runs)
+    over = [
+        submission
+        for submission in sent
+        if all(Run(runs / run).state() == "done" for part in submission.tasks for run in part)
+    ]
+    needed = {submission.code for submission in sent if submission not in over}
     copies = [path for path in (runs / ".code").glob("*/") if path.name not in needed and _age(path) > IN_USE]
-    return [("a finished job's output", order.folder) for order in over] + [("a copy of the code", p) for p in copies]
+    return [("a finished job's output", submission.folder) for submission in over] + [
+        ("a copy of the code", p) for p in copies
+    ]
 
 
 def _age(path: Path) -> float:
@@ -109,4 +115,4 @@ def _size(path: Path) -> int:
 
 
 if __name__ == "__main__":
-    run_door(main)
+    run_command(main)

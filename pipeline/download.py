@@ -1,4 +1,4 @@
-"""Door: fetch the raw files of a public dataset. Stopped, the same command goes on.
+"""Fetch the raw files of a public dataset. Stopped, the same command goes on.
 
 python -m pipeline.download isic --out DIR
 python -m pipeline.verify isic --raw DIR
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.core import files
-from pipeline.core.console import progress, run_door
+from pipeline.core.console import progress, run_command
 from pipeline.data.datasets import DATASETS
 
 if TYPE_CHECKING:
@@ -100,4 +100,4 @@ def get(source: Source, out: Path, mirror: str | None) -> None:
 
 
 if __name__ == "__main__":
-    run_door(main)
+    run_command(main)

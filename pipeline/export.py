@@ -1,4 +1,4 @@
-"""Door: a finished run's network as a folder that stock timm loads, with a model card.
+"""A finished run's network as a folder that stock timm loads, with a model card.
 
 python -m pipeline.export RUN --out DIR                RUN: a run's id, a part of one, or its folder
 python -m pipeline.export RUN --out DIR --arm cnn      an arm of a pretraining run, without its head
@@ -11,7 +11,7 @@ import argparse
 from pathlib import Path
 
 from pipeline.cli import flags
-from pipeline.core.console import run_door
+from pipeline.core.console import run_command
 
 
 def parser() -> argparse.ArgumentParser:
@@ -55,4 +55,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    run_door(main)
+    run_command(main)

@@ -1,4 +1,4 @@
-"""Door: the figures of a grid from its finished runs, each as PDF and PNG, with a list of them in figures.json.
+"""The figures of a grid from its finished runs, each as PDF and PNG, with a list of them in figures.json.
 
 python -m pipeline.figures --grid small --datasets brain_mri,isic
 python -m pipeline.figures --grid main --only attention-mean,confusion
@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 
 from pipeline.cli import flags
-from pipeline.core.console import progress, run_door
+from pipeline.core.console import progress, run_command
 from pipeline.results.figures.gallery import KINDS, draw
 
 
@@ -59,4 +59,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    run_door(main)
+    run_command(main)

@@ -1,4 +1,4 @@
-"""Door: make a grid's runs happen. The same command again goes on with what is missing.
+"""Make a grid's runs happen. The same command again goes on with what is missing.
 
 python -m pipeline.launch --grid demo
 python -m pipeline.launch --grid small --datasets brain_mri,isic --seeds 1 --jobs 2
@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.cli import flags
-from pipeline.core.console import duration, run_door, table
+from pipeline.core.console import duration, run_command, table
 
 if TYPE_CHECKING:
-    from pipeline.jobs.plan import Item, Plan
+    from pipeline.jobs.plan import Plan, PlannedRun
     from pipeline.runs.cluster import Cluster
 
 LINE_SECONDS = 30.0  # between looks printed into a log
@@ -68,7 +68,7 @@ def main() -> int:
 
     if lacking := preflight.unmet(plan.cluster, plan):
         raise ValueError("nothing was started; first:\n  " + "\n  ".join(lacking))
-    items = list(plan.items.values())
+    items = list(plan.runs.values())
     if args.retry:
         for item in items:
             if item.state == "failed":
@@ -120,8 +120,8 @@ def dry_run(plan: Plan) -> int:
     from pipeline.jobs import estimate, preflight
 
     if plan.cluster.executor == "slurm":
-        print_drafts(plan)
-    rows = [[item.run.id, item.spec.epochs, item.carrier] for item in plan.items.values() if item.carrier]
+        print_arrays(plan)
+    rows = [[item.run.id, item.spec.epochs, item.published_by] for item in plan.runs.values() if item.published_by]
     if rows:
         print(table(rows, header=("milestone", "epochs", "carried by")) + "\n")
     print("\n".join(estimate.lines(estimate.estimate(plan, plan.cluster))))
@@ -131,7 +131,7 @@ def dry_run(plan: Plan) -> int:
     return 3 if lacking else 0
 
 
-def print_drafts(plan: Plan) -> None:
+def print_arrays(plan: Plan) -> None:
     """The arrays that would be sent, as a table; where Slurm cannot be asked, as if its queue were empty."""
     from pipeline.jobs.slurm import reconcile, scheduler
 
@@ -142,10 +142,10 @@ def print_drafts(plan: Plan) -> None:
         live, limit = {}, scheduler.MAX_ARRAY
         print(f"as if the queue were empty: {error}")
     rows = []
-    for draft in reconcile.drafts_of(plan, live, limit=limit):
-        runs = sum(len(bundle.items) for bundle in draft.bundles)
-        after = f"afterany {len(draft.parents)} runs" if draft.parents else ""
-        rows.append([draft.name, len(draft.bundles), draft.parallelism, runs, after])
+    for array in reconcile.arrays_to_send(plan, live, limit=limit):
+        runs = sum(len(job.runs) for job in array.jobs)
+        after = f"afterany {len(array.parents)} runs" if array.parents else ""
+        rows.append([array.name, len(array.jobs), array.parallelism, runs, after])
     if live:
         print(f"{len(live)} runs are carried by jobs in the queue")
     print(table(rows, header=("array", "tasks", "at once", "runs", "waits for")) if rows else "nothing to send")
@@ -156,7 +156,7 @@ def send(plan: Plan, hint: str) -> int:
     """Send what is to be sent and leave."""
     from pipeline.jobs.slurm import reconcile
 
-    orders, said = reconcile.submit_missing(plan)
+    submissions, said = reconcile.submit_missing(plan)
     print("\n".join(said) if said else "nothing to send: every run to do is carried by a job in the queue")
     print(f"where they stand: python -m pipeline.status {hint}")
     return 0
@@ -195,12 +195,12 @@ def print_plan(plan: Plan) -> None:
     ]
     print(f"grid {plan.grid}, preset {plan.preset.name}:\n")
     print(table(rows, header=("runs", "wanted", *states)))
-    shared = [item for item in plan.items.values() if item.children > 1]
+    shared = [item for item in plan.runs.values() if item.children > 1]
     if shared:
         print(f"\n{sum(item.children for item in shared)} fine-tunes share {len(shared)} pretraining runs")
-    carried = [item for item in plan.items.values() if item.carrier]
+    carried = [item for item in plan.runs.values() if item.published_by]
     if carried:
-        longer = len({item.carrier for item in carried})
+        longer = len({item.published_by for item in carried})
         print(f"{len(carried)} pretraining runs are milestones of {longer} longer ones, published on their way")
     repeated = len(plan.wanted) - sum(counts["finetune"].values())
     if repeated:
@@ -210,7 +210,7 @@ def print_plan(plan: Plan) -> None:
 
 def finish(plan: Plan, hint: str) -> int:
     """The closing table; exit code 0 when every run is done, 1 otherwise."""
-    items = list(plan.items.values())
+    items = list(plan.runs.values())
     bad = [item for item in items if item.state != "done"]
     print(f"{len(items) - len(bad)} of {len(items)} runs are done")
     if bad:
@@ -220,7 +220,7 @@ def finish(plan: Plan, hint: str) -> int:
     return 1 if bad else 0
 
 
-def _having(items: list[Item], state: str) -> list[Item]:
+def _having(items: list[PlannedRun], state: str) -> list[PlannedRun]:
     return [item for item in items if item.state == state]
 
 
@@ -234,7 +234,7 @@ class Display:
         self.live = sys.stdout.isatty()
         self.drawn = 0
 
-    def show(self, items: list[Item], working: list[Item]) -> None:
+    def show(self, items: list[PlannedRun], working: list[PlannedRun]) -> None:
         now = time.monotonic()
         changed = []
         for item in items:
@@ -275,7 +275,7 @@ class Display:
             self.drawn = 0
 
 
-def _where(item: Item) -> str:
+def _where(item: PlannedRun) -> str:
     """`epoch 2/3 step 40/149, 36 images a second, 4 min left`."""
     at = item.run.progress()
     if not at:
@@ -288,4 +288,4 @@ def _where(item: Item) -> str:
 
 
 if __name__ == "__main__":
-    run_door(main)
+    run_command(main)

@@ -1,4 +1,4 @@
-"""Door: what a run printed, and where its job's own output lies.
+"""What a run printed, and where its job's own output lies.
 
 python -m pipeline.logs RUN              RUN: an id, or any part of one that no other has
 python -m pipeline.logs RUN --follow
@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from pipeline.cli import flags
-from pipeline.core.console import run_door
+from pipeline.core.console import run_command
 
 
 def parser() -> argparse.ArgumentParser:
@@ -57,11 +57,11 @@ def print_job_logs(runs: Path, run_id: str) -> int:
     """The output of every job that carried the run, oldest first."""
     from pipeline.jobs import submissions
 
-    for order in submissions.read_orders(runs):
-        for index in [index for index, part in enumerate(order.parts) if run_id in part]:
-            jobs = [task for task, _ in order.tasks()]
-            paths = sorted((order.folder / "submitit").glob(f"{jobs[index]}_0_log.*" if jobs else "*_log.*"))
-            paths += [order.folder / str(index) / "log.txt"] if order.fan_out else []
+    for submission in submissions.read_submissions(runs):
+        for index in [index for index, part in enumerate(submission.tasks) if run_id in part]:
+            jobs = [task for task, _ in submission.live_tasks()]
+            paths = sorted((submission.folder / "submitit").glob(f"{jobs[index]}_0_log.*" if jobs else "*_log.*"))
+            paths += [submission.folder / str(index) / "log.txt"] if submission.fan_out else []
             for path in paths:
                 if path.exists():
                     print(f"--- {path}")
@@ -70,4 +70,4 @@ def print_job_logs(runs: Path, run_id: str) -> int:
 
 
 if __name__ == "__main__":
-    run_door(main)
+    run_command(main)

@@ -1,4 +1,4 @@
-"""Door: classes and scores of new images.
+"""Classes and scores of new images.
 
 python -m pipeline.predict DIR image.jpg more/images     DIR: an export, a run's folder, or a run's id
 python -m pipeline.predict DIR IMAGES --csv predict.csv     --csv -: to the terminal instead of the table
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.cli import flags
-from pipeline.core.console import progress, run_door, table
+from pipeline.core.console import progress, run_command, table
 
 if TYPE_CHECKING:
     from pipeline.models.network import Network
@@ -106,4 +106,4 @@ def name_of(path: Path) -> str:
 
 
 if __name__ == "__main__":
-    run_door(main)
+    run_command(main)

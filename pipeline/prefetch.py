@@ -1,4 +1,4 @@
-"""Door: fetch a grid's ImageNet weights on a machine with a network, as safetensors with checksums.
+"""Fetch a grid's ImageNet weights on a machine with a network, as safetensors with checksums.
 
 python -m pipeline.prefetch --grid main
 """
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.cli import flags
 from pipeline.core import files
-from pipeline.core.console import progress, run_door
+from pipeline.core.console import progress, run_command
 from pipeline.learn.weights import HUB_FILE, hub_name, prefetched
 from pipeline.study.grids import GRIDS
 
@@ -52,7 +52,7 @@ def tags_of(grid: str, cluster: Cluster) -> list[str]:
     from pipeline.jobs.plan import make_plan
     from pipeline.runs.spec import imagenet_tags
 
-    return sorted({tag for item in make_plan(grid, cluster).items.values() for tag in imagenet_tags(item.spec)})
+    return sorted({tag for item in make_plan(grid, cluster).runs.values() for tag in imagenet_tags(item.spec)})
 
 
 def fetch(tag: str, folder: Path) -> str:
@@ -76,4 +76,4 @@ def fetch(tag: str, folder: Path) -> str:
 
 
 if __name__ == "__main__":
-    run_door(main)
+    run_command(main)

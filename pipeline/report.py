@@ -1,4 +1,4 @@
-"""Door: the results of a grid as the paper's tables, ours beside what it printed, and a verdict on its claims.
+"""The results of a grid as the paper's tables, ours beside what it printed, and a verdict on its claims.
 
 python -m pipeline.report --grid small --datasets brain_mri,isic
 """
@@ -9,7 +9,7 @@ import argparse
 from pathlib import Path
 
 from pipeline.cli import flags
-from pipeline.core.console import progress, run_door, table
+from pipeline.core.console import progress, run_command, table
 
 
 def parser() -> argparse.ArgumentParser:
@@ -83,4 +83,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    run_door(main)
+    run_command(main)

@@ -1,4 +1,4 @@
-"""Door: resize a raw dataset once into WebDataset tars with a Parquet index.
+"""Resize a raw dataset once into WebDataset tars with a Parquet index.
 
 python -m pipeline.shard isic --raw DIR
 python -m pipeline.shard my_lesions --layout folder --raw DIR
@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.core.console import progress, run_door, table
+from pipeline.core.console import progress, run_command, table
 from pipeline.data.datasets import DATASETS
 
 if TYPE_CHECKING:
@@ -186,4 +186,4 @@ def print_bad(bad: list[dict[str, str]], total: int) -> None:
 
 
 if __name__ == "__main__":
-    run_door(main)
+    run_command(main)

@@ -1,4 +1,4 @@
-"""Door: draw a stand-in of one of the paper's datasets, for trials and tests without the dataset.
+"""Draw a stand-in of one of the paper's datasets, for trials and tests without the dataset.
 
 python -m pipeline.standin dermofit --out DIR --scale 0.1
 python -m pipeline.shard dermofit --raw DIR --size 32
@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from pipeline.core.console import progress, run_door
+from pipeline.core.console import progress, run_command
 from pipeline.data.datasets import DATASETS
 
 
@@ -38,4 +38,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    run_door(main)
+    run_command(main)

@@ -1,4 +1,4 @@
-"""Door: where every run of a grid stands: its folder first, then, on Slurm, one look at the queue.
+"""Where every run of a grid stands: its folder first, then, on Slurm, one look at the queue.
 
 python -m pipeline.status --grid small --datasets brain_mri,isic
 python -m pipeline.status --grid main --cluster rtx8000 --watch
@@ -13,10 +13,10 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from pipeline.cli import flags
-from pipeline.core.console import duration, run_door, table
+from pipeline.core.console import duration, run_command, table
 
 if TYPE_CHECKING:
-    from pipeline.jobs.plan import Item, Plan
+    from pipeline.jobs.plan import Plan, PlannedRun
     from pipeline.jobs.slurm.reconcile import Seen
 
 WATCH_SECONDS = 10.0
@@ -41,7 +41,7 @@ def main() -> int:
     while True:
         plan = flags.read_plan(args)
         seen = look(plan)
-        rows = [described(item, plan, seen) for item in plan.items.values()]
+        rows = [described(item, plan, seen) for item in plan.runs.values()]
         if args.json:
             print(json.dumps({"grid": plan.grid, "preset": plan.preset.name, "runs": rows}, indent=2))
             return 0
@@ -71,7 +71,7 @@ def as_text(rows: list[dict[str, Any]], plan: Plan, *, failed_only: bool) -> str
     """The table, and a line that counts the states."""
     if failed_only:
         failed = [row for row in rows if row["state"] == "failed"]
-        shown = [[row["run"], row["says"], plan.items[row["run"]].run["log"]] for row in failed]
+        shown = [[row["run"], row["says"], plan.runs[row["run"]].run["log"]] for row in failed]
         out = [table(shown, header=("run", "reason", "log"))] if shown else []
     else:
         shown = [[row["state"], row["run"], row["job"], row["says"]] for row in rows]
@@ -86,7 +86,7 @@ def as_text(rows: list[dict[str, Any]], plan: Plan, *, failed_only: bool) -> str
     return "\n".join(out)
 
 
-def described(item: Item, plan: Plan, seen: Seen | None) -> dict[str, Any]:
+def described(item: PlannedRun, plan: Plan, seen: Seen | None) -> dict[str, Any]:
     """A run's state with what there is to say of it; `queued` is a run that waits and that a job carries."""
     job = seen.jobs.get(item.run.id) if seen else None
     row: dict[str, Any] = {"run": item.run.id, "state": item.state, "job": job.id if job else "", "says": ""}
@@ -119,12 +119,12 @@ def described(item: Item, plan: Plan, seen: Seen | None) -> dict[str, Any]:
         row["state"] = "queued"
         row["says"] = job.state.lower() + (f" ({job.reason})" if job.reason not in ("None", "") else "")
         row["says"] += f" on {job.node}" if job.node else ""
-        if seen and item.carrier and seen.jobs.get(item.carrier) == job:
-            row["says"] += f", carried by {item.carrier}"
-    elif item.carrier:
-        row["says"] = f"carried by {item.carrier}, which is {plan.items[item.carrier].state}"
-    elif item.parent and plan.items[item.parent].state != "done":
-        row["says"] = f"waits for {item.parent}, which is {plan.items[item.parent].state}"
+        if seen and item.published_by and seen.jobs.get(item.published_by) == job:
+            row["says"] += f", carried by {item.published_by}"
+    elif item.published_by:
+        row["says"] = f"carried by {item.published_by}, which is {plan.runs[item.published_by].state}"
+    elif item.parent and plan.runs[item.parent].state != "done":
+        row["says"] = f"waits for {item.parent}, which is {plan.runs[item.parent].state}"
     elif seen and item.run.id in seen.ended:
         row["job"], how = seen.ended[item.run.id]
         row["says"] = f"its job ended: {how}; launch goes on"
@@ -132,4 +132,4 @@ def described(item: Item, plan: Plan, seen: Seen | None) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    run_door(main)
+    run_command(main)

@@ -1,4 +1,4 @@
-"""Door: compare a raw folder with what is known of its dataset. Reads listings and image headers, changes nothing.
+"""Compare a raw folder with what is known of its dataset. Reads listings and image headers, changes nothing.
 
 python -m pipeline.verify isic --raw DIR
 
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.core.console import progress, run_door, table
+from pipeline.core.console import progress, run_command, table
 from pipeline.data.datasets import DATASETS
 
 if TYPE_CHECKING:
@@ -203,4 +203,4 @@ def some(names: Iterable[str]) -> str:
 
 
 if __name__ == "__main__":
-    run_door(main)
+    run_command(main)

@@ -31,7 +31,7 @@ def isic_labels(folder: Path) -> list[str]:
 
 def write(shards: Path, name: str, labels: list[str], *, size: int = paper.IMAGE_SIZE) -> Path:
     """A shard folder with index and manifest and no tars."""
-    leaf = DATASETS.find(name).DATASET
+    plugin = DATASETS.find(name).DATASET
     folder = shards / f"{name}-{size}-image-{'0' * 8}"
     folder.mkdir(parents=True)
     order = np.random.default_rng(0).permutation(len(labels))
@@ -64,10 +64,10 @@ def write(shards: Path, name: str, labels: list[str], *, size: int = paper.IMAGE
     manifest = {
         "name": name,
         "fingerprint": files.sha256_file(folder / "index.parquet")[:16],
-        "task": leaf.task,
-        "classes": list(leaf.classes),
-        "metric": leaf.metric,
-        "label_fractions": list(leaf.label_fractions),
+        "task": plugin.task,
+        "classes": list(plugin.classes),
+        "metric": plugin.metric,
+        "label_fractions": list(plugin.label_fractions),
         "settings": {"size": size, "split": "image"},
         "counts": counts,
     }

@@ -1,4 +1,4 @@
-"""A folder to launch in, with shards, a cluster file and a small grid of one's own, driven by the doors."""
+"""A folder to launch in, with shards, a cluster file and a small grid of one's own, driven by the commands."""
 
 from __future__ import annotations
 
@@ -66,19 +66,24 @@ class Site:
         text = GRID.format(seeds=seeds, epochs=epochs, finetune_epochs=finetune_epochs, change=change)
         (self.folder / "mine.py").write_text(text)
 
-    def command(self, door: str, *arguments: str) -> list[str]:
-        grid = [] if door == "logs" else ["--grid", "mine.py"]
-        return [sys.executable, "-m", f"pipeline.{door}", *grid, "--cluster", "here.toml", *arguments]
+    def command(self, command: str, *arguments: str) -> list[str]:
+        grid = [] if command == "logs" else ["--grid", "mine.py"]
+        return [sys.executable, "-m", f"pipeline.{command}", *grid, "--cluster", "here.toml", *arguments]
 
-    def start(self, door: str, *arguments: str) -> subprocess.Popen[str]:
+    def start(self, command: str, *arguments: str) -> subprocess.Popen[str]:
         env = {**os.environ, "PYTHONPATH": str(ROOT / "tests")}
         pipe = subprocess.PIPE
         return subprocess.Popen(
-            self.command(door, *arguments), cwd=self.folder, env=env, stdout=pipe, stderr=subprocess.STDOUT, text=True
+            self.command(command, *arguments),
+            cwd=self.folder,
+            env=env,
+            stdout=pipe,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
 
-    def run(self, door: str, *arguments: str) -> tuple[int, str]:
-        with self.start(door, *arguments) as process:
+    def run(self, command: str, *arguments: str) -> tuple[int, str]:
+        with self.start(command, *arguments) as process:
             try:
                 out, _ = process.communicate(timeout=300)
             except subprocess.TimeoutExpired:

@@ -1,4 +1,4 @@
-"""Benchmarks run and say what they must: every leaf once, in little; no number is judged."""
+"""Benchmarks run and say what they must: every plugin once, in little; no number is judged."""
 
 import json
 import subprocess

@@ -60,14 +60,14 @@ def test_a_door_ends_in_an_exit_code_and_at_most_a_line(
     main: Callable[[], int], code: int, said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as caught:
-        console.run_door(main)
+        console.run_command(main)
     assert caught.value.code == code
     assert capsys.readouterr().err == said
 
 
 def test_a_fault_of_the_program_keeps_its_traceback() -> None:
     with pytest.raises(AssertionError):
-        console.run_door(raising(AssertionError()))
+        console.run_command(raising(AssertionError()))
 
 
 def test_progress_passes_everything_on_and_is_quiet_in_a_log(capsys: pytest.CaptureFixture[str]) -> None:

@@ -106,11 +106,11 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     server.server_close()
 
 
-def door(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int | str | None:
-    """The door within this process; returns its exit code."""
+def command(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int | str | None:
+    """The command within this process; returns its exit code."""
     monkeypatch.setattr(sys, "argv", ["download", *map(str, arguments)])
     with pytest.raises(SystemExit) as caught:
-        console.run_door(pipeline.download.main)
+        console.run_command(pipeline.download.main)
     return caught.value.code
 
 
@@ -125,7 +125,7 @@ def assert_complete(out: Path) -> None:
 def test_all_parts_arrive_checked_and_unpacked(
     bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert door(monkeypatch, "isic", "--out", tmp_path / "raw", "--from", bucket) == 0
+    assert command(monkeypatch, "isic", "--out", tmp_path / "raw", "--from", bucket) == 0
     assert_complete(tmp_path / "raw")
     out = capsys.readouterr().out
     assert "checked by the server's MD5" in out
@@ -135,7 +135,7 @@ def test_all_parts_arrive_checked_and_unpacked(
     assert record[TRUTH]["from"] == f"{bucket}/{TRUTH}"
 
     asked = len(Bucket.asked)
-    assert door(monkeypatch, "isic", "--out", tmp_path / "raw", "--from", bucket) == 0
+    assert command(monkeypatch, "isic", "--out", tmp_path / "raw", "--from", bucket) == 0
     assert "3 of 3 parts are in" in capsys.readouterr().out
     assert len(Bucket.asked) == asked
 
@@ -144,7 +144,7 @@ def test_a_connection_that_drops_is_taken_up_where_it_broke(
     bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Bucket.drop_after = 1_500_000
-    assert door(monkeypatch, "isic", "--out", tmp_path, "--from", bucket) == 0
+    assert command(monkeypatch, "isic", "--out", tmp_path, "--from", bucket) == 0
     assert_complete(tmp_path)
     starts = [start for method, name, start in Bucket.asked if (method, name) == ("GET", ZIP)]
     assert starts == [0, 1_500_000, 3_000_000]
@@ -154,14 +154,14 @@ def test_a_server_without_ranges_is_asked_from_the_beginning(
     bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Bucket.drop_after, Bucket.has_ranges = 1_500_000, False
-    assert door(monkeypatch, "isic", "--out", tmp_path, "--from", bucket) == 2
+    assert command(monkeypatch, "isic", "--out", tmp_path, "--from", bucket) == 2
     assert f"broke off at 0 of {len(Bucket.files[ZIP]):,} bytes, 6 times in a row" in capsys.readouterr().err
     assert not (tmp_path / INPUT).exists()
 
     Bucket.drop_after = None
     (part,) = tmp_path.glob(f".{ZIP}.*.part")
     part.write_bytes(Bucket.files[ZIP][:1000])
-    assert door(monkeypatch, "isic", "--out", tmp_path, "--from", bucket) == 0
+    assert command(monkeypatch, "isic", "--out", tmp_path, "--from", bucket) == 0
     assert_complete(tmp_path)
 
 
@@ -182,7 +182,7 @@ def test_a_killed_download_goes_on_where_it_was(bucket: str, tmp_path: Path, mon
 
     Bucket.hold.set()
     Bucket.asked = []
-    assert door(monkeypatch, "isic", "--out", tmp_path, "--from", bucket) == 0
+    assert command(monkeypatch, "isic", "--out", tmp_path, "--from", bucket) == 0
     assert_complete(tmp_path)
     assert [start for method, name, start in Bucket.asked if method == "GET" and name == ZIP] == [there]
 
@@ -200,10 +200,10 @@ def test_an_unpacking_that_was_stopped_goes_on(
         return real(path, *arguments, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(fetch.files, "publish", publish)
-    assert door(monkeypatch, "isic", "--out", tmp_path, "--from", bucket) == 130
+    assert command(monkeypatch, "isic", "--out", tmp_path, "--from", bucket) == 130
     assert not (tmp_path / INPUT).exists()
     Bucket.asked = []
-    assert door(monkeypatch, "isic", "--out", tmp_path, "--from", bucket) == 0
+    assert command(monkeypatch, "isic", "--out", tmp_path, "--from", bucket) == 0
     assert_complete(tmp_path)
     assert len(done) == 4 + 3  # the first three were not unpacked again
     assert not [entry for entry in Bucket.asked if entry[0] == "GET"]  # and nothing was fetched again
@@ -213,7 +213,7 @@ def test_bytes_that_are_not_those_of_the_servers_checksum_are_deleted(
     bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Bucket.etags[TRUTH] = "0" * 32
-    assert door(monkeypatch, "isic", "--out", tmp_path, "--from", bucket) == 2
+    assert command(monkeypatch, "isic", "--out", tmp_path, "--from", bucket) == 2
     error = capsys.readouterr().err
     assert f"{TRUTH} did not arrive as it should: md5 " in error and f", not {'0' * 32}; it was deleted" in error
     assert {path.name for path in tmp_path.iterdir()} == {".download.lock"}
@@ -229,11 +229,11 @@ def test_a_published_checksum_is_held_against_what_arrived(
         monkeypatch.setattr(type(DATASET), "sources", (source,))
 
     offer("f" * 64)
-    assert door(monkeypatch, "isic", "--out", tmp_path, "--from", bucket) == 2
+    assert command(monkeypatch, "isic", "--out", tmp_path, "--from", bucket) == 2
     assert f"sha256 {sha256}, not {'f' * 64}" in capsys.readouterr().err
     assert {path.name for path in tmp_path.iterdir()} == {".download.lock"}
     offer(sha256)
-    assert door(monkeypatch, "isic", "--out", tmp_path, "--from", bucket) == 0
+    assert command(monkeypatch, "isic", "--out", tmp_path, "--from", bucket) == 0
     assert "checked by its published SHA-256" in capsys.readouterr().out
 
 
@@ -242,11 +242,11 @@ def test_a_damaged_archive_is_deleted_and_fetched_again(
 ) -> None:
     whole = Bucket.files[ZIP]
     Bucket.files[ZIP] = whole[:2_000_000] + b"\0" * 10 + whole[2_000_010:]
-    assert door(monkeypatch, "isic", "--out", tmp_path, "--from", bucket) == 2
+    assert command(monkeypatch, "isic", "--out", tmp_path, "--from", bucket) == 2
     assert "part is damaged (Bad CRC-32" in capsys.readouterr().err
     assert not list(tmp_path.glob("*.part")) and not (tmp_path / INPUT).exists()
     Bucket.files[ZIP] = whole
-    assert door(monkeypatch, "isic", "--out", tmp_path, "--from", bucket) == 0
+    assert command(monkeypatch, "isic", "--out", tmp_path, "--from", bucket) == 0
     assert_complete(tmp_path)
 
 
@@ -254,7 +254,7 @@ def test_another_version_on_the_server_is_not_glued_to_the_beginning_of_the_firs
     bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / f".{ZIP}.an-older-one.part").write_bytes(b"of another file" * 100)
-    assert door(monkeypatch, "isic", "--out", tmp_path, "--from", bucket) == 0
+    assert command(monkeypatch, "isic", "--out", tmp_path, "--from", bucket) == 0
     assert_complete(tmp_path)
 
 
@@ -263,7 +263,7 @@ def test_an_archive_cannot_write_outside_its_folder(
     name: str, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Bucket.files[ZIP] = zipped({name: b"no"})
-    assert door(monkeypatch, "isic", "--out", tmp_path / "raw", "--from", bucket) == 2
+    assert command(monkeypatch, "isic", "--out", tmp_path / "raw", "--from", bucket) == 2
     assert f"which does not lie in {INPUT}" in capsys.readouterr().err
     assert not list(tmp_path.rglob("escaped.jpg"))
 
@@ -271,7 +271,7 @@ def test_an_archive_cannot_write_outside_its_folder(
 def test_a_dry_run_names_the_publics_addresses_and_asks_nobody(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert door(monkeypatch, "isic", "--out", tmp_path / "raw", "--dry-run") == 0
+    assert command(monkeypatch, "isic", "--out", tmp_path / "raw", "--dry-run") == 0
     out = capsys.readouterr().out
     assert f"would fetch https://isic-challenge-data.s3.amazonaws.com/2019/{ZIP} to " in out
     assert out.count("would fetch") == 3
@@ -294,7 +294,7 @@ def test_what_has_no_public_address_says_how_it_is_had(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert door(monkeypatch, *arguments, "--out", tmp_path / "raw") == 2
+    assert command(monkeypatch, *arguments, "--out", tmp_path / "raw") == 2
     assert f"error: {message}" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
@@ -303,8 +303,8 @@ def test_a_file_the_server_does_not_have_and_a_missing_curl_are_said(
     bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     del Bucket.files[TRUTH]
-    assert door(monkeypatch, "isic", "--out", tmp_path, "--from", bucket) == 2
+    assert command(monkeypatch, "isic", "--out", tmp_path, "--from", bucket) == 2
     assert f"{bucket}/{TRUTH} cannot be had: " in capsys.readouterr().err
     monkeypatch.setenv("PATH", "")
-    assert door(monkeypatch, "isic", "--out", tmp_path, "--from", bucket) == 2
+    assert command(monkeypatch, "isic", "--out", tmp_path, "--from", bucket) == 2
     assert "there is no curl here; install it" in capsys.readouterr().err

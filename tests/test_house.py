@@ -1,4 +1,4 @@
-"""Decisions pinned: the doors answer at once without torch, the floors hold, the plan scales."""
+"""Decisions pinned: the commands answer at once without torch, the floors hold, the plan scales."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 import pytest
 from conftest import ROOT
 
-DOORS = (
+COMMANDS = (
     "shard",
     "launch",
     "status",
@@ -29,7 +29,7 @@ HEAVY = ("torch", "timm", "torchvision", "ray", "submitit", "webdataset", "sklea
 
 
 def run_watched(arguments: list[str], folder) -> subprocess.CompletedProcess[str]:
-    """Run a door and print, last, which heavy libraries it imported."""
+    """Run a command and print, last, which heavy libraries it imported."""
     code = (
         "import atexit, runpy, sys\n"
         f"atexit.register(lambda: print('IMPORTED', [n for n in {HEAVY!r} if n in sys.modules]))\n"
@@ -39,11 +39,11 @@ def run_watched(arguments: list[str], folder) -> subprocess.CompletedProcess[str
     return subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True)
 
 
-@pytest.mark.parametrize("door", DOORS)
-def test_help_of_every_door_imports_nothing_heavy(door, tmp_path):
-    done = run_watched([door, "--help"], tmp_path)
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_every_door_imports_nothing_heavy(command, tmp_path):
+    done = run_watched([command, "--help"], tmp_path)
     assert done.returncode == 0, done.stderr
-    assert f"python -m pipeline.{door}" in done.stdout
+    assert f"python -m pipeline.{command}" in done.stdout
     assert done.stdout.strip().endswith("IMPORTED []")
 
 
@@ -63,12 +63,12 @@ def test_planning_status_and_tables_import_nothing_heavy(arguments, tmp_path):
 
 
 def test_every_door_is_tried_here():
-    named = {path.stem for path in (ROOT / "pipeline").glob("*.py") if "run_door(main)" in path.read_text()}
-    assert named == set(DOORS)
+    named = {path.stem for path in (ROOT / "pipeline").glob("*.py") if "run_command(main)" in path.read_text()}
+    assert named == set(COMMANDS)
 
 
 @pytest.mark.parametrize(
-    ("door", "flags"),
+    ("command", "flags"),
     [
         ("launch", {"--jobs", "--dry-run", "--retry", "--no-ray", "--print-sbatch"}),
         ("status", {"--watch", "--failed", "--json"}),
@@ -77,11 +77,11 @@ def test_every_door_is_tried_here():
         ("figures", {"--out", "--only", "--with-pictures", "--rollout"}),
     ],
 )
-def test_no_flag_changes_science(door, flags):
+def test_no_flag_changes_science(command, flags):
     """A scientific number is a Spec field in a grid, never a flag; a new flag is weighed here first."""
     import importlib
 
-    parser = importlib.import_module(f"pipeline.{door}").parser()
+    parser = importlib.import_module(f"pipeline.{command}").parser()
     found = {option for action in parser._actions for option in action.option_strings if option.startswith("--")}
     grid = {"--grid", "--datasets", "--seeds", "--preset", "--cluster"}
     assert found - {"--help", "--wait", "--no-wait"} == grid | flags

@@ -1,4 +1,4 @@
-"""The door to what runs printed."""
+"""The command to what runs printed."""
 
 from __future__ import annotations
 

@@ -24,12 +24,12 @@ Verify = Callable[[str, Path], tuple[int | str | None, str, str]]
 
 @pytest.fixture
 def verify(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Verify:
-    """The door within this process: its exit code, its findings' lines and its errors."""
+    """The command within this process: its exit code, its findings' lines and its errors."""
 
     def run(name: str, raw: Path) -> tuple[int | str | None, str, str]:
         monkeypatch.setattr(sys, "argv", ["verify", name, "--raw", str(raw)])
         with pytest.raises(SystemExit) as caught:
-            console.run_door(pipeline.verify.main)
+            console.run_command(pipeline.verify.main)
         return caught.value.code, *capsys.readouterr()
 
     return run
@@ -170,7 +170,7 @@ def test_the_stand_ins_door_names_the_command_that_shards_it(
     monkeypatch.setattr(sys, "argv", ["standin", "autoimmune", "--out", str(out), "--scale", "0.01"])
     for _ in range(2):  # the second finds it done
         with pytest.raises(SystemExit) as caught:
-            console.run_door(pipeline.standin.main)
+            console.run_command(pipeline.standin.main)
         assert caught.value.code == 0
         assert f"python -m pipeline.shard autoimmune --raw {out} --size 32" in capsys.readouterr().out
     assert (out / MARK).is_file()

@@ -15,8 +15,8 @@ from torchvision.transforms import v2
 
 from pipeline.benchmarks.support import paper_loader
 from pipeline.benchmarks.support.base import Bench, Table, Way, compare, rate
-from pipeline.benchmarks.support.raw_images import raw_folder
 from pipeline.benchmarks.support.load_peers import throughput
+from pipeline.benchmarks.support.raw_images import raw_folder
 from pipeline.learn import hardware
 from pipeline.learn.augment import augment
 from pipeline.learn.samples import draws

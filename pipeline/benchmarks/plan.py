@@ -44,9 +44,9 @@ def run(bench: Bench) -> list[Table]:
     for count, folder in folders.items():
         flags = ["--grid", GRID, "--seeds", str(count), "--cluster", str(folder / "site.toml")]
         planning.append(
-            (f"launch --dry-run of {A_SEED * count:,} runs", "ours", ["door", "launch", "--dry-run", *flags])
+            (f"launch --dry-run of {A_SEED * count:,} runs", "ours", ["command", "launch", "--dry-run", *flags])
         )
-        standing.append((f"status of {A_SEED * count:,} runs", "ours", ["door", "status", *flags]))
+        standing.append((f"status of {A_SEED * count:,} runs", "ours", ["command", "status", *flags]))
     most = folders[seeds[0]]
     read = (f"reading spec.json and result.json of {A_SEED * seeds[0]:,} runs", "limit", ["read", str(most / "runs")])
 
@@ -56,7 +56,7 @@ def run(bench: Bench) -> list[Table]:
         path = bench.scratch / f"index-{count}" / "index.parquet"
         writing.append((f"writing an index of {count:,}", "ours", ["write", str(path), str(count)]))
         opening.append((f"{count:,}: the training rows and their labels", "ours", ["train", str(path)]))
-        opening.append((f"{count:,}: places and checksums of 1,000 rows", "ours", ["places", str(path)]))
+        opening.append((f"{count:,}: entries and checksums of 1,000 rows", "ours", ["entries", str(path)]))
     path = bench.scratch / f"index-{counts[0]}" / "index.parquet"
     opening.append((f"{counts[0]:,}: the columns alone, by pyarrow", "limit", ["columns", str(path)]))
 
@@ -98,18 +98,18 @@ def run_folders(bench: Bench, seeds: int) -> Path:
         with files.publish_folder(folder) as out:
             site = clusters.from_json({name: str(out / name) for name in clusters.PATHS})
             for name in PAPER_DATASETS:
-                leaf = DATASETS.find(name).DATASET
+                plugin = DATASETS.find(name).DATASET
                 manifest = {
                     "name": name,
                     "fingerprint": name.ljust(16, "0"),
-                    "metric": leaf.metric,
-                    "label_fractions": leaf.label_fractions,
+                    "metric": plugin.metric,
+                    "label_fractions": plugin.label_fractions,
                     "settings": {"size": paper.IMAGE_SIZE},
                     "counts": {part: {"pictures": 1000, "unlabelled": 0} for part in ("train", "val", "test")},
                 }
                 place = out / "shards" / f"{name}-{paper.IMAGE_SIZE}-image-0" / "manifest.json"
                 files.write_json(place, manifest, durable=False)
-            for number, item in enumerate(make_plan(GRID, site, seeds=seeds).items.values()):
+            for number, item in enumerate(make_plan(GRID, site, seeds=seeds).runs.values()):
                 fill(item.run, item.spec, number % 4)
             lines = [f'{name} = "{folder / name}"\n' for name in clusters.PATHS]
             (out / "site.toml").write_text("".join(lines))
@@ -166,7 +166,7 @@ def rows_of(count: int) -> Iterator[dict[str, Any]]:
 # --- A case, in its own process --------------------------------------------------------------------------------------
 
 
-def door(name: str, *arguments: str) -> None:
+def command(name: str, *arguments: str) -> None:
     sys.argv = [name, *arguments]
     try:
         with contextlib.redirect_stdout(io.StringIO()):
@@ -192,7 +192,7 @@ def train(path: str) -> None:
     shards.labels(shards.of_split("train"))
 
 
-def places(path: str) -> None:
+def entries(path: str) -> None:
     columns = Shards(Path(path).parent, {}).rows
     step = len(columns["tar"]) // 1000
     for row in range(0, 1000 * step, step):
@@ -206,7 +206,9 @@ def columns(path: str) -> None:
     parquet.ParquetFile(path).read(["split", "labels"])
 
 
-CASES: dict[str, Callable[..., None]] = {case.__name__: case for case in (door, read, write, train, places, columns)}
+CASES: dict[str, Callable[..., None]] = {
+    case.__name__: case for case in (command, read, write, train, entries, columns)
+}
 
 
 if __name__ == "__main__":

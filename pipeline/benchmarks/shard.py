@@ -129,7 +129,7 @@ def _further(large: Table, many: int, small: Table, few: int) -> list[Table]:
 
 
 def _decoded(data: bytes) -> np.ndarray:
-    """The pixels as the door's workers decode them."""
+    """The pixels as the command's workers decode them."""
     return images.decode(data, channels=4).pixels
 
 
@@ -137,7 +137,7 @@ def _on_all_cores(function: Callable[[Any], object], items: list[Any]) -> None:
     """Apply a function in forked processes that deal the items among them and hand nothing back."""
 
     def work(number: int) -> None:
-        keep()  # as the door's workers do
+        keep()  # as the command's workers do
         for item in items[number::PROCESSES]:
             function(item)
 
@@ -264,7 +264,7 @@ def _psnr(mine: np.ndarray, theirs: np.ndarray) -> float:
 
 
 def _memory(bench: Bench, raw: Path, note: str) -> Table:
-    """Peak memory of the door's process and its workers together, at N and 4N images."""
+    """Peak memory of the command's process and its workers together, at N and 4N images."""
     rows = []
     large = sorted(raw.rglob("*.jpg"))
     for times in (1, 4):

@@ -13,29 +13,29 @@ from pipeline.benchmarks.fanout import ENGINES, SIZES, announced
 from pipeline.benchmarks.support.base import Bench, Row, Table, Way, compare, seconds
 from pipeline.benchmarks.support.raw_images import sharded
 
-TITLE = "doors, runs and trials, from the start of a process"
+TITLE = "commands, runs and trials, from the start of a process"
 TRIALS = 40
 
 
 def run(bench: Bench) -> list[Table]:
     """Seconds of whole processes, to a run's first step, and to a fan-out's trials."""
-    return [doors(bench), first_step(bench), *trials(bench)]
+    return [commands(bench), first_step(bench), *trials(bench)]
 
 
-def doors(bench: Bench) -> Table:
-    """The doors that must answer at once, and what they therefore do not import."""
+def commands(bench: Bench) -> Table:
+    """The commands that must answer at once, and what they therefore do not import."""
     asked = [["launch", "--help"], ["launch", "--grid", "main", "--dry-run"], ["status", "--grid", "main"]]
     imports = ["torch", "timm"] + (["ray.tune"] if find_spec("ray") and not bench.quick else [])
     ways = [
-        Way(name=" ".join(door), once=partial(_process, bench, "-m", f"pipeline.{door[0]}", *door[1:]))
-        for door in asked
+        Way(name=" ".join(command), once=partial(_process, bench, "-m", f"pipeline.{command[0]}", *command[1:]))
+        for command in asked
     ]
     ways += [
         Way(name=f"import {name}", once=partial(_process, bench, "-c", f"import {name}"), role="limit")
         for name in imports
     ]
     ways += [Way(name="python alone", once=partial(_process, bench, "-c", "pass"), role="limit")]
-    return compare("doors as whole processes", "seconds", ways, bench, more_is_better=False)
+    return compare("commands as whole processes", "seconds", ways, bench, more_is_better=False)
 
 
 def _process(bench: Bench, *arguments: str) -> float:

@@ -15,8 +15,8 @@ import torch
 
 from pipeline.benchmarks.support import limits
 from pipeline.benchmarks.support.base import Bench, Row, Table, Way, compare
-from pipeline.benchmarks.support.raw_images import raw_folder
 from pipeline.benchmarks.support.plain import seconds
+from pipeline.benchmarks.support.raw_images import raw_folder
 from pipeline.benchmarks.support.training import SMALL, TOY, WARM, Timed, make_shards, settled, site, train
 from pipeline.learn.hardware import Hardware
 from pipeline.runs.cluster import Cluster

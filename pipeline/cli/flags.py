@@ -1,4 +1,4 @@
-"""The flags that say which runs are meant, the same for every door that reads a grid."""
+"""The flags that say which runs are meant, the same for every command that reads a grid."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def read_plan(args: argparse.Namespace) -> Plan:
 
 
 def grid_flags(args: argparse.Namespace) -> str:
-    """The grid flags as they were given, for the hint of another door."""
+    """The grid flags as they were given, for the hint of another command."""
     out = [f"--grid {args.grid}"]
     out += [f"--datasets {args.datasets}"] if args.datasets else []
     out += [f"--seeds {args.seeds}"] if args.seeds is not None else []

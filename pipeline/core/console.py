@@ -10,8 +10,8 @@ from typing import NoReturn, TypeVar
 T = TypeVar("T")
 
 
-def run_door(main: Callable[[], int]) -> NoReturn:
-    """Run a door: its return value is the exit code, a `ValueError` is a message and 2, Ctrl-C is 130."""
+def run_command(main: Callable[[], int]) -> NoReturn:
+    """Run a command: its return value is the exit code, a `ValueError` is a message and 2, Ctrl-C is 130."""
     try:
         sys.exit(main())
     except ValueError as error:

@@ -79,7 +79,7 @@ class Source:
 
 
 class Dataset(ABC):
-    """A leaf. `DATASET` in each module of this package is one."""
+    """A plugin. `DATASET` in each module of this package is one."""
 
     name: str
     classes: tuple[str, ...]

@@ -15,7 +15,7 @@ from pathlib import Path
 from pipeline.core import files
 from pipeline.data.shards.index import shards_of
 from pipeline.jobs.life import gpus
-from pipeline.jobs.plan import TO_DO, Item, Plan
+from pipeline.jobs.plan import TO_DO, Plan, PlannedRun
 from pipeline.learn.weights import weights_file
 from pipeline.runs.cluster import CARDS, Cluster
 from pipeline.runs.folder import Run
@@ -78,7 +78,7 @@ class Estimate:
 
 def estimate(plan: Plan, cluster: Cluster) -> Estimate:
     """What a launch would take; failed runs, which wait for `--retry`, are left out."""
-    todo = [item for item in plan.items.values() if item.state in (*TO_DO, "running", "no shards")]
+    todo = [item for item in plan.runs.values() if item.state in (*TO_DO, "running", "no shards")]
     jobs = cluster.slurm.parallelism if cluster.executor == "slurm" else cluster.jobs or max(1, len(gpus(cluster)))
     out = Estimate(jobs=jobs, card=cluster.card)
     if cluster.device == "cpu":
@@ -95,7 +95,7 @@ def estimate(plan: Plan, cluster: Cluster) -> Estimate:
         out.final_bytes += (parameters or 0) * FLOAT * _kept(spec)
         if cluster.keep_state and isinstance(spec, PretrainSpec):
             out.final_bytes += saved
-        if item.carrier:  # a milestone: the longer run's hours are its own
+        if item.published_by:  # a milestone: the longer run's hours are its own
             continue
         taken, source, shared = known.hours(spec)
         left = _left(item)
@@ -217,7 +217,7 @@ def _last_layer(spec: Spec) -> int:
     return int(options["out_dim"]) * int(options.get("bottleneck", options["hidden"]))
 
 
-def _left(item: Item) -> float:
+def _left(item: PlannedRun) -> float:
     """The part of the run that is still to do."""
     if item.state not in ("interrupted", "running") or not (at := item.run.progress()):
         return 1.0
@@ -225,7 +225,7 @@ def _left(item: Item) -> float:
     return max(0.0, 1 - done)
 
 
-def _job(item: Item) -> tuple[str, ...]:
+def _job(item: PlannedRun) -> tuple[str, ...]:
     """Runs with the same value travel in one job: a fan-out is one (dataset, method, arm)."""
     spec = item.spec
     if isinstance(spec, PretrainSpec):
@@ -233,10 +233,10 @@ def _job(item: Item) -> tuple[str, ...]:
     return spec.dataset.name, method_of(spec), spec.arm, spec.backbone
 
 
-def _longest(items: Iterable[Item], hours: dict[str, float]) -> float:
+def _longest(items: Iterable[PlannedRun], hours: dict[str, float]) -> float:
     """The longest way through the plan: a fan-out after the longest of the pretraining runs it waits for."""
     items = list(items)
-    awaited = {item.run.id: item.carrier or item.run.id for item in items}
+    awaited = {item.run.id: item.published_by or item.run.id for item in items}
     own: dict[tuple[str, ...], float] = {}
     before: dict[tuple[str, ...], float] = {}
     for item in items:
@@ -252,7 +252,7 @@ def _longest(items: Iterable[Item], hours: dict[str, float]) -> float:
 class Known:
     """Speeds, sizes and image counts as far as the paper, the shards and finished runs tell them."""
 
-    def __init__(self, plan: Plan, cluster: Cluster, todo: Iterable[Item]) -> None:
+    def __init__(self, plan: Plan, cluster: Cluster, todo: Iterable[PlannedRun]) -> None:
         self.cluster = cluster
         self.images_of: dict[tuple[DatasetRef, int], tuple[int, int, int] | None] = {}
         self.speeds: dict[Work, tuple[float, str]] = {}
@@ -393,7 +393,7 @@ def _table_2(method: str, dataset: str) -> float:
 
 def _finished(plan: Plan, runs: Path, wanted: set[Work]) -> Iterator[tuple[Run, Spec]]:
     """Finished runs that may be like those wanted: the plan's, then some others whose name says so."""
-    for item in plan.items.values():
+    for item in plan.runs.values():
         if item.state == "done":
             yield item.run, item.spec
     marks = {f"-{method}-s" if kind == "pretrain" else f"-{tags[0].split('.')[0]}-" for kind, method, tags, _ in wanted}
@@ -402,7 +402,7 @@ def _finished(plan: Plan, runs: Path, wanted: set[Work]) -> Iterator[tuple[Run, 
         if opened == LOOKED_AT:
             break
         run = Run(folder)
-        if run.id not in plan.items and any(mark in run.id for mark in marks) and run["result"].exists():
+        if run.id not in plan.runs and any(mark in run.id for mark in marks) and run["result"].exists():
             opened += 1
             try:
                 spec = run.spec

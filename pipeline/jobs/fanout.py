@@ -26,7 +26,7 @@ RETRIES = 2  # of a trial whose process died, or that failed for another reason 
 
 @dataclasses.dataclass(frozen=True)
 class FanOut:
-    """Call it to bring the runs that a folder of an order names to their end."""
+    """Call it to bring the runs that a folder of a submission names to their end."""
 
     folder: str
 
@@ -110,12 +110,12 @@ def note_death(run: Run, times: int) -> None:
     )
 
 
-def carrier(order: submissions.Order, index: int) -> Task | FanOut:
-    """What travels as one task of an order: it knows a folder's path and nothing else."""
-    folder = str(order.task_folder(index))
-    return FanOut(folder) if order.fan_out else Task(folder)
+def carrier(submission: submissions.Submission, index: int) -> Task | FanOut:
+    """What travels as one task of a submission: it knows a folder's path and nothing else."""
+    folder = str(submission.task_folder(index))
+    return FanOut(folder) if submission.fan_out else Task(folder)
 
 
 if __name__ == "__main__":  # in the scripts of launch --print-sbatch: ORDER_FOLDER
-    sent = submissions.read_order(Path(sys.argv[1]))
+    sent = submissions.read_submission(Path(sys.argv[1]))
     carrier(sent, int(os.environ.get("SLURM_ARRAY_TASK_ID", "0")))()

@@ -18,9 +18,9 @@ from typing import Any
 from pipeline.jobs import submissions
 from pipeline.jobs.fanout import RETRIES, carrier, note_death
 from pipeline.jobs.life import VISIBLE, gpus, signals_noted
-from pipeline.jobs.plan import STUCK, TO_DO, Item, Plan, state_of
+from pipeline.jobs.plan import STUCK, TO_DO, Plan, PlannedRun, state_of
 from pipeline.jobs.snapshot import snapshot
-from pipeline.jobs.submissions import Bundle
+from pipeline.jobs.submissions import Job
 
 YEAR_MINUTES = 60 * 24 * 365  # submitit's local executor ends jobs after two minutes unless told otherwise
 POLL_SECONDS = 0.5
@@ -31,40 +31,41 @@ TELL_SECONDS = 5.0  # between SIGTERMs to a job that has not left yet; one that 
 class Working:
     """Runs at work, with the job that carries them; None for those that another launch started."""
 
-    bundle: Bundle
-    job: Any
+    job: Job
+    process: Any
+    """submitit's job."""
     gpu: str | None
 
     def ended(self) -> bool:
-        if self.job is not None:
-            return bool(self.job.done())
-        return all(item.run.state() != "running" for item in self.bundle.items)
+        if self.process is not None:
+            return bool(self.process.done())
+        return all(item.run.state() != "running" for item in self.job.runs)
 
     def ask_to_stop(self) -> None:
-        if self.job is not None:
-            self.job._process.send_signal(signal.SIGTERM)
+        if self.process is not None:
+            self.process._process.send_signal(signal.SIGTERM)
 
 
 class Queue:
-    """Jobs to bring to an end, parents first, never more than `jobs` at once, those already at work counted."""
+    """Jobs to bring to an end, parents first, never more than `at_once`, those already at work counted."""
 
-    def __init__(self, plan: Plan, jobs: int) -> None:
+    def __init__(self, plan: Plan, at_once: int) -> None:
         self.grid = plan.grid
-        self.items = list(plan.items.values())
-        self.by_id = plan.items
-        self.bundles = submissions.bundles(item for item in self.items if item.state in (*TO_DO, "running"))
+        self.items = list(plan.runs.values())
+        self.by_id = plan.runs
+        self.jobs = submissions.jobs_of(item for item in self.items if item.state in (*TO_DO, "running"))
         self.runs = Path(plan.cluster.runs)
         self.code = snapshot(self.runs)
-        self.jobs = jobs
+        self.at_once = at_once
         self.gpus = gpus(plan.cluster)
         self.working = [
-            Working(Bundle([item, *(other for other in self.items if other.carrier == item.run.id)]), None, None)
+            Working(Job([item, *(other for other in self.items if other.published_by == item.run.id)]), None, None)
             for item in self.items
             if item.state == "running"
         ]
         self.deaths: dict[int, int] = {}
 
-    def run(self, report: Callable[[list[Item], list[Item]], None]) -> bool:
+    def run(self, report: Callable[[list[PlannedRun], list[PlannedRun]], None]) -> bool:
         """Work until all is done, failed or blocked; False when Ctrl-C or SIGTERM asked to stop before.
 
         `report(items, at work)` is called at every look. A run whose parent failed becomes `blocked`; all others go on.
@@ -88,52 +89,52 @@ class Queue:
         """Take note of where runs stand; a job that died without an error is to do again, a few times."""
         for one in list(self.working):
             ended = one.ended()
-            for item in one.bundle.items:
+            for item in one.job.runs:
                 item.state = state_of(item.run, item.spec)
             if not ended:
                 continue
             self.working.remove(one)
-            for item in one.bundle.items:
+            for item in one.job.runs:
                 if item.state == "running":  # another launch's process has it; wait for that one
-                    self.working.append(Working(Bundle([item]), None, one.gpu))
-            left = [item for item in one.bundle.items if item.state in TO_DO and not self.is_blocked(item)]
-            if left and one.job is not None and not stopping:
-                together = one.bundle.fan_out  # of a pretraining run's job the first died; its milestones can go alone
+                    self.working.append(Working(Job([item]), None, one.gpu))
+            left = [item for item in one.job.runs if item.state in TO_DO and not self.is_blocked(item)]
+            if left and one.process is not None and not stopping:
+                together = one.job.fan_out  # of a pretraining run's job the first died; its milestones can go alone
                 died = left if together else left[:1]
-                key = id(one.bundle if together else left[0])
+                key = id(one.job if together else left[0])
                 self.deaths[key] = times = self.deaths.get(key, 0) + 1
                 for item in died if times > RETRIES else []:
                     note_death(item.run, times)
                     item.state = "failed"
 
-    def is_blocked(self, item: Item) -> bool:
+    def is_blocked(self, item: PlannedRun) -> bool:
         parent = self.by_id.get(item.parent or "")
         return parent is not None and parent.state in STUCK
 
     def start_what_can(self) -> None:
         """Start jobs whose parents have ended while there is room; block runs whose parent will never be."""
-        busy = [id(one.bundle) for one in self.working]
-        for bundle in self.bundles:
-            if id(bundle) in busy:
+        busy = [id(one.job) for one in self.working]
+        for job in self.jobs:
+            if id(job) in busy:
                 continue
-            for item in bundle.items:
+            for item in job.runs:
                 if item.state in TO_DO and self.is_blocked(item):
                     item.state = "blocked"
-            ready = all(self.by_id[parent].state in ("done", *STUCK) for parent in bundle.parents)
-            if not bundle.fan_out:  # another launch may have the run that carries the others
-                ready = all(item.state != "running" for item in bundle.items)
-            if len(self.working) < self.jobs and ready and any(item.state in TO_DO for item in bundle.items):
+            ready = all(self.by_id[parent].state in ("done", *STUCK) for parent in job.parents)
+            if not job.fan_out:  # another launch may have the run that carries the others
+                ready = all(item.state != "running" for item in job.runs)
+            if len(self.working) < self.at_once and ready and any(item.state in TO_DO for item in job.runs):
                 gpu = min(self.gpus, key=lambda gpu: sum(one.gpu == gpu for one in self.working), default=None)
-                self.working.append(Working(bundle, self.start(bundle, gpu), gpu))
+                self.working.append(Working(job, self.start(job, gpu), gpu))
 
-    def start(self, bundle: Bundle, gpu: str | None) -> Any:
+    def start(self, job: Job, gpu: str | None) -> Any:
         from submitit import LocalExecutor
 
-        left = Bundle([item for item in bundle.items if item.state in TO_DO])
-        order = submissions.publish(
-            self.runs, submissions.Draft(f"{self.grid}.{bundle.name()}", [left], frozenset(), 1), self.code
+        left = Job([item for item in job.runs if item.state in TO_DO])
+        submission = submissions.publish(
+            self.runs, submissions.JobArray(f"{self.grid}.{job.name()}", [left], frozenset(), 1), self.code
         )
-        executor = LocalExecutor(folder=order.folder / "submitit")
+        executor = LocalExecutor(folder=submission.folder / "submitit")
         executor.update_parameters(timeout_min=YEAR_MINUTES, stderr_to_stdout=True)
         # submitit numbers GPUs from 0 whatever this process may use, and hides them all unless told a number
         os.environ[VISIBLE] = gpu if gpu is not None else os.environ.get("CUDA_VISIBLE_DEVICES", "all")
@@ -141,7 +142,7 @@ class Queue:
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
             with running_copy(self.code):
-                return executor.submit(carrier(order, 0))
+                return executor.submit(carrier(submission, 0))
         finally:
             signal.signal(signal.SIGINT, before)
             del os.environ[VISIBLE]

@@ -21,7 +21,7 @@ from pipeline.runs.cluster import Cluster
 from pipeline.runs.folder import Run
 from pipeline.runs.spec import DatasetRef, FinetuneSpec, PretrainSpec, Spec, imagenet_tags, kind_of, run_id
 from pipeline.study import paper
-from pipeline.study.experiments import Place, plain_places
+from pipeline.study.experiments import TableEntry, plain_entries
 from pipeline.study.grids import GRIDS
 
 # A plan's states are a run's own (runs.Run.state) and two more: it waits for shards, or its parent will never be done.
@@ -30,7 +30,7 @@ STUCK = ("failed", "blocked", "no shards")
 
 
 @dataclass
-class Item:
+class PlannedRun:
     """One wanted run."""
 
     run: Run
@@ -40,7 +40,7 @@ class Item:
     """The id of the pretraining run it starts from."""
     children: int = 0
     """How many runs of the plan start from this one."""
-    carrier: str | None = None
+    published_by: str | None = None
     """The id of the longer run that publishes this one on its way (jobs/milestones)."""
 
 
@@ -51,23 +51,23 @@ class Plan:
     grid: str
     cluster: Cluster
     preset: paper.Preset
-    cards: list[paper.Card]
-    places: list[Place]
+    datasets: list[paper.DatasetInfo]
+    entries: list[TableEntry]
     """The wanted fine-tunes, each where it stands in a table."""
     pretrains: list[PretrainSpec] = field(default_factory=list)
     """Pretraining runs that a grid of one's own wants for themselves."""
-    items: dict[str, Item] = field(default_factory=dict)
+    runs: dict[str, PlannedRun] = field(default_factory=dict)
     missing_shards: list[str] = field(default_factory=list)
     """The commands that make the shards that are not there."""
 
     @property
     def wanted(self) -> list[Spec]:
-        return [*self.pretrains, *(place.spec for place in self.places)]
+        return [*self.pretrains, *(place.spec for place in self.entries)]
 
     def counts(self) -> dict[str, dict[str, int]]:
         """How many runs of each kind are in which state."""
         out: dict[str, dict[str, int]] = {"pretrain": {}, "finetune": {}}
-        for item in self.items.values():
+        for item in self.runs.values():
             states = out[kind_of(item.spec)]
             states[item.state] = states.get(item.state, 0) + 1
         return out
@@ -79,7 +79,7 @@ def grid_module(name: str) -> ModuleType:
     It has a function `places(datasets, seeds, preset)` like those in grids/, or `grid`, which lists only the runs.
     """
     module = plugins.load_file(Path(name)) if name.endswith(".py") else GRIDS.find(name)
-    if not (hasattr(module, "places") or hasattr(module, "grid")):
+    if not (hasattr(module, "entries") or hasattr(module, "grid")):
         raise ValueError(f"{name} has no function places(datasets, seeds, preset); see pipeline/grids/small.py")
     return module
 
@@ -95,28 +95,28 @@ def make_plan(
     """Read the plan of a grid off its specs and the run folders; writes nothing."""
     module = grid_module(grid)
     chosen = paper.preset(preset)
-    plan = Plan(grid=Path(grid).stem, cluster=cluster, preset=chosen, cards=[], places=[])
+    plan = Plan(grid=Path(grid).stem, cluster=cluster, preset=chosen, datasets=[], entries=[])
     size = module.IMAGE_SIZE
     for name in datasets or module.DATASETS:
         card, command = _card(name, cluster, size=size, split=chosen.split)
-        plan.cards.append(card)
+        plan.datasets.append(card)
         if command:
             plan.missing_shards.append(command)
-    arguments = plan.cards, seeds_of(seeds if seeds is not None else module.SEEDS), chosen
-    if hasattr(module, "places"):
-        plan.places = module.places(*arguments)
+    arguments = plan.datasets, seeds_of(seeds if seeds is not None else module.SEEDS), chosen
+    if hasattr(module, "entries"):
+        plan.entries = module.entries(*arguments)
     else:
         listed = module.grid(*arguments)
-        plan.places = plain_places([spec for spec in listed if isinstance(spec, FinetuneSpec)])
+        plan.entries = plain_entries([spec for spec in listed if isinstance(spec, FinetuneSpec)])
         plan.pretrains = [spec for spec in listed if isinstance(spec, PretrainSpec)]
     for spec in plan.wanted:
         parent = _add(plan, spec.pretrain) if isinstance(spec, FinetuneSpec) and spec.pretrain else None
-        before = len(plan.items)
+        before = len(plan.runs)
         _add(plan, spec, parent=parent)
         if parent is not None:
-            parent.children += len(plan.items) - before
-    plan.items = dict(sorted(plan.items.items(), key=lambda entry: kind_of(entry[1].spec) != "pretrain"))
-    milestones.assign(plan.items.values())
+            parent.children += len(plan.runs) - before
+    plan.runs = dict(sorted(plan.runs.items(), key=lambda entry: kind_of(entry[1].spec) != "pretrain"))
+    milestones.assign(plan.runs.values())
     return plan
 
 
@@ -127,19 +127,19 @@ def seeds_of(count: int) -> list[int]:
     return [paper.SEEDS[0] + i for i in range(count)]
 
 
-def _card(name: str, cluster: Cluster, *, size: int, split: str) -> tuple[paper.Card, str | None]:
+def _card(name: str, cluster: Cluster, *, size: int, split: str) -> tuple[paper.DatasetInfo, str | None]:
     shards = find_shards(Path(cluster.shards), name, size=size, split=split)
     if shards is not None:
         ref = DatasetRef(name=name, fingerprint=shards.fingerprint)
         fractions = tuple(shards.manifest["label_fractions"])
         stand_in = bool(shards.manifest.get("stand_in"))
-        return paper.Card(ref, fractions, str(shards.manifest["metric"]), stand_in), None
+        return paper.DatasetInfo(ref, fractions, str(shards.manifest["metric"]), stand_in), None
     flags = f"--size {size}" + (f" --split {split}" if split != "image" else "")
     if name in DATASETS.names():
-        leaf = DATASETS.find(name).DATASET
+        plugin = DATASETS.find(name).DATASET
         raw = "" if name == "toy" else "--raw DIR "
         command = f"python -m pipeline.shard {name} {raw}{flags}"
-        card = paper.Card(DatasetRef(name=name, fingerprint=""), leaf.label_fractions, leaf.metric)
+        card = paper.DatasetInfo(DatasetRef(name=name, fingerprint=""), plugin.label_fractions, plugin.metric)
         return card, command
     known = ", ".join(DATASETS.names())
     raise ValueError(
@@ -148,12 +148,12 @@ def _card(name: str, cluster: Cluster, *, size: int, split: str) -> tuple[paper.
     )
 
 
-def _add(plan: Plan, spec: Spec, *, parent: Item | None = None) -> Item:
+def _add(plan: Plan, spec: Spec, *, parent: PlannedRun | None = None) -> PlannedRun:
     identity = run_id(spec)
-    if identity not in plan.items:
+    if identity not in plan.runs:
         run = Run(Path(plan.cluster.runs) / identity)
-        plan.items[identity] = Item(run, spec, state_of(run, spec), parent.run.id if parent else None)
-    return plan.items[identity]
+        plan.runs[identity] = PlannedRun(run, spec, state_of(run, spec), parent.run.id if parent else None)
+    return plan.runs[identity]
 
 
 def state_of(run: Run, spec: Spec) -> str:
@@ -170,7 +170,7 @@ def state_of(run: Run, spec: Spec) -> str:
 
 def missing_weights(plan: Plan) -> list[str]:
     """What is wrong with the ImageNet weights of runs that are still to do, one line a backbone."""
-    tags = {tag for item in plan.items.values() if item.state in (*TO_DO, "failed") for tag in imagenet_tags(item.spec)}
+    tags = {tag for item in plan.runs.values() if item.state in (*TO_DO, "failed") for tag in imagenet_tags(item.spec)}
     out = []
     for tag in sorted(tags):
         try:
@@ -180,7 +180,7 @@ def missing_weights(plan: Plan) -> list[str]:
     return out
 
 
-def publish(plan: Plan, chosen: Iterable[Item]) -> None:
+def publish(plan: Plan, chosen: Iterable[PlannedRun]) -> None:
     """Make the run folders of what will start, each with its spec and where it is sent."""
     facts = clusters.to_json(plan.cluster)
     for item in chosen:

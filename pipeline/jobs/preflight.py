@@ -312,7 +312,7 @@ def _full(runs: Path, plan: Plan, cluster: Cluster) -> list[str]:
     expected = estimate(plan, cluster)
     needed = expected.final_bytes + expected.peak_bytes
     free = shutil.disk_usage(_existing(runs)).free
-    for item in plan.items.values():
+    for item in plan.runs.values():
         if item.state in ("interrupted", "running"):
             for path in item.run.checkpoints():
                 with contextlib.suppress(OSError):  # it has just made place for the next

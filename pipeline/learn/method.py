@@ -45,7 +45,7 @@ Options = TypeVar("Options")
 
 
 def read_options(spec: PretrainSpec, kind: type[Options]) -> Options:
-    """The options of a spec as the leaf's frozen value; `ValueError` for one that lacks or is of the wrong type."""
+    """The options of a spec as the plugin's frozen value; `ValueError` for one that lacks or is of the wrong type."""
     given = spec.method.options
     types = {"int": (int,), "float": (int, float), "bool": (bool,)}
     for item in fields(kind):  # type: ignore[arg-type]

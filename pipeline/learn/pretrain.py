@@ -37,9 +37,9 @@ class Pretraining(loop.Program):
     def __init__(
         self, spec: PretrainSpec, cluster: Cluster, device: torch.device, milestones: Sequence[int] = ()
     ) -> None:
-        leaf = METHODS.find(spec.method.name)
-        if unknown := sorted(set(spec.method.options) - set(leaf.OPTIONS)):
-            raise ValueError(f"{spec.method.name} has no option {unknown[0]!r}; known: {', '.join(leaf.OPTIONS)}")
+        plugin = METHODS.find(spec.method.name)
+        if unknown := sorted(set(spec.method.options) - set(plugin.OPTIONS)):
+            raise ValueError(f"{spec.method.name} has no option {unknown[0]!r}; known: {', '.join(plugin.OPTIONS)}")
         shards = shards_of(Path(cluster.shards), spec.dataset, size=spec.image_size)
         rows = np.array(shards.of_split("train"), dtype=np.int64)
         if spec.pictures is not None:
@@ -56,14 +56,14 @@ class Pretraining(loop.Program):
         arms = {
             arm.name: backbones.build(
                 arm.backbone,
-                outputs=leaf.outputs(spec),
+                outputs=plugin.outputs(spec),
                 image_size=spec.image_size,
                 weights=arm.weights,
                 folder=Path(cluster.weights),
             )
             for arm in spec.arms
         }
-        self.method = leaf.build(spec, arms).to(device)
+        self.method = plugin.build(spec, arms).to(device)
         self.module = self.method
         self.optimizers = [(optim.build(a.optim, self.method.parameters_of(a.name)), a.optim) for a in spec.arms]
         self.epochs = spec.epochs

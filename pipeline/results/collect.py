@@ -98,9 +98,9 @@ class Cell:
 def cells(plan: Plan) -> list[Cell]:
     """The cells of a grid, in the grid's order."""
     printed = printed_results()
-    own = {card.ref.name: card.metric for card in plan.cards}
+    own = {card.ref.name: card.metric for card in plan.datasets}
     found: dict[tuple[str, ...], Cell] = {}
-    for place in plan.places:
+    for place in plan.entries:
         spec, dataset = place.spec, place.spec.dataset.name
         metric = plan.preset.metrics.get(dataset) or plan.preset.metrics.get("*") or own[dataset]
         key = (place.experiment, dataset, *place.row, place.column, run_id(without_seed(spec)))
@@ -108,7 +108,7 @@ def cells(plan: Plan) -> list[Cell]:
             found[key] = Cell(place.experiment, dataset, place.row, place.column, metric, spec)
             if metric in (own[dataset], paper.preset("notebook").metrics.get(dataset)):  # what the printed value is of
                 found[key].printed = printed.get((place.experiment, dataset, place.key, place.column))
-        item = plan.items[run_id(spec)]
+        item = plan.runs[run_id(spec)]
         if found[key].runs.setdefault(spec.seed, item.run).id != item.run.id:
             raise ValueError(
                 f"{found[key].runs[spec.seed].id} and {item.run.id} stand in one cell with one seed; "
@@ -133,7 +133,7 @@ def printed_results() -> dict[tuple[str, str, str, str], Printed]:
 def collapsed(plan: Plan) -> list[str]:
     """Pretraining runs whose arms collapsed, as `run: arms`."""
     out = []
-    for item in plan.items.values():
+    for item in plan.runs.values():
         if item.state == "done" and not isinstance(item.spec, FinetuneSpec):
             arms = item.run.result().notes.get("collapsed", [])
             if arms:

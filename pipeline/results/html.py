@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.core.console import duration
-from pipeline.jobs.plan import Item, Plan
+from pipeline.jobs.plan import Plan, PlannedRun
 from pipeline.results.claims import Verdict
 from pipeline.results.collect import Cell
 from pipeline.results.tables import Table
@@ -45,18 +45,18 @@ def page(
 
     source = (Path(__file__).parent / "report.html.j2").read_text(encoding="utf-8")
     template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(source)
-    items = list(plan.items.values())
+    items = list(plan.runs.values())
     done = [item for item in items if item.state == "done"]
     # what a longer run published on its way is in that run's time already
     results = {item.run.id: item.run.result() for item in done}
-    computed = {item.run.id: item for item in done if results[item.run.id].notes.get("carried_by") not in plan.items}
+    computed = {item.run.id: item for item in done if results[item.run.id].notes.get("carried_by") not in plan.runs}
     seconds = sum(results[identity].seconds for identity in computed)
     return template.render(
         title=TITLES.get(plan.grid, f"CASS: {plan.grid}"),
         subtitle=f"grid {plan.grid}, preset {plan.preset.name}; ours beside Singh, Sizikova and Cirrone, CASS",
         facts=[
             ("runs done", f"{len(done)} of {len(items)}"),
-            ("datasets", str(len(plan.cards))),
+            ("datasets", str(len(plan.datasets))),
             ("seeds", str(len({spec.seed for spec in plan.wanted}))),
             ("time computed", duration(seconds)),
         ],
@@ -96,7 +96,7 @@ def _embedded(figure: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     return {"caption": figure["caption"], "paper": figure["paper"], "data": data}
 
 
-def _cost(done: Sequence[tuple[Item, Result]]) -> dict[str, Any]:
+def _cost(done: Sequence[tuple[PlannedRun, Result]]) -> dict[str, Any]:
     """Time and speed by dataset, kind, method and device."""
     groups: dict[tuple[str, ...], list[tuple[float, float]]] = {}
     for item, result in done:
@@ -112,7 +112,7 @@ def _cost(done: Sequence[tuple[Item, Result]]) -> dict[str, Any]:
     return {"header": header, "rows": rows}
 
 
-def _described(item: Item, result: Result | None) -> dict[str, str]:
+def _described(item: PlannedRun, result: Result | None) -> dict[str, str]:
     """A run as the page lists it: where it stands, its scores and what it was computed with, its spec."""
     out = {"id": item.run.id, "state": item.state, "facts": "", "more": ""}
     out["spec"] = json.dumps(to_json(item.spec), indent=1)

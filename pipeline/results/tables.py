@@ -235,11 +235,11 @@ def pretraining_seconds(plan: Plan, cells: Iterable[Cell]) -> dict[tuple[str, st
         if cell.spec.pretrain is None:
             continue
         for seed_run in cell.runs.values():
-            parent = plan.items[seed_run.id].parent
-            if parent and plan.items[parent].state == "done" and parent not in found:
-                spec = plan.items[parent].spec
+            parent = plan.runs[seed_run.id].parent
+            if parent and plan.runs[parent].state == "done" and parent not in found:
+                spec = plan.runs[parent].spec
                 assert isinstance(spec, PretrainSpec)
-                found[parent] = spec, plan.items[parent].run.result()
+                found[parent] = spec, plan.runs[parent].run.result()
     out: dict[tuple[str, str, str], list[float]] = {}
     for spec, result in found.values():
         arm = spec.arms[0].name if len(spec.arms) == 1 else ""
@@ -267,7 +267,7 @@ def _times(cells: Sequence[Cell], plan: Plan) -> list[str]:
 
 def stand_ins(plan: Plan) -> str:
     """What is to be said above scores of drawn images; empty where all are the datasets'."""
-    names = [card.ref.name for card in plan.cards if card.stand_in]
+    names = [card.ref.name for card in plan.datasets if card.stand_in]
     if not names:
         return ""
     return f"A STAND-IN, not the dataset: {', '.join(names)} here are drawn images; scores on them mean nothing"

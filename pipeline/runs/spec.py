@@ -208,7 +208,7 @@ class Loss:
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """A self-supervised method by name, with the options its leaf in `methods/` knows."""
+    """A self-supervised method by name, with the options its plugin in `methods/` knows."""
 
     name: str
     revision: int

@@ -11,14 +11,14 @@ from dataclasses import dataclass, field, replace
 
 from pipeline.runs.spec import Augment, FinetuneSpec, Optim, PretrainSpec, method_of, recipe
 from pipeline.study import paper
-from pipeline.study.paper import Backbone, Card, Preset
+from pipeline.study.paper import Backbone, DatasetInfo, Preset
 
 ARMS = ("CNN", "Transformer")
 TECHNIQUES = {"cass": "CASS", "dino": "DINO", "dino_fb": "DINO (authors' recipe)", "supervised": "Supervised"}
 
 
 @dataclass(frozen=True)
-class Place:
+class TableEntry:
     """Where a fine-tuning run stands: one seed of one cell."""
 
     experiment: str
@@ -61,7 +61,7 @@ FULL = Scale()
 class Setting:
     """One dataset, seed, reading of the paper and scale: what the runs of an experiment have in common."""
 
-    card: Card
+    dataset: DatasetInfo
     seed: int
     preset: Preset
     scale: Scale
@@ -77,7 +77,7 @@ class Setting:
         """CASS with the standard pair of backbones, or another."""
         scale = self.scale
         return paper.cass(
-            self.card.ref,
+            self.dataset.ref,
             preset=self.preset,
             seed=self.seed,
             backbones=[scale.backbone(backbone) for backbone in pair or paper.STANDARD],
@@ -93,7 +93,7 @@ class Setting:
     def dino(self, backbone: Backbone) -> PretrainSpec:
         scale = self.scale
         return paper.dino(
-            self.card.ref,
+            self.dataset.ref,
             preset=self.preset,
             seed=self.seed,
             backbone=scale.backbone(backbone),
@@ -116,7 +116,7 @@ class Setting:
     ) -> FinetuneSpec:
         scale = self.scale
         return paper.finetune(
-            self.card.ref,
+            self.dataset.ref,
             scale.backbone(backbone),
             pretrain=pretrain,
             label_fraction=label_fraction,
@@ -138,11 +138,13 @@ class Setting:
         columns: Sequence[str] = ARMS,
         key: str = "",
         weights: str | None = None,
-    ) -> list[Place]:
+    ) -> list[TableEntry]:
         """A row of two cells: both arms of a pretraining run, fine-tuned with all labels."""
         pair = pair or paper.STANDARD
         return [
-            Place(experiment, row, column, self.finetune(b, pretrain, arm=arm.name, weights=weights), key or _key(row))
+            TableEntry(
+                experiment, row, column, self.finetune(b, pretrain, arm=arm.name, weights=weights), key or _key(row)
+            )
             for b, arm, column in zip(pair, pretrain.arms, columns, strict=True)
         ]
 
@@ -157,24 +159,24 @@ def _key(row: Sequence[str]) -> str:
 # --- The experiments -------------------------------------------------------------------------------------------------
 
 
-def main(s: Setting) -> list[Place]:
+def main(s: Setting) -> list[TableEntry]:
     """Every technique, backbone and label fraction (Tables 3 to 6, and 1, which repeats them)."""
     out = []
     for backbone in paper.STANDARD:
         for technique, pretrain in (("DINO", s.dino(backbone)), ("CASS", s.cass()), ("Supervised", None)):
             row, key = (technique, s.title(backbone)), _key((technique, backbone.title))
-            for fraction in s.card.label_fractions:
+            for fraction in s.dataset.label_fractions:
                 spec = s.finetune(backbone, pretrain, label_fraction=fraction)
-                out.append(Place("main", row, percent(fraction), spec, key))
+                out.append(TableEntry("main", row, percent(fraction), spec, key))
     return out
 
 
-def batch_size(s: Setting) -> list[Place]:
+def batch_size(s: Setting) -> list[TableEntry]:
     """Pretraining with batches of 8, 16 and 32 (B.1, C.1)."""
     return [p for n in (8, 16, 32) for p in s.both("batch_size", (str(n),), s.cass(batch_size=n))]
 
 
-def epochs(s: Setting) -> list[Place]:
+def epochs(s: Setting) -> list[TableEntry]:
     """Pretraining for 50 to 300 epochs (B.2, C.2)."""
     out = []
     for n in (50, 100, 200, 300):
@@ -183,7 +185,7 @@ def epochs(s: Setting) -> list[Place]:
     return out
 
 
-def augmentation(s: Setting) -> list[Place]:
+def augmentation(s: Setting) -> list[TableEntry]:
     """CASS's augmentation with blur and solarisation added (B.3)."""
     sets = {
         "CASS only": paper.AUGMENT,
@@ -194,7 +196,7 @@ def augmentation(s: Setting) -> list[Place]:
     return [p for name, chosen in sets.items() for p in s.both("augmentation", (name,), s.cass(augment=chosen))]
 
 
-def cnn_optimizer(s: Setting) -> list[Place]:
+def cnn_optimizer(s: Setting) -> list[TableEntry]:
     """The CNN trained by Adam and by SGD, the Transformer by Adam (B.4)."""
     adam = s.cass()
     first, second = adam.arms
@@ -203,42 +205,42 @@ def cnn_optimizer(s: Setting) -> list[Place]:
     return s.both("cnn_optimizer", ("Adam",), adam) + s.both("cnn_optimizer", ("SGD",), by_sgd)
 
 
-def transformer(s: Setting) -> list[Place]:
+def transformer(s: Setting) -> list[TableEntry]:
     """ResNet-50 with one Transformer and another (B.5.1, C.3.2)."""
     tried = [paper.DEIT_B16, paper.VIT_B16, paper.VIT_L16]
-    if s.card.ref.name == "autoimmune":  # Table 11 has no DeiT
+    if s.dataset.ref.name == "autoimmune":  # Table 11 has no DeiT
         tried = tried[1:]
     return _pairs(s, "transformer", [(paper.RESNET50, b) for b in tried])
 
 
-def transformer_supervised(s: Setting) -> list[Place]:
+def transformer_supervised(s: Setting) -> list[TableEntry]:
     """The same without pretraining (B.5.1)."""
     return _supervised(s, "transformer_supervised", (paper.RESNET50, paper.VIT_B16, paper.VIT_L16))
 
 
-def cnn(s: Setting) -> list[Place]:
+def cnn(s: Setting) -> list[TableEntry]:
     """One CNN and another with ViT-B/16 (B.5.2, C.3.1)."""
     return _pairs(s, "cnn", [(b, paper.VIT_B16) for b in (paper.RESNET18, paper.RESNET50, paper.RESNET200)])
 
 
-def cnn_supervised(s: Setting) -> list[Place]:
+def cnn_supervised(s: Setting) -> list[TableEntry]:
     """The same without pretraining (B.5.2)."""
     return _supervised(s, "cnn_supervised", (paper.RESNET18, paper.RESNET50, paper.RESNET200))
 
 
-def two_cnns(s: Setting) -> list[Place]:
+def two_cnns(s: Setting) -> list[TableEntry]:
     """ResNet-50 with a Transformer and with another CNN (C.3.3)."""
     pairs = [(paper.RESNET50, paper.VIT_B16), (paper.RESNET50, paper.DENSENET161)]
     return _pairs(s, "two_cnns", pairs, columns=("ResNet-50 arm", "arm 2"))
 
 
-def two_transformers(s: Setting) -> list[Place]:
+def two_transformers(s: Setting) -> list[TableEntry]:
     """ViT-B/16 with a CNN and with another Transformer (C.3.4)."""
     pairs = [(paper.RESNET50, paper.VIT_B16), (paper.SWIN_B, paper.VIT_B16)]
     return _pairs(s, "two_transformers", pairs, columns=("arm 1", "ViT-B/16 arm"))
 
 
-def initialisation(s: Setting) -> list[Place]:
+def initialisation(s: Setting) -> list[TableEntry]:
     """Pretraining from random and from ImageNet weights (C.4)."""
     out = []
     for name, weights in (("Random", "random"), ("Imagenet", "imagenet")):
@@ -248,7 +250,7 @@ def initialisation(s: Setting) -> list[Place]:
 
 def _pairs(
     s: Setting, experiment: str, pairs: Sequence[tuple[Backbone, Backbone]], columns: Sequence[str] = ARMS
-) -> list[Place]:
+) -> list[TableEntry]:
     out = []
     for pair in pairs:
         row, key = tuple(map(s.title, pair)), _key([backbone.title for backbone in pair])
@@ -256,15 +258,15 @@ def _pairs(
     return out
 
 
-def _supervised(s: Setting, experiment: str, backbones: Sequence[Backbone]) -> list[Place]:
-    return [Place(experiment, (s.title(b),), "score", s.finetune(b, None), b.title) for b in backbones]
+def _supervised(s: Setting, experiment: str, backbones: Sequence[Backbone]) -> list[TableEntry]:
+    return [TableEntry(experiment, (s.title(b),), "score", s.finetune(b, None), b.title) for b in backbones]
 
 
 @dataclass(frozen=True)
 class Experiment:
     """An experiment with what its tables say of it."""
 
-    places: Callable[[Setting], list[Place]]
+    entries: Callable[[Setting], list[TableEntry]]
     title: str
     rows: tuple[str, ...]
     """What the columns before the scores are called."""
@@ -305,7 +307,7 @@ EXPERIMENTS: Mapping[str, Experiment] = {
 }
 PLAIN = Experiment(lambda setting: [], "techniques and label fractions", ("technique", "backbone"), {})
 
-Places = Callable[[Sequence[Card], Sequence[int], Preset], list[Place]]
+Entries = Callable[[Sequence[DatasetInfo], Sequence[int], Preset], list[TableEntry]]
 
 
 def datasets(*names: str) -> tuple[str, ...]:
@@ -313,24 +315,24 @@ def datasets(*names: str) -> tuple[str, ...]:
     return tuple(name for name in paper.DATASETS if any(name in EXPERIMENTS[e].tables for e in names))
 
 
-def places(*names: str, scale: Scale = FULL) -> Places:
+def entries(*names: str, scale: Scale = FULL) -> Entries:
     """What a grid of these experiments is: each on the datasets of its tables and on those that none of them has."""
     known = datasets(*names)
 
-    def of(cards: Sequence[Card], seeds: Sequence[int], preset: Preset) -> list[Place]:
+    def of(cards: Sequence[DatasetInfo], seeds: Sequence[int], preset: Preset) -> list[TableEntry]:
         out = []
         for name in names:
             for card in cards:
                 if card.ref.name in EXPERIMENTS[name].tables or card.ref.name not in known:
                     for seed in seeds:
-                        out += EXPERIMENTS[name].places(Setting(card, seed, preset, scale))
+                        out += EXPERIMENTS[name].entries(Setting(card, seed, preset, scale))
         return out
 
     return of
 
 
-def plain_places(wanted: Sequence[FinetuneSpec]) -> list[Place]:
-    """Places for a grid that only lists runs: a row a technique and backbone, a column a label fraction."""
+def plain_entries(wanted: Sequence[FinetuneSpec]) -> list[TableEntry]:
+    """Entries for a grid that only lists runs: a row a technique and backbone, a column a label fraction."""
     alike: dict[tuple[str, ...], set[str]] = {}
     for spec in wanted:
         alike.setdefault(_row_of(spec), set()).add(recipe(spec))
@@ -338,7 +340,7 @@ def plain_places(wanted: Sequence[FinetuneSpec]) -> list[Place]:
     for spec in wanted:
         _, technique, network = _row_of(spec)
         mark = f" #{recipe(spec)[-4:]}" if len(alike[_row_of(spec)]) > 1 else ""  # tells apart what looks alike
-        out.append(Place("plain", (technique, network + mark), percent(spec.label_fraction), spec, ""))
+        out.append(TableEntry("plain", (technique, network + mark), percent(spec.label_fraction), spec, ""))
     return out
 
 

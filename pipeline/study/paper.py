@@ -225,7 +225,7 @@ def preset(name: str) -> Preset:
 
 
 @dataclass(frozen=True)
-class Card:
+class DatasetInfo:
     """A dataset as a grid sees it; the fingerprint is empty while its shards are missing."""
 
     ref: DatasetRef

@@ -14,7 +14,7 @@ from pipeline.data.records import MARK, Dataset
 from pipeline.data.standins import CONTENT, LEAST, imitate, scaled
 
 
-def leaf(name: str) -> Dataset:
+def plugin(name: str) -> Dataset:
     found = DATASETS.find(name).DATASET
     assert isinstance(found, Dataset)
     return found
@@ -30,7 +30,7 @@ def bytes_of(root: Path) -> dict[Path, bytes]:
 
 @pytest.mark.parametrize("name", CONTENT)
 def test_at_full_scale_there_are_as_many_images_classes_groups_and_ids_as_published(name: str) -> None:
-    dataset = leaf(name)
+    dataset = plugin(name)
     published = dataset.published
     assert published is not None
     images, tables = CONTENT[name](published, dataset.classes, 1.0)
@@ -57,7 +57,7 @@ def test_at_full_scale_there_are_as_many_images_classes_groups_and_ids_as_publis
 
 @pytest.mark.parametrize("name", CONTENT)
 def test_a_small_one_is_read_as_the_dataset_is(name: str, stand_ins: dict[str, Path]) -> None:
-    dataset = leaf(name)
+    dataset = plugin(name)
     records = dataset.listing(stand_ins[name]).records
     shown = Counter(label for record in records for label in record.labels or ())
     parts = len(dataset.published.counts) if dataset.published else 0
@@ -73,7 +73,7 @@ def test_a_small_one_is_read_as_the_dataset_is(name: str, stand_ins: dict[str, P
 
 def test_classes_are_told_apart_by_their_colour(stand_ins: dict[str, Path]) -> None:
     colours: dict[str, list[np.ndarray]] = {}
-    for record in leaf("dermofit").listing(stand_ins["dermofit"]).records:
+    for record in plugin("dermofit").listing(stand_ins["dermofit"]).records:
         assert record.labels is not None
         with Image.open(record.path) as image:
             pixels = np.asarray(image, dtype=float).reshape(-1, 3)
@@ -95,10 +95,10 @@ def test_it_is_drawn_alike_every_time_and_goes_on_when_stopped(tmp_path: Path, s
             yield item
 
     with pytest.raises(KeyboardInterrupt):
-        imitate(leaf("autoimmune"), tmp_path / "new", scale=0.0001, progress=stop_after_five)
+        imitate(plugin("autoimmune"), tmp_path / "new", scale=0.0001, progress=stop_after_five)
     assert 0 < len(list((tmp_path / "new").glob("*.tif"))) <= 6
     assert not (tmp_path / "new" / MARK).exists()
-    imitate(leaf("autoimmune"), tmp_path / "new", scale=0.0001, progress=plainly)
+    imitate(plugin("autoimmune"), tmp_path / "new", scale=0.0001, progress=plainly)
     assert bytes_of(tmp_path / "new") == whole
 
 
@@ -117,14 +117,14 @@ def test_a_scaled_count_keeps_ten_where_there_are_ten() -> None:
 )
 def test_a_wrong_wish_is_answered(name: str, scale: float, message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message):
-        imitate(leaf(name), tmp_path / "new", scale=scale, progress=plainly)
+        imitate(plugin(name), tmp_path / "new", scale=scale, progress=plainly)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_that_holds_anything_else_is_left_alone(tmp_path: Path, stand_ins: dict[str, Path]) -> None:
     (tmp_path / "letters.txt").write_text("mine")
     with pytest.raises(ValueError, match="is not empty; give the stand-in a folder of its own"):
-        imitate(leaf("isic"), tmp_path, scale=0.0001, progress=plainly)
+        imitate(plugin("isic"), tmp_path, scale=0.0001, progress=plainly)
     assert [path.name for path in tmp_path.iterdir()] == ["letters.txt"]
     with pytest.raises(ValueError, match="holds another stand-in"):
-        imitate(leaf("isic"), stand_ins["dermofit"], scale=0.0001, progress=plainly)
+        imitate(plugin("isic"), stand_ins["dermofit"], scale=0.0001, progress=plainly)

@@ -16,7 +16,7 @@ NAMES = DATASETS.names()
 PAPERS = {"autoimmune": 198, "brain_mri": 7023, "dermofit": 1300, "isic": 25331}  # E.1.1, fidelity 37
 
 
-def leaf(name: str) -> Dataset:
+def plugin(name: str) -> Dataset:
     found = DATASETS.find(name).DATASET
     assert isinstance(found, Dataset)
     return found
@@ -24,7 +24,7 @@ def leaf(name: str) -> Dataset:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_leaf_says_all_that_a_plan_needs(name: str) -> None:
-    dataset = leaf(name)
+    dataset = plugin(name)
     assert dataset.name == name
     assert len(set(dataset.classes)) == len(dataset.classes) >= 2
     assert dataset.task in ("multi-class", "multi-label")
@@ -47,13 +47,13 @@ def test_a_leaf_says_all_that_a_plan_needs(name: str) -> None:
 def test_the_papers_datasets_have_its_classes_and_label_fractions(
     name: str, classes: int, fractions: tuple[float, ...]
 ) -> None:
-    assert len(leaf(name).classes) == classes
-    assert leaf(name).label_fractions == fractions
+    assert len(plugin(name).classes) == classes
+    assert plugin(name).label_fractions == fractions
 
 
 @pytest.mark.parametrize("name", PAPERS)
 def test_what_is_published_of_the_papers_datasets_adds_up(name: str) -> None:
-    dataset = leaf(name)
+    dataset = plugin(name)
     published = dataset.published
     assert published is not None and published.source
     assert published.total == PAPERS[name]
@@ -65,7 +65,7 @@ def test_what_is_published_of_the_papers_datasets_adds_up(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_addresses_are_public_ones_and_name_what_they_give(name: str) -> None:
-    for source in leaf(name).sources:
+    for source in plugin(name).sources:
         assert source.address.startswith("https://")
         assert source.address.rpartition("/")[2] in (source.gives, f"{source.gives}.zip")
 
@@ -77,8 +77,8 @@ def test_isics_published_counts_are_those_of_its_label_files(shared: Path, tmp_p
     for table in folder.glob("*.csv"):
         (tmp_path / table.name).symlink_to(table)
     (tmp_path / "ISIC_2019_Training_Input").mkdir()
-    records = leaf("isic").listing(tmp_path).records
-    published = leaf("isic").published
+    records = plugin("isic").listing(tmp_path).records
+    published = plugin("isic").published
     assert published is not None
     assert Counter(label for record in records for label in record.labels or ()) == published.counts["all"]
     assert len({record.group for record in records} - {None}) == published.groups
@@ -86,9 +86,9 @@ def test_isics_published_counts_are_those_of_its_label_files(shared: Path, tmp_p
 
 
 def test_brain_mris_delivered_ids_are_the_published_ones_but_for_five(shared: Path) -> None:
-    published = leaf("brain_mri").published
+    published = plugin("brain_mri").published
     assert published is not None and isinstance(published.ids, frozenset)
-    here = {str(record.key) for record in leaf("brain_mri").listing(shared / "brain_mri").records}
+    here = {str(record.key) for record in plugin("brain_mri").listing(shared / "brain_mri").records}
     assert len(published.ids - here) == 4 and here - published.ids == {"Te-me_0011-checkpoint"}
 
 
@@ -107,14 +107,14 @@ def check(listing: Listing) -> None:
 
 @pytest.mark.parametrize("name", PAPERS)
 def test_the_records_of_stand_ins_are_unique_and_readable(name: str, stand_ins: dict[str, Path]) -> None:
-    listing = leaf(name).listing(stand_ins[name])
+    listing = plugin(name).listing(stand_ins[name])
     check(listing)
-    assert (listing.classes, listing.task) == (leaf(name).classes, leaf(name).task)
+    assert (listing.classes, listing.task) == (plugin(name).classes, plugin(name).task)
 
 
 @pytest.mark.parametrize(("name", "folder"), [("isic", "isic2019"), ("brain_mri", "brain_mri")])
 def test_the_records_of_real_datasets_are_unique_and_readable(name: str, folder: str, shared: Path) -> None:
-    check(leaf(name).listing(shared / folder))
+    check(plugin(name).listing(shared / folder))
 
 
 @pytest.fixture

@@ -55,14 +55,14 @@ def plan_of(tmp_path, shards):
 
 def by_epochs(plan):
     """The pretraining runs of a plan with one seed."""
-    return {item.spec.epochs: item for item in plan.items.values() if isinstance(item.spec, PretrainSpec)}
+    return {item.spec.epochs: item for item in plan.runs.values() if isinstance(item.spec, PretrainSpec)}
 
 
 def carriers(plan):
     """Who carries whom, in epochs."""
     found = by_epochs(plan)
     epochs = {item.run.id: item.spec.epochs for item in found.values()}
-    return {count: epochs[item.carrier] for count, item in found.items() if item.carrier}
+    return {count: epochs[item.published_by] for count, item in found.items() if item.published_by}
 
 
 def begin(item, fixed=()):
@@ -73,9 +73,9 @@ def begin(item, fixed=()):
 def test_the_longest_run_carries_every_shorter_one(plan_of):
     assert carriers(plan_of(*PAPER)) == {50: 300, 100: 300, 200: 300}
     plan = plan_of(*PAPER, seeds=3)
-    items = plan.items
-    assert all(items[item.carrier].spec.seed == item.spec.seed for item in items.values() if item.carrier)
-    assert sum(item.carrier is not None for item in items.values()) == 9
+    items = plan.runs
+    assert all(items[item.published_by].spec.seed == item.spec.seed for item in items.values() if item.published_by)
+    assert sum(item.published_by is not None for item in items.values()) == 9
 
 
 def test_runs_whose_averaging_overlaps_travel_apart(plan_of):
@@ -109,35 +109,35 @@ def test_a_run_that_has_begun_carries_what_its_start_fixed_and_no_more(plan_of):
 
 def test_carrier_and_milestones_are_one_job_and_their_fine_tunes_wait_for_it(plan_of):
     plan = plan_of(*PAPER)
-    pretraining, *fan_outs = reconcile.drafts_of(plan, {}, limit=1001)
-    (bundle,) = pretraining.bundles
-    assert [item.spec.epochs for item in bundle.items] == [300, 200, 100, 50]
+    pretraining, *fan_outs = reconcile.arrays_to_send(plan, {}, limit=1001)
+    (job,) = pretraining.jobs
+    assert [item.spec.epochs for item in job.runs] == [300, 200, 100, 50]
     assert str(pretraining) == "a job, 4 runs"
-    assert [len(draft.parents) for draft in fan_outs] == [1, 1, 1, 1]
+    assert [len(array.parents) for array in fan_outs] == [1, 1, 1, 1]
 
-    runs = plan.items[bundle.items[0].run.id].run.folder.parent
-    order = submissions.publish(runs, pretraining, runs / ".code" / "abc")
-    carrier = bundle.items[0].run
+    runs = plan.runs[job.runs[0].run.id].run.folder.parent
+    submission = submissions.publish(runs, pretraining, runs / ".code" / "abc")
+    carrier = job.runs[0].run
     assert carrier.milestones() == files.read_json(carrier["milestones"]) == [50, 100, 200]
-    assert order.task_folder(0) == carrier.folder
-    order.note_job("17", released=True)
-    jobs = {run: task for task, carries in order.tasks() for run in carries}
-    assert {jobs[run] for draft in fan_outs for run in draft.parents} == {"17"}
+    assert submission.task_folder(0) == carrier.folder
+    submission.note_job("17", released=True)
+    jobs = {run: task for task, carries in submission.live_tasks() for run in carries}
+    assert {jobs[run] for array in fan_outs for run in array.parents} == {"17"}
 
 
 def test_what_a_job_in_the_queue_carries_is_not_sent_again_nor_made_to_carry_more(plan_of):
     found = by_epochs(plan_of(*PAPER))
-    job = scheduler.Job("17", "PENDING", "", "token", "")
+    job = scheduler.QueuedJob("17", "PENDING", "", "token", "")
     plan = plan_of(*PAPER)
-    drafts = reconcile.drafts_of(plan, {found[300].run.id: job, found[100].run.id: job}, limit=1001)
-    sent = [[item.spec.epochs for item in bundle.items] for bundle in drafts[0].bundles]
+    arrays = reconcile.arrays_to_send(plan, {found[300].run.id: job, found[100].run.id: job}, limit=1001)
+    sent = [[item.spec.epochs for item in job.runs] for job in arrays[0].jobs]
     assert sent == [[200, 50]]
-    assert len(drafts) == 5  # the fine-tunes of all four
+    assert len(arrays) == 5  # the fine-tunes of all four
 
     begin(found[300], [50])
     with found[300].run.lock():  # at work, started by hand: its milestone waits, and so does what starts from that
-        drafts = reconcile.drafts_of(plan_of(50, 300), {}, limit=1001)
-    assert drafts == []
+        arrays = reconcile.arrays_to_send(plan_of(50, 300), {}, limit=1001)
+    assert arrays == []
 
 
 def test_a_wish_is_written_anew_until_the_run_begins(plan_of):
@@ -178,7 +178,9 @@ def test_a_grid_with_milestones_is_trained_once(site):
         assert runs[epochs].result().notes["carried_by"] == runs[4].id
         assert runs[epochs]["log"].read_text() == f"published on its way by {runs[4].id}, whose log tells the rest\n"
     assert "milestone" in runs[4]["log"].read_text()
-    sent = [order.parts for order in submissions.read_orders(site.folder / "runs") if not order.fan_out]
+    sent = [
+        submission.tasks for submission in submissions.read_submissions(site.folder / "runs") if not submission.fan_out
+    ]
     assert sent == [((runs[4].id, runs[2].id, runs[1].id),)]
     code, out = site.run("launch")
     assert code == 0 and "nothing to start" in out

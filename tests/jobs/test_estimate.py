@@ -13,7 +13,7 @@ from pipeline.core import files
 from pipeline.jobs import milestones
 from pipeline.jobs import plan as plans
 from pipeline.jobs.estimate import DERIVED, MODELLED, TABLE_2, UNKNOWN, estimate, lines
-from pipeline.jobs.plan import Item, Plan
+from pipeline.jobs.plan import Plan, PlannedRun
 from pipeline.runs.cluster import Slurm
 from pipeline.runs.folder import Result, Run
 from pipeline.runs.spec import DatasetRef, run_id
@@ -30,8 +30,8 @@ def plan_of(cluster, *chosen, state="missing"):
     for spec in chosen:
         parent = getattr(spec, "pretrain", None)
         run = Run(Path(cluster.runs) / run_id(spec))
-        items[run.id] = Item(run, spec, state, run_id(parent) if parent else None)
-    return Plan("mine", cluster, PRESET, [], [], items=items)
+        items[run.id] = PlannedRun(run, spec, state, run_id(parent) if parent else None)
+    return Plan("mine", cluster, PRESET, [], [], runs=items)
 
 
 def cass(ref=BRAIN, **changes):
@@ -97,7 +97,7 @@ def test_milestones_cost_no_hours_but_their_weights(site):
     long, short = cass(epochs=300), cass(epochs=100)
     alone = estimate(plan_of(site, long), site)
     plan = plan_of(site, short, long, finetune(pretrain=short, epochs=1))
-    milestones.assign(plan.items.values())
+    milestones.assign(plan.runs.values())
     out = estimate(plan, site)
     assert out.pretrain == alone.pretrain and out.pretrain.hours == pytest.approx(3 * HOURS["brain_mri"])
     assert out.final_bytes == 2 * alone.final_bytes + R50 * 4
@@ -118,7 +118,7 @@ def test_finished_runs_replace_the_paper(site):
     done, todo = finetune(), finetune(seed=78, label_fraction=0.1)
     plan = plan_of(site, done, todo)
     run = finish(site, done, speed=40, seconds=25.0, epochs=1, device="cuda", model="Tesla T4")
-    plan.items[run.id].state = "done"
+    plan.runs[run.id].state = "done"
     out = estimate(plan, site)
     # 40 · 25 images trained on and a third of 90 looked at in 25 s; 50 epochs of 100 and a third of 90 are to come
     assert out.finetune.hours == pytest.approx(50 * 130 / (1030 / 25) / 3600)
@@ -208,7 +208,7 @@ def test_storage_by_hand(site):
 def test_states_that_are_kept_take_a_checkpoint_more_each_and_milestones_too(site):
     long, short = cass(epochs=300), cass(epochs=100)
     plan = plan_of(site, short, long, finetune(pretrain=short))
-    milestones.assign(plan.items.values())
+    milestones.assign(plan.runs.values())
     kept = dataclasses.replace(site, keep_state=True)
     assert estimate(plan, kept).final_bytes == estimate(plan, site).final_bytes + 2 * 16 * (R50 + VIT)
 
@@ -227,13 +227,13 @@ def test_only_what_is_to_do_counts(site):
         out = estimate(plan_of(site, cass(), state=state), site)
         assert (out.pretrain.hours, out.final_bytes, lines(out)) == (0.0, 0, [])
     plan = plan_of(site, cass(), state="interrupted")
-    (item,) = plan.items.values()
+    (item,) = plan.runs.values()
     files.write_json(item.run["progress"], {"epoch": 74, "epochs": 100, "step": 50, "steps": 100, "time": time.time()})
     assert estimate(plan, site).pretrain.hours == pytest.approx(0.255 * HOURS["brain_mri"])
 
 
 def test_ten_thousand_runs_are_estimated(site):
     plan = plans.make_plan("main", site)
-    plan.items = {f"{name}-{copy}": item for name, item in plan.items.items() for copy in range(28)}
+    plan.runs = {f"{name}-{copy}": item for name, item in plan.runs.items() for copy in range(28)}
     out = estimate(plan, site)
-    assert len(plan.items) == 10_080 and out.pretrain.runs == {TABLE_2: 1680}
+    assert len(plan.runs) == 10_080 and out.pretrain.runs == {TABLE_2: 1680}

@@ -51,13 +51,13 @@ def site(shards, tmp_path):
 
 def test_each_run_is_planned_once_and_parents_come_first(grid, site):
     plan = plans.make_plan(grid, site)
-    kinds = [isinstance(item.spec, PretrainSpec) for item in plan.items.values()]
+    kinds = [isinstance(item.spec, PretrainSpec) for item in plan.runs.values()]
     assert kinds == [True] * 2 + [False] * 8
     assert len(plan.wanted) == 9  # one of them twice
-    assert {item.state for item in plan.items.values()} == {"missing"}
-    parents = [item for item in plan.items.values() if isinstance(item.spec, PretrainSpec)]
+    assert {item.state for item in plan.runs.values()} == {"missing"}
+    parents = [item for item in plan.runs.values() if isinstance(item.spec, PretrainSpec)]
     assert [item.children for item in parents] == [2, 2]
-    assert not any((tmp := item.run.folder).exists() for item in plan.items.values()), tmp
+    assert not any((tmp := item.run.folder).exists() for item in plan.runs.values()), tmp
 
 
 def test_states_follow_the_files(grid, site):
@@ -84,7 +84,7 @@ def test_missing_shards_are_named_with_the_command_that_makes_them(site):
         "python -m pipeline.shard brain_mri --raw DIR --size 64 --split grouped",
         "python -m pipeline.shard isic --raw DIR --size 64 --split grouped",
     ]
-    assert {item.state for item in plan.items.values()} == {"no shards"}
+    assert {item.state for item in plan.runs.values()} == {"no shards"}
 
 
 def test_ones_own_dataset_without_shards_is_an_error_with_the_command(site):
@@ -95,8 +95,8 @@ def test_ones_own_dataset_without_shards_is_an_error_with_the_command(site):
 def test_every_method_of_the_main_grid_can_start_once_its_shards_are_there(shards, site, monkeypatch):
     monkeypatch.setattr(plans, "find_shards", lambda root, name, size, split: shards)
     plan = plans.make_plan("main", site)
-    assert any("-dino-" in identity for identity in plan.items)
-    assert {item.state for item in plan.items.values()} == {"missing"}
+    assert any("-dino-" in identity for identity in plan.runs)
+    assert {item.state for item in plan.runs.values()} == {"missing"}
 
 
 def test_missing_weights_are_an_error_before_any_job(shards, site, monkeypatch, tmp_path):
@@ -117,8 +117,8 @@ def test_other_contents_are_another_datasets_runs(grid, site, shards, monkeypatc
 
 def test_published_runs_hold_their_spec_and_where_they_go(grid, site):
     plan = plans.make_plan(grid, site)
-    plans.publish(plan, list(plan.items.values()))
-    for identity, item in plan.items.items():
+    plans.publish(plan, list(plan.runs.values()))
+    for identity, item in plan.runs.items():
         run = Run(item.run.folder)
         assert run_id(run.spec) == identity
         assert files.read_json(run["job"])["runs"] == site.runs

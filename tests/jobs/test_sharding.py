@@ -23,17 +23,17 @@ class Fake:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.sent: dict[str, list[sharding.Task]] = {}
         self.after: dict[str, list[str]] = {}
-        self.jobs: list[scheduler.Job] = []
+        self.jobs: list[scheduler.QueuedJob] = []
         monkeypatch.setattr(scheduler, "queued_jobs", lambda folder: list(self.jobs))
         monkeypatch.setattr(scheduler, "max_array_size", lambda: 1001)
         monkeypatch.setattr(submit, "send_tasks", self.send)
 
-    def send(self, order, cluster, code, tasks, *, after, parallelism):  # type: ignore[no-untyped-def]
+    def send(self, submission, cluster, code, tasks, *, after, parallelism):  # type: ignore[no-untyped-def]
         assert cluster.slurm.gres == ""
-        self.sent[order.token], self.after[order.token] = list(tasks), list(after)
+        self.sent[submission.token], self.after[submission.token] = list(tasks), list(after)
         number = str(len(self.sent))
-        order.note_job(number, released=True)
-        self.jobs.append(scheduler.Job(number, "PENDING", "", order.token, ""))
+        submission.note_job(number, released=True)
+        self.jobs.append(scheduler.QueuedJob(number, "PENDING", "", submission.token, ""))
         return number
 
 

@@ -226,7 +226,7 @@ def test_the_plans_own_needs_stand_in_the_same_list(tmp_path, monkeypatch):
     assert preflight.unmet(cluster, plan) == [
         "shards are missing; make them: python -m pipeline.shard isic --raw DIR --size 384"
     ]
-    for item in plan.items.values():
+    for item in plan.runs.values():
         item.state = "missing"
     assert "pipeline.prefetch --tags resnet50.a1_in1k" in preflight.unmet(cluster, plan)[1]
 
@@ -238,7 +238,7 @@ def test_a_full_disk_but_for_what_is_there_already(tmp_path, monkeypatch):
     monkeypatch.setattr(preflight.shutil, "disk_usage", lambda _: usage._replace(free=10**9))
     (said, _) = preflight.unmet(cluster, plan)
     assert "1.0 GB are free, the plan takes up to" in said and "--jobs" in said
-    item = next(iter(plan.items.values()))
+    item = next(iter(plan.runs.values()))
     item.state = "interrupted"
     item.run.folder.mkdir(parents=True)
     with open(item.run.folder / "checkpoint-1-abc.pt", "wb") as file:

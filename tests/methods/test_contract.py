@@ -34,14 +34,14 @@ def specs() -> dict[str, PretrainSpec]:
 
 def build(spec: PretrainSpec, seed: int = 0) -> Method:
     torch.manual_seed(seed)
-    leaf = METHODS.find(spec.method.name)
+    plugin = METHODS.find(spec.method.name)
     arms = {
         arm.name: backbones.build(
-            arm.backbone, outputs=leaf.outputs(spec), image_size=spec.image_size, weights="random", folder=Path(".")
+            arm.backbone, outputs=plugin.outputs(spec), image_size=spec.image_size, weights="random", folder=Path(".")
         )
         for arm in spec.arms
     }
-    return leaf.build(spec, arms).train()
+    return plugin.build(spec, arms).train()
 
 
 def take(method: Method, steps: range) -> list[float]:

@@ -6,7 +6,7 @@ import pytest
 from test_tables import result
 
 from pipeline.data.datasets import DATASETS
-from pipeline.jobs.plan import Item, Plan
+from pipeline.jobs.plan import Plan, PlannedRun
 from pipeline.results import claims, collect
 from pipeline.runs.cluster import load_cluster
 from pipeline.runs.folder import Run
@@ -16,14 +16,14 @@ from pipeline.study.grids import GRIDS
 
 
 def plan_of(folder, name: str, dataset: str, seeds: int) -> Plan:
-    leaf = DATASETS.find(dataset).DATASET
-    card = paper.Card(DatasetRef(name=dataset, fingerprint="0" * 16), leaf.label_fractions, leaf.metric)
+    plugin = DATASETS.find(dataset).DATASET
+    card = paper.DatasetInfo(DatasetRef(name=dataset, fingerprint="0" * 16), plugin.label_fractions, plugin.metric)
     preset = paper.preset("paper")
-    places = GRIDS.find(name).places([card], paper.SEEDS[:seeds], preset)
+    places = GRIDS.find(name).entries([card], paper.SEEDS[:seeds], preset)
     out = Plan(name, load_cluster("local"), preset, [card], places)
     for place in places:
         identity = run_id(place.spec)
-        out.items[identity] = Item(Run(folder / identity), place.spec, "missing", None)
+        out.items[identity] = PlannedRun(Run(folder / identity), place.spec, "missing", None)
     return out
 
 

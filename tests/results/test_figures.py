@@ -21,7 +21,7 @@ from pipeline.core import files
 from pipeline.data.datasets import DATASETS
 from pipeline.data.layouts import Folder
 from pipeline.data.shards.read import read_pixels
-from pipeline.jobs.plan import Item, Plan, make_plan
+from pipeline.jobs.plan import Plan, PlannedRun, make_plan
 from pipeline.learn import backbones
 from pipeline.learn.augment import normalise, unit
 from pipeline.results import collect
@@ -30,7 +30,7 @@ from pipeline.runs.cluster import load_cluster
 from pipeline.runs.folder import Run
 from pipeline.runs.spec import DatasetRef, method_of, run_id
 from pipeline.study import paper
-from pipeline.study.experiments import plain_places
+from pipeline.study.experiments import plain_entries
 from pipeline.study.grids import GRIDS
 
 IMAGED = {"samples", "attention", "first-layer", "features"}
@@ -53,12 +53,12 @@ def plan(folder):
 
 @pytest.fixture(scope="module")
 def drawn(folder):
-    """The list that the door makes of all of them."""
-    assert door(folder, "--with-pictures") == 0
+    """The list that the command makes of all of them."""
+    assert command(folder, "--with-pictures") == 0
     return files.read_json(folder / "reports" / "mine" / "figures" / "figures.json")
 
 
-def door(folder: Path, *arguments: str) -> int:
+def command(folder: Path, *arguments: str) -> int:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr(sys, "argv", ["figures", "--grid", "mine.py", "--cluster", "here.toml", *arguments])
@@ -85,7 +85,7 @@ def test_every_figure_is_drawn_and_listed_with_its_caption_runs_and_the_papers_n
         assert entry["files"] == [f"{entry['name']}.pdf", f"{entry['name']}.png"]
         assert (out / entry["files"][0]).read_bytes().startswith(b"%PDF")
         assert (out / entry["files"][1]).read_bytes().startswith(b"\x89PNG")
-        assert entry["caption"].endswith(".") and set(entry["runs"]) <= set(plan.items)
+        assert entry["caption"].endswith(".") and set(entry["runs"]) <= set(plan.runs)
         assert bool(entry["runs"]) == (entry["kind"] != "samples")
     assert {e["kind"]: e["paper"] for e in drawn["figures"]}["attention"] == "as Figure 2"
     named = {name for entry in drawn["figures"] for name in entry["files"]}
@@ -109,7 +109,7 @@ def test_another_process_writes_the_same_bytes_and_needs_no_torch_for_figures_of
 
 
 def test_maps_have_the_same_bytes_when_drawn_again(folder, drawn):
-    assert door(folder, "--only", "attention-mean,features", "--with-pictures", "--out", "maps") == 0
+    assert command(folder, "--only", "attention-mean,features", "--with-pictures", "--out", "maps") == 0
     same(folder / "maps", folder, 2)
 
 
@@ -126,7 +126,7 @@ def test_without_the_flag_no_image_is_drawn_and_earlier_ones_go(folder, drawn, t
     names = [name for entry in entries for name in entry["files"]]
     for name in names:
         (tmp_path / name).write_bytes(b"old")
-    assert door(folder, "--only", "samples,first-layer", "--out", str(tmp_path)) == 0
+    assert command(folder, "--only", "samples,first-layer", "--out", str(tmp_path)) == 0
     said = capsys.readouterr().out
     assert "skipped  samples-tiny: it shows single images; give --with-images" in said
     assert "0 figures drawn, 2 skipped" in said
@@ -139,7 +139,7 @@ def test_without_the_flag_no_image_is_drawn_and_earlier_ones_go(folder, drawn, t
 def test_where_nothing_is_done_everything_is_skipped_with_a_reason(folder, tmp_path, capsys):
     (tmp_path / "mine.py").write_text((folder / "mine.py").read_text())
     (tmp_path / "here.toml").write_text((folder / "here.toml").read_text())
-    assert door(tmp_path, "--out", "out") == 0
+    assert command(tmp_path, "--out", "out") == 0
     said = capsys.readouterr().out
     assert "0 figures drawn, 11 skipped, 0 failed" in said
     assert "no fine-tune is done" in said and "no pretraining run is done" in said
@@ -148,7 +148,7 @@ def test_where_nothing_is_done_everything_is_skipped_with_a_reason(folder, tmp_p
 
 def test_an_unknown_kind_is_answered_with_the_known_ones(folder):
     with pytest.raises(ValueError, match="'atention'; known: samples, pretraining"):
-        door(folder, "--only", "samples,atention")
+        command(folder, "--only", "samples,atention")
 
 
 def test_broken_shards_fail_their_figures_alone(folder, plan, tmp_path, capsys):
@@ -159,7 +159,7 @@ def test_broken_shards_fail_their_figures_alone(folder, plan, tmp_path, capsys):
     shutil.copytree(folder / "runs", tmp_path / "runs")
     (tmp_path / "mine.py").write_text((folder / "mine.py").read_text())
     (tmp_path / "here.toml").write_text('executor = "local"\n')
-    assert door(tmp_path, "--only", "samples,confusion", "--with-pictures") == 1
+    assert command(tmp_path, "--only", "samples,confusion", "--with-pictures") == 1
     said = capsys.readouterr().out
     assert "FAILED   samples-tiny" in said and "are not those that were written" in said
     assert "2 figures drawn, 0 skipped, 1 failed" in said
@@ -168,19 +168,19 @@ def test_broken_shards_fail_their_figures_alone(folder, plan, tmp_path, capsys):
 def test_a_missing_method_is_left_out_and_the_rest_is_drawn(plan):
     items = {
         name: dataclasses.replace(item, state="missing" if "-dino-" in name else item.state)
-        for name, item in plan.items.items()
+        for name, item in plan.runs.items()
     }
-    some = dataclasses.replace(plan, items=items)
+    some = dataclasses.replace(plan, runs=items)
     drawing = draw(maps.attention_mean(some, collect.cells(some), rollout=True), "attention-mean-tiny-test_vit")
     assert [axes.get_title() for axes in drawing.figure.axes[:2]] == ["CASS", "Supervised"]
     assert "attention rollout" in drawing.caption
-    assert {plan.items[identity].spec.seed for identity in drawing.runs} == {77}
+    assert {plan.runs[identity].spec.seed for identity in drawing.runs} == {77}
 
 
 # --- Attention and features ------------------------------------------------------------------------------------------
 
 
-def rebuilt(item: Item, shards) -> torch.nn.Module:
+def rebuilt(item: PlannedRun, shards) -> torch.nn.Module:
     spec = series.finetune_spec(item)
     model = backbones.build(spec.backbone, outputs=len(shards.classes), image_size=32, weights="random", folder=Path())
     model.load_state_dict(backbones.load_arm(item.run["weights"], "model"))
@@ -188,7 +188,7 @@ def rebuilt(item: Item, shards) -> torch.nn.Module:
 
 
 def shards_and_run(plan, drawing: book.Drawing, method: str):
-    item = next(plan.items[name] for name in drawing.runs if f"-{method}-" in name)
+    item = next(plan.runs[name] for name in drawing.runs if f"-{method}-" in name)
     return samples.shards_for(plan, item.spec.dataset, 32), item
 
 
@@ -226,8 +226,8 @@ def test_a_backbone_without_class_attention_is_skipped_with_its_reason(folder, p
     other = dataclasses.replace(spec, backbone="test_resnet.r160_in1k", label_fraction=1.0)
     shards = samples.shards_for(plan, spec.dataset, 32)
     site = tiny.make_cluster(folder, shards=str(shards.folder.parent))
-    one = dataclasses.replace(plan, places=plain_places([other]))
-    one.items = {run_id(other): Item(finished.finish(other, site, shards), other, "done", None)}
+    one = dataclasses.replace(plan, places=plain_entries([other]))
+    one.items = {run_id(other): PlannedRun(finished.finish(other, site, shards), other, "done", None)}
     with pytest.raises(book.Absent, match="has no class-attention map"):
         draw(maps.attention_mean(one, collect.cells(one), rollout=False), "attention-mean-tiny-test_resnet")
 
@@ -258,7 +258,7 @@ def test_a_image_of_several_classes_counts_for_its_rarest():
 
 def test_a_confusion_matrix_is_scikit_learns_normalised_by_row(plan):
     drawing = draw(confusion.confusion(plan, collect.cells(plan)), "confusion-tiny-test_vit")
-    runs = [plan.items[name].run for name in drawing.runs if "-supervised-" in name]
+    runs = [plan.runs[name].run for name in drawing.runs if "-supervised-" in name]
     assert len(runs) == 2
     total = 0
     for run in runs:
@@ -274,7 +274,7 @@ def test_where_a_image_has_several_classes_each_has_its_f1(tmp_path):
     shards = many_labels(tmp_path)
     plan = make_plan(str(finished.make_grid(tmp_path, shards, methods=("supervised",))), tiny.make_cluster(tmp_path))
     drawing = draw(confusion.confusion(plan, collect.cells(plan)), "confusion-many-test_resnet")
-    runs = [plan.items[name].run for name in drawing.runs if "-test_resnet-" in name]
+    runs = [plan.runs[name].run for name in drawing.runs if "-test_resnet-" in name]
     found = []
     for run in runs:
         _, targets, scores = confusion.predictions(run["predictions"])
@@ -298,15 +298,15 @@ def many_labels(folder: Path):
 
 
 def test_label_efficiency_shows_means_deviations_and_the_papers_points(tmp_path):
-    leaf = DATASETS.find("isic").DATASET
-    card = paper.Card(DatasetRef(name="isic", fingerprint="0" * 16), leaf.label_fractions, leaf.metric)
-    places = GRIDS.find("main").places([card], [77, 78], paper.preset("paper"))
+    plugin = DATASETS.find("isic").DATASET
+    card = paper.DatasetInfo(DatasetRef(name="isic", fingerprint="0" * 16), plugin.label_fractions, plugin.metric)
+    places = GRIDS.find("main").entries([card], [77, 78], paper.preset("paper"))
     wanted = [place.spec for place in places]
     main = Plan("main", load_cluster("local"), paper.preset("paper"), [card], places)
     values = iter((0.5, 0.6))
     for spec in wanted:
         run = Run(tmp_path / run_id(spec))
-        main.items[run.id] = Item(run, spec, "missing", None)
+        main.items[run.id] = PlannedRun(run, spec, "missing", None)
         if method_of(spec) == "cass" and spec.arm == "transformer" and spec.label_fraction == 1.0:
             run.announce(spec)
             run.finish(finished.result(spec, {"balanced_accuracy": next(values)}))
@@ -339,7 +339,7 @@ def test_a_band_is_mean_and_sample_deviation_as_far_as_half_the_seeds_go():
 
 def test_curves_are_those_of_metrics_jsonl(plan):
     drawing = draw(curves.finetuning(plan, collect.cells(plan)), "finetuning-tiny-test_resnet")
-    runs = [plan.items[name] for name in drawing.runs if "-supervised-" in name]
+    runs = [plan.runs[name] for name in drawing.runs if "-supervised-" in name]
     rows = [files.read_jsonl(i.run["metrics"]) for i in runs if i.spec.label_fraction == 0.1]
     expected = np.mean([[row["val_loss"] for row in each] for each in rows], axis=0)
     colour = style.LOOKS["supervised"].colour
@@ -349,13 +349,13 @@ def test_curves_are_those_of_metrics_jsonl(plan):
 
 
 def test_epochs_flagged_as_collapsed_are_crossed_out(plan, tmp_path):
-    item = next(i for i in plan.items.values() if "-cass-s77" in i.run.id)
+    item = next(i for i in plan.runs.values() if "-cass-s77" in i.run.id)
     rows = files.read_jsonl(item.run["metrics"])
     rows[2]["cnn_collapsed"] = True
     shutil.copytree(item.run.folder, tmp_path / item.run.id)
     changed = dataclasses.replace(item, run=Run(tmp_path / item.run.id))
     files.write_jsonl(changed.run["metrics"], rows)
-    other = dataclasses.replace(plan, items={**plan.items, item.run.id: changed})
+    other = dataclasses.replace(plan, runs={**plan.runs, item.run.id: changed})
     drawing = draw(curves.pretraining(other, []), "pretraining-tiny")
     crosses = [c.get_offsets().tolist() for c in drawing.figure.axes[1].collections if len(c.get_offsets())]
     assert [[3.0, pytest.approx(rows[2]["cnn_spread"])]] in crosses

@@ -11,7 +11,7 @@ from html.parser import HTMLParser
 import finished
 import pytest
 import tiny
-from doors import door
+from commands import command
 
 from pipeline.jobs.plan import make_plan
 
@@ -47,13 +47,13 @@ def folder(tmp_path_factory):
     shards = tiny.make_shards(out)
     grid = finished.make_grid(out, shards)
     plan = make_plan(str(grid), tiny.make_cluster(out))
-    for item in [item for item in plan.items.values() if "supervised" in item.run.id][:2]:
+    for item in [item for item in plan.runs.values() if "supervised" in item.run.id][:2]:
         item.run["result"].unlink()
     return out
 
 
 def report(folder, *flags: str) -> str:
-    done = door("report", "--grid", "mine.py", "--cluster", "here.toml", "--html", *flags, cwd=folder)
+    done = command("report", "--grid", "mine.py", "--cluster", "here.toml", "--html", *flags, cwd=folder)
     assert done.returncode == 0, done.stderr
     return (folder / "reports" / "mine" / "report.html").read_text()
 
@@ -81,7 +81,7 @@ def test_images_are_embedded_only_when_asked(folder):
 
 def test_words_of_a_run_cannot_become_markup(folder):
     plan = make_plan(str(folder / "mine.py"), tiny.make_cluster(folder))
-    item = next(item for item in plan.items.values() if item.state != "done")
+    item = next(item for item in plan.runs.values() if item.state != "done")
     item.run["error"].write_text("ValueError: <script>alert(1)</script>\n")
     text = report(folder)
     item.run["error"].unlink()

@@ -9,7 +9,7 @@ import io
 import pytest
 
 from pipeline.data.datasets import DATASETS
-from pipeline.jobs.plan import Item, Plan
+from pipeline.jobs.plan import Plan, PlannedRun
 from pipeline.results import collect, formats, tables
 from pipeline.runs.cluster import load_cluster
 from pipeline.runs.folder import Result, Run
@@ -37,15 +37,15 @@ def result(value: float, *, device: str = "card") -> Result:
 @pytest.fixture
 def plan(tmp_path):
     """The main grid on ISIC with two seeds, CASS ViT-B/16 with all labels finished."""
-    leaf = DATASETS.find("isic").DATASET
-    card = paper.Card(DatasetRef(name="isic", fingerprint="0" * 16), leaf.label_fractions, leaf.metric)
+    plugin = DATASETS.find("isic").DATASET
+    card = paper.DatasetInfo(DatasetRef(name="isic", fingerprint="0" * 16), plugin.label_fractions, plugin.metric)
     preset = paper.preset("paper")
-    places = GRIDS.find("main").places([card], [77, 78], preset)
+    places = GRIDS.find("main").entries([card], [77, 78], preset)
     wanted = [place.spec for place in places]
     out = Plan("main", load_cluster("local"), preset, [card], places)
     for spec in wanted:
         run = Run(tmp_path / run_id(spec))
-        out.items[run.id] = Item(run=run, spec=spec, state="missing", parent=None)
+        out.items[run.id] = PlannedRun(run=run, spec=spec, state="missing", parent=None)
     for spec, value in zip([spec for spec in wanted if is_chosen(spec)], (0.5, 0.6), strict=True):
         item = out.items[run_id(spec)]
         item.run.announce(spec)
@@ -98,9 +98,9 @@ def test_a_cell_that_mixes_devices_is_marked_and_explained(plan):
 def test_two_recipes_never_share_a_cell(plan):
     spec = next(spec for spec in plan.wanted if is_chosen(spec))
     other = dataclasses.replace(spec, epochs=7)
-    plan.places = experiments.plain_places([*plan.wanted, other])
-    run = Run(plan.items[run_id(spec)].run.folder)
-    plan.items[run_id(other)] = Item(run=run, spec=other, state="missing", parent=None)
+    plan.entries = experiments.plain_entries([*plan.wanted, other])
+    run = Run(plan.runs[run_id(spec)].run.folder)
+    plan.runs[run_id(other)] = PlannedRun(run=run, spec=other, state="missing", parent=None)
     cells = [c for c in collect.cells(plan) if c.row[0] == "CASS" and "(transformer)" in c.row[1]]
     assert sorted(cell.wanted for cell in cells if cell.column == "100%") == [1, 2]
     assert len({cell.row for cell in cells}) == 2
@@ -148,7 +148,7 @@ def test_every_value_in_a_table_leads_to_its_runs(plan):
 
 def test_scores_on_a_stand_in_say_so(plan):
     assert "STAND-IN" not in formats.as_text(tables.tables(plan, collect.cells(plan)))
-    plan.cards = [dataclasses.replace(card, stand_in=True) for card in plan.cards]
+    plan.datasets = [dataclasses.replace(card, stand_in=True) for card in plan.datasets]
     assert "STAND-IN" in formats.as_text(tables.tables(plan, collect.cells(plan)))
 
 
@@ -165,12 +165,12 @@ def test_table_2_sums_the_two_networks_of_dino_and_says_what_cass_saves(plan):
         if spec.pretrain:
             parent = spec.pretrain
             name = run_id(parent)
-            plan.items[run_id(spec)].parent = name
+            plan.runs[run_id(spec)].parent = name
             arm = parent.arms[0].name if len(parent.arms) == 1 else ""
-            run = Run(plan.items[run_id(spec)].run.folder.parent / name)
+            run = Run(plan.runs[run_id(spec)].run.folder.parent / name)
             run.announce(parent)
             run.finish(dataclasses.replace(result(0.0), seconds=seconds[parent.method.name, arm]))
-            plan.items[name] = Item(run=run, spec=parent, state="done", parent=None)
+            plan.runs[name] = PlannedRun(run=run, spec=parent, state="done", parent=None)
     table = next(table for table in tables.tables(plan, collect.cells(plan)) if table.number == 2)
     (row,) = table.rows
     assert row[:6] == ("isic", "50 min", "83 min", "2 h 13 min", "33 min", "75%")

@@ -103,9 +103,9 @@ class Chaos:
         (folder / "calm.toml").write_text(CALM.format(folder=folder))
         (folder / "rough.toml").write_text(ROUGH.format(folder=folder, ray=str(ray).lower()))
 
-    # --- Doors ---------------------------------------------------------------------------------------------------
+    # --- Commands ---------------------------------------------------------------------------------------------------
 
-    def door(self, name: str, cluster: str, *flags: str) -> subprocess.Popen[str]:
+    def command(self, name: str, cluster: str, *flags: str) -> subprocess.Popen[str]:
         command = [
             sys.executable,
             "-m",
@@ -124,7 +124,7 @@ class Chaos:
     def launch(self) -> str:
         """Launch, patiently: right after a daemon was killed Slurm may not answer."""
         for _ in range(20):
-            process = self.door("launch", "rough")
+            process = self.command("launch", "rough")
             out, _ = process.communicate()
             if process.returncode == 0:
                 return out
@@ -188,7 +188,7 @@ class Chaos:
         return True
 
     def two_launches(self) -> bool:
-        both = [self.door("launch", "rough"), self.door("launch", "rough")]
+        both = [self.command("launch", "rough"), self.command("launch", "rough")]
         for process in both:
             process.communicate()
         return True
@@ -196,7 +196,7 @@ class Chaos:
     def killed_launch(self) -> bool:
         """Kill a launch between its calls of sbatch, if it has anything to send, else at a random moment."""
         before = len(self.sent())
-        process = self.door("launch", "rough")
+        process = self.command("launch", "rough")
         end = time.monotonic() + 10
         while process.poll() is None and time.monotonic() < end and len(self.sent()) == before:
             time.sleep(0.001)
@@ -291,7 +291,7 @@ class Chaos:
             out += [f"{name}: {line}" for line in kill.differences(rough[name], calm[name])]
         tables = {}
         for cluster in ("calm", "rough"):
-            process = self.door("report", cluster, "--out", str(self.folder / f"report-{cluster}"))
+            process = self.command("report", cluster, "--out", str(self.folder / f"report-{cluster}"))
             said, _ = process.communicate()
             if process.returncode:
                 out.append(said)
@@ -331,7 +331,7 @@ def main(folder: Path, *, events: int, seed: int, epochs: int, ray: bool = False
     """What went wrong; an empty list is the promise kept."""
     came_up()
     chaos = Chaos(folder, seed=seed, epochs=epochs, ray=ray)
-    process = chaos.door("launch", "calm")
+    process = chaos.command("launch", "calm")
     out, _ = process.communicate()
     assert process.returncode == 0, out
     print(f"{time.monotonic() - chaos.started:6.0f} s  {len(chaos.runs('calm'))} runs undisturbed", flush=True)

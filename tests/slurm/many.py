@@ -20,7 +20,7 @@ import tiny  # noqa: E402
 
 from pipeline.core import files  # noqa: E402
 from pipeline.jobs import snapshot, submissions  # noqa: E402
-from pipeline.jobs.plan import Item  # noqa: E402
+from pipeline.jobs.plan import PlannedRun  # noqa: E402
 from pipeline.jobs.slurm import scheduler, submit  # noqa: E402
 from pipeline.runs.cluster import Slurm  # noqa: E402
 
@@ -38,13 +38,13 @@ def send(folder: Path, *, tasks: int, limit: int) -> list[int]:
         spec = tiny.make_pretrain(shards, seed=seed)
         run = tiny.announce(spec, site)
         files.write_json(run["result"], {})
-        items.append(Item(run, spec, "pending", None))
+        items.append(PlannedRun(run, spec, "pending", None))
     copy = snapshot.snapshot(Path(site.runs))
-    drafts = submissions.drafts("many", submissions.bundles(items), waits_for=set(), limit=limit, parallelism=1000)
-    for draft in drafts:
-        order = submissions.publish(Path(site.runs), draft, copy)
-        submit.send(order, site, copy, after=(), draft=draft)
-    return [len(draft.bundles) for draft in drafts]
+    arrays = submissions.job_arrays("many", submissions.jobs_of(items), waits_for=set(), limit=limit, parallelism=1000)
+    for array in arrays:
+        submission = submissions.publish(Path(site.runs), array, copy)
+        submit.send(submission, site, copy, after=(), array=array)
+    return [len(array.jobs) for array in arrays]
 
 
 def ran(folder: Path) -> int:

@@ -34,7 +34,7 @@ def until(condition: Callable[[], object]) -> float:
     return time.monotonic()
 
 
-def job_of(run: Run) -> scheduler.Job | None:
+def job_of(run: Run) -> scheduler.QueuedJob | None:
     runs = run.folder.parent
     return reconcile.carried(runs, scheduler.queued_jobs(runs)).get(run.id)
 

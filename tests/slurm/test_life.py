@@ -150,18 +150,22 @@ def test_a_killed_task_is_sent_again_by_the_next_launch_and_requeue_brings_it_ba
     assert job_of(site, "cass") != first
 
 
+def killed_in_between(process, runs, wanted):
+    wait(lambda: len(submissions.read_submissions(runs)) >= wanted or process.poll() is not None, "a submission", 30)
+
+
 def test_launches_at_once_and_launches_killed_in_between_send_every_run_once(site):
     site.write_grid(seeds=2, epochs=LONG)
     runs = site.folder / "runs"
-    for wanted in (1, 2):  # killed after the first order is written, and after the second
+    for wanted in (1, 2):  # killed after the first submission is written, and after the second
         process = site.start("launch")
-        wait(lambda: len(submissions.read_orders(runs)) >= wanted or process.poll() is not None, "an order", 30)  # noqa: B023
+        killed_in_between(process, runs, wanted)
         process.kill()
         process.communicate()
     both = [site.start("launch"), site.start("launch")]
     said = [process.communicate()[0] for process in both]
     assert [process.returncode for process in both] == [0, 0], said
-    sent = [run for order in submissions.read_orders(runs) for part in order.parts for run in part]
+    sent = [run for submission in submissions.read_submissions(runs) for part in submission.tasks for run in part]
     assert sorted(sent) == sorted(run.id for run in site.runs().values())
     jobs = scheduler.queued_jobs(runs)
     assert len(jobs) == 4 and not [job for job in jobs if job.reason == "JobHeldUser"]
@@ -173,13 +177,15 @@ def test_a_held_array_that_no_order_knows_is_cancelled_and_a_known_one_released(
     assert site.run("launch")[0] == 0
     runs = site.folder / "runs"
     child = site.runs()["cass-test_resnet-100pct"].id
-    order = next(order for order in submissions.read_orders(runs) if (child,) in order.parts)
-    call("scontrol", "uhold", order.job["id"])
+    submission = next(submission for submission in submissions.read_submissions(runs) if (child,) in submission.tasks)
+    call("scontrol", "uhold", submission.job["id"])
     wait(
-        lambda: all(job.reason == "JobHeldUser" for job in scheduler.queued_jobs(runs) if job.id == order.job["id"]),
+        lambda: all(
+            job.reason == "JobHeldUser" for job in scheduler.queued_jobs(runs) if job.id == submission.job["id"]
+        ),
         "hold",
     )
-    order.note_job(order.job["id"], released=False)
+    submission.note_job(submission.job["id"], released=False)
     assert "released" in site.run("launch")[1]
     comment = f"--comment={scheduler.comment_of(runs, '20260101-000000-stray')}"
     stray = call("sbatch", "--parsable", "--hold", comment, "-o", "/dev/null", "--wrap", "true").strip()

@@ -17,8 +17,8 @@ import numpy as np
 import pyarrow.parquet as parquet
 import pytest
 import tiny
+from commands import command
 from conftest import ROOT
-from doors import door
 from PIL import Image
 
 from pipeline.core import files
@@ -97,7 +97,7 @@ def test_images(shards, home):
 @pytest.fixture(scope="module")
 def exported(finetuned, home):
     out = home / f"export of {finetuned.id}"
-    done = door("export", finetuned.id, "--out", out, cwd=home)
+    done = command("export", finetuned.id, "--out", out, cwd=home)
     assert done.returncode == 0, done.stderr
     return out
 
@@ -163,7 +163,7 @@ def test_an_arm_of_a_pretraining_run_gives_its_features_and_takes_a_new_head(pre
 
     for arm in pretrained.spec.arms:
         out = home / f"arm {arm.name}"
-        done = door("export", pretrained.folder, "--arm", arm.name, "--out", out, cwd=home)
+        done = command("export", pretrained.folder, "--arm", arm.name, "--out", out, cwd=home)
         assert done.returncode == 0, done.stderr
         model = timm.create_model(f"local-dir:{out}", pretrained=True).eval()
         whole = backbones.build(arm.backbone, outputs=1000, image_size=tiny.SIZE, weights="random", folder=Path())
@@ -198,7 +198,7 @@ def test_the_card_says_what_the_run_was(exported, finetuned):
 
 def test_an_export_that_is_there_already_is_left_alone(exported, finetuned, home):
     before = {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in exported.iterdir()}
-    done = door("export", finetuned.id, "--out", exported, cwd=home)
+    done = command("export", finetuned.id, "--out", exported, cwd=home)
     assert done.returncode == 0 and "nothing to do" in done.stdout
     assert {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in exported.iterdir()} == before
 
@@ -207,7 +207,7 @@ def test_an_export_that_is_there_already_is_left_alone(exported, finetuned, home
 def test_the_onnx_graph_gives_the_runs_own_predictions_for_any_batch(exported, finetuned, test_images, home):
     import onnxruntime
 
-    done = door("export", finetuned.id, "--out", exported, "--onnx", cwd=home)
+    done = command("export", finetuned.id, "--out", exported, "--onnx", cwd=home)
     assert done.returncode == 0, done.stderr
     said = re.search(r"largest difference from torch ([0-9.e+-]+)", done.stdout)
     assert said is not None and float(said[1]) < 1e-3
@@ -221,7 +221,7 @@ def test_the_onnx_graph_gives_the_runs_own_predictions_for_any_batch(exported, f
     for size in (1, 3, len(paths)):
         logits = session.run(["logits"], {"images": images[:size].numpy()})[0]
         assert 1 / (1 + np.exp(-logits.astype(np.float64))) == pytest.approx(wanted[:size], abs=TOLERANCE)
-    assert "nothing to do" in door("export", finetuned.id, "--out", exported, "--onnx", cwd=home).stdout
+    assert "nothing to do" in command("export", finetuned.id, "--out", exported, "--onnx", cwd=home).stdout
 
 
 @NEEDS_ONNX
@@ -254,7 +254,7 @@ def test_an_export_killed_half_way_leaves_no_folder_and_the_next_is_whole(pretra
     assert killed.returncode == -signal.SIGKILL
     assert not (parent / "new").exists() and any(parent.iterdir())  # something lies there, under another name
     for out in (parent / "new", tmp_path / "undisturbed"):
-        assert door("export", pretrained.id, "--arm", "cnn", "--out", out, cwd=home).returncode == 0
+        assert command("export", pretrained.id, "--arm", "cnn", "--out", out, cwd=home).returncode == 0
     assert [path.name for path in parent.iterdir()] == ["new"]
     assert {path.name: path.read_bytes() for path in (parent / "new").iterdir()} == {
         path.name: path.read_bytes() for path in (tmp_path / "undisturbed").iterdir()
@@ -263,10 +263,10 @@ def test_an_export_killed_half_way_leaves_no_folder_and_the_next_is_whole(pretra
 
 def test_a_folder_with_anything_else_is_not_touched(finetuned, exported, pretrained, home, tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
-    done = door("export", finetuned.id, "--out", tmp_path, cwd=home)
+    done = command("export", finetuned.id, "--out", tmp_path, cwd=home)
     assert done.returncode == 2 and "is there and is no export of" in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
-    done = door("export", pretrained.id, "--arm", "cnn", "--out", exported, cwd=home)
+    done = command("export", pretrained.id, "--arm", "cnn", "--out", exported, cwd=home)
     assert done.returncode == 2 and f"is an export of model of {finetuned.id}" in done.stderr
     other = dataclasses.replace(info.of_export(exported), weights_sha256="0" * 64)
     with pytest.raises(ValueError, match="with other weights; choose another --out"):
@@ -282,7 +282,7 @@ def test_what_cannot_be_exported_is_said_with_the_next_move(finetuned, pretraine
         ((pretrained.id, "--arm", "mlp"), "there is no arm 'mlp'; known: cnn, transformer"),
         (("nothing",), "there is no run 'nothing'"),
     ):
-        done = door("export", *arguments, "--out", tmp_path / "out", cwd=home)
+        done = command("export", *arguments, "--out", tmp_path / "out", cwd=home)
         assert done.returncode == 2, done.stderr
         assert said in done.stderr
     assert list(tmp_path.iterdir()) == []
@@ -307,7 +307,7 @@ def test_several_classes_a_image_are_decided_one_by_one(home, site, tmp_path):
     run = tiny.announce(spec, site)
     assert execute.carry_out(run) == 0
     assert info.of_run(run).task == "multi-label"
-    done = door("predict", run.id, raw, "--csv", tmp_path / "scores.csv", cwd=home)
+    done = command("predict", run.id, raw, "--csv", tmp_path / "scores.csv", cwd=home)
     assert done.returncode == 0, done.stderr
     with open(tmp_path / "scores.csv", newline="") as file:
         found = list(csv.DictReader(file))

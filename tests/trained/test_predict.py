@@ -13,7 +13,7 @@ import pyarrow.parquet as parquet
 import pytest
 import tiny
 import torch
-from doors import door
+from commands import command
 from PIL import Image
 
 from pipeline.data import images
@@ -80,9 +80,9 @@ def test_raw_images_get_the_scores_that_the_run_stored_of_them(vit, sources, hom
     table = parquet.read_table(vit["predictions"]).to_pydict()
     keys = table["key"]
     export = tmp_path / "export"
-    assert door("export", vit.id, "--out", export, cwd=home).returncode == 0
+    assert command("export", vit.id, "--out", export, cwd=home).returncode == 0
     for asked in (vit.id, vit.folder, export):
-        done = door("predict", asked, *(sources[key] for key in keys), "--csv", tmp_path / "scores.csv", cwd=home)
+        done = command("predict", asked, *(sources[key] for key in keys), "--csv", tmp_path / "scores.csv", cwd=home)
         assert done.returncode == 0, done.stderr
         rows = rows_of((tmp_path / "scores.csv").read_text())
         assert [row["picture"] for row in rows] == [str(sources[key]) for key in keys]
@@ -104,7 +104,7 @@ def test_a_jpeg_of_the_shards_changes_scores_little(vit, sources):
 def test_folders_are_searched_and_the_table_is_aligned(vit, home, tmp_path):
     shutil.copytree(home / "raw" / "disc", tmp_path / "new" / "deeper")
     (tmp_path / "new" / "notes.txt").write_text("no image")
-    done = door("predict", vit.id, tmp_path / "new", tmp_path / "new" / "deeper" / "0.png", cwd=home)
+    done = command("predict", vit.id, tmp_path / "new", tmp_path / "new" / "deeper" / "0.png", cwd=home)
     assert done.returncode == 0, done.stderr
     head, rule, *lines = done.stdout.splitlines()
     assert re.fullmatch(r"image +predicted +cross +disc", head) and set(rule) == {"-", " "}
@@ -119,7 +119,7 @@ def test_broken_images_are_named_and_skipped_with_exit_code_1(vit, home, tmp_pat
     (tmp_path / "torn.png").write_bytes(good.read_bytes()[:200])
     (tmp_path / "empty.jpg").touch()
     gone = tmp_path / "gone.png"
-    done = door("predict", vit.id, tmp_path, gone, "--csv", "-", cwd=home)
+    done = command("predict", vit.id, tmp_path, gone, "--csv", "-", cwd=home)
     assert done.returncode == 1
     assert [row["picture"] for row in rows_of(done.stdout)] == [str(good)]
     skipped = [line for line in done.stderr.splitlines() if line.startswith("skipped: ")]
@@ -133,7 +133,7 @@ def test_a_image_is_set_upright_before_it_is_scored(vit, home, tmp_path):
     turned[0x0112] = 6  # to be turned a quarter clockwise
     image.rotate(90, expand=True).save(tmp_path / "turned.png", exif=turned)
     image.save(tmp_path / "upright.png")
-    rows = rows_of(door("predict", vit.id, tmp_path, "--csv", "-", cwd=home).stdout)
+    rows = rows_of(command("predict", vit.id, tmp_path, "--csv", "-", cwd=home).stdout)
     assert len(rows) == 2
     assert float(rows[0]["score:disc"]) == pytest.approx(float(rows[1]["score:disc"]), abs=TOLERANCE)
 
@@ -142,7 +142,7 @@ def test_attention_is_drawn_over_each_image(vit, home, tmp_path):
     out = tmp_path / "maps"
     wide = tmp_path / "wide.png"
     opened(home / "raw" / "cross" / "0.png").resize((150, 60)).save(wide)
-    done = door("predict", vit.id, wide, home / "raw" / "disc" / "0.png", "--attention", out, cwd=home)
+    done = command("predict", vit.id, wide, home / "raw" / "disc" / "0.png", "--attention", out, cwd=home)
     assert done.returncode == 0, done.stderr
     drawn = {path.name: opened(path) for path in sorted(out.iterdir())}
     assert {name: image.size for name, image in drawn.items()} == {"1-wide.png": (150, 60), "2-0.png": (96, 96)}
@@ -175,7 +175,7 @@ def test_what_cannot_be_predicted_is_said_with_the_next_move(vit, cnn, shards, s
         (("no-such-run", image), "there is no run 'no-such-run'"),
         (("supervised", image), "could be any of 2 runs"),
     ):
-        done = door("predict", *arguments, cwd=home)
+        done = command("predict", *arguments, cwd=home)
         assert done.returncode == 2, done.stderr
         assert said in done.stderr
     assert not (tmp_path / "maps").exists()

@@ -41,7 +41,7 @@ def raw_folder(bench: Bench, count: int) -> tuple[Path, str]:
 
 
 def sharded(out: Path, name: str, size: int, *flags: str | Path) -> Shards:
-    """Shards of a dataset at size × size pixels below `out`, by the door with these flags."""
+    """Shards of a dataset at size × size pixels below `out`, by the command with these flags."""
     command = [sys.executable, "-m", "pipeline.shard", name, "--size", str(size), "--out", out, *flags]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:

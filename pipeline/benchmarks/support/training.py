@@ -40,7 +40,7 @@ TOY = (
 
 
 def make_shards(bench: Bench, raw: Path, size: int) -> DatasetRef:
-    """The images of a raw folder as shards of size × size pixels, by the door that makes them."""
+    """The images of a raw folder as shards of size × size pixels, by the command that makes them."""
     name = raw.name.replace("-", "_")
     shards = sharded(Path(site(bench).shards), name, size, "--layout", "folder", "--raw", raw)
     return DatasetRef(name=shards.name, fingerprint=shards.fingerprint)

@@ -1,7 +1,7 @@
 """The Slurm executor: a plan's jobs as arrays, each sent exactly once.
 
 An array is sent held and released when its id is on disk, so a launch killed in between leaves nothing that could run
-twice: the next one cancels held arrays that no order knows, and releases those that an order does. Slurm is asked what
+twice: the next one cancels held arrays that no submission knows, and releases those that a submission does. Slurm is asked what
 is in its queue; what became of a run is read from its folder.
 """
 
@@ -18,25 +18,25 @@ from pipeline.core import files
 from pipeline.jobs import milestones, submissions
 from pipeline.jobs.fanout import RETRIES
 from pipeline.jobs.life import signals_noted
-from pipeline.jobs.plan import STUCK, TO_DO, Item, Plan, publish, state_of
+from pipeline.jobs.plan import STUCK, TO_DO, Plan, PlannedRun, publish, state_of
 from pipeline.jobs.slurm import submit
-from pipeline.jobs.slurm.scheduler import Job, ask, ended, max_array_size, queued_jobs, user_jobs
+from pipeline.jobs.slurm.scheduler import QueuedJob, ask, ended, max_array_size, queued_jobs, user_jobs
 from pipeline.jobs.snapshot import snapshot
-from pipeline.jobs.submissions import Draft, Order
+from pipeline.jobs.submissions import JobArray, Submission
 
 LAUNCH_PATIENCE = 600.0  # seconds for another launch to end its own submission
 POLL_SECONDS = 2.0  # between looks at the files
 LOOKS = 5  # at the files for one at the queue
 
 
-def carried(runs: Path, jobs: Sequence[Job]) -> dict[str, Job]:
+def carried(runs: Path, jobs: Sequence[QueuedJob]) -> dict[str, QueuedJob]:
     """The runs that jobs in the queue stand for."""
     by_id = {job.id: job for job in jobs}
-    out: dict[str, Job] = {}
-    for order in submissions.read_orders(runs):
-        for task, carries in order.tasks():
+    out: dict[str, QueuedJob] = {}
+    for submission in submissions.read_submissions(runs):
+        for task, carries in submission.live_tasks():
             job = by_id.get(task)
-            if job and job.token == order.token:  # a cluster that began anew gives the same ids again
+            if job and job.token == submission.token:  # a cluster that began anew gives the same ids again
                 out |= {run: job for run in carries}
     return out
 
@@ -45,7 +45,7 @@ def carried(runs: Path, jobs: Sequence[Job]) -> dict[str, Job]:
 class Seen:
     """What Slurm shows of a plan's runs."""
 
-    jobs: dict[str, Job]
+    jobs: dict[str, QueuedJob]
     """The job in the queue that carries a run."""
     ended: dict[str, tuple[str, str]]
     """For a run that is to do and that no job carries: the last job that did, and how it ended by accounting."""
@@ -60,60 +60,60 @@ def look(plan: Plan) -> Seen:
         jobs = carried(runs, queued_jobs(runs))
     except ValueError as error:
         return Seen({}, {}, str(error))
-    left = {name for name, item in plan.items.items() if item.state in TO_DO and name not in jobs}
+    left = {name for name, item in plan.runs.items() if item.state in TO_DO and name not in jobs}
     last: dict[str, str] = {}
-    for order in submissions.read_orders(runs) if left else []:
-        last |= {run: task for task, carries in order.tasks() for run in left.intersection(carries)}
+    for submission in submissions.read_submissions(runs) if left else []:
+        last |= {run: task for task, carries in submission.live_tasks() for run in left.intersection(carries)}
     how = ended(last.values()) if plan.cluster.slurm.accounting else {}
     return Seen(jobs, {run: (job, how.get(job, "not known to the queue any more")) for run, job in last.items()})
 
 
-def mend(runs: Path, jobs: Sequence[Job]) -> list[str]:
-    """Bring orders and queue together after a launch was killed in between; says what it did."""
+def mend(runs: Path, jobs: Sequence[QueuedJob]) -> list[str]:
+    """Bring submissions and queue together after a launch was killed in between; says what it did."""
     said = []
-    known = {order.token: order for order in submissions.read_orders(runs)}
+    known = {submission.token: submission for submission in submissions.read_submissions(runs)}
     for token in {job.token for job in jobs} | set(known):
         theirs = [job.id for job in jobs if job.token == token]
         array = theirs[0].split("_")[0] if theirs else ""
-        order = known.get(token)
-        if order is None or (not order.job and not order.by_hand):
+        submission = known.get(token)
+        if submission is None or (not submission.job and not submission.by_hand):
             held = all(job.reason == "JobHeldUser" for job in jobs if job.token == token)
             if array and held:
                 ask("scancel", array)
                 said.append(f"cancelled {array}: held, and its launch was killed before it could note it")
-            if order is not None and array and not held:
-                order.note_job(array, released=True)
-            elif order is not None:
-                order.remove()
-        elif not order.job and array:
-            order.note_job(array, released=True)
-        elif order.job and not order.job["released"]:
+            if submission is not None and array and not held:
+                submission.note_job(array, released=True)
+            elif submission is not None:
+                submission.remove()
+        elif not submission.job and array:
+            submission.note_job(array, released=True)
+        elif submission.job and not submission.job["released"]:
             if array:
                 ask("scontrol", "release", array)
                 said.append(f"released {array}, whose launch was killed before it could")
-            order.note_job(order.job["id"], released=True)
+            submission.note_job(submission.job["id"], released=True)
     return said
 
 
-def drafts_of(plan: Plan, live: Mapping[str, Job], *, limit: int) -> list[Draft]:
+def arrays_to_send(plan: Plan, live: Mapping[str, QueuedJob], *, limit: int) -> list[JobArray]:
     """What is to be sent: wanted, not done, not failed, not carried by a job, and its parents done or in the queue."""
-    items = plan.items
+    items = plan.runs
     milestones.assign(items.values(), taken=live)
     left = [item for item in items.values() if item.state in TO_DO and item.run.id not in live]
-    todo = {item.run.id: item for item in left if not item.carrier or items[item.carrier].state != "running"}
+    todo = {item.run.id: item for item in left if not item.published_by or items[item.published_by].state != "running"}
 
-    def can_go(item: Item) -> bool:
+    def can_go(item: PlannedRun) -> bool:
         return item.parent is None or items[item.parent].state == "done" or item.parent in live or item.parent in todo
 
-    chosen = submissions.bundles(item for item in todo.values() if can_go(item))
+    chosen = submissions.jobs_of(item for item in todo.values() if can_go(item))
     waits_for = {name for name, item in items.items() if item.state != "done"}
-    return submissions.drafts(
+    return submissions.job_arrays(
         plan.grid, chosen, waits_for=waits_for, limit=limit, parallelism=plan.cluster.slurm.parallelism
     )
 
 
-def submit_missing(plan: Plan, *, limit: int | None = None) -> tuple[list[Order], list[str]]:
-    """Send what is wanted and neither done nor at work; returns the orders sent and what else was done.
+def submit_missing(plan: Plan, *, limit: int | None = None) -> tuple[list[Submission], list[str]]:
+    """Send what is wanted and neither done nor at work; returns the submissions sent and what else was done.
 
     One launch at a time does this, so two launched at once make one plan.
     """
@@ -121,56 +121,58 @@ def submit_missing(plan: Plan, *, limit: int | None = None) -> tuple[list[Order]
     with files.lock(runs / ".launch.lock", patience=LAUNCH_PATIENCE, what="another launch's submission"):
         said = mend(runs, queued_jobs(runs))
         live = carried(runs, queued_jobs(runs))
-        for item in plan.items.values():
+        for item in plan.runs.values():
             item.state = state_of(item.run, item.spec)
-        chosen = drafts_of(plan, live, limit=limit or max_array_size())
+        chosen = arrays_to_send(plan, live, limit=limit or max_array_size())
         room = slurm.max_jobs - user_jobs() if slurm.max_jobs else None
         jobs = {run: job.id for run, job in live.items()}
         code = snapshot(runs)
-        publish(plan, [item for draft in chosen for bundle in draft.bundles for item in bundle.items])
+        publish(plan, [item for array in chosen for job in array.jobs for item in job.runs])
         sent = []
-        for draft in chosen:
-            whole = len(draft.bundles)
+        for array in chosen:
+            whole = len(array.jobs)
             if room is not None:
-                fits = room if draft.parents <= set(jobs) else 0
-                draft = dataclasses.replace(draft, bundles=draft.bundles[: max(0, fits)])
-                room -= len(draft.bundles)
-            if left := whole - len(draft.bundles):
+                fits = room if array.parents <= set(jobs) else 0
+                array = dataclasses.replace(array, jobs=array.jobs[: max(0, fits)])
+                room -= len(array.jobs)
+            if left := whole - len(array.jobs):
                 said.append(
-                    f"{draft.name}: {left} of {whole} jobs wait for a later launch: max_jobs is {slurm.max_jobs}"
+                    f"{array.name}: {left} of {whole} jobs wait for a later launch: max_jobs is {slurm.max_jobs}"
                 )
-            if not draft.bundles:
+            if not array.jobs:
                 continue
-            order = submissions.publish(runs, draft, code)
+            submission = submissions.publish(runs, array, code)
             job_id = submit.send(
-                order, plan.cluster, code, after=sorted(jobs[run] for run in draft.parents), draft=draft
+                submission, plan.cluster, code, after=sorted(jobs[run] for run in array.parents), array=array
             )
-            sent.append(order)
-            jobs |= {run: task for task, carries in order.tasks() for run in carries}
-            said.append(f"sent {job_id} {draft.name}: {draft}")
+            sent.append(submission)
+            jobs |= {run: task for task, carries in submission.live_tasks() for run in carries}
+            said.append(f"sent {job_id} {array.name}: {array}")
     return sent, said
 
 
-def follow(plan: Plan, report: Callable[[list[Item], list[Item]], None], say: Callable[[list[str]], None]) -> bool:
+def follow(
+    plan: Plan, report: Callable[[list[PlannedRun], list[PlannedRun]], None], say: Callable[[list[str]], None]
+) -> bool:
     """Send, and stay until every run has ended; False when Ctrl-C or SIGTERM asked to leave (the jobs go on).
 
     What lost its job without an error is sent again, a few times; what starts from a failed run becomes `blocked`.
     """
-    runs, items = Path(plan.cluster.runs), list(plan.items.values())
+    runs, items = Path(plan.cluster.runs), list(plan.runs.values())
     times: Counter[str] = Counter()
-    live: dict[str, Job] | None = None
+    live: dict[str, QueuedJob] | None = None
     lost = True
     before = submissions.cancelled(runs)
     with signals_noted() as asked:
         while not asked():
-            if (submissions.cancelled(runs) - before) & plan.items.keys():
+            if (submissions.cancelled(runs) - before) & plan.runs.keys():
                 say(["another command cancelled runs of this grid; leaving it at that"])
                 return False
             try:
                 if lost:
                     sent, said = submit_missing(plan)
                     say(said)
-                    times.update(run for order in sent for part in order.parts for run in part)
+                    times.update(run for submission in sent for part in submission.tasks for run in part)
                 live = carried(runs, queued_jobs(runs))
             except ValueError as error:
                 if live is None:
@@ -191,36 +193,36 @@ def follow(plan: Plan, report: Callable[[list[Item], list[Item]], None], say: Ca
 
 def refresh(plan: Plan) -> None:
     """Read the states anew; what starts from a run that failed is `blocked`."""
-    for item in plan.items.values():
+    for item in plan.runs.values():
         if item.state != "done":
             item.state = state_of(item.run, item.spec)
-    for item in plan.items.values():
-        if item.state in TO_DO and item.parent and plan.items[item.parent].state in STUCK:
+    for item in plan.runs.values():
+        if item.state in TO_DO and item.parent and plan.runs[item.parent].state in STUCK:
             item.state = "blocked"
 
 
 def script(plan: Plan) -> str:
-    """A shell script that sends what is to be sent with sbatch alone; the plan and its orders are published."""
+    """A shell script that sends what is to be sent with sbatch alone; the plan and its submissions are published."""
     runs = Path(plan.cluster.runs)
     lines = ["#!/bin/bash", "set -euo pipefail"]
     with files.lock(runs / ".launch.lock", patience=LAUNCH_PATIENCE, what="another launch's submission"):
         live = carried(runs, queued_jobs(runs))
         jobs = {run: job.id for run, job in live.items()}
         code = snapshot(runs)
-        for number, draft in enumerate(drafts_of(plan, live, limit=max_array_size())):
-            publish(plan, [item for bundle in draft.bundles for item in bundle.items])
-            order = submissions.publish(runs, draft, code, by_hand=True)
-            text = submit.sbatch_text(order, plan.cluster, code, parallelism=draft.parallelism)
-            after = "".join(f":{jobs[run]}" for run in sorted(draft.parents))
+        for number, array in enumerate(arrays_to_send(plan, live, limit=max_array_size())):
+            publish(plan, [item for job in array.jobs for item in job.runs])
+            submission = submissions.publish(runs, array, code, by_hand=True)
+            text = submit.sbatch_text(submission, plan.cluster, code, parallelism=array.parallelism)
+            after = "".join(f":{jobs[run]}" for run in sorted(array.parents))
             lines += [
                 "",
                 f"job{number}=$(sbatch --parsable {'--dependency=afterany' + after if after else ''} <<'END'",
                 text,
                 "END",
                 ")",
-                f'echo "sent $job{number} {draft.name}: {draft}"',
+                f'echo "sent $job{number} {array.name}: {array}"',
             ]
-            task = "" if len(order.parts) == 1 else "_{}"
-            for index, part in enumerate(order.parts):
+            task = "" if len(submission.tasks) == 1 else "_{}"
+            for index, part in enumerate(submission.tasks):
                 jobs |= {run: f"${{job{number}}}" + task.format(index) for run in part}
     return "\n".join(lines)

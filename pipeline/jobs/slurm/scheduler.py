@@ -17,7 +17,7 @@ OWN_FILTERS = ("SQUEUE_", "SACCT_")  # a person's settings of what these tools s
 
 
 @dataclass(frozen=True)
-class Job:
+class QueuedJob:
     """A job, or one task of an array, as squeue shows it."""
 
     id: str
@@ -43,19 +43,19 @@ def ask(*command: str, timeout: float = 60.0) -> str:
     return done.stdout
 
 
-def queued_jobs(runs: Path) -> list[Job]:
+def queued_jobs(runs: Path) -> list[QueuedJob]:
     """This user's jobs for these runs that have not ended, array tasks one by one."""
     out = []
     for line in ask("squeue", "-h", "-r", "-u", ME, "-o", "%i|%T|%r|%N|%k").splitlines():
         identity, state, reason, node, comment = (part.strip() for part in f"{line}||||".split("|", 4))
         comment = comment.rstrip("|")  # other jobs' comments may hold anything
         if comment.startswith(head := comment_of(runs)):
-            out.append(Job(identity, state, reason, comment.removeprefix(head), node))
+            out.append(QueuedJob(identity, state, reason, comment.removeprefix(head), node))
     return out
 
 
 def comment_of(runs: Path, token: str = "") -> str:
-    """The comment of an order's jobs; it names the runs folder too, since a user may have several."""
+    """The comment of a submission's jobs; it names the runs folder too, since a user may have several."""
     return f"{TAG}:{files.sha256_bytes(str(runs).encode())[:8]}:{token}"
 
 

@@ -17,7 +17,7 @@ from pipeline.core.console import silent
 from pipeline.data.shards import write
 from pipeline.jobs.slurm import reconcile, scheduler, submit
 from pipeline.jobs.snapshot import snapshot
-from pipeline.jobs.submissions import FOLDER, Order, write_order
+from pipeline.jobs.submissions import FOLDER, Submission, write_submission
 from pipeline.runs.cluster import Cluster
 
 TARS, INDEX = "tars", "index"  # the tokens of the two orders
@@ -79,13 +79,13 @@ def submit_missing(plan: write.Plan, out: Path, cluster: Cluster, *, max_bad: fl
             return Task(str(jobs), part, parts, cluster.slurm.cpus, max_bad, strict)
 
         def send(token: str, tasks: Sequence[Task], after: Sequence[str] = ()) -> None:
-            order = Order(
+            submission = Submission(
                 jobs / FOLDER / token, f"shard.{plan.dataset.name}.{token}", ((),) * len(tasks), True, code.name, False
             )
-            order.remove()
-            write_order(order)
-            live[token] = submit.send_tasks(order, site, code, tasks, after=after, parallelism=len(tasks))
-            said.append(f"sent {live[token]} {order.name}: {len(tasks)} tasks")
+            submission.remove()
+            write_submission(submission)
+            live[token] = submit.send_tasks(submission, site, code, tasks, after=after, parallelism=len(tasks))
+            said.append(f"sent {live[token]} {submission.name}: {len(tasks)} tasks")
 
         left = write.left(plan, out)
         parts = min(left, cluster.slurm.parallelism, scheduler.max_array_size())

@@ -11,20 +11,20 @@ from typing import Any
 
 from pipeline.jobs.fanout import carrier
 from pipeline.jobs.slurm.scheduler import ask, comment_of
-from pipeline.jobs.submissions import Draft, Order
+from pipeline.jobs.submissions import JobArray, Submission
 from pipeline.runs.cluster import Cluster
 
 KEPT = ("SLURM_CONF", "SLURM_CLUSTERS")  # say which Slurm it is
 
 
-def send(order: Order, cluster: Cluster, code: Path, *, after: Sequence[str], draft: Draft) -> str:
-    """Send an order of runs; returns the job's id."""
-    tasks = [carrier(order, index) for index in range(len(order.parts))]
-    return send_tasks(order, cluster, code, tasks, after=after, parallelism=draft.parallelism)
+def send(submission: Submission, cluster: Cluster, code: Path, *, after: Sequence[str], array: JobArray) -> str:
+    """Send a submission of runs; returns the job's id."""
+    tasks = [carrier(submission, index) for index in range(len(submission.tasks))]
+    return send_tasks(submission, cluster, code, tasks, after=after, parallelism=array.parallelism)
 
 
 def send_tasks(
-    order: Order,
+    submission: Submission,
     cluster: Cluster,
     code: Path,
     tasks: Sequence[Callable[[], object]],
@@ -36,7 +36,7 @@ def send_tasks(
     from submitit.core.utils import FailedJobError, FailedSubmissionError
     from submitit.helpers import clean_env
 
-    executor = executor_for(order, cluster, code, after=after, parallelism=parallelism)
+    executor = executor_for(submission, cluster, code, after=after, parallelism=parallelism)
     kept = {name: os.environ[name] for name in KEPT if name in os.environ}
     try:
         with clean_env():  # a launch inside an allocation would pass that job's settings on
@@ -47,33 +47,38 @@ def send_tasks(
                 with executor.batch():
                     jobs = [executor.submit(task) for task in tasks]
     except (FailedJobError, FailedSubmissionError) as error:
-        order.remove()
+        submission.remove()
         words = " ".join(str(error).split())
-        raise ValueError(f"sbatch refused {order.name}: {words}") from error
+        raise ValueError(f"sbatch refused {submission.name}: {words}") from error
     job_id = str(jobs[0].job_id).split("_")[0]
-    order.note_job(job_id, released=False)
+    submission.note_job(job_id, released=False)
     ask("scontrol", "release", job_id)
-    order.note_job(job_id, released=True)
+    submission.note_job(job_id, released=True)
     return job_id
 
 
-def sbatch_text(order: Order, cluster: Cluster, code: Path, *, parallelism: int) -> str:
-    """A batch script that does an order's runs, for sbatch alone."""
+def sbatch_text(submission: Submission, cluster: Cluster, code: Path, *, parallelism: int) -> str:
+    """A batch script that does a submission's runs, for sbatch alone."""
     python = cluster.slurm.python or sys.executable
     command = f"srun {shlex.join(cluster.slurm.srun)} {shlex.quote(python)} -u -m pipeline.jobs.fanout "
-    executor = executor_for(order, cluster, code, after=(), parallelism=parallelism)
-    executor.parameters |= {"use_srun": False, "map_count": len(order.parts) if len(order.parts) > 1 else None}
+    executor = executor_for(submission, cluster, code, after=(), parallelism=parallelism)
+    executor.parameters |= {
+        "use_srun": False,
+        "map_count": len(submission.tasks) if len(submission.tasks) > 1 else None,
+    }
     executor.parameters["additional_parameters"].pop("hold")
-    text: str = executor._make_submission_file_text(command + shlex.quote(str(order.folder)), order.token)
+    text: str = executor._make_submission_file_text(command + shlex.quote(str(submission.folder)), submission.token)
     return text.rstrip()
 
 
-def executor_for(order: Order, cluster: Cluster, code: Path, *, after: Sequence[str], parallelism: int) -> Any:
-    """submitit's executor with everything this site and this order ask for."""
+def executor_for(
+    submission: Submission, cluster: Cluster, code: Path, *, after: Sequence[str], parallelism: int
+) -> Any:
+    """submitit's executor with everything this site and this submission ask for."""
     from submitit import SlurmExecutor
 
     slurm = cluster.slurm
-    folder = order.folder / "submitit"
+    folder = submission.folder / "submitit"
     folder.mkdir(exist_ok=True)
     executor = SlurmExecutor(
         folder=folder, max_num_timeout=slurm.requeues, python=shlex.quote(slurm.python) if slurm.python else None
@@ -81,7 +86,7 @@ def executor_for(order: Order, cluster: Cluster, code: Path, *, after: Sequence[
     named = {"partition": slurm.partition, "account": slurm.account, "qos": slurm.qos, "constraint": slurm.constraint}
     further = dict(flag.split("=", 1) for flag in slurm.sbatch)
     executor.update_parameters(
-        job_name=order.name,
+        job_name=submission.name,
         time=round(slurm.hours * 60),
         nodes=1,
         ntasks_per_node=1,
@@ -90,8 +95,8 @@ def executor_for(order: Order, cluster: Cluster, code: Path, *, after: Sequence[
         signal_delay_s=slurm.signal_seconds,
         array_parallelism=parallelism,
         stderr_to_stdout=True,
-        comment=comment_of(order.folder.parent.parent, order.token),
-        setup=setup_lines(order, cluster, code),
+        comment=comment_of(submission.folder.parent.parent, submission.token),
+        setup=setup_lines(submission, cluster, code),
         srun_args=list(slurm.srun),
         dependency="afterany:" + ":".join(after) if after else None,
         gres=slurm.gres or None,
@@ -101,9 +106,9 @@ def executor_for(order: Order, cluster: Cluster, code: Path, *, after: Sequence[
     return executor
 
 
-def setup_lines(order: Order, cluster: Cluster, code: Path) -> list[str]:
+def setup_lines(submission: Submission, cluster: Cluster, code: Path) -> list[str]:
     """What the node's shell does before srun, at every start of the job."""
-    pickle = f"{shlex.quote(str(order.folder))}/submitit/${{SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}}"
+    pickle = f"{shlex.quote(str(submission.folder))}/submitit/${{SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}}"
     pickle += "${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}_submitted.pkl"
     mending = [
         "# submitit replaces its pickle in two steps; a kill in between left the new one beside the old or alone",
@@ -115,5 +120,5 @@ def setup_lines(order: Order, cluster: Cluster, code: Path) -> list[str]:
         *cluster.slurm.setup,
         f"export PYTHONPATH={shlex.quote(str(code))}${{PYTHONPATH:+:$PYTHONPATH}}",
         "export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK  # srun does not inherit it from 22.05 on",
-        *([] if order.by_hand else mending),
+        *([] if submission.by_hand else mending),
     ]

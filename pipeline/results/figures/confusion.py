@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
-from pipeline.jobs.plan import Item, Plan
+from pipeline.jobs.plan import Plan, PlannedRun
 from pipeline.results.collect import Cell
 from pipeline.results.figures import style
 from pipeline.results.figures.book import Absent, Drawing, Sheet
@@ -87,7 +87,7 @@ def _matrices(shown: list[Shown]) -> tuple[Figure, str]:
     )
 
 
-def _scored(item: Item) -> tuple[np.ndarray, np.ndarray]:
+def _scored(item: PlannedRun) -> tuple[np.ndarray, np.ndarray]:
     _, targets, scores = predictions(item.run["predictions"])
     return targets, scores
 

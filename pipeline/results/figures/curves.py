@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from pipeline.core import files
-from pipeline.jobs.plan import Item, Plan
+from pipeline.jobs.plan import Plan, PlannedRun
 from pipeline.results.collect import Cell
 from pipeline.results.figures import style
 from pipeline.results.figures.book import Absent, Drawing, Sheet
@@ -55,7 +55,7 @@ def _curve(rows: list[dict[str, Any]], name: str) -> list[float]:
 
 def pretraining(plan: Plan, cells: Sequence[Cell]) -> Iterator[Sheet]:
     """Loss and collapse monitor of the pretraining runs, a figure a dataset."""
-    specs = [item.spec for item in plan.items.values() if isinstance(item.spec, PretrainSpec)]
+    specs = [item.spec for item in plan.runs.values() if isinstance(item.spec, PretrainSpec)]
     for dataset in dict.fromkeys(spec.dataset.name for spec in specs):
         yield Sheet(
             kind="pretraining",
@@ -111,13 +111,13 @@ def _pretraining(plan: Plan, dataset: str) -> Drawing:
     return Drawing(figure, caption, [item.run.id for _, _, items in recipes for item in items])
 
 
-def _recipes(plan: Plan, dataset: str) -> list[tuple[str, style.Look, list[Item]]]:
+def _recipes(plan: Plan, dataset: str) -> list[tuple[str, style.Look, list[PlannedRun]]]:
     """The finished pretraining runs of a dataset, those that differ in nothing but their seed together, titled.
 
     One-arm runs of a method share its title and look: the line tells their arms apart.
     """
-    found: dict[str, list[Item]] = {}
-    for item in plan.items.values():
+    found: dict[str, list[PlannedRun]] = {}
+    for item in plan.runs.values():
         if isinstance(item.spec, PretrainSpec) and item.spec.dataset.name == dataset and item.state == "done":
             found.setdefault(run_id(dataclasses.replace(item.spec, seed=0)), []).append(item)
     kinds = {recipe: (method_of(items[0].spec), _arms(items[0])) for recipe, items in found.items()}
@@ -133,7 +133,7 @@ def _recipes(plan: Plan, dataset: str) -> list[tuple[str, style.Look, list[Item]
     return out
 
 
-def _arms(item: Item) -> tuple[str, ...]:
+def _arms(item: PlannedRun) -> tuple[str, ...]:
     assert isinstance(item.spec, PretrainSpec)
     return tuple(arm.name for arm in item.spec.arms)
 

@@ -15,7 +15,7 @@ import numpy as np
 from pipeline.core.console import progress
 from pipeline.data.shards.index import Shards
 from pipeline.data.shards.read import read_pixels
-from pipeline.jobs.plan import Item, Plan
+from pipeline.jobs.plan import Plan, PlannedRun
 from pipeline.results.collect import Cell
 from pipeline.results.figures import style
 from pipeline.results.figures.book import Absent, Drawing, Sheet
@@ -81,7 +81,7 @@ def _sheets(plan: Plan, cells: Sequence[Cell], kind: str, arm: str, figure: str,
 # --- Networks and images -----------------------------------------------------------------------------------------
 
 
-def _shown(plan: Plan, group: Group) -> tuple[list[Shown], list[Item], Shards]:
+def _shown(plan: Plan, group: Group) -> tuple[list[Shown], list[PlannedRun], Shards]:
     """The techniques that have a finished run, that run of each, and the shards it was tested on."""
     shown = at_most_labels(plan, group)
     if not shown:
@@ -94,7 +94,7 @@ def _shown(plan: Plan, group: Group) -> tuple[list[Shown], list[Item], Shards]:
     return shown, items, shards_for(plan, spec.dataset, spec.image_size)
 
 
-def _network(item: Item, shards: Shards) -> nn.Module:
+def _network(item: PlannedRun, shards: Shards) -> nn.Module:
     """A run's network with its best weights, on the CPU, in evaluation mode."""
     from pipeline.learn import backbones
 
@@ -110,7 +110,7 @@ def _network(item: Item, shards: Shards) -> nn.Module:
     return model.eval()
 
 
-def _images(pixels: np.ndarray, item: Item) -> Tensor:
+def _images(pixels: np.ndarray, item: PlannedRun) -> Tensor:
     """Images uint8 [n, h, w, 3] as the network is given them, without augmentation."""
     import torch
 
@@ -119,7 +119,7 @@ def _images(pixels: np.ndarray, item: Item) -> Tensor:
     return normalise(unit(torch.from_numpy(pixels)), finetune_spec(item).augment)
 
 
-def _maps(item: Item, shards: Shards, pixels: np.ndarray, rollout: bool) -> tuple[np.ndarray, bool]:
+def _maps(item: PlannedRun, shards: Shards, pixels: np.ndarray, rollout: bool) -> tuple[np.ndarray, bool]:
     """Attention over patches [n, h, w], as multiples of an even share, and whether it is a class token's."""
     from pipeline.learn.attention import attention_map, has_class_token
 
@@ -141,7 +141,7 @@ def _how(with_class_token: bool, rollout: bool) -> str:
     return f"attention of {whose}, {how}, mean over heads, in multiples of an even share over the patches"
 
 
-def _who(shown: Sequence[Shown], items: Sequence[Item]) -> str:
+def _who(shown: Sequence[Shown], items: Sequence[PlannedRun]) -> str:
     return f"fine-tuned on {style.percent(shown[0].fraction)} of the labels ({seeds(items)})"
 
 
@@ -213,7 +213,7 @@ def _attention_mean(plan: Plan, group: Group, rollout: bool) -> Drawing:
 # --- Features ------------------------------------------------------------------------------------------------------
 
 
-def _found_features(items: Sequence[Item], shards: Shards, pixels: np.ndarray, count: int) -> list[list[Any]]:
+def _found_features(items: Sequence[PlannedRun], shards: Shards, pixels: np.ndarray, count: int) -> list[list[Any]]:
     """For each run the first convolutions' names and outputs [channels, h, w] for one image."""
     from pipeline.learn.feature_maps import feature_maps
 

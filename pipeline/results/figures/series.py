@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from pipeline.jobs.plan import Item, Plan
+from pipeline.jobs.plan import Plan, PlannedRun
 from pipeline.results.collect import Cell
 from pipeline.results.figures.style import Look, looks
 from pipeline.runs.spec import FinetuneSpec
@@ -52,7 +52,7 @@ class Shown:
 
     series: Series
     fraction: float
-    items: list[Item]
+    items: list[PlannedRun]
 
 
 def groups(cells: Sequence[Cell]) -> list[Group]:
@@ -83,9 +83,9 @@ def _place(method: str) -> int:
     return ORDER.index(method) if method in ORDER else len(ORDER)
 
 
-def done(plan: Plan, cell: Cell) -> list[Item]:
+def done(plan: Plan, cell: Cell) -> list[PlannedRun]:
     """The finished runs of a cell, by seed."""
-    found = [plan.items[run.id] for run in cell.runs.values()]
+    found = [plan.runs[run.id] for run in cell.runs.values()]
     return sorted((item for item in found if item.state == "done"), key=lambda item: item.spec.seed)
 
 
@@ -100,19 +100,19 @@ def at_most_labels(plan: Plan, group: Group) -> list[Shown]:
     return [shown for shown in found if shown.items]
 
 
-def one_each(shown: Sequence[Shown]) -> list[Item]:
+def one_each(shown: Sequence[Shown]) -> list[PlannedRun]:
     """One run a technique: of the smallest seed that all of them have, else of each one's smallest."""
     common = set.intersection(*({item.spec.seed for item in each.items} for each in shown))
     return [next((i for i in each.items if i.spec.seed == min(common, default=None)), each.items[0]) for each in shown]
 
 
-def seeds(items: Iterable[Item]) -> str:
+def seeds(items: Iterable[PlannedRun]) -> str:
     """`seed 77`, or `seeds 77, 78`."""
     found = sorted({item.spec.seed for item in items})
     return f"seed{'s' if len(found) > 1 else ''} {', '.join(map(str, found))}"
 
 
-def finetune_spec(item: Item) -> FinetuneSpec:
+def finetune_spec(item: PlannedRun) -> FinetuneSpec:
     assert isinstance(item.spec, FinetuneSpec)
     return item.spec
 

@@ -13,4 +13,4 @@ from pipeline.study import experiments, paper
 DATASETS = experiments.datasets("batch_size")
 SEEDS = len(paper.SEEDS)
 IMAGE_SIZE = paper.IMAGE_SIZE
-places = experiments.places("batch_size")
+entries = experiments.entries("batch_size")

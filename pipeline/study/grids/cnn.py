@@ -13,4 +13,4 @@ from pipeline.study import experiments, paper
 DATASETS = experiments.datasets("cnn", "cnn_supervised")
 SEEDS = len(paper.SEEDS)
 IMAGE_SIZE = paper.IMAGE_SIZE
-places = experiments.places("cnn", "cnn_supervised")
+entries = experiments.entries("cnn", "cnn_supervised")

@@ -12,4 +12,4 @@ from pipeline.study import experiments, paper
 DATASETS = experiments.datasets("cnn_optimizer")
 SEEDS = len(paper.SEEDS)
 IMAGE_SIZE = paper.IMAGE_SIZE
-places = experiments.places("cnn_optimizer")
+entries = experiments.entries("cnn_optimizer")

@@ -31,7 +31,9 @@ SCALE = replace(
 )
 
 
-def places(cards: Sequence[paper.Card], seeds: Sequence[int], preset: paper.Preset) -> list[experiments.Place]:
+def entries(
+    cards: Sequence[paper.DatasetInfo], seeds: Sequence[int], preset: paper.Preset
+) -> list[experiments.TableEntry]:
     """Without DINO, which would take as long again."""
-    every = experiments.places("main", scale=SCALE)(cards, seeds, preset)
+    every = experiments.entries("main", scale=SCALE)(cards, seeds, preset)
     return [place for place in every if place.row[0] != "DINO"]

@@ -11,16 +11,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pipeline.study import experiments, paper
-from pipeline.study.experiments import FULL, TECHNIQUES, Place, Setting, percent
+from pipeline.study.experiments import FULL, TECHNIQUES, Setting, TableEntry, percent
 
 DATASETS = paper.DATASETS
 SEEDS = len(paper.SEEDS)
 IMAGE_SIZE = paper.IMAGE_SIZE
 
 
-def places(cards: Sequence[paper.Card], seeds: Sequence[int], preset: paper.Preset) -> list[Place]:
+def entries(cards: Sequence[paper.DatasetInfo], seeds: Sequence[int], preset: paper.Preset) -> list[TableEntry]:
     """Those of `main`, and a row more for each backbone."""
-    out = experiments.places("main")(cards, seeds, preset)
+    out = experiments.entries("main")(cards, seeds, preset)
     for card in cards:
         for seed in seeds:
             setting = Setting(card, seed, preset, FULL)
@@ -28,5 +28,5 @@ def places(cards: Sequence[paper.Card], seeds: Sequence[int], preset: paper.Pres
                 pretrain = paper.dino_fb(card.ref, preset=preset, seed=seed, backbone=backbone)
                 for fraction in card.label_fractions:
                     spec = setting.finetune(backbone, pretrain, label_fraction=fraction)
-                    out.append(Place("main", (TECHNIQUES["dino_fb"], backbone.title), percent(fraction), spec, ""))
+                    out.append(TableEntry("main", (TECHNIQUES["dino_fb"], backbone.title), percent(fraction), spec, ""))
     return out

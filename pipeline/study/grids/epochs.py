@@ -13,4 +13,4 @@ from pipeline.study import experiments, paper
 DATASETS = experiments.datasets("epochs")
 SEEDS = len(paper.SEEDS)
 IMAGE_SIZE = paper.IMAGE_SIZE
-places = experiments.places("epochs")
+entries = experiments.entries("epochs")

@@ -12,4 +12,4 @@ from pipeline.study import experiments, paper
 DATASETS = experiments.datasets("initialisation")
 SEEDS = len(paper.SEEDS)
 IMAGE_SIZE = paper.IMAGE_SIZE
-places = experiments.places("initialisation")
+entries = experiments.entries("initialisation")

@@ -14,4 +14,4 @@ from pipeline.study import experiments, paper
 DATASETS = experiments.datasets("main")
 SEEDS = len(paper.SEEDS)
 IMAGE_SIZE = paper.IMAGE_SIZE
-places = experiments.places("main")
+entries = experiments.entries("main")

@@ -12,4 +12,4 @@ from pipeline.study import experiments, paper
 DATASETS = experiments.datasets(*experiments.EXPERIMENTS)
 SEEDS = len(paper.SEEDS)
 IMAGE_SIZE = paper.IMAGE_SIZE
-places = experiments.places(*experiments.EXPERIMENTS)
+entries = experiments.entries(*experiments.EXPERIMENTS)

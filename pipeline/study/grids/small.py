@@ -32,4 +32,4 @@ SCALE = experiments.Scale(
     pictures=800,
     dino_options={"out_dim": 4096},
 )
-places = experiments.places("main", scale=SCALE)
+entries = experiments.entries("main", scale=SCALE)

@@ -39,4 +39,4 @@ SCALE = experiments.Scale(
     pictures=160,
     dino_options={"out_dim": 256},
 )
-places = experiments.places(*experiments.EXPERIMENTS, scale=SCALE)
+entries = experiments.entries(*experiments.EXPERIMENTS, scale=SCALE)

@@ -13,4 +13,4 @@ from pipeline.study import experiments, paper
 DATASETS = experiments.datasets("transformer", "transformer_supervised")
 SEEDS = len(paper.SEEDS)
 IMAGE_SIZE = paper.IMAGE_SIZE
-places = experiments.places("transformer", "transformer_supervised")
+entries = experiments.entries("transformer", "transformer_supervised")

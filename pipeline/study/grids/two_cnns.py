@@ -12,4 +12,4 @@ from pipeline.study import experiments, paper
 DATASETS = experiments.datasets("two_cnns")
 SEEDS = len(paper.SEEDS)
 IMAGE_SIZE = paper.IMAGE_SIZE
-places = experiments.places("two_cnns")
+entries = experiments.entries("two_cnns")

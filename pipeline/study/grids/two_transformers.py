@@ -12,4 +12,4 @@ from pipeline.study import experiments, paper
 DATASETS = experiments.datasets("two_transformers")
 SEEDS = len(paper.SEEDS)
 IMAGE_SIZE = paper.IMAGE_SIZE
-places = experiments.places("two_transformers")
+entries = experiments.entries("two_transformers")

@@ -1,4 +1,4 @@
-"""The shard door as a person uses it: on a messy folder, on the toy, and on the real images."""
+"""The shard command as a person uses it: on a messy folder, on the toy, and on the real images."""
 
 from __future__ import annotations
 
@@ -194,12 +194,12 @@ def test_a_dry_run_says_what_would_be_and_writes_nothing(made: tuple[Path, messy
     assert not list(tmp_path.iterdir())
 
 
-def door(monkeypatch: pytest.MonkeyPatch, home: Path, *arguments: str) -> int | str | None:
-    """The door within this process; returns its exit code."""
+def command(monkeypatch: pytest.MonkeyPatch, home: Path, *arguments: str) -> int | str | None:
+    """The command within this process; returns its exit code."""
     monkeypatch.chdir(home)
     monkeypatch.setattr(sys, "argv", ["shard", *arguments])
     with pytest.raises(SystemExit) as caught:
-        console.run_door(pipeline.shard.main)
+        console.run_command(pipeline.shard.main)
     return caught.value.code
 
 
@@ -207,7 +207,7 @@ def test_a_dry_run_of_the_toy_writes_nothing_either(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(toy, "COUNTS", {"disc": 4, "ring": 4, "square": 4, "cross": 4, "unlabelled": 4})
-    assert door(monkeypatch, tmp_path, "toy", "--size", "32", "--workers", "1", "--dry-run") == 0
+    assert command(monkeypatch, tmp_path, "toy", "--size", "32", "--workers", "1", "--dry-run") == 0
     assert "would write 20 images in 3 tars to shards/toy-32-image-" in capsys.readouterr().out
     assert not list(tmp_path.iterdir())
 
@@ -250,7 +250,7 @@ def test_a_wrong_wish_ends_with_2_and_the_next_move(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert door(monkeypatch, tmp_path, *arguments) == 2
+    assert command(monkeypatch, tmp_path, *arguments) == 2
     assert f"error: {message}" in capsys.readouterr().err
     assert not (tmp_path / "shards").exists()
 
@@ -265,7 +265,7 @@ def test_stand_ins_of_the_papers_datasets_are_sharded_and_said_to_be_stand_ins(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     raw = str(stand_ins[name])
-    assert door(monkeypatch, tmp_path, name, "--raw", raw, "--size", "32", "--workers", "1", "--strict") == 0
+    assert command(monkeypatch, tmp_path, name, "--raw", raw, "--size", "32", "--workers", "1", "--strict") == 0
     out = capsys.readouterr().out
     assert "holds a stand-in: drawn images, not the dataset" in out
     assert f"0 of {images} quarantined" in out

@@ -1,4 +1,4 @@
-"""Doors called in this process: for those that import torch, starting one takes longer than its work."""
+"""Commands called in this process: for those that import torch, starting one takes longer than its work."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.core.console import run_door
+from pipeline.core.console import run_command
 
 
-def door(name: str, *arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+def command(name: str, *arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
     """What `python -m pipeline.NAME ARGUMENTS` would print in the folder `cwd`, and its exit code."""
     out, err = io.StringIO(), io.StringIO()
     main = importlib.import_module(f"pipeline.{name}").main
     with _called(name, arguments, cwd), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         with pytest.raises(SystemExit) as ended:
-            run_door(main)
+            run_command(main)
     return subprocess.CompletedProcess([name], int(ended.value.code or 0), out.getvalue(), err.getvalue())
 
 
