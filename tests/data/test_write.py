@@ -254,7 +254,7 @@ def children(pid: int) -> set[int]:
 @pytest.mark.usefixtures("small_tars")
 def test_a_job_killed_within_a_tar_goes_on_to_the_same_bytes_and_leaves_no_process(raw: Path, tmp_path: Path) -> None:
     (tmp_path / "killed.py").write_text(KILLED)
-    path = os.pathsep.join(str(folder) for folder in (Path(__file__).parent, Path(__file__).parent.parent))
+    path = os.pathsep.join(str(folder) for folder in (Path(__file__).parent, Path(__file__).parents[1] / "support"))
     process = subprocess.Popen(
         [sys.executable, tmp_path / "killed.py", raw, tmp_path / "rough", "25"],
         env={**os.environ, "PYTHONPATH": path},

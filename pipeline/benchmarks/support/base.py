@@ -1,6 +1,6 @@
 """What benchmarks share: ways that are measured in turn, round after round, and the tables of their medians.
 
-A plugin has `TITLE` (one line) and `run(bench) -> list[Table]`. Ways take turns, so that a machine that slows down slows
+A plugin has `TITLE` (one line) and `run(bench) -> list[Table]`. Ways take turns, so a machine that slows down slows
 all of them; no number is a pass or a fail.
 """
 

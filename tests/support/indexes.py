@@ -1,6 +1,6 @@
 """The indexes of all four datasets of the paper, without their images: enough to plan the main grid.
 
-python tests/indexes.py SHARDS [ISIC_LABELS]
+python tests/support/indexes.py SHARDS [ISIC_LABELS]
 
 ISIC's rows are those of the published label file where ISIC_LABELS (../shared/data/isic2019_labels_full) is there; the
 others have the paper's classes and counts, with labels drawn at random.
@@ -83,5 +83,5 @@ def write_all(shards: Path, labels: Path) -> None:
 
 
 if __name__ == "__main__":
-    here = Path(__file__).parent.parent.parent / "shared" / "data" / "isic2019_labels_full"
+    here = Path(__file__).parents[3] / "shared" / "data" / "isic2019_labels_full"
     write_all(Path(sys.argv[1]), Path(sys.argv[2]) if len(sys.argv) > 2 else here)

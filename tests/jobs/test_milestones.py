@@ -8,7 +8,7 @@ import shutil
 import kill
 import pytest
 import tiny
-from test_resume import StopAt
+from stops import StopAt
 
 from pipeline.core import files
 from pipeline.jobs import execute, milestones

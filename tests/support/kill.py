@@ -1,6 +1,6 @@
 """Kill runs with SIGKILL at random moments, start them again, and compare every bit with undisturbed ones.
 
-python tests/kill.py [FOLDER] [KILLS] [DEVICE]
+python tests/support/kill.py [FOLDER] [KILLS] [DEVICE]
 """
 
 from __future__ import annotations

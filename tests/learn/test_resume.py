@@ -9,21 +9,10 @@ import kill
 import pytest
 import tiny
 import torch
+from stops import StopAt
 
 from pipeline.jobs import execute
 from pipeline.learn import checkpoint
-
-
-class StopAt:
-    """A stop flag that comes up at the given look (one a step)."""
-
-    def __init__(self, look: int) -> None:
-        self.look = look
-        self.looks = 0
-
-    def __call__(self) -> bool:
-        self.looks += 1
-        return self.looks == self.look
 
 
 @pytest.fixture(scope="module")

@@ -255,7 +255,7 @@ def test_a_wrong_wish_ends_with_2_and_the_next_move(
     assert not (tmp_path / "shards").exists()
 
 
-@pytest.mark.parametrize(("name", "pictures"), [("autoimmune", 40), ("brain_mri", 80), ("dermofit", 100), ("isic", 80)])
+@pytest.mark.parametrize(("name", "images"), [("autoimmune", 40), ("brain_mri", 80), ("dermofit", 100), ("isic", 80)])
 def test_stand_ins_of_the_papers_datasets_are_sharded_and_said_to_be_stand_ins(
     name: str,
     images: int,
