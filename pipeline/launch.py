@@ -54,8 +54,8 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> int:
     args = parser().parse_args()
-    from pipeline.jobs import milestones, preflight
     from pipeline.jobs import plan as plans
+    from pipeline.jobs import preflight
 
     plan = flags.read_plan(args)
     plan.cluster = chosen_cluster(plan.cluster, args)
@@ -74,7 +74,7 @@ def main() -> int:
             if item.state == "failed":
                 item.run["error"].unlink(missing_ok=True)
                 item.state = item.run.state()
-        milestones.assign(items)
+        plans.assign_milestones(items)
     todo = [item for item in items if item.state in plans.TO_DO]
     if not todo and not any(item.state == "running" for item in items):
         print("nothing to start" + ("; failed runs wait for --retry" if _having(items, "failed") else ""))

@@ -9,64 +9,13 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import shutil
-from collections.abc import Callable, Container, Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from pipeline.core import files
 from pipeline.jobs.life import beating
 from pipeline.runs.folder import Result, Run
-from pipeline.runs.spec import PretrainSpec, Spec, milestone_of, run_id
-
-if TYPE_CHECKING:
-    from pipeline.jobs.plan import PlannedRun
-
-BEGUN = ("interrupted", "running")
-
-# --- In a launch -----------------------------------------------------------------------------------------------------
-
-
-def assign(items: Iterable[PlannedRun], taken: Container[str] = ()) -> None:
-    """Set `PlannedRun.published_by` of the runs that longer ones will publish; `taken` are those that jobs have already.
-
-    A run that has begun carries what its first start fixed. One that has not carries all it can of those that have not
-    begun either; those begun choose first, then the longest.
-    """
-    families: dict[str, list[PlannedRun]] = {}
-    for item in items:
-        item.published_by = None
-        open_ = item.state in ("missing", "pending", "interrupted", "running") and item.run.id not in taken
-        if open_ and isinstance(item.spec, PretrainSpec):
-            families.setdefault(run_id(dataclasses.replace(item.spec, epochs=1)), []).append(item)
-    for family in families.values():
-        family.sort(key=lambda item: item.spec.epochs, reverse=True)
-        for longer in sorted(family, key=lambda item: item.state not in BEGUN):
-            if longer.published_by is None:
-                _load(longer, family)
-
-
-def _load(longer: PlannedRun, family: list[PlannedRun]) -> None:
-    """Let a run carry what it can of its family, the longest first."""
-    begun = longer.state in BEGUN
-    fixed = longer.run.milestones() if begun else []
-    passed_by = len(files.read_jsonl(longer.run["metrics"])) if fixed else 0  # epochs it has ended
-    passed: list[Spec] = [longer.spec]
-    for item in family:
-        if item.published_by or item.state not in ("missing", "pending"):
-            continue
-        to_come = item.spec.epochs in fixed and item.spec.epochs >= passed_by  # the row precedes the publishing
-        if to_come if begun else all(milestone_of(item.spec, spec) for spec in passed):
-            item.published_by = longer.run.id
-            passed.append(item.spec)
-
-
-def wish(longer: Run, shorter: Iterable[Spec]) -> None:
-    """Note what a run is to carry; one that has begun keeps what it has."""
-    epochs = sorted(spec.epochs for spec in shorter)
-    if not longer.began and epochs != longer.milestones():
-        files.write_json(longer["milestones"], epochs)
-
-
-# --- In the longer run -----------------------------------------------------------------------------------------------
+from pipeline.runs.spec import PretrainSpec, milestone_of, run_id
 
 
 def of(spec: PretrainSpec, epochs: Iterable[int]) -> dict[int, PretrainSpec]:

@@ -6,7 +6,8 @@ the run folders.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import dataclasses
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -14,12 +15,20 @@ from types import ModuleType
 from pipeline.core import files, plugins
 from pipeline.data.datasets import DATASETS
 from pipeline.data.shards.index import find_shards
-from pipeline.jobs import milestones
 from pipeline.learn.weights import weights_file
 from pipeline.runs import cluster as clusters
 from pipeline.runs.cluster import Cluster
 from pipeline.runs.folder import Run
-from pipeline.runs.spec import DatasetRef, FinetuneSpec, PretrainSpec, Spec, imagenet_tags, kind_of, run_id
+from pipeline.runs.spec import (
+    DatasetRef,
+    FinetuneSpec,
+    PretrainSpec,
+    Spec,
+    imagenet_tags,
+    kind_of,
+    milestone_of,
+    run_id,
+)
 from pipeline.study import paper
 from pipeline.study.experiments import TableEntry, plain_entries
 from pipeline.study.grids import GRIDS
@@ -27,6 +36,7 @@ from pipeline.study.grids import GRIDS
 # A plan's states are a run's own (runs.Run.state) and two more: it waits for shards, or its parent will never be done.
 TO_DO = ("missing", "pending", "interrupted")
 STUCK = ("failed", "blocked", "no shards")
+BEGUN = ("interrupted", "running")
 
 
 @dataclass
@@ -116,8 +126,42 @@ def make_plan(
         if parent is not None:
             parent.children += len(plan.runs) - before
     plan.runs = dict(sorted(plan.runs.items(), key=lambda entry: kind_of(entry[1].spec) != "pretrain"))
-    milestones.assign(plan.runs.values())
+    assign_milestones(plan.runs.values())
     return plan
+
+
+def assign_milestones(items: Iterable[PlannedRun], taken: Container[str] = ()) -> None:
+    """Set `PlannedRun.published_by` of the runs that longer ones will publish; `taken` are those that jobs have already.
+
+    A run that has begun carries what its first start fixed. One that has not carries all it can of those that have not
+    begun either; those begun choose first, then the longest.
+    """
+    families: dict[str, list[PlannedRun]] = {}
+    for item in items:
+        item.published_by = None
+        open_ = item.state in ("missing", "pending", "interrupted", "running") and item.run.id not in taken
+        if open_ and isinstance(item.spec, PretrainSpec):
+            families.setdefault(run_id(dataclasses.replace(item.spec, epochs=1)), []).append(item)
+    for family in families.values():
+        family.sort(key=lambda item: item.spec.epochs, reverse=True)
+        for longer in sorted(family, key=lambda item: item.state not in BEGUN):
+            if longer.published_by is None:
+                _assign_family(longer, family)
+
+
+def _assign_family(longer: PlannedRun, family: list[PlannedRun]) -> None:
+    """Let a run carry what it can of its family, the longest first."""
+    begun = longer.state in BEGUN
+    fixed = longer.run.milestones() if begun else []
+    passed_by = len(files.read_jsonl(longer.run["metrics"])) if fixed else 0  # epochs it has ended
+    passed: list[Spec] = [longer.spec]
+    for item in family:
+        if item.published_by or item.state not in ("missing", "pending"):
+            continue
+        to_come = item.spec.epochs in fixed and item.spec.epochs >= passed_by  # the row precedes the publishing
+        if to_come if begun else all(milestone_of(item.spec, spec) for spec in passed):
+            item.published_by = longer.run.id
+            passed.append(item.spec)
 
 
 def seeds_of(count: int) -> list[int]:

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.core import files
-from pipeline.jobs import milestones
 from pipeline.jobs.plan import PlannedRun
+from pipeline.runs.folder import Run
 from pipeline.runs.spec import FinetuneSpec, Spec, method_of, recipe
 
 FOLDER = ".orders"
@@ -163,10 +163,17 @@ def publish(runs: Path, array: JobArray, code: Path, *, by_hand: bool = False) -
             files.write_json(folder / str(index) / "runs.json", list(part))
     else:
         for first, *others in (job.runs for job in array.jobs):
-            milestones.wish(first.run, [item.spec for item in others])
+            request_milestones(first.run, [item.spec for item in others])
     submission = Submission(folder, array.name, parts, fan_out, code.name, by_hand)
     write_submission(submission)
     return submission
+
+
+def request_milestones(longer: Run, shorter: Iterable[Spec]) -> None:
+    """Note what a run is to carry; one that has begun keeps what it has."""
+    epochs = sorted(spec.epochs for spec in shorter)
+    if not longer.began and epochs != longer.milestones():
+        files.write_json(longer["milestones"], epochs)
 
 
 def write_submission(submission: Submission) -> None:

@@ -9,8 +9,8 @@ import tiny
 from sites import Site
 
 from pipeline.core import files
-from pipeline.jobs import milestones, submissions
 from pipeline.jobs import plan as plans
+from pipeline.jobs import submissions
 from pipeline.jobs.slurm import reconcile, scheduler
 from pipeline.runs.folder import Run
 from pipeline.runs.spec import PretrainSpec
@@ -143,13 +143,13 @@ def test_what_a_job_in_the_queue_carries_is_not_sent_again_nor_made_to_carry_mor
 def test_a_wish_is_written_anew_until_the_run_begins(plan_of):
     found = by_epochs(plan_of(*PAPER))
     longer = found[300].run
-    milestones.wish(longer, [])
+    submissions.request_milestones(longer, [])
     assert not longer["milestones"].exists()
-    milestones.wish(longer, [found[100].spec, found[50].spec])
-    milestones.wish(longer, [found[200].spec])
+    submissions.request_milestones(longer, [found[100].spec, found[50].spec])
+    submissions.request_milestones(longer, [found[200].spec])
     assert longer.milestones() == [200]
     begin(found[300], [200])
-    milestones.wish(longer, [found[100].spec])
+    submissions.request_milestones(longer, [found[100].spec])
     assert longer.milestones() == [200]
 
 

@@ -10,10 +10,9 @@ import pytest
 import tiny
 
 from pipeline.core import files
-from pipeline.jobs import milestones
 from pipeline.jobs import plan as plans
 from pipeline.jobs.estimate import DERIVED, MODELLED, TABLE_2, UNKNOWN, estimate, lines
-from pipeline.jobs.plan import Plan, PlannedRun
+from pipeline.jobs.plan import Plan, PlannedRun, assign_milestones
 from pipeline.runs.cluster import Slurm
 from pipeline.runs.folder import Result, Run
 from pipeline.runs.spec import DatasetRef, run_id
@@ -97,7 +96,7 @@ def test_milestones_cost_no_hours_but_their_weights(site):
     long, short = cass(epochs=300), cass(epochs=100)
     alone = estimate(plan_of(site, long), site)
     plan = plan_of(site, short, long, finetune(pretrain=short, epochs=1))
-    milestones.assign(plan.runs.values())
+    assign_milestones(plan.runs.values())
     out = estimate(plan, site)
     assert out.pretrain == alone.pretrain and out.pretrain.hours == pytest.approx(3 * HOURS["brain_mri"])
     assert out.final_bytes == 2 * alone.final_bytes + R50 * 4
@@ -208,7 +207,7 @@ def test_storage_by_hand(site):
 def test_states_that_are_kept_take_a_checkpoint_more_each_and_milestones_too(site):
     long, short = cass(epochs=300), cass(epochs=100)
     plan = plan_of(site, short, long, finetune(pretrain=short))
-    milestones.assign(plan.runs.values())
+    assign_milestones(plan.runs.values())
     kept = dataclasses.replace(site, keep_state=True)
     assert estimate(plan, kept).final_bytes == estimate(plan, site).final_bytes + 2 * 16 * (R50 + VIT)
 

@@ -11,7 +11,7 @@ import tiny
 from stops import StopAt
 
 from pipeline.core import files
-from pipeline.jobs import execute, milestones
+from pipeline.jobs import execute, milestones, submissions
 from pipeline.runs.folder import Run
 from pipeline.runs.spec import run_id
 
@@ -51,7 +51,7 @@ def carried(specs, site, tmp_path):
     runs = {
         epochs: tiny.announce(spec, dataclasses.replace(site, runs=str(tmp_path))) for epochs, spec in specs.items()
     }
-    milestones.wish(runs[8], [specs[4], specs[2]])
+    submissions.request_milestones(runs[8], [specs[4], specs[2]])
     return runs
 
 
@@ -142,9 +142,9 @@ def test_a_run_goes_on_from_no_other_hardware_inputs_or_past_its_milestones(spec
 
 
 def test_a_carrier_keeps_the_milestones_of_its_first_start(carried, specs):
-    milestones.wish(carried[8], [specs[4]])
+    submissions.request_milestones(carried[8], [specs[4]])
     assert execute.carry_out(carried[8], StopAt(3)) == execute.STOPPED
-    milestones.wish(carried[8], [specs[4], specs[2]])
+    submissions.request_milestones(carried[8], [specs[4], specs[2]])
     files.write_json(carried[8]["milestones"], [2, 4])
     assert carried[8].milestones() == [4]
     assert execute.carry_out(carried[8]) == 0

@@ -21,7 +21,7 @@ import tiny
 import torch
 
 from pipeline.core import files
-from pipeline.jobs import milestones
+from pipeline.jobs import submissions
 from pipeline.runs.folder import Run
 from pipeline.runs.spec import Spec
 
@@ -131,7 +131,7 @@ def main(folder: Path, kills: int, device: str = "cpu", seed: int = 0) -> dict[s
         pretrain, epochs=epochs // 2
     )  # a milestone of the killed one, by itself beside the calm
     alone, carried = tiny.announce(shorter, calm), tiny.announce(shorter, rough)
-    milestones.wish(rough_runs["pretraining"], [shorter])
+    submissions.request_milestones(rough_runs["pretraining"], [shorter])
 
     undisturbed(calm_runs["pretraining"])
     undisturbed(alone)

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.core import files
-from pipeline.jobs import milestones, submissions
+from pipeline.jobs import submissions
 from pipeline.jobs.fanout import RETRIES
 from pipeline.jobs.life import signals_noted
-from pipeline.jobs.plan import STUCK, TO_DO, Plan, PlannedRun, publish, state_of
+from pipeline.jobs.plan import STUCK, TO_DO, Plan, PlannedRun, assign_milestones, publish, state_of
 from pipeline.jobs.slurm import submit
 from pipeline.jobs.slurm.scheduler import QueuedJob, ask, ended, max_array_size, queued_jobs, user_jobs
 from pipeline.jobs.snapshot import snapshot
@@ -98,7 +98,7 @@ def mend(runs: Path, jobs: Sequence[QueuedJob]) -> list[str]:
 def arrays_to_send(plan: Plan, live: Mapping[str, QueuedJob], *, limit: int) -> list[JobArray]:
     """What is to be sent: wanted, not done, not failed, not carried by a job, and its parents done or in the queue."""
     items = plan.runs
-    milestones.assign(items.values(), taken=live)
+    assign_milestones(items.values(), taken=live)
     left = [item for item in items.values() if item.state in TO_DO and item.run.id not in live]
     todo = {item.run.id: item for item in left if not item.published_by or items[item.published_by].state != "running"}
 
