@@ -156,15 +156,15 @@ class Submission:
 def publish(runs: Path, array: JobArray, code: Path, *, by_hand: bool = False) -> Submission:
     """Write a submission's folder, its own file last; before it, which milestones the pretraining runs are to carry."""
     folder = runs / FOLDER / f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:8]}"
-    parts = tuple(tuple(item.run.id for item in job.runs) for job in array.jobs)
+    tasks = tuple(tuple(item.run.id for item in job.runs) for job in array.jobs)
     fan_out = array.jobs[0].fan_out
     if fan_out:
-        for index, part in enumerate(parts):
+        for index, part in enumerate(tasks):
             files.write_json(folder / str(index) / "runs.json", list(part))
     else:
         for first, *others in (job.runs for job in array.jobs):
             request_milestones(first.run, [item.spec for item in others])
-    submission = Submission(folder, array.name, parts, fan_out, code.name, by_hand)
+    submission = Submission(folder, array.name, tasks, fan_out, code.name, by_hand)
     write_submission(submission)
     return submission
 

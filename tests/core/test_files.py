@@ -58,7 +58,7 @@ def test_a_writer_killed_half_way_leaves_the_old_file_and_a_temporary_that_is_sw
     path = tmp_path / "value.json"
     files.write_json(path, {"epoch": 1})
     code = (
-        "import os, signal, sys; from pathlib import Path; from pipeline import files\n"
+        "import os, signal, sys; from pathlib import Path; from pipeline.core import files\n"
         "with files.publish(Path(sys.argv[1]), 'w') as file:\n"
         "    file.write('{'); file.flush(); os.kill(os.getpid(), signal.SIGKILL)"
     )
@@ -79,7 +79,7 @@ def test_json_comes_back_as_it_was_written(tmp_path: Path, durable: bool) -> Non
 
 def test_text_is_utf_8_whatever_the_locale_says(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from pipeline import files\n"
+        "import sys; from pathlib import Path; from pipeline.core import files\n"
         "files.write_json(Path(sys.argv[1]), {'class': 'n\\xe6vus'})"
     )
     with python(code, tmp_path / "value.json", LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0") as writer:
@@ -138,7 +138,7 @@ def test_looking_whether_a_lock_is_held_neither_makes_nor_takes_it(tmp_path: Pat
 def test_a_lock_ends_with_its_holder_however_that_dies(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     code = (
-        "import sys, time; from pathlib import Path; from pipeline import files\n"
+        "import sys, time; from pathlib import Path; from pipeline.core import files\n"
         "with files.lock(Path(sys.argv[1])):\n"
         "    print('held', flush=True); time.sleep(600)"
     )
@@ -157,7 +157,7 @@ def test_a_lock_ends_with_its_holder_however_that_dies(tmp_path: Path) -> None:
 def test_a_patient_one_gets_the_lock_when_its_holder_is_done(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     code = (
-        "import sys; from pathlib import Path; from pipeline import files\n"
+        "import sys; from pathlib import Path; from pipeline.core import files\n"
         "with files.lock(Path(sys.argv[1]), patience=60):\n"
         "    print('held', flush=True)"
     )

@@ -85,7 +85,7 @@ def test_a_damaged_tar_is_named_with_the_image_and_leaves_no_map(shards, site) -
 
 def test_a_builder_killed_half_way_leaves_nothing_that_is_taken_for_a_map(shards, images, site) -> None:
     code = (
-        "import os, signal, sys; from pathlib import Path; from pipeline.data import cache, images\n"
+        "import os, signal, sys; from pathlib import Path; from pipeline.data import images, pixel_map\n"
         "from pipeline.runs.cluster import Cluster\n"
         "from pipeline.data.shards.index import Shards; real, left = images.pixels, [4]\n"
         "def pixels(*given):\n"
@@ -94,7 +94,7 @@ def test_a_builder_killed_half_way_leaves_nothing_that_is_taken_for_a_map(shards
         "    return real(*given)\n"
         "images.pixels = pixels\n"
         "shards = Shards(Path(sys.argv[1]), {'name': 'mine', 'settings': {'size': 12}})\n"
-        "cache.open_pixels(shards, Cluster(scratch=sys.argv[2], scratch_in_ram=True))"
+        "pixel_map.open_pixels(shards, Cluster(scratch=sys.argv[2], scratch_in_ram=True))"
     )
     killed = subprocess.run([sys.executable, "-c", code, shards.folder, site.scratch])
     assert killed.returncode == -9

@@ -61,10 +61,10 @@ def test_each_run_is_planned_once_and_parents_come_first(grid, site):
 
 
 def test_states_follow_the_files(grid, site):
-    item = next(iter(plans.make_plan(grid, site).items.values()))
+    item = next(iter(plans.make_plan(grid, site).runs.values()))
 
     def state():
-        return plans.make_plan(grid, site).items[item.run.id].state
+        return plans.make_plan(grid, site).runs[item.run.id].state
 
     item.run.announce(item.spec)
     assert state() == "pending"
@@ -109,10 +109,10 @@ def test_missing_weights_are_an_error_before_any_job(shards, site, monkeypatch, 
 
 
 def test_other_contents_are_another_datasets_runs(grid, site, shards, monkeypatch):
-    before = set(plans.make_plan(grid, site).items)
+    before = set(plans.make_plan(grid, site).runs)
     other = type(shards)(shards.folder, {**shards.manifest, "fingerprint": "f" * 16})
     monkeypatch.setattr(plans, "find_shards", lambda root, name, size, split: other)
-    assert not before & set(plans.make_plan(grid, site).items)
+    assert not before & set(plans.make_plan(grid, site).runs)
 
 
 def test_published_runs_hold_their_spec_and_where_they_go(grid, site):

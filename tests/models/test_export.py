@@ -243,10 +243,10 @@ def test_an_export_killed_half_way_leaves_no_folder_and_the_next_is_whole(pretra
         "import os, signal, sys\n"
         "from pathlib import Path\n"
         "from pipeline.runs.folder import Run\n"
-        "from pipeline.models import about, card, folder\n"
-        "card.text = lambda *args, **kwargs: os.kill(os.getpid(), signal.SIGKILL)\n"  # at the last of the files
+        "from pipeline.models import export, info, model_card\n"
+        "model_card.text = lambda *args, **kwargs: os.kill(os.getpid(), signal.SIGKILL)\n"  # at the last of the files
         "run = Run(Path(sys.argv[1]))\n"
-        "folder.write(run, info.of_run(run, 'cnn'), Path(sys.argv[2]), with_onnx=False)\n"
+        "export.write(run, info.of_run(run, 'cnn'), Path(sys.argv[2]), with_onnx=False)\n"
     )
     parent = tmp_path / "exports"
     parent.mkdir()

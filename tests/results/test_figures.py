@@ -226,7 +226,7 @@ def test_a_backbone_without_class_attention_is_skipped_with_its_reason(folder, p
     other = dataclasses.replace(spec, backbone="test_resnet.r160_in1k", label_fraction=1.0)
     shards = samples.shards_for(plan, spec.dataset, 32)
     site = tiny.make_cluster(folder, shards=str(shards.folder.parent))
-    one = dataclasses.replace(plan, places=plain_entries([other]))
+    one = dataclasses.replace(plan, entries=plain_entries([other]))
     one.items = {run_id(other): PlannedRun(finished.finish(other, site, shards), other, "done", None)}
     with pytest.raises(book.Absent, match="has no class-attention map"):
         draw(maps.attention_mean(one, collect.cells(one), rollout=False), "attention-mean-tiny-test_resnet")

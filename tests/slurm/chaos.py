@@ -116,7 +116,7 @@ class Chaos:
             f"{cluster}.toml",
             *flags,
         ]
-        env = {**os.environ, "PYTHONPATH": str(ROOT / "tests")}
+        env = {**os.environ, "PYTHONPATH": str(ROOT / "tests" / "support")}
         return subprocess.Popen(
             command, cwd=self.folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )

@@ -24,7 +24,7 @@ from pipeline.runs.folder import Run  # noqa: E402
 
 NOBODY = "setpriv --reuid=65534 --regid=65534 --clear-groups".split()
 DRIVER = (
-    "import sys\nfrom pipeline.jobs import tune\ntune.run_trials(sys.argv[1:], trials=1, gpus=0, stop=lambda: False)\n"
+    "import sys\nfrom pipeline.jobs.engines import ray_tune\nray_tune.run_trials(sys.argv[1:], trials=1, gpus=0, stop=lambda: False)\n"
 )
 
 

@@ -71,7 +71,7 @@ class Site:
         return [sys.executable, "-m", f"pipeline.{command}", *grid, "--cluster", "here.toml", *arguments]
 
     def start(self, command: str, *arguments: str) -> subprocess.Popen[str]:
-        env = {**os.environ, "PYTHONPATH": str(ROOT / "tests")}
+        env = {**os.environ, "PYTHONPATH": str(ROOT / "tests" / "support")}
         pipe = subprocess.PIPE
         return subprocess.Popen(
             self.command(command, *arguments),
