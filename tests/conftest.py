@@ -1,4 +1,4 @@
-"""What the tests share: where the real images lie, and a Slurm."""
+"""Fixtures that all tests share: the folder of real images, the devices, stand-ins of datasets, and a Slurm."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of real images; tests that need it are skipped where it is absent."""
+    """The folder of real images; a test that needs it is skipped if it is absent."""
     folder = Path(os.environ.get("CASS_SHARED_DATA", ROOT.parent / "shared" / "data"))
     if not folder.is_dir():
         pytest.skip(f"real images are not here: there is no folder {folder}; CASS_SHARED_DATA names another")
@@ -26,7 +26,7 @@ def shared() -> Path:
 
 @pytest.fixture(params=["cpu", "cuda"])
 def device(request: pytest.FixtureRequest) -> str:
-    """Each device in turn; what is for a GPU is skipped where torch sees none."""
+    """Each device in turn; the GPU case is skipped if torch sees no GPU."""
     import torch
 
     if request.param == "cuda" and not torch.cuda.is_available():
@@ -36,7 +36,7 @@ def device(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="session")
 def stand_ins(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Drawn stand-ins of the paper's four datasets, ten images a class, by name."""
+    """Drawn stand-ins of the paper's four datasets by name, ten images per class."""
     from pipeline.data.standins import CONTENT, imitate
 
     folders = {name: tmp_path_factory.mktemp("stand-ins") / name for name in CONTENT}
@@ -47,14 +47,14 @@ def stand_ins(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="session")
 def devcluster() -> Iterator[Path]:
-    """The state folder of a real Slurm of three nodes; one that was up before the tests stays up after them.
+    """The state folder of a real Slurm of three nodes. A Slurm that was up before the tests stays up after them.
 
-    One whose daemons are gone is taken down first, with the jobs that it remembers.
+    If its daemons are gone, it is taken down first, together with the jobs that it remembers.
     """
     if os.geteuid() != 0:
-        pytest.skip("a real Slurm needs root to start")
+        pytest.skip("starting a real Slurm needs root")
     if not Path("/etc/debian_version").exists():
-        pytest.skip("slurm/devcluster/up knows Debian only")
+        pytest.skip("slurm/devcluster/up works on Debian only")
     programs = ("slurmctld", "slurmd", "slurmdbd", "sbatch", "munged", "mariadbd")
     if not shutil.which("apt-get") and not all(map(shutil.which, programs)):
         pytest.skip("Slurm is not installed, and there is no apt-get to install it with")
@@ -64,7 +64,7 @@ def devcluster() -> Iterator[Path]:
         subprocess.run([scripts / "down"], capture_output=True, timeout=300)
     up = subprocess.run([scripts / "up"], capture_output=True, text=True, timeout=900)
     if up.returncode == 2:
-        pytest.skip(f"slurm/devcluster/up will not: {up.stderr.strip()}")
+        pytest.skip(f"slurm/devcluster/up cannot start: {up.stderr.strip()}")
     assert up.returncode == 0, up.stdout + up.stderr
     yield Path(os.environ.get("CASS_DEVCLUSTER", "/var/lib/cass-devcluster"))
     if not was_up:

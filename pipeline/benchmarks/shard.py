@@ -20,7 +20,7 @@ from PIL import Image
 
 from pipeline.benchmarks.support.base import Bench, Row, Table, Way, compare, memory, rate
 from pipeline.benchmarks.support.raw_images import raw_folder
-from pipeline.core.memory import keep
+from pipeline.core.memory import keep_freed_memory
 from pipeline.data import images
 
 TITLE = "raw JPEGs to tars of 384×384"
@@ -137,7 +137,7 @@ def _on_all_cores(function: Callable[[Any], object], items: list[Any]) -> None:
     """Apply a function in forked processes that deal the items among them and hand nothing back."""
 
     def work(number: int) -> None:
-        keep()  # as the command's workers do
+        keep_freed_memory()  # as the command's workers do
         for item in items[number::PROCESSES]:
             function(item)
 

@@ -1,1 +1,1 @@
-"""What everything rests on; nothing here knows of images, training or clusters."""
+"""The lowest layer, used by all others: it knows nothing of images, training or clusters."""

@@ -1,4 +1,4 @@
-"""What a person sees: progress, aligned tables, and errors that end in an exit code instead of a traceback."""
+"""Output on the terminal: progress, aligned tables, durations, and errors as one line with an exit code."""
 
 from __future__ import annotations
 
@@ -11,14 +11,17 @@ T = TypeVar("T")
 
 
 def run_command(main: Callable[[], int]) -> NoReturn:
-    """Run a command: its return value is the exit code, a `ValueError` is a message and 2, Ctrl-C is 130."""
+    """Run a command and exit: with its return value, with 2 and one line for a `ValueError`, with 130 after Ctrl-C.
+
+    All other errors are faults of the program and keep their traceback. A closed pipe (`| head`) is no error.
+    """
     try:
         sys.exit(main())
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("stopped; run the same command again to go on", file=sys.stderr)
+        print("stopped; run the same command again to continue", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
         sys.stderr.close()
@@ -26,31 +29,28 @@ def run_command(main: Callable[[], int]) -> NoReturn:
 
 
 def progress(items: Iterable[T], *, total: int, what: str) -> Iterator[T]:
-    """Pass `items` on under a bar on a terminal, or under a plain line every half minute in a log."""
+    """Yield `items` and show how many are done: a bar on a terminal, a plain line every 30 seconds elsewhere."""
     if sys.stderr.isatty():
         from tqdm import tqdm
 
         yield from tqdm(items, total=total, desc=what, unit="", dynamic_ncols=True)
         return
-    started = said = time.monotonic()
+    started = printed = time.monotonic()
     for done, item in enumerate(items, start=1):
         yield item
-        if (now := time.monotonic()) - said > 30:
-            said = now
-            print(
-                f"{what}: {done} of {total}, {done / (now - started):.0f} a second",
-                file=sys.stderr,
-                flush=True,
-            )
+        if (now := time.monotonic()) - printed > 30:
+            printed = now
+            rate = done / (now - started)
+            print(f"{what}: {done} of {total}, {rate:.0f} a second", file=sys.stderr, flush=True)
 
 
 def silent(items: Iterable[T], *, total: int, what: str) -> Iterator[T]:
-    """`progress` that shows nothing."""
+    """Yield `items` as `progress` does, and show nothing."""
     yield from items
 
 
 def table(rows: Sequence[Sequence[object]], *, header: Sequence[str] = ()) -> str:
-    """Rows as aligned text; columns that hold only numbers are set flush right."""
+    """Rows as aligned text; columns that hold only numbers are aligned right."""
     texts = [[str(cell) for cell in row] for row in rows]
     lines = ([list(header)] if header else []) + texts
     if not lines:
@@ -58,11 +58,11 @@ def table(rows: Sequence[Sequence[object]], *, header: Sequence[str] = ()) -> st
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     right = [bool(texts) and all(_is_number(row[column]) for row in texts) for column in range(len(widths))]
 
-    def laid(line: list[str]) -> str:
+    def aligned(line: list[str]) -> str:
         cells = (c.rjust(w) if r else c.ljust(w) for c, w, r in zip(line, widths, right, strict=True))
         return "  ".join(cells).rstrip()
 
-    out = [laid(line) for line in lines]
+    out = [aligned(line) for line in lines]
     if header:
         out.insert(1, "  ".join("-" * width for width in widths))
     return "\n".join(out)
@@ -73,7 +73,7 @@ def _is_number(text: str) -> bool:
 
 
 def duration(seconds: float) -> str:
-    """`42 s`, `7 min`, `3 h 05 min`: two units at the most."""
+    """Seconds as text with at most two units: `42 s`, `7 min`, `3 h 05 min`."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

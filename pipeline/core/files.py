@@ -1,4 +1,4 @@
-"""Files that are either whole or not there: atomic publishing, JSON, JSON lines, checksums, locks."""
+"""Files that are either complete or absent: atomic writes, JSON, JSON lines, checksums, locks."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from typing import IO, Any
 
 @contextlib.contextmanager
 def publish(path: Path, mode: str = "wb", *, durable: bool = True) -> Iterator[IO[Any]]:
-    """Open a temporary file beside `path`; on a clean exit flush, fsync and rename it to `path`.
+    """Open a temporary file next to `path`; on a clean exit flush, fsync and rename it to `path`.
 
-    A reader sees the old file or the new one, never a part of one, whenever the writer dies.
-    `durable=False` leaves the fsyncs out, for files that only inform (heartbeats).
+    A reader sees the complete old file or the complete new one, even if the writer dies at any moment.
+    `durable=False` skips the fsyncs, for files that only inform (heartbeats).
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
@@ -39,9 +39,9 @@ def publish(path: Path, mode: str = "wb", *, durable: bool = True) -> Iterator[I
 
 @contextlib.contextmanager
 def publish_folder(path: Path) -> Iterator[Path]:
-    """Make a temporary folder beside `path` to be filled; on a clean exit rename it to `path`.
+    """Yield a temporary folder next to `path` to fill; on a clean exit rename it to `path`.
 
-    `path` must not be there, or be an empty folder. What a killed writer left is removed by the next. Raises `Busy`
+    `path` must be absent or an empty folder. The next writer removes what a killed writer left. Raises `Busy`
     when another process makes the same folder.
     """
     temporary, holder = path.parent / f".{path.name}.tmp", path.parent / f".{path.name}.lock"
@@ -70,9 +70,10 @@ def sync_folder(folder: Path) -> None:
 
 
 def remove_temporaries(folder: Path, name: str = "") -> None:
-    """Delete what writers killed inside `publish` left in `folder`, of all files or of those whose names begin so.
+    """Delete the temporary files in `folder` that writers left when they were killed inside `publish`.
 
-    Call it only while holding the lock that keeps other writers away.
+    With `name`, delete only those of files whose names start with it. Call it only while you hold the lock that keeps
+    other writers away.
     """
     for path in folder.glob(f".{name}*.tmp"):
         path.unlink(missing_ok=True)
@@ -84,13 +85,13 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any, *, durable: bool = True, indent: int | None = 2) -> None:
-    """Publish a value as JSON; without an indent it is on one line, and written ten times as fast."""
+    """Publish a value as JSON; `indent=None` writes one line, ten times as fast."""
     with publish(path, "w", durable=durable) as file:
         file.write(json.dumps(value, indent=indent, ensure_ascii=False) + "\n")
 
 
 def read_json(path: Path) -> Any:
-    """The value in a JSON file; `ValueError` naming the file when it is not JSON."""
+    """The value in a JSON file; raises `ValueError` that names the file when it is not valid JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
@@ -107,7 +108,7 @@ def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """The rows of a JSON-lines file; a last line torn by a kill is left out; no file is no rows."""
+    """The rows of a JSON-lines file, without lines that a killed writer left incomplete; none if there is no file."""
     rows = []
     if path.exists():
         for line in path.read_text(encoding="utf-8").splitlines():
@@ -143,8 +144,8 @@ def lock(
 ) -> Iterator[None]:
     """Hold a lock on `path` until the block ends or the process dies, however it dies.
 
-    It is exclusive, or shared with the others that ask for a shared one. Raises `Busy` when another process still
-    holds it after `patience` seconds, or when `stop()` turns true.
+    The lock is exclusive, or shared with other shared locks. Raises `Busy` when another process still holds it after
+    `patience` seconds, or when `stop()` returns true.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a") as file:
@@ -161,7 +162,7 @@ def lock(
 
 
 def is_locked(path: Path) -> bool:
-    """Whether a living process holds `lock(path)`. Looking takes a shared lock for an instant."""
+    """Whether a living process holds `lock(path)`. The check itself takes a shared lock for an instant."""
     if not path.exists():
         return False
     with open(path) as file:

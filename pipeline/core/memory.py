@@ -1,18 +1,21 @@
-"""What a process does with memory that is freed."""
+"""Make a process keep the memory that it frees."""
 
 from __future__ import annotations
 
 import ctypes
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
-MOST = 2**30  # of free memory that a process holds at its heap's end, in bytes
-OLD_GLIBC_MOST = 2**25  # what older ones take for the size from which on memory goes back at once
+MAX_KEPT_BYTES = 2**30  # free memory that a process keeps at the end of its heap
+MAX_MMAP_THRESHOLD = 2**25  # bytes; glibc before 2.35 refuses a larger M_MMAP_THRESHOLD
 
 
-def keep() -> None:
-    """Have glibc keep what is freed instead of returning every large array: fresh pages cost more than most passes."""
+def keep_freed_memory() -> None:
+    """Make glibc keep freed memory for the next array instead of returning it to the system.
+
+    Page faults on fresh memory cost more time than most operations on the array. Does nothing without glibc.
+    """
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
-        if not libc.mallopt(M_MMAP_THRESHOLD, MOST):  # glibc before 2.35
-            libc.mallopt(M_MMAP_THRESHOLD, OLD_GLIBC_MOST)
-        libc.mallopt(M_TRIM_THRESHOLD, MOST)
+        if not libc.mallopt(M_MMAP_THRESHOLD, MAX_KEPT_BYTES):  # glibc before 2.35
+            libc.mallopt(M_MMAP_THRESHOLD, MAX_MMAP_THRESHOLD)
+        libc.mallopt(M_TRIM_THRESHOLD, MAX_KEPT_BYTES)

@@ -124,7 +124,7 @@ def _is_lost(future: Future[Any]) -> bool:
 
 def _settle() -> None:
     """In a worker: keep memory for the next image, and end when the parent is killed instead of waiting for ever."""
-    memory.keep()
+    memory.keep_freed_memory()
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # also where the server was started by others
 
     def watch() -> None:

@@ -96,7 +96,7 @@ def settle(hardware: Hardware) -> None:
     torch.use_deterministic_algorithms(True)
     # nothing here reads memory it did not write
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    memory.keep()
+    memory.keep_freed_memory()
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.allow_tf32 = False  # float32 means float32, in convolutions
     torch.backends.cuda.matmul.allow_tf32 = False  # and in multiplications, whatever the environment says

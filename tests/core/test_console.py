@@ -1,4 +1,4 @@
-"""What a person sees: aligned tables, plain times, and exit codes instead of tracebacks."""
+"""The terminal shows aligned tables, short durations, and one line instead of a traceback for a user's error."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from pipeline.core import console
 
 
-def test_tables_set_names_left_and_numbers_right() -> None:
+def test_tables_align_names_left_and_numbers_right() -> None:
     shown = console.table([["MEL", 197, "9.5%"], ["NV", 1730, "–"]], header=("class", "train", "share"))
     assert shown.splitlines() == [
         "class  train  share",
@@ -36,7 +36,7 @@ def test_a_table_without_rows_is_its_header_or_nothing() -> None:
         (7500, "2 h 05 min"),
     ],
 )
-def test_durations_are_two_units_at_the_most(seconds: float, shown: str) -> None:
+def test_durations_have_at_most_two_units(seconds: float, shown: str) -> None:
     assert console.duration(seconds) == shown
 
 
@@ -53,10 +53,10 @@ def raising(error: BaseException) -> Callable[[], int]:
         (lambda: 0, 0, ""),
         (lambda: 1, 1, ""),
         (raising(ValueError("--size is 4; give more")), 2, "error: --size is 4; give more\n"),
-        (raising(KeyboardInterrupt()), 130, "stopped; run the same command again to go on\n"),
+        (raising(KeyboardInterrupt()), 130, "stopped; run the same command again to continue\n"),
     ],
 )
-def test_a_door_ends_in_an_exit_code_and_at_most_a_line(
+def test_a_command_ends_with_an_exit_code_and_prints_at_most_one_line(
     main: Callable[[], int], code: int, said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as caught:
@@ -65,11 +65,11 @@ def test_a_door_ends_in_an_exit_code_and_at_most_a_line(
     assert capsys.readouterr().err == said
 
 
-def test_a_fault_of_the_program_keeps_its_traceback() -> None:
+def test_an_error_in_the_program_keeps_its_traceback() -> None:
     with pytest.raises(AssertionError):
         console.run_command(raising(AssertionError()))
 
 
-def test_progress_passes_everything_on_and_is_quiet_in_a_log(capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_yields_every_item_and_prints_nothing_for_a_short_job_in_a_log(capsys: pytest.CaptureFixture[str]) -> None:
     assert list(console.progress(iter("abc"), total=3, what="reading")) == ["a", "b", "c"]
     assert capsys.readouterr().err == ""

@@ -1,4 +1,4 @@
-"""Files are whole or not there, and locks end with their holder."""
+"""Files are complete or absent, and a lock ends with the process that holds it."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ def python(code: str, *args: object, **environment: str) -> subprocess.Popen[str
     )
 
 
-def test_a_file_appears_under_its_name_only_when_it_is_whole(tmp_path: Path) -> None:
-    path = tmp_path / "new" / "picture.bin"
+def test_a_file_gets_its_name_only_when_it_is_complete(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "image.bin"
     with files.publish(path) as file:
         file.write(b"first half, ")
         file.flush()
         assert not path.exists()
         file.write(b"second half")
     assert path.read_bytes() == b"first half, second half"
-    assert os.listdir(path.parent) == ["picture.bin"]
+    assert os.listdir(path.parent) == ["image.bin"]
 
 
-def test_a_reader_sees_the_old_file_until_the_new_one_is_whole(tmp_path: Path) -> None:
+def test_a_reader_sees_the_old_file_until_the_new_one_is_complete(tmp_path: Path) -> None:
     path = tmp_path / "value.json"
     files.write_json(path, {"epoch": 1})
     with files.publish(path, "w") as file:
@@ -45,7 +45,7 @@ def test_a_reader_sees_the_old_file_until_the_new_one_is_whole(tmp_path: Path) -
     assert files.read_json(path) == {"epoch": 2}
 
 
-def test_a_writer_that_fails_leaves_the_old_file_and_nothing_beside_it(tmp_path: Path) -> None:
+def test_a_writer_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "value.json"
     files.write_json(path, {"epoch": 1})
     with pytest.raises(TypeError):
@@ -54,7 +54,7 @@ def test_a_writer_that_fails_leaves_the_old_file_and_nothing_beside_it(tmp_path:
     assert os.listdir(tmp_path) == ["value.json"]
 
 
-def test_a_writer_killed_half_way_leaves_the_old_file_and_a_temporary_that_is_swept_away(tmp_path: Path) -> None:
+def test_a_killed_writer_leaves_the_old_file_and_a_temporary_file_that_is_removed_later(tmp_path: Path) -> None:
     path = tmp_path / "value.json"
     files.write_json(path, {"epoch": 1})
     code = (
@@ -71,7 +71,7 @@ def test_a_writer_killed_half_way_leaves_the_old_file_and_a_temporary_that_is_sw
 
 
 @pytest.mark.parametrize("durable", [True, False])
-def test_json_comes_back_as_it_was_written(tmp_path: Path, durable: bool) -> None:
+def test_json_is_read_as_it_was_written(tmp_path: Path, durable: bool) -> None:
     value = {"class": "nævus", "counts": [1, 2.5, None], "deep": {"true": True}}
     files.write_json(tmp_path / "value.json", value, durable=durable)
     assert files.read_json(tmp_path / "value.json") == value
@@ -87,14 +87,14 @@ def test_text_is_utf_8_whatever_the_locale_says(tmp_path: Path) -> None:
     assert "nævus".encode() in (tmp_path / "value.json").read_bytes()
 
 
-def test_a_file_that_is_no_json_is_named_with_the_next_move(tmp_path: Path) -> None:
+def test_the_error_for_invalid_json_names_the_file_and_says_what_to_do(tmp_path: Path) -> None:
     path = tmp_path / "value.json"
     path.write_text('{"epoch": 1')
     with pytest.raises(ValueError, match=r"value\.json is not valid JSON .* delete it and run the command again"):
         files.read_json(path)
 
 
-def test_rows_are_appended_and_a_last_line_torn_by_a_kill_is_left_out(tmp_path: Path) -> None:
+def test_rows_are_appended_and_an_incomplete_last_line_is_skipped(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     assert files.read_jsonl(path) == []
     files.append_jsonl(path, {"epoch": 0, "loss": 1.5})
@@ -114,7 +114,7 @@ def test_checksums_are_sha_256(tmp_path: Path) -> None:
         assert files.sha256_file(tmp_path / "file") == hashlib.sha256(b"x" * size).hexdigest()
 
 
-def test_a_second_holder_is_told_who_is_busy(tmp_path: Path) -> None:
+def test_the_error_for_a_held_lock_says_what_is_being_worked_on(tmp_path: Path) -> None:
     with files.lock(tmp_path / "lock", what="run 7"):
         with (
             pytest.raises(files.Busy, match="another process is at work on run 7; wait for it to end"),
@@ -125,7 +125,7 @@ def test_a_second_holder_is_told_who_is_busy(tmp_path: Path) -> None:
         assert files.is_locked(tmp_path / "lock")
 
 
-def test_looking_whether_a_lock_is_held_neither_makes_nor_takes_it(tmp_path: Path) -> None:
+def test_checking_whether_a_lock_is_held_neither_creates_nor_takes_it(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     assert not files.is_locked(path)
     assert not path.exists()
@@ -135,7 +135,7 @@ def test_looking_whether_a_lock_is_held_neither_makes_nor_takes_it(tmp_path: Pat
     assert not files.is_locked(path)
 
 
-def test_a_lock_ends_with_its_holder_however_that_dies(tmp_path: Path) -> None:
+def test_a_lock_ends_when_the_process_that_holds_it_is_killed(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     code = (
         "import sys, time; from pathlib import Path; from pipeline.core import files\n"
@@ -154,7 +154,7 @@ def test_a_lock_ends_with_its_holder_however_that_dies(tmp_path: Path) -> None:
         assert files.is_locked(path)
 
 
-def test_a_patient_one_gets_the_lock_when_its_holder_is_done(tmp_path: Path) -> None:
+def test_a_process_that_waits_gets_the_lock_when_its_holder_is_done(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     code = (
         "import sys; from pathlib import Path; from pipeline.core import files\n"

@@ -27,18 +27,18 @@ def test_a_plugin_is_found_by_its_name() -> None:
 
 
 @pytest.mark.parametrize("name", ["iscc", "records", "support", "__init__", "isic.py", ""])
-def test_an_unknown_name_is_answered_with_the_known_ones(name: str) -> None:
+def test_the_error_for_an_unknown_name_lists_the_known_names(name: str) -> None:
     with pytest.raises(ValueError) as caught:
         DATASETS.find(name)
     assert repr(name) in str(caught.value)
     assert "isic" in str(caught.value) and "brain_mri" in str(caught.value)
 
 
-def test_a_plugin_of_ones_own_is_loaded_by_its_path(tmp_path: Path) -> None:
+def test_a_users_own_plugin_is_loaded_by_its_path(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text("ANSWER = 42\n")
     assert plugins.load_file(tmp_path / "mine.py").ANSWER == 42
 
 
-def test_a_path_without_a_file_is_refused(tmp_path: Path) -> None:
+def test_a_path_without_a_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="there is no file"):
         plugins.load_file(tmp_path / "mine.py")

@@ -1,11 +1,11 @@
-"""Named random streams: the same for ever, and apart from each other."""
+"""Named random streams never change and are independent of each other."""
 
 from __future__ import annotations
 
 from pipeline.core.seeds import derive
 
 
-def test_a_seed_is_the_same_for_ever() -> None:
+def test_a_seed_never_changes() -> None:
     # printf 'str:order\x1fint:77\x1fint:3' | sha256sum: its first 16 digits, halved
     assert derive("order", 77, 3) == 0xACC5EC206305C0C8 >> 1
 
@@ -14,7 +14,7 @@ def test_a_number_and_its_digits_are_different_parts() -> None:
     assert derive("order", 77) != derive("order", "77")
 
 
-def test_parts_do_not_run_together() -> None:
+def test_parts_are_not_concatenated() -> None:
     assert len({derive("ab", "c"), derive("a", "bc"), derive("abc"), derive("a", "b", "c"), derive("c", "ab")}) == 5
 
 

@@ -1,4 +1,4 @@
-"""Commands called in this process: for those that import torch, starting one takes longer than its work."""
+"""Run a command inside the test process: starting a process that imports torch takes longer than the command."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from pipeline.core.console import run_command
 
 
 def command(name: str, *arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """What `python -m pipeline.NAME ARGUMENTS` would print in the folder `cwd`, and its exit code."""
+    """The output and the exit code of `python -m pipeline.NAME ARGUMENTS`, run in the folder `cwd`."""
     out, err = io.StringIO(), io.StringIO()
     main = importlib.import_module(f"pipeline.{name}").main
-    with _called(name, arguments, cwd), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+    with _arguments_and_folder(name, arguments, cwd), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         with pytest.raises(SystemExit) as ended:
             run_command(main)
     return subprocess.CompletedProcess([name], int(ended.value.code or 0), out.getvalue(), err.getvalue())
 
 
 @contextlib.contextmanager
-def _called(name: str, arguments: tuple[object, ...], cwd: Path) -> Iterator[None]:
+def _arguments_and_folder(name: str, arguments: tuple[object, ...], cwd: Path) -> Iterator[None]:
     before = sys.argv, Path.cwd()
     try:
         sys.argv = [name, *map(str, arguments)]
