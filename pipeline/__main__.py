@@ -1,8 +1,10 @@
-"""What commands there are: `python -m pipeline`."""
+"""List all commands: `python -m pipeline`."""
 
 from __future__ import annotations
 
 import ast
+import shlex
+import sys
 from pathlib import Path
 
 GROUPS = {
@@ -12,23 +14,36 @@ GROUPS = {
     "use": ("export", "predict"),
     "look after": ("clean", "bench"),
 }
+COMMANDS = [command for commands in GROUPS.values() for command in commands]
 
 
-def described(command: str) -> str:
-    """The first sentence of a command's docstring, read from its file: nothing is imported."""
+def listing() -> str:
+    """Every command with one line about it, in groups."""
+    lines = ["usage: python -m pipeline.COMMAND [--help] ...", "", "CASS-Pipeline, from raw images to results tables."]
+    for group, commands in GROUPS.items():
+        lines += ["", group, *(f"  {command:<10} {first_line(command)}" for command in commands)]
+    return "\n".join(lines)
+
+
+def first_line(command: str) -> str:
+    """The first line of a command's docstring, read from its file: nothing is imported."""
     source = (Path(__file__).parent / f"{command}.py").read_text(encoding="utf-8")
     text = ast.get_docstring(ast.parse(source)) or ""
-    return text.splitlines()[0].rstrip(".")
+    return text.partition("\n")[0]
 
 
-def main() -> None:
-    """Print every command with one line on it."""
-    print("usage: python -m pipeline.COMMAND [--help] ...\n\nCASS-Pipeline, from raw images to results tables.")
-    for group, commands in GROUPS.items():
-        print(f"\n{group}")
-        for command in commands:
-            print(f"  {command:<10} {described(command)}")
+def main(arguments: list[str]) -> int:
+    """Print the list; for a command's name or an unknown word, print how to call a command and return 2."""
+    word = arguments[0] if arguments else "--help"
+    if word in ("--help", "-h"):
+        print(listing())
+        return 0
+    if word in COMMANDS:
+        print(f"error: write a dot, not a space: python -m pipeline.{shlex.join(arguments)}", file=sys.stderr)
+    else:
+        print(f"error: there is no command {word!r}\n\n{listing()}", file=sys.stderr)
+    return 2
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(sys.argv[1:]))

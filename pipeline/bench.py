@@ -1,4 +1,4 @@
-"""How fast it is, beside the peers that are installed and the machine's own limits, in one run.
+"""Measure the speed against peers and the machine's limits.
 
 python -m pipeline.bench            every benchmark
 python -m pipeline.bench shard load

@@ -1,4 +1,6 @@
-"""End a grid's jobs on Slurm for good; running ones save first, and a later launch goes on from there.
+"""Cancel a grid's jobs on Slurm; running ones save first.
+
+A later launch continues from there.
 
 python -m pipeline.cancel --grid main --datasets isic --cluster rtx8000
 """

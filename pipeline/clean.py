@@ -1,4 +1,4 @@
-"""Free the disk of what no run needs any more, or make one run begin anew.
+"""Delete files that no run needs any more, or restart one run.
 
 python -m pipeline.clean            says what would go
 python -m pipeline.clean --yes      removes it

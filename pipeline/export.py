@@ -1,4 +1,6 @@
-"""A finished run's network as a folder that stock timm loads, with a model card.
+"""Export a finished run's network in the form that timm loads.
+
+The folder also holds a model card.
 
 python -m pipeline.export RUN --out DIR                RUN: a run's id, a part of one, or its folder
 python -m pipeline.export RUN --out DIR --arm cnn      an arm of a pretraining run, without its head

@@ -1,4 +1,6 @@
-"""The figures of a grid from its finished runs, each as PDF and PNG, with a list of them in figures.json.
+"""Draw a grid's figures from its finished runs, as PDF and PNG.
+
+figures.json lists them.
 
 python -m pipeline.figures --grid small --datasets brain_mri,isic
 python -m pipeline.figures --grid main --only attention-mean,confusion

@@ -1,4 +1,6 @@
-"""Make a grid's runs happen. The same command again goes on with what is missing.
+"""Run what is missing of a grid, on this machine or on Slurm.
+
+Run the same command again to continue.
 
 python -m pipeline.launch --grid demo
 python -m pipeline.launch --grid small --datasets brain_mri,isic --seeds 1 --jobs 2

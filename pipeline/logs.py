@@ -1,4 +1,4 @@
-"""What a run printed, and where its job's own output lies.
+"""Show what a run printed, and where its job's output is.
 
 python -m pipeline.logs RUN              RUN: an id, or any part of one that no other has
 python -m pipeline.logs RUN --follow

@@ -1,4 +1,4 @@
-"""Classes and scores of new images.
+"""Predict the classes and scores of new images.
 
 python -m pipeline.predict DIR image.jpg more/images     DIR: an export, a run's folder, or a run's id
 python -m pipeline.predict DIR IMAGES --csv predict.csv     --csv -: to the terminal instead of the table

@@ -1,4 +1,6 @@
-"""Fetch a grid's ImageNet weights on a machine with a network, as safetensors with checksums.
+"""Fetch the ImageNet weights that a grid's runs start from.
+
+Run it on a machine with a network. Weights are safetensors files with checksums.
 
 python -m pipeline.prefetch --grid main
 """

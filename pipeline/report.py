@@ -1,4 +1,6 @@
-"""The results of a grid as the paper's tables, ours beside what it printed, and a verdict on its claims.
+"""Make a grid's results tables and check the paper's claims.
+
+The tables have the paper's shape and show its printed numbers next to ours.
 
 python -m pipeline.report --grid small --datasets brain_mri,isic
 """

@@ -1,4 +1,4 @@
-"""Resize a raw dataset once into WebDataset tars with a Parquet index.
+"""Resize a raw dataset once into WebDataset tars with an index.
 
 python -m pipeline.shard isic --raw DIR
 python -m pipeline.shard my_lesions --layout folder --raw DIR

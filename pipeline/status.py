@@ -1,4 +1,6 @@
-"""Where every run of a grid stands: its folder first, then, on Slurm, one look at the queue.
+"""Show the state of every run of a grid.
+
+The run folders decide; on Slurm, the queue is read once as well.
 
 python -m pipeline.status --grid small --datasets brain_mri,isic
 python -m pipeline.status --grid main --cluster rtx8000 --watch
