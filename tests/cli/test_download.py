@@ -167,8 +167,8 @@ def test_a_server_without_ranges_is_asked_from_the_beginning(
 
 def test_a_killed_download_goes_on_where_it_was(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Bucket.hold = threading.Event()
-    command = [sys.executable, "-m", "pipeline.download", "isic", "--out", str(tmp_path), "--from", bucket]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    words = [sys.executable, "-m", "pipeline.download", "isic", "--out", str(tmp_path), "--from", bucket]
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     parts: list[Path] = []
     while not (parts and parts[0].stat().st_size > 200_000):
         assert process.poll() is None

@@ -48,7 +48,7 @@ def small(stand_ins: dict[str, Path], tmp_path: Path, monkeypatch: pytest.Monkey
         counts = {
             part: Counter(r.labels[0] for r in records if part in ("all", r.split)) for part, _ in known.counts.items()
         }
-        changes: dict[str, object] = {"counts": counts, "pictures": 0 if counts else len(records)}
+        changes: dict[str, object] = {"counts": counts, "images": 0 if counts else len(records)}
         if known.groups is not None:
             changes["groups"] = len({record.group for record in records} - {None})
         if isinstance(known.ids, frozenset):

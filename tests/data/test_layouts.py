@@ -182,13 +182,13 @@ def test_rows_that_are_all_bad_are_left_to_the_quarantine(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("picture,label\n1.jpg,a\n", r"images\.csv has no path column; name one of its columns image or path"),
-        ("image;label\n1.jpg;a\n", r"images\.csv has no path column"),
-        ("image,group\n1.jpg,a\n", r"images\.csv has no label column; add `label`, or one column of 0 and 1 a class"),
-        ("image,label\n1.jpg,a\n2.jpg\n", r"images\.csv, line 3: it has another number of cells than the header"),
-        ("image,label\n1.jpg,a,b\n", r"images\.csv, line 2: it has another number of cells than the header"),
+        ("picture,label\n1.jpg,a\n", r"pictures\.csv has no path column; name one of its columns image or path"),
+        ("image;label\n1.jpg;a\n", r"pictures\.csv has no path column"),
+        ("image,group\n1.jpg,a\n", r"pictures\.csv has no label column; add `label`, or one column of 0 and 1 a class"),
+        ("image,label\n1.jpg,a\n2.jpg\n", r"pictures\.csv, line 3: it has another number of cells than the header"),
+        ("image,label\n1.jpg,a,b\n", r"pictures\.csv, line 2: it has another number of cells than the header"),
         ("image,label\n1.jpg,a\n", "only one class, 'a'"),
-        ("", r"images\.csv has no path column"),
+        ("", r"pictures\.csv has no path column"),
     ],
 )
 def test_a_csv_that_cannot_be_understood_is_an_error(tmp_path: Path, text: str, message: str) -> None:
@@ -198,7 +198,7 @@ def test_a_csv_that_cannot_be_understood_is_an_error(tmp_path: Path, text: str, 
 
 def test_a_csv_in_another_encoding_is_an_error_that_names_it(tmp_path: Path) -> None:
     (tmp_path / "pictures.csv").write_bytes("image,label\n1.jpg,nævus\n".encode("latin-1"))
-    with pytest.raises(ValueError, match=r"images\.csv is not UTF-8 .*; save it as UTF-8"):
+    with pytest.raises(ValueError, match=r"pictures\.csv is not UTF-8 .*; save it as UTF-8"):
         Folder("mine", "csv").listing(tmp_path)
 
 

@@ -61,7 +61,7 @@ def inline(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def small_tars(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(write, "TAR_PICTURES", 10)
+    monkeypatch.setattr(write, "TAR_IMAGES", 10)
 
 
 def draw(root: Path, count: int = 60) -> Path:
@@ -644,8 +644,8 @@ def test_slurms_signal_to_every_process_of_a_job_ends_no_worker() -> None:
 
 def test_workers_run_this_package_though_another_of_its_name_lies_in_the_current_folder(tmp_path: Path) -> None:
     other, script = tmp_path / "elsewhere", tmp_path / "script.py"
-    (other / "pipeline" / "data").mkdir(parents=True)
-    for name in ("__init__.py", "data/__init__.py", "data/stored.py"):
+    (other / "pipeline" / "data" / "shards").mkdir(parents=True)
+    for name in ("__init__.py", "data/__init__.py", "data/shards/__init__.py", "data/shards/transcode.py"):
         (other / "pipeline" / name).touch()
     script.write_text(
         "from pipeline.data.workers import Workers\n"

@@ -39,7 +39,7 @@ class Fake:
 
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> Fake:
-    monkeypatch.setattr(write, "TAR_PICTURES", 10)
+    monkeypatch.setattr(write, "TAR_IMAGES", 10)
     monkeypatch.setattr(write, "Workers", one_machine.Inline)
     return Fake(monkeypatch)
 
