@@ -1,18 +1,20 @@
-"""The task that travels to a node: it knows a run folder's path and nothing else.
+"""One run from wherever it is to its end, in this process. All it is told is the run folder's path.
 
 `python -m pipeline.jobs.execute RUN_FOLDER` runs one by hand.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import gc
 import os
 import sys
 import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.core import files
 from pipeline.data.shards.index import shards_of
@@ -21,16 +23,21 @@ from pipeline.jobs.life import STOPPED, TOLD, Stop, beating, gpus, grace_of, lea
 from pipeline.jobs.snapshot import code_version, library_versions
 from pipeline.learn.weights import weights_file
 from pipeline.runs import cluster
-from pipeline.runs.folder import Result, Run
-from pipeline.runs.spec import REVISIONS, PretrainSpec, Spec, imagenet_tags, run_id
+from pipeline.runs.folder import Result, Run, Start
+from pipeline.runs.identity import run_id
+from pipeline.runs.spec import REVISIONS, PretrainSpec, Spec, imagenet_tags
 
-PATIENCE = 5.0  # seconds for a run that another process is at work on
+if TYPE_CHECKING:
+    from pipeline.learn.hardware import Hardware
+    from pipeline.learn.program import Counters
+
+PATIENCE = 5.0  # seconds to wait for a run that another process works on
 SLURM_PATIENCE = 3600.0  # a node thought dead may still hold the run that Slurm started again elsewhere
 
 
 @dataclasses.dataclass(frozen=True)
-class Task:
-    """Call it to bring a run to its end from wherever it stands."""
+class RunPayload:
+    """What a job is given: call it to execute the run in a folder."""
 
     folder: str
 
@@ -38,21 +45,21 @@ class Task:
         run = Run(Path(self.folder))
         see_gpus()
         with Stop(grace=grace_of(site_of(run))) as stop, output_to(run["log"]):
-            code = carry_out(run, stop)
+            code = execute_run(run, stop)
         leave(code, stop)
 
     def checkpoint(self) -> Any:
-        """What submitit submits again after a time limit: the same task; the state is in the run folder."""
+        """What submitit resubmits after a time limit: the same payload; the state is in the run folder."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
 
 
-def trial(folder: str) -> int:
-    """Carry out one of the runs that share this process; 0 done, `STOPPED` left as asked, 1 failed."""
+def execute_trial(folder: str) -> int:
+    """Execute one of the runs that share this process; 0: done, `STOPPED`: it left as asked, 1: it failed."""
     run = Run(Path(folder))
     with Stop(told=os.environ.get(TOLD)) as stop, output_to(run["log"]):
-        code = STOPPED if stop() else carry_out(run, stop)
+        code = STOPPED if stop() else execute_run(run, stop)
     gc.collect()
     if "torch" in sys.modules:
         import torch
@@ -62,20 +69,20 @@ def trial(folder: str) -> int:
     return code
 
 
-def carry_out(run: Run, stop: Callable[[], bool] = lambda: False) -> int:
+def execute_run(run: Run, stop: Callable[[], bool] = lambda: False) -> int:
     """Run to the end; 0 when the run is done, `STOPPED` when it was asked to stop, 1 when it failed."""
     patience = SLURM_PATIENCE if "SLURM_JOB_ID" in os.environ else PATIENCE
     try:
         with run.lock(patience=patience, stop=stop), beating(run):
-            return _carry_out(run, stop)
+            return _execute_locked(run, stop)
     except files.Busy as error:
         print(error, flush=True)
         return STOPPED if stop() else 1
 
 
-def _carry_out(run: Run, stop: Callable[[], bool]) -> int:
+def _execute_locked(run: Run, stop: Callable[[], bool]) -> int:
     if run["result"].exists():
-        print("done already", flush=True)
+        print("this run is done already", flush=True)
         return 0
     run.remove_temporaries()
     run["error"].unlink(missing_ok=True)
@@ -90,9 +97,7 @@ def _carry_out(run: Run, stop: Callable[[], bool]) -> int:
     except Exception as error:
         text = traceback.format_exc()
         text += " ".join(f"{type(error).__name__}: {error}".split()) + "\n"  # the last line is the reason shown
-        if (
-            type(error).__name__ == "AcceleratorError"
-        ):  # the card's fault, not the run's, and this process lost the card
+        if type(error).__name__ == "AcceleratorError":  # the GPU's fault, not the run's; this process lost the GPU
             print(text, file=sys.stderr, flush=True)
             os._exit(1)
         files.write_text(run["error"], text)
@@ -104,95 +109,101 @@ def _carry_out(run: Run, stop: Callable[[], bool]) -> int:
 
 
 def site_of(run: Run) -> cluster.Cluster:
-    """The cluster facts a run was sent with."""
+    """The cluster facts that a run was submitted with."""
     return cluster.from_json(files.read_json(run["job"]))
 
 
 def _train(run: Run, stop: Callable[[], bool]) -> Result:
-    from pipeline.learn import finetune, hardware, pretrain
+    from pipeline.learn import finetune, hardware
 
     spec = run.spec
     check_revisions(spec)
     site = site_of(run)
     chosen = hardware.choose(site, spec.precision)
-    if chosen.device == "cpu" and (cards := gpus(site)):
+    if chosen.device == "cpu" and (names := gpus(site)):
         raise ValueError(
-            f"this run has GPU {cards[0]}, but torch cannot use it; its driver may be too old for this torch's CUDA: "
-            'bring it up to date, or set device = "cpu" in the cluster file'
+            f"this run has GPU {names[0]}, but torch cannot use it; its driver may be too old for this torch's CUDA: "
+            'update the driver, or set device = "cpu" in the cluster file'
         )
-    if not run.began:  # what a carrier left that was killed while it published this run may be another device's
+    if not run.began:  # a longer run that was killed while it published this one may have left another device's
         for path in run.checkpoints():
             path.unlink()
     start = begin(run, dataclasses.asdict(chosen), inputs(spec, site))
-    chosen = hardware.Hardware(**start["hardware"])
+    chosen = hardware.Hardware(**start.hardware)
     hardware.settle(chosen)
     print(f"{run.id}: {chosen.model}, {chosen.precision}, {chosen.threads} threads", flush=True)
-
-    def result(metrics: dict[str, Any], counters: Any, notes: dict[str, Any]) -> Result:
-        return result_of(metrics, counters, notes, start)
-
     if isinstance(spec, PretrainSpec):
-        shorter = milestones.of(spec, start.get("milestones", []))
-        milestones.go_on(spec, run, start)
-
-        def publish(epochs: int, write: Callable[[Run], Any]) -> None:
-            milestones.publish(shorter[epochs], run, start, lambda passed: result(*write(passed)))
-
-        return result(*pretrain.pretrain(spec, run, site, chosen, stop, tuple(shorter), publish))
+        return _pretrain(spec, run, site, chosen, stop, start)
     metrics, counters, notes = finetune.finetune(spec, run, site, chosen, stop)
     if spec.pretrain is not None:
         parent = Run(Path(site.runs) / run_id(spec.pretrain)).result()
         notes["parent"] = {"device": parent.device, "precision": parent.precision}
-    return result(metrics, counters, notes)
+    return result_of(metrics, counters, notes, start)
 
 
-def result_of(metrics: dict[str, Any], counters: Any, notes: dict[str, Any], start: dict[str, Any]) -> Result:
-    """What a run says of itself, from what it found, the loop's counters and how it began."""
+def _pretrain(
+    spec: PretrainSpec, run: Run, site: cluster.Cluster, chosen: Hardware, stop: Callable[[], bool], start: Start
+) -> Result:
+    """Train to the end, and publish the milestones on the way."""
+    from pipeline.learn import pretrain
+
+    shorter = milestones.specs_of(spec, start.milestones)
+    start = milestones.resume_from_shorter(spec, run, start)
+
+    def finish(stage: pretrain.Stage, ended: Run) -> Result:
+        return result_of(*stage.write(ended), start)
+
+    with contextlib.closing(pretrain.stages(spec, run, site, chosen, stop, tuple(shorter))) as stages:
+        for stage in stages:
+            if stage.epochs == spec.epochs:
+                break
+            milestones.publish(shorter[stage.epochs], run, start, partial(finish, stage))
+        return finish(stage, run)
+
+
+def result_of(metrics: dict[str, Any], counters: Counters, notes: dict[str, Any], start: Start) -> Result:
+    """What a run says of itself, from what it found, the loop's counters and how it started."""
+    last = start.starts[-1]
     return Result(
         metrics=metrics,
         seconds=counters.seconds,
         images_per_second=counters.images / counters.seconds,
         epochs=counters.epoch,
         best_epoch=notes.pop("best_epoch", None),
-        device=start["hardware"]["model"],
-        precision=start["hardware"]["precision"],
-        threads=start["hardware"]["threads"],
-        code=start["starts"][-1]["code"],
-        versions=start["starts"][-1]["versions"],
-        notes={**notes, **{name: start[name] for name in ("inputs", "starts", "goes_on_from") if name in start}},
+        device=start.hardware["model"],
+        precision=start.hardware["precision"],
+        threads=start.hardware["threads"],
+        code=last["code"],
+        versions=last["versions"],
+        notes={**notes, **start.notes()},
     )
 
 
-def begin(run: Run, hardware: dict[str, Any], inputs: dict[str, str]) -> dict[str, Any]:
-    """What the run's bits depend on besides its spec, fixed at the first start; every start's code is noted.
+def begin(run: Run, hardware: dict[str, Any], inputs: dict[str, str]) -> Start:
+    """What the run's bits depend on besides its spec, fixed at the first start; the code of every start is noted.
 
     `ValueError` when this start has another device model or other files than the first had.
     """
-    now = {
-        "code": code_version(),
-        "versions": library_versions(hardware["device"]),
-    }
-    start: dict[str, Any] = {"hardware": hardware, "inputs": inputs, "starts": []}
-    if passed := run.milestones():
-        start["milestones"] = passed
-    if run.began:
-        start = files.read_json(run["start"])
-        pairs = {"device": (start["hardware"]["model"], hardware["model"])}
-        pairs |= {name: (start["inputs"].get(name, "nothing"), inputs.get(name, "nothing")) for name in inputs}
-        for what, (first, this) in pairs.items():
-            if first != this:
-                raise ValueError(
-                    f"this run began with {what} {first} and its bits belong there, but now it is {this}; bring that "
-                    f"back, or begin anew with: python -m pipeline.clean --restart {run.id}"
-                )
-    if not start["starts"] or start["starts"][-1] != now:
-        start["starts"].append(now)
-        files.write_json(run["start"], start)
+    now = {"code": code_version(), "versions": library_versions(hardware["device"])}
+    start = run.start()
+    if start is None:
+        start = Start(hardware=hardware, inputs=inputs, milestones=tuple(run.milestones()))
+    pairs = {"device": (start.hardware["model"], hardware["model"])}
+    pairs |= {name: (start.inputs.get(name, "nothing"), checksum) for name, checksum in inputs.items()}
+    for what, (first, this) in pairs.items():
+        if first != this:
+            raise ValueError(
+                f"this run started with {what} {first} and its bits belong there, but now it is {this}; bring that "
+                f"back, or restart the run: python -m pipeline.clean --restart {run.id}"
+            )
+    if not start.starts or start.starts[-1] != now:
+        start = dataclasses.replace(start, starts=(*start.starts, now))
+        files.write_json(run["start"], start.to_json())
     return start
 
 
 def inputs(spec: Spec, site: cluster.Cluster) -> dict[str, str]:
-    """The SHA-256 of every file the run reads: the index (which covers the images) and its start weights."""
+    """The SHA-256 of every file that the run reads: the index (which covers the images) and its start weights."""
     shards = shards_of(Path(site.shards), spec.dataset, size=spec.image_size)
     found = {f"index of {spec.dataset.name}": files.sha256_file(shards.folder / "index.parquet")}
     for tag in sorted(imagenet_tags(spec)):
@@ -200,7 +211,9 @@ def inputs(spec: Spec, site: cluster.Cluster) -> dict[str, str]:
     if not isinstance(spec, PretrainSpec) and spec.pretrain is not None:
         parent = Run(Path(site.runs) / run_id(spec.pretrain))
         if parent.state() != "done":
-            raise ValueError(f"it starts from {parent.id}, which is {parent.state()}; launch the grid to finish that")
+            raise ValueError(
+                f"it starts from {parent.id}, which is {parent.state()}; launch the grid to finish that run"
+            )
         found["pretrained weights"] = files.sha256_file(parent["weights"])
     return found
 
@@ -218,7 +231,7 @@ def check_revisions(spec: Spec) -> None:
         if revision != REVISIONS[name]:
             raise ValueError(
                 f"the run was planned with revision {revision} of {name}, this code has {REVISIONS[name]}; "
-                "launch the grid again to plan it anew"
+                "launch the grid again to plan it again"
             )
 
 
@@ -226,4 +239,4 @@ if __name__ == "__main__":
     if len(sys.argv) != 2 or not (Path(sys.argv[1]) / "spec.json").exists():
         sys.exit("usage: python -m pipeline.jobs.execute RUN_FOLDER (one that holds a spec.json)")
     with Stop() as asked:
-        sys.exit(carry_out(Run(Path(sys.argv[1])), asked))
+        sys.exit(execute_run(Run(Path(sys.argv[1])), asked))

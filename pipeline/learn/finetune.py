@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.core import files
 from pipeline.core.seeds import derive
 from pipeline.data.pixel_map import Pixels, open_pixels
 from pipeline.data.shards.index import Shards, shards_of
@@ -19,15 +18,18 @@ from pipeline.learn import backbones, loop, metrics, optim
 from pipeline.learn.augment import augment, normalise, unit
 from pipeline.learn.hardware import Hardware
 from pipeline.learn.losses import class_weights, focal_loss
+from pipeline.learn.program import Counters, Program
 from pipeline.learn.samples import Samples, draws
 from pipeline.runs.cluster import Cluster
 from pipeline.runs.folder import Run
-from pipeline.runs.spec import FinetuneSpec, run_id
+from pipeline.runs.identity import run_id
+from pipeline.runs.predictions import write_predictions
+from pipeline.runs.spec import FinetuneSpec
 
 EVALUATED = 64  # images a batch in evaluation; part of what the bits of a score depend on
 
 
-class Finetuning(loop.Program):
+class Finetuning(Program):
     """One backbone, end to end, on the labelled fraction; the best weights by validation loss are kept."""
 
     keep_gradients = False
@@ -148,13 +150,13 @@ def finetune(
     cluster: Cluster,
     hardware: Hardware,
     should_stop: Callable[[], bool],
-) -> tuple[dict[str, Any], loop.Counters, dict[str, Any]]:
+) -> tuple[dict[str, Any], Counters, dict[str, Any]]:
     """Run to the end, test once, store weights and predictions; returns (metrics, counters, notes)."""
     shards = shards_of(Path(cluster.shards), spec.dataset, size=spec.image_size)
     program = Finetuning(spec, shards, cluster, hardware)
-    counters = loop.train(
+    counters = loop.Trainer(
         program, run, hardware, checkpoint_seconds=cluster.checkpoint_minutes * 60, should_stop=should_stop
-    )
+    ).train()
     program.model.load_state_dict(program.best["model"])
     backbones.save_arms(run["weights"], {"model": program.model}, {"best_epoch": str(program.best["epoch"])})
     scores = torch.sigmoid(program.logits(program.test)).numpy()
@@ -168,19 +170,3 @@ def finetune(
         "train_pictures": counters.images,
     }
     return found, counters, notes
-
-
-def write_predictions(
-    path: Path, keys: list[str], classes: tuple[str, ...], targets: np.ndarray, scores: np.ndarray
-) -> None:
-    """One row a test image: key, then `true:<class>` and `score:<class>` for every class."""
-    import pyarrow as pa
-    import pyarrow.parquet as parquet
-
-    columns: dict[str, Any] = {"key": keys}
-    for i, name in enumerate(classes):
-        columns[f"true:{name}"] = targets[:, i].astype(np.int8)
-    for i, name in enumerate(classes):
-        columns[f"score:{name}"] = scores[:, i].astype(np.float32)
-    with files.publish(path) as file:
-        parquet.write_table(pa.table(columns), file)

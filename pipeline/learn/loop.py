@@ -1,268 +1,266 @@
-"""The only training loop: it owns every counter, so a run killed at any instant goes on with the same bits.
+"""The only training loop: it owns every counter, so a run killed at any instant resumes with the same bits.
 
-A `Program` says what is trained; data and augmentation are functions of (seed, epoch, step), so the state of a run is
-its modules, optimizers, scaler, generators and the counters below, and a checkpoint holds all of them. It is written
-while training goes on; a stop and the end wait for it.
+A `Program` says what is trained. Data and augmentation are functions of (seed, epoch, step), so the state of a run is
+its modules, optimizers, scaler, generators and counters. A checkpoint holds all of them; it is written while
+training continues, and a stop and the end of the run wait for it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Generator
+from dataclasses import asdict
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pipeline.core import files
 from pipeline.learn import checkpoint
 from pipeline.learn.hardware import Hardware
 from pipeline.learn.optim import clip, schedule
+from pipeline.learn.program import Counters, Program
 from pipeline.runs.folder import Run
-from pipeline.runs.spec import Optim
 
 HEARTBEAT_SECONDS = 2.0
-CHECK_STEPS = 50  # between looks at the loss on a GPU, each of which waits for it
-LEAST_SCALE = 2**-10  # of float16 losses; a gradient that overflows below it is no matter of float16
+CHECK_STEPS = 50  # between reads of the loss on a GPU, each of which waits for the GPU
+MIN_LOSS_SCALE = 2**-10  # of float16 losses; a gradient that overflows below it has another cause than float16
 
 
 class Stopped(Exception):
     """The run was asked to stop; its checkpoint is on disk."""
 
 
-class Program(ABC):
-    """What the loop trains."""
+class Stopwatch:
+    """Seconds between calls of `lap`."""
 
-    module: nn.Module
-    optimizers: Sequence[tuple[torch.optim.Optimizer, Optim]]
-    epochs: int
-    steps_per_epoch: int
-    keep_gradients: bool
+    def __init__(self) -> None:
+        self.last = time.monotonic()
 
-    @abstractmethod
-    def loss(self, epoch: int, step: int) -> tuple[dict[str, Tensor], int]:
-        """The scalars of a step ("loss" is minimised) and how many images it took."""
-
-    @abstractmethod
-    def after_step(self, epoch: int, step: int) -> None:
-        """What follows the optimizers' step."""
-
-    @abstractmethod
-    def end_epoch(self, epoch: int) -> tuple[dict[str, Any], bool]:
-        """What is logged of an epoch that ended, and whether the run ends with it."""
-
-    @abstractmethod
-    def state(self) -> dict[str, Any]:
-        """State beyond modules and optimizers: averages, the best so far."""
-
-    @abstractmethod
-    def restore(self, state: dict[str, Any]) -> None:
-        """Take up what `state` gave."""
+    def lap(self) -> float:
+        before, self.last = self.last, time.monotonic()
+        return self.last - before
 
 
-@dataclass
-class Counters:
-    """Where a run stands: the next step to take, and sums over the steps of this epoch."""
+class Trainer:
+    """One program on its way to the end, in one process. `epochs` does the work; the rest is its state."""
 
-    epoch: int = 0
-    step: int = 0
-    global_step: int = 0
-    images: int = 0
-    seconds: float = 0.0
-    epoch_images: int = 0
-    epoch_seconds: float = 0.0
-    """Of training steps only, validation left out."""
-    finished: bool = False
-    sums: dict[str, float] = field(default_factory=dict)
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    """What was logged of each epoch."""
+    def __init__(
+        self,
+        program: Program,
+        run: Run,
+        hardware: Hardware,
+        *,
+        checkpoint_seconds: float,
+        should_stop: Callable[[], bool],
+    ) -> None:
+        if program.keep_gradients and hardware.precision == "float16":
+            raise ValueError(
+                "gradients that are kept cannot be unscaled twice; give the spec precision float32 or bfloat16"
+            )
+        self.program = program
+        self.run = run
+        self.hardware = hardware
+        self.device = hardware.torch_device
+        self.scaler = hardware.scaler()
+        self.checkpoint_seconds = checkpoint_seconds
+        self.should_stop = should_stop
+        self.counters = Counters()
+        self._pending: list[tuple[int, dict[str, Tensor]]] = []
+        """Scalars of steps that were not read from the device yet."""
 
+    def epochs(self) -> Generator[Counters, None, None]:
+        """Train to the end, from the newest checkpoint if there is one; yields the counters after every epoch.
 
-def train(
-    program: Program,
-    run: Run,
-    hardware: Hardware,
-    *,
-    checkpoint_seconds: float,
-    should_stop: Callable[[], bool],
-    after_epoch: Callable[[Counters, Callable[[Run], None]], None] = lambda counters, save: None,
-) -> Counters:
-    """Train to the end, from the newest checkpoint where there is one.
+        The state does not change while the caller has the counters, and no checkpoint is begun: a run that is killed
+        there comes to the same place again. Close the iterator (`contextlib.closing`), so that the checkpoint that is
+        being written ends. Raises `Stopped` after saving when `should_stop()` is true, `ValueError` when a loss is not
+        finite.
+        """
+        self._resume()
+        counters, program = self.counters, self.program
+        board = _board(self.run, counters.epoch)
+        self._started = self._saved_at = self._beat_at = time.monotonic()
+        self._first_step = counters.global_step
+        self._watch = Stopwatch()
+        with checkpoint.Writer(self.run) as writer:
+            while counters.epoch < program.epochs and not counters.finished:
+                while counters.step < program.steps_per_epoch:
+                    self._take_step()
+                    self._save_if_due(writer)
+                    self._beat()
+                self._end_epoch(board)
+                yield counters
+                self._watch.lap()  # the caller's time is not the run's
+            writer.save(self.state_dict(), counters.global_step)
+        board.close()
 
-    `after_epoch(counters, save)` is called between two epochs and changes nothing of the state; `save(other run)` is
-    that run's checkpoint of it. A run that was killed there comes by again: it writes no checkpoint of its own before
-    that returns.
-    Raises `Stopped` after saving when `should_stop()` turns true, `ValueError` when a loss is not finite.
-    """
-    if program.keep_gradients and hardware.precision == "float16":
-        raise ValueError(
-            "gradients that are kept cannot be unscaled twice; give the spec precision float32 or bfloat16"
-        )
-    device = hardware.torch_device
-    scaler = hardware.scaler()
-    counters = Counters()
+    def train(self) -> Counters:
+        """Train to the end as `epochs`; returns the counters."""
+        with contextlib.closing(self.epochs()) as epochs:
+            for _ in epochs:
+                pass
+        return self.counters
 
-    # --- Resume ------------------------------------------------------------------------------------------------
-    saved = checkpoint.load(run, device)
-    if saved is not None:
-        program.module.load_state_dict(saved["module"])
-        for (optimizer, _), state in zip(program.optimizers, saved["optimizers"], strict=True):
-            optimizer.load_state_dict(state)
-        if program.keep_gradients:
-            for parameter, gradient in zip(program.module.parameters(), saved["gradients"], strict=True):
-                parameter.grad = gradient
-        program.restore(saved["program"])
-        scaler.load_state_dict(saved["scaler"])
-        checkpoint.set_generators(saved["generators"])
-        counters = Counters(**saved["counters"])
-    del saved
-    files.write_jsonl(run["metrics"], counters.rows)
-    board = _board(run, counters.epoch)
+    def save_to(self, other: Run) -> None:
+        """Write the present state as a checkpoint of another run, and wait for it."""
+        checkpoint.save(other, self.state_dict(), self.counters.global_step)
 
-    def current_state() -> dict[str, Any]:
+    # --- State -------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the rest of the run depends on."""
+        program = self.program
         return {
             "module": program.module.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer, _ in program.optimizers],
             "gradients": [p.grad for p in program.module.parameters()] if program.keep_gradients else [],
             "program": program.state(),
-            "scaler": scaler.state_dict(),
-            "generators": checkpoint.generators(device),
-            "counters": asdict(counters),
+            "scaler": self.scaler.state_dict(),
+            "generators": checkpoint.generators(self.device),
+            "counters": asdict(self.counters),
         }
 
-    def save_to(other: Run) -> None:
-        checkpoint.save(other, current_state(), counters.global_step)
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        program = self.program
+        program.module.load_state_dict(state["module"])
+        for (optimizer, _), saved in zip(program.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        if program.keep_gradients:
+            for parameter, gradient in zip(program.module.parameters(), state["gradients"], strict=True):
+                parameter.grad = gradient
+        program.restore(state["program"])
+        self.scaler.load_state_dict(state["scaler"])
+        checkpoint.set_generators(state["generators"])
+        self.counters = Counters(**state["counters"])
+
+    def _resume(self) -> None:
+        saved = checkpoint.load(self.run, self.device)
+        if saved is not None:
+            self.load_state_dict(saved)
+        files.write_jsonl(self.run["metrics"], self.counters.rows)
 
     # --- Steps -------------------------------------------------------------------------------------------------
-    started, first_step = time.monotonic(), counters.global_step
-    clock = saved_at = beat_at = started
-    pending: list[tuple[int, dict[str, Tensor]]] = []
 
-    def settle() -> None:
-        """Fetch the pending losses from the device, add them up and stop at the first that is not finite."""
-        for step, scalars in pending:
+    def _take_step(self) -> None:
+        """One step of every optimizer, and its share of the counters."""
+        counters, program = self.counters, self.program
+        progress = counters.global_step / (program.epochs * program.steps_per_epoch)
+        for i, (optimizer, optim) in enumerate(program.optimizers):
+            lr = schedule(optimizer, optim, step=counters.global_step, epoch=counters.epoch, progress=progress)
+            counters.add(f"lr_{i}", lr)
+        if not program.keep_gradients:
+            for optimizer, _ in program.optimizers:
+                optimizer.zero_grad(set_to_none=True)
+        with self.hardware.autocast():
+            scalars, images = program.loss(counters.epoch, counters.step)
+        torch.autograd.backward(self.scaler.scale(scalars["loss"]))
+        for optimizer, optim in program.optimizers:
+            if optim.clip:
+                self.scaler.unscale_(optimizer)
+                clip(optimizer, optim.clip)
+            self.scaler.step(optimizer)
+        self.scaler.update()
+        program.after_step(counters.epoch, counters.step)
+
+        self._pending.append((counters.step, {name: value.detach() for name, value in scalars.items()}))
+        counters.step += 1
+        counters.global_step += 1
+        counters.images += images
+        counters.epoch_images += images
+        if self.device.type == "cpu" or len(self._pending) >= CHECK_STEPS:
+            self._read_losses()
+        self._count_training_time()
+
+    def _read_losses(self) -> None:
+        """Read the pending scalars from the device and add them up; `ValueError` at the first that is not finite."""
+        for step, scalars in self._pending:
             for name, value in scalars.items():
                 number = value.item()
                 if not math.isfinite(number):
                     raise ValueError(
-                        f"{name} is {number} at epoch {counters.epoch}, step {step}; "
+                        f"{name} is {number} at epoch {self.counters.epoch}, step {step}; "
                         "lower the learning rate or run in float32"
                     )
-                counters.sums[name] = counters.sums.get(name, 0.0) + number
-        pending.clear()
+                self.counters.add(name, number)
+        self._pending.clear()
 
-    with checkpoint.Writer(run) as checkpoints:
-        while counters.epoch < program.epochs and not counters.finished:
-            while counters.step < program.steps_per_epoch:
-                progress = counters.global_step / (program.epochs * program.steps_per_epoch)
-                for i, (optimizer, optim) in enumerate(program.optimizers):
-                    lr = schedule(optimizer, optim, step=counters.global_step, epoch=counters.epoch, progress=progress)
-                    name = f"lr_{i}"
-                    counters.sums[name] = counters.sums.get(name, 0.0) + lr
-                if not program.keep_gradients:
-                    for optimizer, _ in program.optimizers:
-                        optimizer.zero_grad(set_to_none=True)
-                with hardware.autocast():
-                    scalars, images = program.loss(counters.epoch, counters.step)
-                torch.autograd.backward(scaler.scale(scalars["loss"]))
-                for optimizer, optim in program.optimizers:
-                    if optim.clip:
-                        scaler.unscale_(optimizer)
-                        clip(optimizer, optim.clip)
-                    scaler.step(optimizer)
-                scaler.update()
-                program.after_step(counters.epoch, counters.step)
+    def _count_training_time(self) -> None:
+        elapsed = self._watch.lap()
+        self.counters.seconds += elapsed
+        self.counters.epoch_seconds += elapsed
 
-                pending.append((counters.step, {name: value.detach() for name, value in scalars.items()}))
-                counters.step += 1
-                counters.global_step += 1
-                counters.images += images
-                counters.epoch_images += images
-                if device.type == "cpu" or len(pending) >= CHECK_STEPS:
-                    settle()
+    def _save_if_due(self, writer: checkpoint.Writer) -> None:
+        """Start a checkpoint when it is due or the run is asked to stop; raise `Stopped` after the latter."""
+        stopping = self.should_stop()
+        if stopping or time.monotonic() - self._saved_at >= self.checkpoint_seconds:
+            self._read_losses()
+            writer.save(self.state_dict(), self.counters.global_step)
+            self._saved_at = time.monotonic()
+        writer.check()
+        if stopping:
+            writer.wait()
+            raise Stopped
 
-                now = time.monotonic()
-                counters.seconds += now - clock
-                counters.epoch_seconds += now - clock
-                clock = now
-                stopping = should_stop()
-                if stopping or now - saved_at >= checkpoint_seconds:
-                    settle()
-                    checkpoints.save(current_state(), counters.global_step)
-                    saved_at = time.monotonic()
-                checkpoints.check()
-                if stopping:
-                    checkpoints.wait()
-                    raise Stopped
-                if now - beat_at >= HEARTBEAT_SECONDS or counters.global_step == first_step + 1:
-                    beat_at = now
-                    done = counters.global_step - first_step
-                    _beat(run, program, counters, speed=done / (now - started))
+    def _end_epoch(self, board: Any) -> None:
+        """Validate, log the epoch's row and move the counters to the next epoch."""
+        counters, program = self.counters, self.program
+        self._read_losses()
+        self._count_training_time()  # on CUDA the losses that were just read were still being computed
+        means = {name: value / program.steps_per_epoch for name, value in counters.sums.items()}
+        more, counters.finished = program.end_epoch(counters.epoch)
+        counters.seconds += self._watch.lap()
+        row = {
+            "epoch": counters.epoch,
+            "step": counters.global_step,
+            **means,
+            "images_per_second": counters.epoch_images / counters.epoch_seconds,
+            **more,
+        }
+        if self.scaler.is_enabled():
+            row["loss_scale"] = scale = self.scaler.get_scale()
+            if scale < MIN_LOSS_SCALE:
+                raise ValueError(
+                    f"float16 gradients still overflow at a loss scale of {scale:.2g} in epoch {counters.epoch}, so no "
+                    "step is taken; lower the learning rate or run in float32"
+                )
+        counters.rows.append(row)
+        files.append_jsonl(self.run["metrics"], row)
+        for name, value in row.items():
+            if isinstance(value, (int, float)) and name not in ("epoch", "step"):
+                board.add_scalar(name, value, counters.epoch)
+        print(" ".join(f"{name}={_as_text(value)}" for name, value in row.items()), flush=True)
+        counters.next_epoch()
 
-            # --- End of an epoch -----------------------------------------------------------------------------------
-            settle()
-            now = time.monotonic()  # on CUDA the losses fetched above were still on their way
-            counters.seconds += now - clock
-            counters.epoch_seconds += now - clock
-            clock = now
-            means = {name: value / program.steps_per_epoch for name, value in counters.sums.items()}
-            more, counters.finished = program.end_epoch(counters.epoch)
-            now = time.monotonic()
-            counters.seconds += now - clock
-            clock = now
-            row = {
-                "epoch": counters.epoch,
-                "step": counters.global_step,
-                **means,
-                "images_per_second": counters.epoch_images / counters.epoch_seconds,
-                **more,
-            }
-            if scaler.is_enabled():
-                row["loss_scale"] = scaler.get_scale()
-                if row["loss_scale"] < LEAST_SCALE:
-                    raise ValueError(
-                        f"float16 gradients still overflow at a loss scale of {row['loss_scale']:.2g} in epoch "
-                        f"{counters.epoch}, so no step is taken; lower the learning rate or run in float32"
-                    )
-            counters.rows.append(row)
-            files.append_jsonl(run["metrics"], row)
-            for name, value in row.items():
-                if isinstance(value, (int, float)) and name not in ("epoch", "step"):
-                    board.add_scalar(name, value, counters.epoch)
-            print(" ".join(f"{name}={_shown(value)}" for name, value in row.items()), flush=True)
-            counters.epoch, counters.step, counters.sums = counters.epoch + 1, 0, {}
-            counters.epoch_images, counters.epoch_seconds = 0, 0.0
-            after_epoch(counters, save_to)
-            clock = time.monotonic()
-        checkpoints.save(current_state(), counters.global_step)
-    board.close()
-    return counters
+    def _beat(self) -> None:
+        """Write progress.json, for `status`: after the first step, then every `HEARTBEAT_SECONDS`."""
+        counters, program, now = self.counters, self.program, time.monotonic()
+        done = counters.global_step - self._first_step
+        if now - self._beat_at < HEARTBEAT_SECONDS and done != 1:
+            return
+        self._beat_at = now
+        speed = done / (now - self._started)  # steps a second
+        left = program.epochs * program.steps_per_epoch - counters.global_step
+        value = {
+            "epoch": counters.epoch,
+            "epochs": program.epochs,
+            "step": counters.step,
+            "steps": program.steps_per_epoch,
+            "images_per_second": counters.images / counters.seconds if counters.seconds else 0.0,
+            "eta_seconds": left / speed if speed else None,
+            "time": time.time(),
+        }
+        files.write_json(self.run["progress"], value, durable=False)
 
 
-def _shown(value: Any) -> str:
+def _as_text(value: Any) -> str:
     return f"{value:.5g}" if isinstance(value, float) else str(value)
 
 
-def _beat(run: Run, program: Program, counters: Counters, *, speed: float) -> None:
-    """Say where the run stands, for `status`; `speed` is in steps a second."""
-    left = program.epochs * program.steps_per_epoch - counters.global_step
-    value = {
-        "epoch": counters.epoch,
-        "epochs": program.epochs,
-        "step": counters.step,
-        "steps": program.steps_per_epoch,
-        "images_per_second": counters.images / counters.seconds if counters.seconds else 0.0,
-        "eta_seconds": left / speed if speed else None,
-        "time": time.time(),
-    }
-    files.write_json(run["progress"], value, durable=False)
-
-
 def _board(run: Run, epoch: int) -> Any:
-    """A TensorBoard writer that takes back what a killed run had written of this epoch and later."""
+    """A TensorBoard writer; it discards what a killed process had written of this epoch and later ones."""
     from torch.utils.tensorboard import SummaryWriter
 
     return SummaryWriter(str(run["tensorboard"]), purge_step=epoch)

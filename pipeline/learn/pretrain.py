@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from pipeline.learn.augment import augment, normalise, unit
 from pipeline.learn.average import Averages, refresh_batch_norm
 from pipeline.learn.hardware import Hardware
 from pipeline.learn.methods import METHODS
+from pipeline.learn.program import Counters, Program
 from pipeline.learn.samples import Samples, draws
 from pipeline.runs.cluster import Cluster
 from pipeline.runs.folder import Run
@@ -27,11 +30,11 @@ from pipeline.runs.spec import PretrainSpec
 
 WATCHED = 512  # images the collapse monitor looks at
 
-Outcome = tuple[dict[str, Any], loop.Counters, dict[str, Any]]
+Outcome = tuple[dict[str, Any], Counters, dict[str, Any]]
 """Metrics, counters and notes for a result."""
 
 
-class Pretraining(loop.Program):
+class Pretraining(Program):
     """A self-supervised method over the training images; `milestones` are the epochs of shorter runs on its way."""
 
     def __init__(
@@ -126,43 +129,45 @@ class Pretraining(loop.Program):
             yield augment(pixels, self.spec.augment, draws("batch norm", self.spec.seed, step))
 
 
-def pretrain(
+@dataclass(frozen=True)
+class Stage:
+    """A run of `epochs` that has come to its end: the run itself, or a shorter one on its way."""
+
+    epochs: int
+    write: Callable[[Run], Outcome]
+    """Writes into a run's folder what that run leaves: weights, metrics and, where the site keeps it, its state."""
+
+
+def stages(
     spec: PretrainSpec,
     run: Run,
     cluster: Cluster,
     hardware: Hardware,
     should_stop: Callable[[], bool],
     milestones: Sequence[int] = (),
-    publish: Callable[[int, Callable[[Run], Outcome]], None] | None = None,
-) -> Outcome:
-    """Run to the end and write the weights.
+) -> Generator[Stage, None, None]:
+    """Train to the end; yields a stage after each number of epochs in `milestones`, and the run's own last.
 
-    At the end of each epoch that `milestones` counts to, `publish(epochs, write)` makes the folder of the shorter run
-    that ends there; `write(its run)` writes what that run would have written, its last checkpoint if the site keeps it.
+    Close the iterator, as that of `loop.Trainer.epochs`; raises as that does.
     """
     program = Pretraining(spec, cluster, hardware.torch_device, milestones)
-
-    def after_epoch(counters: loop.Counters, save: Callable[[Run], None]) -> None:
-        def write_shorter(shorter: Run) -> Outcome:
-            if cluster.keep_state:
-                save(shorter)
-            return write(program, shorter, counters)
-
-        if publish is not None and counters.epoch in milestones:
-            publish(counters.epoch, write_shorter)
-
-    counters = loop.train(
-        program,
-        run,
-        hardware,
-        checkpoint_seconds=cluster.checkpoint_minutes * 60,
-        should_stop=should_stop,
-        after_epoch=after_epoch,
+    trainer = loop.Trainer(
+        program, run, hardware, checkpoint_seconds=cluster.checkpoint_minutes * 60, should_stop=should_stop
     )
-    return write(program, run, counters)
+
+    def write_shorter(shorter: Run) -> Outcome:
+        if cluster.keep_state:
+            trainer.save_to(shorter)
+        return write(program, shorter, trainer.counters)
+
+    with contextlib.closing(trainer.epochs()) as epochs:
+        for counters in epochs:
+            if counters.epoch in milestones:
+                yield Stage(counters.epoch, write_shorter)
+    yield Stage(spec.epochs, lambda whole: write(program, whole, trainer.counters))
 
 
-def write(program: Pretraining, run: Run, counters: loop.Counters) -> Outcome:
+def write(program: Pretraining, run: Run, counters: Counters) -> Outcome:
     """Write the rows of metrics and the weights of a run that ends where the counters stand."""
     files.write_jsonl(run["metrics"], counters.rows)
     arms = dict(program.method.arms())

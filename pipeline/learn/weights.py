@@ -1,24 +1,37 @@
-"""Where a backbone's ImageNet weights lie on this machine: prefetched safetensors first, then the hub's cache."""
+"""Which ImageNet weights a run starts from, and where they are on this machine.
+
+Prefetched safetensors come first, then the cache of the hub. Nothing here uses the network or imports torch.
+"""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
+from pipeline.runs.spec import PretrainSpec, Spec
+
 HUB_FILE = "model.safetensors"
 
 
+def imagenet_tags(spec: Spec) -> set[str]:
+    """The backbones that a run itself starts from ImageNet weights; a fine-tune of a pretrained arm has none."""
+    if isinstance(spec, PretrainSpec):
+        return {arm.backbone for arm in spec.arms if arm.weights == "imagenet"}
+    return {spec.backbone} if spec.pretrain is None and spec.weights == "imagenet" else set()
+
+
 def hub_name(tag: str) -> str:
-    """timm keeps every pretrained tag in a hub repository of its own name."""
+    """The hub repository of a timm tag: each pretrained tag has one of its own name."""
     return f"timm/{tag}"
 
 
 def prefetched(tag: str, folder: Path) -> Path:
+    """Where `pipeline.prefetch` stores the weights of a tag."""
     return folder / f"{tag}.safetensors"
 
 
 def in_hub_cache(tag: str) -> Path | None:
-    """The file in the hub's cache, found by its folder layout, or None."""
+    """The file in the cache of the hub, found by the layout of its folders; None if it is not there."""
     home = Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser()
     cache = Path(os.environ.get("HF_HUB_CACHE", home / "hub")) / f"models--{hub_name(tag).replace('/', '--')}"
     reference = cache / "refs" / "main"
@@ -29,7 +42,7 @@ def in_hub_cache(tag: str) -> Path | None:
 
 
 def weights_file(tag: str, folder: Path) -> Path:
-    """The weights file of a tag; `ValueError` saying how to fetch it when it is not here."""
+    """The weights file of a tag; `ValueError` with the command that fetches it if it is not on this machine."""
     path = prefetched(tag, folder)
     if path.is_file():
         return path

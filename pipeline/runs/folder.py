@@ -1,4 +1,4 @@
-"""A run's folder: the only place that knows its file names, and what those files say of its state."""
+"""A run's folder: the only module that knows its file names, and what those files say of its state."""
 
 from __future__ import annotations
 
@@ -7,17 +7,60 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pipeline.core import files
-from pipeline.runs.spec import PretrainSpec, Spec, from_json, run_id, to_json
+from pipeline.runs.identity import from_json, run_id, to_json
+from pipeline.runs.spec import PretrainSpec, Spec
 
-STATES = ("done", "running", "interrupted", "failed", "pending", "missing")
+State = Literal["done", "running", "interrupted", "failed", "pending", "missing"]
+"""What a run's folder says of it; `pending`: its spec is there and it has not started."""
+
+PUBLISHED_BY, RESUMED_FROM = "carried_by", "goes_on_from"  # keys of start.json and result.json, as they always were
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """What a run's bits depend on besides its spec, fixed at its first start (start.json)."""
+
+    hardware: dict[str, Any]
+    """The fields of learn.hardware.Hardware."""
+    inputs: dict[str, str]
+    """The SHA-256 of every file that the run reads, by what the file is."""
+    starts: tuple[dict[str, Any], ...] = ()
+    """`code` and `versions` (of libraries) of every process that worked on it, the last one last."""
+    milestones: tuple[int, ...] = ()
+    """The epochs of the shorter runs that it publishes on its way."""
+    resumed_from: str | None = None
+    """The id of the shorter run whose kept state it continued from."""
+    published_by: str | None = None
+    """The id of the longer run that published this one, which then never started by itself."""
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Start:
+        return cls(
+            hardware=value.get("hardware", {}),
+            inputs=value.get("inputs", {}),
+            starts=tuple(value.get("starts", ())),
+            milestones=tuple(value.get("milestones", ())),
+            resumed_from=value.get(RESUMED_FROM),
+            published_by=value.get(PUBLISHED_BY),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        out: dict[str, Any] = {"hardware": self.hardware, "inputs": self.inputs, "starts": list(self.starts)}
+        out |= {"milestones": list(self.milestones)} if self.milestones else {}
+        out |= {RESUMED_FROM: self.resumed_from} if self.resumed_from else {}
+        return out | ({PUBLISHED_BY: self.published_by} if self.published_by else {})
+
+    def notes(self) -> dict[str, Any]:
+        """What a result repeats of it."""
+        return {name: value for name, value in self.to_json().items() if name in ("inputs", "starts", RESUMED_FROM)}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What a finished run says of itself; written last, so its presence is the proof of completion."""
+    """What a finished run says of itself; written last, so its presence proves that the run is complete."""
 
     metrics: dict[str, Any]
     seconds: float
@@ -32,9 +75,30 @@ class Result:
     versions: dict[str, str]
     notes: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def task(self) -> str:
+        """`multi-class` or `multi-label`, of a fine-tuning run: only where every image has exactly one class is the
+        score of always naming the commonest class stored (learn.metrics)."""
+        return "multi-class" if self.metrics.get("majority") else "multi-label"
+
+    @property
+    def collapsed(self) -> list[str]:
+        """The arms of a pretraining run that collapsed."""
+        return list(self.notes.get("collapsed") or ())
+
+    @property
+    def published_by(self) -> str | None:
+        """The id of the longer run that published this one on its way."""
+        return self.notes.get(PUBLISHED_BY)
+
+    @property
+    def codes(self) -> list[str]:
+        """The version of the code of every start."""
+        return [start["code"] for start in self.notes.get("starts", ())]
+
 
 class Run:
-    """A run folder, by path. Reading its state never imports torch and never asks a scheduler."""
+    """A run's folder, by path. Reading its state never imports torch and never asks a scheduler."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -52,24 +116,34 @@ class Run:
         return from_json(files.read_json(self["spec"]))
 
     def announce(self, spec: Spec) -> None:
-        """Make the folder of a wanted run; doing it again changes nothing."""
+        """Make the folder of a planned run; calling it again changes nothing."""
         assert run_id(spec) == self.id
         if not self["spec"].exists():
             files.write_json(self["spec"], to_json(spec))
 
+    def start(self) -> Start | None:
+        """How it started; None before its first start.
+
+        What a longer run noted here that was killed before it wrote the result is no start of this run.
+        """
+        if not self["start"].exists():
+            return None
+        start = Start.from_json(files.read_json(self["start"]))
+        return None if start.published_by else start
+
     @property
     def began(self) -> bool:
-        """Whether it began by itself; a start that a longer run noted, and was killed before the result, is none."""
-        return self["start"].exists() and "carried_by" not in files.read_json(self["start"])
+        """Whether it has started by itself."""
+        return self.start() is not None
 
     def milestones(self) -> list[int]:
-        """The epochs of the shorter runs this one publishes on its way: a wish until its first start fixes them."""
-        if self.began:
-            return list(files.read_json(self["start"]).get("milestones", []))
+        """The epochs of the shorter runs that this one publishes on its way; a request until its first start."""
+        if (start := self.start()) is not None:
+            return list(start.milestones)
         return list(files.read_json(self["milestones"])) if self["milestones"].exists() else []
 
-    def state(self) -> str:
-        """One of `STATES`; a file written last is the proof, a lock held by a living process the rest."""
+    def state(self) -> State:
+        """A file written last proves `done`; a lock held by a living process, and the other files, give the rest."""
         if self["result"].exists():
             return "done"
         if not self.folder.exists():
@@ -81,11 +155,11 @@ class Run:
         return "interrupted" if self.began else "pending"
 
     def lock(self, *, patience: float = 5.0, stop: Callable[[], bool] | None = None) -> Any:
-        """The lock a task holds while it works on the run; patient, since a look at the state takes it briefly."""
+        """The lock that a process holds while it works on the run; it waits, since reading the state takes it too."""
         return files.lock(self["lock"], patience=patience, what=f"run {self.id}", stop=stop)
 
     def silence(self) -> float:
-        """Seconds since the last sign of life of the process that works on the run."""
+        """Seconds since the last heartbeat of the process that works on the run."""
         return time.time() - self["lock"].stat().st_mtime
 
     def result(self) -> Result:
@@ -94,18 +168,18 @@ class Run:
         return Result(**{name: item for name, item in value.items() if name in known})
 
     def finish(self, result: Result) -> None:
-        """Publish the result; everything it speaks of must be on disk by now."""
+        """Publish the result; everything that it names must be on disk by now."""
         files.write_json(self["result"], dataclasses.asdict(result))
         self["error"].unlink(missing_ok=True)
         self["progress"].unlink(missing_ok=True)
 
     def temporaries(self) -> list[Path]:
-        """What a killed task left half written; the spec's and the job's are left out, a launch may be writing them."""
+        """What a killed process left half written, without the spec's and the job's: a launch may be writing them."""
         names = ("checkpoint", "weights", "predictions", "metrics", "result", "start", "error", "progress")
         return [path for name in names for path in self.folder.glob(f".{name}*.tmp")]
 
     def remove_temporaries(self) -> None:
-        """Delete what a killed task left half written; call it only while holding the run's lock."""
+        """Delete what a killed process left half written; call it only while holding the run's lock."""
         for path in self.temporaries():
             path.unlink(missing_ok=True)
 
@@ -114,12 +188,12 @@ class Run:
         return sorted(self.folder.glob("checkpoint-*.pt"), reverse=True)
 
     def spare_checkpoints(self, *, keep_state: bool) -> list[Path]:
-        """Those a finished run needs no more: all but the newest of a pretraining run whose state is kept, else all."""
+        """The checkpoints that a finished run does not need: all but the newest where `keep_state` keeps its state."""
         found = self.checkpoints()
         return found[1:] if found and keep_state and isinstance(self.spec, PretrainSpec) else found
 
     def progress(self) -> dict[str, Any]:
-        """Where a working run stands: epoch, epochs, step, steps, images_per_second, eta_seconds, age (s)."""
+        """How far a running run is: epoch, epochs, step, steps, images_per_second, eta_seconds, age (s)."""
         try:
             value: dict[str, Any] = files.read_json(self["progress"])
         except (OSError, ValueError):
@@ -137,7 +211,7 @@ class Run:
 FILES = {
     "spec": "spec.json",
     "job": "job.json",  # where the run was sent: the cluster's facts
-    "milestones": "milestones.json",  # the epochs of the shorter runs that this one is to publish on its way
+    "milestones": "milestones.json",  # requested epochs of the shorter runs that this one publishes on its way
     "start": "start.json",  # hardware, inputs, milestones, fixed at the first start; code and versions of every start
     "lock": "lock",
     "progress": "progress.json",

@@ -33,7 +33,7 @@ def site(shards):
 
 def test_predictions_are_stored_and_the_result_is_their_score(shards, site):
     run = tiny.announce(tiny.make_finetune(shards, None, arm=1), site)
-    assert execute.carry_out(run) == 0
+    assert execute.execute_run(run) == 0
     table = parquet.read_table(run["predictions"]).to_pydict()
     rows = shards.of_split("test")
     assert table["key"] == [shards.rows["key"][row] for row in rows]
@@ -100,7 +100,7 @@ def test_several_classes_a_image_are_trained_and_scored(tmp_path):
     spec = tiny.make_finetune(shards, None, epochs=25, patience=25)
     spec = dataclasses.replace(spec, dataset=DatasetRef(name="colours", fingerprint=shards.fingerprint))
     run = tiny.announce(spec, site)
-    assert execute.carry_out(run) == 0
+    assert execute.execute_run(run) == 0
     assert run.result().metrics["f1_micro"] > 0.8
     assert run.result().metrics["majority"] is None
 

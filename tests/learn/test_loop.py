@@ -10,6 +10,7 @@ from torch import nn
 from pipeline.core import files
 from pipeline.learn import loop
 from pipeline.learn.hardware import Hardware
+from pipeline.learn.program import Program
 from pipeline.runs.folder import Run
 from pipeline.runs.spec import Optim
 
@@ -17,7 +18,7 @@ CPU = Hardware(device="cpu", model="test", precision="float32", threads=1)
 OPTIM = Optim(name="sgd", lr=0.5, t_max=4, min_lr=0.1)
 
 
-class Counting(loop.Program):
+class Counting(Program):
     """One weight, whose gradient is 1 at every step; notes the learning rates it was trained with."""
 
     keep_gradients = False
@@ -48,7 +49,9 @@ class Counting(loop.Program):
 
 def train(program, folder, stop=lambda: False, checkpoint_seconds=3600):
     folder.mkdir(exist_ok=True)
-    return loop.train(program, Run(folder), CPU, checkpoint_seconds=checkpoint_seconds, should_stop=stop)
+    return loop.Trainer(
+        program, Run(folder), CPU, checkpoint_seconds=checkpoint_seconds, should_stop=stop
+    ).train()
 
 
 def test_every_step_has_the_learning_rate_of_its_global_step(tmp_path):

@@ -19,7 +19,7 @@ from pipeline.learn.backbones import head_prefix
 from pipeline.learn.finetune import Finetuning
 from pipeline.learn.hardware import Hardware
 from pipeline.learn.pretrain import Pretraining
-from pipeline.runs.spec import run_id
+from pipeline.runs.identity import run_id
 
 CPU = Hardware(device="cpu", model="test", precision="float32", threads=1)
 
@@ -37,7 +37,7 @@ def site(shards):
 @pytest.fixture(scope="module")
 def done(shards, site):
     run = tiny.announce(tiny.make_pretrain(shards), site)
-    assert execute.carry_out(run) == 0
+    assert execute.execute_run(run) == 0
     return run
 
 
@@ -59,7 +59,7 @@ def test_fine_tuning_loads_a_run_of_dino_and_its_collapse_is_watched(shards, sit
     spec = tiny.make_dino(shards, method=method, arm=1, epochs=1)
     here = dataclasses.replace(site, runs=str(tmp_path / method))
     run = tiny.announce(spec, here)
-    assert execute.carry_out(run) == 0
+    assert execute.execute_run(run) == 0
     saved = load_file(run["weights"])
     program = Finetuning(tiny.make_finetune(shards, spec, arm=1), shards, here, CPU)
     head = head_prefix(program.model)
@@ -105,7 +105,7 @@ def test_collapse_is_flagged_when_it_is_forced(shards, site, tmp_path):
     run = tiny.announce(
         dataclasses.replace(spec, arms=arms), dataclasses.replace(site, runs=str(tmp_path / "collapsed"))
     )
-    assert execute.carry_out(run) == 0
+    assert execute.execute_run(run) == 0
     assert "transformer" in run.result().notes["collapsed"]
     assert files.read_jsonl(run["metrics"])[-1]["transformer_spread"] < 0.1
 
@@ -127,7 +127,7 @@ def test_another_revision_of_the_code_refuses_the_run(shards, site, tmp_path):
     old = dataclasses.replace(spec, method=dataclasses.replace(spec.method, revision=99))
     assert run_id(old) != run_id(spec)
     run = tiny.announce(old, dataclasses.replace(site, runs=str(tmp_path / "old")))
-    assert execute.carry_out(run) == 1
+    assert execute.execute_run(run) == 1
     assert "revision 99 of cass" in run.reason()
 
 
@@ -141,9 +141,9 @@ def test_images_without_any_label_are_enough_to_pretrain_for_another_dataset(sha
     site = dataclasses.replace(tiny.make_cluster(tmp_path, checkpoint_minutes=60.0), shards=str(shards.folder.parent))
     pretrain = tiny.make_pretrain(unlabelled, epochs=1)
     finetune = tiny.make_finetune(shards, pretrain, epochs=1)
-    assert execute.carry_out(tiny.announce(finetune, site)) == 1  # not before its parent is done
+    assert execute.execute_run(tiny.announce(finetune, site)) == 1  # not before its parent is done
     for spec in (pretrain, finetune):
         run = tiny.announce(spec, site)
-        assert execute.carry_out(run) == 0
+        assert execute.execute_run(run) == 0
     assert run.spec.dataset.name == "tiny" and run.spec.pretrain.dataset.name == "plain"
     assert "pretrained weights" in run.result().notes["inputs"]

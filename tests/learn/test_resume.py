@@ -26,7 +26,7 @@ def calm(shards, tmp_path, device):
     site = tiny.make_cluster(shards.folder.parent.parent, runs=str(tmp_path / "calm"), device=device)
     spec = tiny.make_pretrain(shards, epochs=3)
     run = tiny.announce(spec, site)
-    assert execute.carry_out(run) == 0
+    assert execute.execute_run(run) == 0
     return run, spec, site
 
 
@@ -34,21 +34,21 @@ def test_a_run_stopped_in_the_middle_of_an_epoch_goes_on_with_the_same_bits(calm
     calm_run, spec, site = calm
     run = tiny.announce(spec, dataclasses.replace(site, runs=str(tmp_path / "stopped")))
     for look in (5, 9, 1):
-        assert execute.carry_out(run, StopAt(look)) == execute.STOPPED
+        assert execute.execute_run(run, StopAt(look)) == execute.STOPPED
         assert run.state() == "interrupted"
-    assert execute.carry_out(run) == 0
+    assert execute.execute_run(run) == 0
     assert kill.differences(run, calm_run) == []
 
 
 def test_a_damaged_checkpoint_is_passed_by_for_the_one_before_it(calm, tmp_path, capsys):
     calm_run, spec, site = calm
     run = tiny.announce(spec, dataclasses.replace(site, runs=str(tmp_path / "damaged")))
-    assert execute.carry_out(run, StopAt(7)) == execute.STOPPED
+    assert execute.execute_run(run, StopAt(7)) == execute.STOPPED
     newest, older = run.checkpoints()
     data = bytearray(newest.read_bytes())
     data[len(data) // 2] ^= 1
     newest.write_bytes(data)
-    assert execute.carry_out(run) == 0
+    assert execute.execute_run(run) == 0
     assert f"{newest.name} is damaged" in capsys.readouterr().err
     assert kill.differences(run, calm_run) == []
 
@@ -58,7 +58,7 @@ def test_a_killed_writer_leaves_no_checkpoint_and_no_temporary_file(calm, tmp_pa
     run = tiny.announce(spec, dataclasses.replace(site, runs=str(tmp_path / "torn")))
     (run.folder / ".checkpoint.tmp").write_bytes(b"half")
     assert checkpoint.load(run, torch.device("cpu")) is None
-    assert execute.carry_out(run) == 0
+    assert execute.execute_run(run) == 0
     assert list(run.folder.glob(".*.tmp")) == []
     assert run.checkpoints() == []
     assert kill.differences(run, calm_run) == []
@@ -70,9 +70,9 @@ def test_the_scale_of_float16_losses_is_part_of_the_state(shards, tmp_path, devi
     site = tiny.make_cluster(shards.folder.parent.parent, device=device)
     calm_run = tiny.announce(spec, dataclasses.replace(site, runs=str(tmp_path / "calm")))
     run = tiny.announce(spec, dataclasses.replace(site, runs=str(tmp_path / "stopped")))
-    assert execute.carry_out(calm_run) == 0
-    assert execute.carry_out(run, StopAt(6)) == execute.STOPPED
-    assert execute.carry_out(run) == 0
+    assert execute.execute_run(calm_run) == 0
+    assert execute.execute_run(run, StopAt(6)) == execute.STOPPED
+    assert execute.execute_run(run) == 0
     assert "loss_scale" in execute.files.read_jsonl(run["metrics"])[0]
     assert kill.differences(run, calm_run) == []
 
@@ -82,26 +82,26 @@ def test_gradients_that_are_kept_are_part_of_the_state(shards, tmp_path):
     site = tiny.make_cluster(shards.folder.parent.parent)
     calm_run = tiny.announce(spec, dataclasses.replace(site, runs=str(tmp_path / "calm")))
     run = tiny.announce(spec, dataclasses.replace(site, runs=str(tmp_path / "stopped")))
-    assert execute.carry_out(calm_run) == 0
-    assert execute.carry_out(run, StopAt(6)) == execute.STOPPED
-    assert execute.carry_out(run) == 0
+    assert execute.execute_run(calm_run) == 0
+    assert execute.execute_run(run, StopAt(6)) == execute.STOPPED
+    assert execute.execute_run(run) == 0
     assert kill.differences(run, calm_run) == []
 
 
 def test_a_run_refuses_to_go_on_elsewhere(calm, tmp_path):
     _, spec, site = calm
     run = tiny.announce(spec, dataclasses.replace(site, runs=str(tmp_path / "moved")))
-    assert execute.carry_out(run, StopAt(2)) == execute.STOPPED
+    assert execute.execute_run(run, StopAt(2)) == execute.STOPPED
     start = execute.files.read_json(run["start"])
     moved = {**start, "hardware": {**start["hardware"], "model": "another machine"}}
     execute.files.write_json(run["start"], moved)
-    assert execute.carry_out(run) == 1
-    assert "began with device another machine" in run.reason()
+    assert execute.execute_run(run) == 1
+    assert "started with device another machine" in run.reason()
 
     (index,) = start["inputs"]
     execute.files.write_json(run["start"], {**start, "inputs": {index: "other images"}})
-    assert execute.carry_out(run) == 1
-    assert f"began with {index} other images" in run.reason()
+    assert execute.execute_run(run) == 1
+    assert f"started with {index} other images" in run.reason()
 
 
 @pytest.mark.parametrize("arm", [0, 1], ids=["cnn", "vit"])
@@ -114,10 +114,10 @@ def test_a_run_of_dino_stopped_before_and_after_its_first_epoch_goes_on_with_the
     site = tiny.make_cluster(shards.folder.parent.parent)
     calm_run = tiny.announce(spec, dataclasses.replace(site, runs=str(tmp_path / "calm")))
     run = tiny.announce(spec, dataclasses.replace(site, runs=str(tmp_path / "stopped")))
-    assert execute.carry_out(calm_run) == 0
+    assert execute.execute_run(calm_run) == 0
     for look in (4, 8):
-        assert execute.carry_out(run, StopAt(look)) == execute.STOPPED
-    assert execute.carry_out(run) == 0
+        assert execute.execute_run(run, StopAt(look)) == execute.STOPPED
+    assert execute.execute_run(run) == 0
     assert kill.differences(run, calm_run) == []
 
 
