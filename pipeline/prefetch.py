@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from pipeline.cli import flags
 from pipeline.core import files
 from pipeline.core.console import progress, run_command
-from pipeline.learn.weights import HUB_FILE, hub_name, prefetched
+from pipeline.learn.weights import HUB_FILE, hub_name, imagenet_tags, prefetched
 from pipeline.study.grids import GRIDS
 
 if TYPE_CHECKING:
@@ -52,7 +52,6 @@ def main() -> int:
 def tags_of(grid: str, cluster: Cluster) -> list[str]:
     """The tags a grid starts from ImageNet weights."""
     from pipeline.jobs.plan import make_plan
-    from pipeline.runs.spec import imagenet_tags
 
     return sorted({tag for item in make_plan(grid, cluster).runs.values() for tag in imagenet_tags(item.spec)})
 

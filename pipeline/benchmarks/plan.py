@@ -26,7 +26,8 @@ from pipeline.jobs.plan import make_plan
 from pipeline.jobs.snapshot import code_version
 from pipeline.runs import cluster as clusters
 from pipeline.runs.folder import Result, Run
-from pipeline.runs.spec import Spec, to_json
+from pipeline.runs.identity import to_json
+from pipeline.runs.spec import Spec
 from pipeline.study import paper
 
 TITLE = "plans, states and indexes of many"

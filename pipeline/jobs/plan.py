@@ -15,20 +15,12 @@ from types import ModuleType
 from pipeline.core import files, plugins
 from pipeline.data.datasets import DATASETS
 from pipeline.data.shards.index import find_shards
-from pipeline.learn.weights import weights_file
+from pipeline.learn.weights import imagenet_tags, weights_file
 from pipeline.runs import cluster as clusters
 from pipeline.runs.cluster import Cluster
 from pipeline.runs.folder import Run
-from pipeline.runs.spec import (
-    DatasetRef,
-    FinetuneSpec,
-    PretrainSpec,
-    Spec,
-    imagenet_tags,
-    kind_of,
-    milestone_of,
-    run_id,
-)
+from pipeline.runs.identity import milestone_of, run_id
+from pipeline.runs.spec import DatasetRef, FinetuneSpec, PretrainSpec, Spec, kind_of
 from pipeline.study import paper
 from pipeline.study.experiments import TableEntry, plain_entries
 from pipeline.study.grids import GRIDS

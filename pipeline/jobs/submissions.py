@@ -20,7 +20,8 @@ from typing import Any
 from pipeline.core import files
 from pipeline.jobs.plan import PlannedRun
 from pipeline.runs.folder import Run
-from pipeline.runs.spec import FinetuneSpec, Spec, method_of, recipe
+from pipeline.runs.identity import recipe
+from pipeline.runs.spec import FinetuneSpec, Spec, method_of
 
 FOLDER = ".orders"
 

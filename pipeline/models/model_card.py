@@ -6,9 +6,10 @@ import json
 from typing import Any
 
 from pipeline.data.datasets import DATASETS
+from pipeline.learn.weights import imagenet_tags
 from pipeline.models.info import About
 from pipeline.runs.folder import Result, Run
-from pipeline.runs.spec import FinetuneSpec, PretrainSpec, Spec, imagenet_tags, method_of
+from pipeline.runs.spec import FinetuneSpec, PretrainSpec, Spec, method_of
 
 LIMITS = """\
 For research: to repeat this run's scores, to compare methods, to start other training from. **It is no medical device**

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from pipeline.jobs.plan import Plan
 from pipeline.runs.folder import Result, Run
-from pipeline.runs.spec import FinetuneSpec, method_of, recipe, run_id, without_seed
+from pipeline.runs.identity import recipe, run_id, without_seed
+from pipeline.runs.spec import FinetuneSpec, method_of
 from pipeline.study import paper
 
 METRICS = ("f1_micro", "f1_macro", "balanced_accuracy", "recall_micro", "accuracy", "auroc")

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from pipeline.runs.spec import Augment, FinetuneSpec, Optim, PretrainSpec, method_of, recipe
+from pipeline.runs.identity import recipe
+from pipeline.runs.spec import Augment, FinetuneSpec, Optim, PretrainSpec, method_of
 from pipeline.study import paper
 from pipeline.study.paper import Backbone, DatasetInfo, Preset
 

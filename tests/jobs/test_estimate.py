@@ -15,7 +15,8 @@ from pipeline.jobs.estimate import DERIVED, MODELLED, TABLE_2, UNKNOWN, estimate
 from pipeline.jobs.plan import Plan, PlannedRun, assign_milestones
 from pipeline.runs.cluster import Slurm
 from pipeline.runs.folder import Result, Run
-from pipeline.runs.spec import DatasetRef, run_id
+from pipeline.runs.identity import run_id
+from pipeline.runs.spec import DatasetRef
 from pipeline.study import paper
 
 PRESET = paper.preset("paper")

@@ -8,7 +8,8 @@ import tiny
 from pipeline.core import files
 from pipeline.jobs import plan as plans
 from pipeline.runs.folder import Run
-from pipeline.runs.spec import PretrainSpec, run_id
+from pipeline.runs.identity import run_id
+from pipeline.runs.spec import PretrainSpec
 
 GRID = """
 import dataclasses

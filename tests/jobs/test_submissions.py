@@ -11,7 +11,7 @@ from pipeline.jobs import submissions
 from pipeline.jobs.plan import PlannedRun
 from pipeline.jobs.slurm import reconcile, scheduler
 from pipeline.runs.folder import Run
-from pipeline.runs.spec import run_id
+from pipeline.runs.identity import run_id
 
 
 class shards:

@@ -10,7 +10,8 @@ from pipeline.jobs.plan import Plan, PlannedRun
 from pipeline.results import claims, collect
 from pipeline.runs.cluster import load_cluster
 from pipeline.runs.folder import Run
-from pipeline.runs.spec import DatasetRef, run_id
+from pipeline.runs.identity import run_id
+from pipeline.runs.spec import DatasetRef
 from pipeline.study import paper
 from pipeline.study.grids import GRIDS
 

@@ -28,7 +28,8 @@ from pipeline.results import collect
 from pipeline.results.figures import book, confusion, curves, labels, maps, samples, series, style
 from pipeline.runs.cluster import load_cluster
 from pipeline.runs.folder import Run
-from pipeline.runs.spec import DatasetRef, method_of, run_id
+from pipeline.runs.identity import run_id
+from pipeline.runs.spec import DatasetRef, method_of
 from pipeline.study import paper
 from pipeline.study.experiments import plain_entries
 from pipeline.study.grids import GRIDS

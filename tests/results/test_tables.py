@@ -13,7 +13,8 @@ from pipeline.jobs.plan import Plan, PlannedRun
 from pipeline.results import collect, formats, tables
 from pipeline.runs.cluster import load_cluster
 from pipeline.runs.folder import Result, Run
-from pipeline.runs.spec import DatasetRef, FinetuneSpec, run_id
+from pipeline.runs.identity import run_id
+from pipeline.runs.spec import DatasetRef, FinetuneSpec
 from pipeline.study import experiments, paper
 from pipeline.study.grids import GRIDS
 

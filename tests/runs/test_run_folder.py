@@ -11,7 +11,8 @@ from test_spec import FINETUNE, PRETRAIN
 
 from pipeline.core import files
 from pipeline.runs.folder import Result, Run
-from pipeline.runs.spec import Spec, run_id
+from pipeline.runs.identity import run_id
+from pipeline.runs.spec import Spec
 
 RESULT = Result(
     metrics={"f1_micro": 0.75, "per_class": {"MEL": {"f1": 0.5}}},

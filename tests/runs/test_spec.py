@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
+from pipeline.runs import identity
 from pipeline.runs import spec as specs
+from pipeline.runs.identity import from_json, milestone_of, run_id, to_json
 from pipeline.runs.spec import (
     Arm,
     Augment,
@@ -22,10 +24,6 @@ from pipeline.runs.spec import (
     Optim,
     PretrainSpec,
     Spec,
-    from_json,
-    milestone_of,
-    run_id,
-    to_json,
 )
 
 ADAM = Optim(name="adam", lr=1e-3, schedule="cosine", t_max=16, min_lr=1e-6, unit="step")
@@ -127,7 +125,7 @@ def test_only_a_run_that_is_passed_through_before_the_averaging_begins_is_a_mile
     )
     assert not milestone_of(FINETUNE, dataclasses.replace(FINETUNE, epochs=99))
     assert not milestone_of(PRETRAIN, FINETUNE) and not milestone_of(SUPERVISED, PRETRAIN)
-    monkeypatch.setattr(specs, "ENDLESS_SCHEDULES", ("constant",))
+    monkeypatch.setattr(identity, "ENDLESS_SCHEDULES", ("constant",))
     assert not milestone_of(at(5), at(10))
 
 
@@ -253,8 +251,8 @@ def test_an_unknown_field_is_answered_with_the_known_ones(value: dict[str, Any],
         (lambda: dataclasses.replace(ADAM, unit="batch"), "Optim.unit is 'batch'; known: step, epoch"),
         (lambda: dataclasses.replace(ADAM, t_max=0), "t_max is 0"),
         (lambda: dataclasses.replace(ADAM, warmup=1.0), r"Optim.warmup is 1\.0; it is a fraction of the run"),
-        (lambda: dataclasses.replace(ADAM, clip=-1.0), r"Optim.clip is -1\.0; give the greatest norm"),
-        (lambda: specs.Blur(p=0.5, least=0.1, most=2.0, side=4), "side is an odd number"),
+        (lambda: dataclasses.replace(ADAM, clip=-1.0), r"Optim.clip is -1\.0; give the maximum norm"),
+        (lambda: specs.Blur(p=0.5, least=0.1, most=2.0, side=4), "give an odd `side`"),
         (lambda: Average(start=1.0), r"Average.start is 1\.0; it is a fraction of the epochs in \[0, 1\)"),
         (lambda: dataclasses.replace(FINETUNE.loss, name="bce"), "Loss.name is 'bce'; known: focal"),
         (lambda: dataclasses.replace(FINETUNE.loss, class_weights="x"), "Loss.class_weights is 'x'; known: minmax"),

@@ -6,7 +6,8 @@ import pytest
 
 from pipeline.data.datasets import DATASETS
 from pipeline.results.collect import printed_results
-from pipeline.runs.spec import DatasetRef, from_json, run_id, to_json
+from pipeline.runs.identity import from_json, run_id, to_json
+from pipeline.runs.spec import DatasetRef
 from pipeline.study import experiments, paper
 from pipeline.study.grids import GRIDS
 

@@ -19,7 +19,8 @@ from pipeline.data.shards.transcode import Settings
 from pipeline.runs import cluster
 from pipeline.runs.cluster import Cluster
 from pipeline.runs.folder import Run
-from pipeline.runs.spec import DatasetRef, FinetuneSpec, PretrainSpec, Spec, run_id
+from pipeline.runs.identity import run_id
+from pipeline.runs.spec import DatasetRef, FinetuneSpec, PretrainSpec, Spec
 from pipeline.study import paper
 
 SIZE = 32

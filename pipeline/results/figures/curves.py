@@ -17,7 +17,8 @@ from pipeline.results.figures import style
 from pipeline.results.figures.book import Absent, Drawing, Sheet
 from pipeline.results.figures.series import Group, counts, done, groups
 from pipeline.results.tables import METRIC_TITLES
-from pipeline.runs.spec import PretrainSpec, method_of, run_id
+from pipeline.runs.identity import run_id
+from pipeline.runs.spec import PretrainSpec, method_of
 from pipeline.study.experiments import TECHNIQUES
 
 WATCHED = {"spread": "spread of the logits", "rank": "effective rank"}  # as learn/collapse logs them
