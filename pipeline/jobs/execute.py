@@ -21,11 +21,11 @@ from pipeline.data.shards.index import shards_of
 from pipeline.jobs import milestones
 from pipeline.jobs.life import STOPPED, TOLD, Stop, beating, gpus, grace_of, leave, output_to, see_gpus
 from pipeline.jobs.snapshot import code_version, library_versions
-from pipeline.learn.weights import weights_file
+from pipeline.learn.weights import imagenet_tags, weights_file
 from pipeline.runs import cluster
 from pipeline.runs.folder import Result, Run, Start
 from pipeline.runs.identity import run_id
-from pipeline.runs.spec import REVISIONS, PretrainSpec, Spec, imagenet_tags
+from pipeline.runs.spec import REVISIONS, PretrainSpec, Spec
 
 if TYPE_CHECKING:
     from pipeline.learn.hardware import Hardware
@@ -130,7 +130,7 @@ def _train(run: Run, stop: Callable[[], bool]) -> Result:
             path.unlink()
     start = begin(run, dataclasses.asdict(chosen), inputs(spec, site))
     chosen = hardware.Hardware(**start.hardware)
-    hardware.settle(chosen)
+    hardware.make_deterministic(chosen)
     print(f"{run.id}: {chosen.model}, {chosen.precision}, {chosen.threads} threads", flush=True)
     if isinstance(spec, PretrainSpec):
         return _pretrain(spec, run, site, chosen, stop, start)

@@ -12,9 +12,9 @@ def attention_map(model: nn.Module, images: Tensor, *, rollout: bool = False) ->
     """The share of its attention that the model's summary gives each patch: images [n, 3, H, W] → float32 [n, h, w].
 
     The class token's row in the last block, mean over heads. A Vision Transformer without a class token has the mean
-    over its patches' rows instead. The rest to 1 is on the class token and other prefix tokens. With `rollout` the
-    rows of all blocks are followed back to the input, half of every step staying where it is (Abnar and Zuidema, 2020,
-    arXiv 2005.00928). The model is left in the mode it was in.
+    over its patches' rows instead. What is missing to 1 is on the class token and other prefix tokens. With `rollout`
+    the rows of all blocks are multiplied back to the input, each averaged with the identity (Abnar and Zuidema, 2020,
+    arXiv 2005.00928). The model keeps its mode.
 
     Raises `ValueError` for networks that have no such map: CNNs, and Transformers like Swin that attend in windows.
     """
@@ -51,7 +51,7 @@ def attention_map(model: nn.Module, images: Tensor, *, rollout: bool = False) ->
 
 
 def has_class_token(model: nn.Module) -> bool:
-    """Whether the map of this Vision Transformer is its class token's."""
+    """Whether the attention map of this Vision Transformer is that of its class token."""
     network: Any = model
     return bool(network.has_class_token)
 
@@ -70,7 +70,7 @@ def _attention_blocks(model: nn.Module) -> list[nn.Module]:
 
 
 def _weights(attention: Any, tokens: Tensor) -> Tensor:
-    """softmax(q·k/√d) of one block, which a fused kernel never shows: tokens [n, t, dim] → [n, heads, t, t]."""
+    """softmax(q·k/√d) of one block, which a fused kernel does not return: tokens [n, t, dim] → [n, heads, t, t]."""
     n, count, _ = tokens.shape
     qkv = attention.qkv(tokens).reshape(n, count, 3, attention.num_heads, attention.head_dim)
     query, key, _ = qkv.permute(2, 0, 3, 1, 4).unbind(0)

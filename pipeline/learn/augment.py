@@ -1,7 +1,7 @@
-"""Augmentation of a batch on its device, every image by its own draw and only by the operations whose turn it is.
+"""Augmentation of a batch on its device: every image has draws of its own and passes only the operations they name.
 
 The draws are made on the CPU from a generator that the caller seeds by (seed, epoch, step), so they do not depend
-on the device or the number of threads, and the device is never asked whose turn it is. Colours change in place.
+on the device or the number of threads, and no step waits for the device to know them. Colours change in place.
 Perspective, rotation and flips are fused into one warp with one bilinear sampling; flips alone are exact and sample
 nothing. Paper E.2.2; strengths and order after the reference notebook (fidelity 3a, 9–13). Greyscale, blur and
 solarisation are for Table 9 and DINO.
@@ -17,7 +17,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from pipeline.learn.hardware import sent
+from pipeline.learn.hardware import to_device
 from pipeline.runs.spec import Augment, Blur, Jitter
 
 GREY = (0.2989, 0.587, 0.114)  # ITU-R 601-2 luma, as torchvision rounds it
@@ -29,7 +29,7 @@ NEUTRAL = (1.0, 1.0, 1.0, 0.0)  # the factors that leave an image as it is
 class Colour:
     """One jitter's draws. order [n, 4]: which operation comes first to last; factors [n, 4] by operation.
 
-    Where the jitter does not take place the factors are `NEUTRAL`.
+    The factors of an image without jitter are `NEUTRAL`.
     """
 
     order: Tensor
@@ -38,15 +38,15 @@ class Colour:
 
 @dataclass(frozen=True)
 class Draws:
-    """A batch's random choices, on the CPU; drawn for one image, they hold for every image of a batch."""
+    """A batch's random choices, on the CPU. Choices that are drawn for one image hold for every image of a batch."""
 
     colours: tuple[Colour, ...]
     warp: Tensor
     """[n, 3, 3], from output to input."""
     grey: Tensor | None
-    """Which images lose their colours: bool [n]."""
+    """Which images become grey: bool [n]."""
     sigma: Tensor | None
-    """Of the blur, in pixels, 0 where there is none: [n]."""
+    """The blur's, in pixels; 0: no blur. [n]."""
     blur: Blur | None
     solarise: Tensor | None
     """Which images are solarised: bool [n]."""
@@ -92,7 +92,7 @@ def _channels(values: tuple[float, ...], device: torch.device) -> Tensor:
 
 
 def draw(spec: Augment, n: int, height: int, width: int, generator: torch.Generator) -> Draws:
-    """Every random choice for n images; the same number of draws whatever is chosen."""
+    """Every random choice for n images; the number of draws is the same whatever is chosen."""
 
     def uniform(*shape: int) -> Tensor:
         return torch.rand(*shape, generator=generator, dtype=torch.float64)
@@ -108,7 +108,7 @@ def draw(spec: Augment, n: int, height: int, width: int, generator: torch.Genera
     matrix = matrix @ rotation_warp(angle, height, width)
     matrix = matrix @ _where(uniform(n) < spec.vertical_flip, _flip(n, 1, height))
     matrix = matrix @ _where(uniform(n) < spec.horizontal_flip, _flip(n, 0, width))
-    # what came later draws last, and only where it is asked for
+    # operations that were added later draw last, and only where the spec asks for them
     return Draws(
         colours=tuple(
             c for c, jitter in zip(colours, (spec.first_jitter, spec.second_jitter), strict=True) if jitter.p
@@ -136,8 +136,8 @@ def jitter(images: Tensor, order: Sequence[int], factors: Sequence[float]) -> No
     """Brightness, contrast, saturation and hue of images [n, 3, h, w] in [0, 1] in the given order, in place.
 
     The first three are one blend, factor · image + (1 − factor) · reference, with black, the mean grey and the
-    grey image as their references, and clamped to [0, 1] (torchvision's definitions); a factor of at most 1 leads
-    out of it by rounding alone.
+    grey image as their references, clamped to [0, 1] (torchvision's definitions). A factor of at most 1 leaves
+    [0, 1] only by rounding, so it is not clamped.
     """
     for operation in order:
         factor = factors[operation]
@@ -163,7 +163,7 @@ def luma(images: Tensor) -> Tensor:
 
 
 def shift_hue(images: Tensor, shift: float) -> None:
-    """Turn the hue of RGB images [n, 3, h, w] by `shift` of a full turn, in place (HSV; Smith, 1978)."""
+    """Rotate the hue of RGB images [n, 3, h, w] by `shift` of a full turn, in place (HSV; Smith, 1978)."""
     red, green, blue = images.chunk(3, dim=1)
     top = torch.maximum(torch.maximum(red, green), blue)
     chroma = top - torch.minimum(torch.minimum(red, green), blue)
@@ -178,7 +178,7 @@ def shift_hue(images: Tensor, shift: float) -> None:
 def blur(images: Tensor, sigma: float, side: int) -> Tensor:
     """Gaussian blur of images [n, 3, h, w] by sigma (pixels, above 0), mirrored at the edges.
 
-    The kernel has `side` pixels on a side, fewer where the image is smaller than half of it.
+    The kernel has `side` pixels on a side, fewer for an image smaller than half of that.
     """
     _, channels, height, width = images.shape
     reach = min(side // 2, height - 1, width - 1)
@@ -192,10 +192,10 @@ def blur(images: Tensor, sigma: float, side: int) -> Tensor:
 
 
 def warp(images: Tensor, matrix: Tensor, size: tuple[int, int] | None = None, outside: str = "zeros") -> Tensor:
-    """Sample images [n, 3, h, w] at matrix [n, 3, 3] · (output point); outside is black, or the `border`'s colour.
+    """Sample images [n, 3, h, w] at matrix [n, 3, 3] · (output point); outside is black, or the colour of the `border`.
 
     Points are in pixels, the first pixel's centre at (0.5, 0.5); `size` is the output's height and width. A matrix
-    [1, 3, 3] holds for every image. What is only flipped is copied.
+    [1, 3, 3] holds for every image. An image that is only flipped is copied, not sampled.
     """
     _, _, height, width = images.shape
     size = size or (height, width)
@@ -213,7 +213,7 @@ def warp(images: Tensor, matrix: Tensor, size: tuple[int, int] | None = None, ou
 
 
 def _flips(matrix: list[list[float]], height: int, width: int) -> list[int] | None:
-    """The axes of [n, 3, h, w] that a warp [3][3] reverses, if it does nothing else; otherwise None."""
+    """The axes of [n, 3, h, w] that a warp [3][3] reverses; None if it does anything else."""
     (a, b, x), (c, d, y), last = matrix
     if b or c or last != [0, 0, 1] or (a, x) not in ((1, 0), (-1, width)) or (d, y) not in ((1, 0), (-1, height)):
         return None
@@ -225,7 +225,7 @@ def _sample(images: Tensor, matrix: Tensor, size: tuple[int, int], outside: str)
     rows, columns = size
     # grid_sample's points run from -1 to 1
     scale = matrix.new_tensor([[2 / width, 0, -1], [0, 2 / height, -1], [0, 0, 1]])
-    m = sent((scale @ matrix).to(images.dtype), images.device)
+    m = to_device((scale @ matrix).to(images.dtype), images.device)
     across = m[:, :, 0, None] * (torch.arange(columns, device=m.device) + 0.5)  # [n, 3, columns]
     down = m[:, :, 1, None] * (torch.arange(rows, device=m.device) + 0.5) + m[:, :, 2, None]  # [n, 3, rows]
     depth = across[:, 2, None, :] + down[:, 2, :, None]
@@ -238,7 +238,7 @@ def _sample(images: Tensor, matrix: Tensor, size: tuple[int, int], outside: str)
 def perspective_warp(inward: Tensor, height: int, width: int) -> Tensor:
     """The warp [n, 3, 3] that moves each corner inward by inward [n, 4 corners, x and y] of half a side.
 
-    Corners run clockwise from the top left, as torchvision's; its draws are whole pixels, these are not.
+    Corners are ordered clockwise from the top left, as in torchvision, whose draws are whole pixels; these are not.
     """
     start = inward.new_tensor([[0, 0], [width - 1, 0], [width - 1, height - 1], [0, height - 1]])
     sign = inward.new_tensor([[1, 1], [-1, 1], [-1, -1], [1, -1]])
@@ -257,7 +257,7 @@ def perspective_warp(inward: Tensor, height: int, width: int) -> Tensor:
 
 
 def rotation_warp(angle: Tensor, height: int, width: int) -> Tensor:
-    """The warp [n, 3, 3] of a clockwise turn by angle [n] (radians) about the centre."""
+    """The warp [n, 3, 3] of a clockwise rotation by angle [n] (radians) about the centre."""
     cos, sin, zero, one = angle.cos(), angle.sin(), torch.zeros_like(angle), torch.ones_like(angle)
     x, y = width / 2, height / 2
     rows = [cos, sin, x - x * cos - y * sin, -sin, cos, y + x * sin - y * cos, zero, zero, one]

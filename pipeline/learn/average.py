@@ -14,8 +14,8 @@ from pipeline.runs.spec import Average
 class Averages:
     """The mean of a module's parameters over the last epochs of a run of `epochs`.
 
-    Shorter runs on its way (`milestones`, in epochs) share it, one after the other: no two average at the same epoch,
-    and each begins anew.
+    Shorter runs on its way (`milestones`, in epochs) use it one after the other: no two average at the same epoch, and
+    each starts a mean of its own.
     """
 
     def __init__(self, spec: Average | None, epochs: int, milestones: Sequence[int] = ()) -> None:
@@ -40,14 +40,14 @@ class Averages:
             self.mean.load_state_dict(state)
 
     def module(self) -> nn.Module | None:
-        """The averaged module, or None where nothing is averaged."""
+        """The averaged module, or None if nothing is averaged."""
         return None if self.mean is None else self.mean.module
 
 
 def refresh_batch_norm(network: nn.Module, batches: Callable[[], Iterable[Tensor]], seed: int) -> None:
-    """Estimate the batch-norm statistics of averaged weights afresh from augmented batches [n, 3, h, w].
+    """Estimate the batch-norm statistics of averaged weights from augmented batches [n, 3, h, w].
 
-    Dropout draws from a generator of its own, put back afterwards.
+    The main random generator is restored afterwards, since dropout draws from it.
     """
     devices = [p.device for p in network.parameters() if p.is_cuda][:1]
     with torch.random.fork_rng(devices=devices):

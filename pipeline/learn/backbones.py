@@ -1,6 +1,6 @@
 """Backbones by timm tag: built for an image size and a number of outputs, with their start weights.
 
-Weights come from files alone (prefetched, or the hub's cache); no network is touched here. Paper E.2.1.
+Weights come from files alone (prefetched, or the hub's cache); nothing is downloaded here. Paper E.2.1.
 `Resized` lets a ViT take images of another size than it was built for.
 """
 
@@ -22,8 +22,8 @@ from pipeline.learn.weights import weights_file
 def build(tag: str, *, outputs: int, image_size: int, weights: str, folder: Path) -> nn.Module:
     """The timm model `tag` with a head of `outputs` values for images of image_size × image_size.
 
-    With `weights="imagenet"` the pretrained head is kept where `outputs` is its own width (1000), else drawn anew.
-    Raises `ValueError` when the tag is unknown or its weights are not on this machine.
+    With `weights="imagenet"` the pretrained head is kept where `outputs` is its own width (1000), else drawn at random.
+    Raises `ValueError` when timm does not know the tag or its weights are not on this machine.
     """
     import timm
 
@@ -42,17 +42,18 @@ def build(tag: str, *, outputs: int, image_size: int, weights: str, folder: Path
 
 
 def features(model: nn.Module, images: Tensor) -> Tensor:
-    """What the head is put on: images [n, 3, h, w] → [n, model.head_hidden_size] (fidelity 3c)."""
+    """The input of the head: images [n, 3, h, w] → [n, model.head_hidden_size] (fidelity 3c)."""
     maps = model.forward_features(images)  # type: ignore[operator]
     out: Tensor = model.forward_head(maps, pre_logits=True)  # type: ignore[operator]
     return out
 
 
 class Resized:
-    """How a module that holds a backbone as `prefix` is run on images of `side` pixels, not of its own size.
+    """Runs a module that holds a backbone as `prefix` on images of `side` pixels instead of its own size.
 
-    Convolutional networks take any size. A ViT gets its position embedding times a fixed matrix, not resampled in the
-    graph: the backward pass of a bicubic resampling is not deterministic on CUDA. Raises `ValueError` for the rest.
+    Convolutional networks take any size. A ViT's position embedding is multiplied by a fixed matrix instead of being
+    resampled in the graph: the backward pass of bicubic resampling is not deterministic on CUDA. Raises `ValueError`
+    for other networks.
     """
 
     def __init__(self, backbone: nn.Module, side: int, prefix: str) -> None:
@@ -66,7 +67,7 @@ class Resized:
         tag = f"{config['architecture']}.{config['tag']}"
         if not isinstance(backbone, VisionTransformer) or backbone.pos_embed is None:
             raise ValueError(
-                f"{tag} takes images of one size only, so no crops of {side} pixels; take a CNN, a ViT or a method "
+                f"{tag} takes images of one size only, so no crops of {side} pixels; use a CNN, a ViT or a method "
                 "whose crops have the image's size (dino)"
             )
         embed: Any = backbone.patch_embed
@@ -74,7 +75,7 @@ class Resized:
             raise ValueError(f"crops of {side} pixels do not divide into {tag}'s patches of {embed.patch_size[0]}")
         prefixes = 0 if backbone.no_embed_class else backbone.num_prefix_tokens
         self.matrix = position_matrix(embed.grid_size[0], side // embed.patch_size[0], prefixes)
-        # timm's own resampling, where a model asks for it, is out of the way
+        # switch off timm's own resampling
         backbone.dynamic_img_size, embed.flatten, embed.strict_img_size = False, True, False
 
     def __call__(self, module: nn.Module, images: Tensor) -> Tensor:
@@ -91,7 +92,7 @@ class Resized:
 def position_matrix(old: int, new: int, prefixes: int) -> Tensor:
     """The matrix [prefixes + new², prefixes + old²] that resamples a grid of old × old positions as timm does.
 
-    Bicubic with antialiasing; the first `prefixes` tokens (class, registers) stay.
+    Bicubic with antialiasing; the first `prefixes` tokens (class, registers) are kept.
     """
     basis = torch.eye(old * old).view(old * old, 1, old, old)
     grid = nn.functional.interpolate(basis, size=(new, new), mode="bicubic", antialias=True)

@@ -1,7 +1,7 @@
-"""Checkpoints that are complete, whole and checked: written beside, hashed on the way, renamed; damaged ones skipped.
+"""Checkpoints: written to a temporary file, hashed on the way, renamed; a damaged one is skipped when loading.
 
-A checkpoint's name carries its global step and the SHA-256 of its bytes, so a name never promises more than its file
-holds. The last two are kept. A `Writer` writes them while training goes on.
+A checkpoint's name holds its global step and the SHA-256 of its bytes, so damage is always seen. The last two are kept.
+A `Writer` writes them while training continues.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ KEPT = 2
 
 
 class _Hashing:
-    """A write-only file that hashes what passes through."""
+    """A write-only file that hashes what is written."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file = file
@@ -42,7 +42,7 @@ class _Hashing:
 def save(run: Run, state: dict[str, Any], step: int) -> Path:
     """Write `state` as the checkpoint of a global step and drop all but the newest two.
 
-    One of the same step goes too: it was written before the end of its epoch, this one after that.
+    An older one of the same step is dropped too: it was written before the end of the epoch, this one after it.
     """
     temporary = run.folder / ".checkpoint.tmp"
     try:
@@ -52,7 +52,7 @@ def save(run: Run, state: dict[str, Any], step: int) -> Path:
             file.flush()
             os.fsync(file.fileno())
     except BaseException:
-        temporary.unlink(missing_ok=True)  # a full disk would stay full
+        temporary.unlink(missing_ok=True)  # else a full disk stays full
         raise
     path = run.folder / f"checkpoint-{step:010d}-{hashing.digest.hexdigest()[:16]}.pt"
     os.replace(temporary, path)
@@ -68,9 +68,9 @@ def save(run: Run, state: dict[str, Any], step: int) -> Path:
 class Writer:
     """Writes a run's checkpoints in a thread, one at a time, from a copy of the state in host memory.
 
-    Training waits for the copy alone. The copy's memory (as much as the state's) is kept for the next one: fresh
-    memory costs many times the copying. On CUDA it is pinned, and the device copies in the order of its work, so
-    before any later step changes a weight; the host does not wait for it. Leaving waits for the write at work.
+    Training waits for the copy only. The copy's memory (as large as the state) is kept for the next one: fresh memory
+    costs many times the copying. On CUDA it is pinned, and the device copies in the order of its work, so before any
+    later step changes a weight; the host does not wait for that. Leaving waits for the write in progress.
     """
 
     def __init__(self, run: Run) -> None:
@@ -90,7 +90,7 @@ class Writer:
             self.wait()
 
     def save(self, state: dict[str, Any], step: int) -> None:
-        """Begin the checkpoint of a global step, as soon as the one before is written; raises what that failed of."""
+        """Start the checkpoint of a global step once the one before is written; raises what made that one fail."""
         self.wait()
         self._copy = host_copy(state, self._copy)
         copied = None
@@ -105,12 +105,12 @@ class Writer:
         return save(self.run, self._copy, step)
 
     def check(self) -> None:
-        """Raise what the last write failed of, if it has ended; does not wait."""
+        """Raise what made the last write fail, if it has ended; does not wait."""
         if self._writing is not None and self._writing.done():
             self.wait()
 
     def wait(self) -> None:
-        """Wait until the last checkpoint is on disk; raises what its writing failed of."""
+        """Wait until the last checkpoint is on disk; raises what made it fail."""
         if self._writing is not None:
             self._writing.result()
             self._writing = None
@@ -119,7 +119,7 @@ class Writer:
 def host_copy(value: Any, before: Any = None) -> Any:
     """A copy of nested dicts, lists and tensors on the CPU, in the tensors of an earlier copy where they fit.
 
-    A copy from CUDA is complete when the device has come to it, see `Writer`.
+    A copy from CUDA is complete when the device has done it, see `Writer`.
     """
     if isinstance(value, torch.Tensor):
         value = value.detach()
@@ -142,12 +142,12 @@ def _layout(tensor: torch.Tensor) -> tuple[Any, ...]:
 
 
 def load(run: Run, device: torch.device) -> dict[str, Any] | None:
-    """The newest checkpoint whose bytes are those that were written, or None; damaged ones are named and passed by."""
+    """The newest checkpoint whose bytes are those that were written, or None; damaged ones are named and skipped."""
     for path in run.checkpoints():
         if files.sha256_file(path)[:16] == path.stem.rsplit("-", 1)[1]:
             state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
             return state
-        print(f"{path.name} is damaged; going back to the checkpoint before it", file=sys.stderr, flush=True)
+        print(f"{path.name} is damaged; using the checkpoint before it", file=sys.stderr, flush=True)
     return None
 
 

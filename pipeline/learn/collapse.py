@@ -1,6 +1,6 @@
 """Whether representations have collapsed: the spread and the effective rank of normalised logits.
 
-Computed in evaluation mode on a fixed set of images, so it is a function of the weights and leaves no trace.
+Computed in evaluation mode on a fixed set of images: a function of the weights that changes no state.
 """
 
 from __future__ import annotations
@@ -10,14 +10,15 @@ import math
 import torch
 from torch import Tensor
 
-LEAST_SPREAD = 0.1  # of 1/√d, what d independent directions would show
-LEAST_RANK = 2.0
+MIN_SPREAD = 0.1  # of 1/√d, the spread of d independent directions
+MIN_RANK = 2.0
 
 
 def spread(logits: Tensor) -> float:
     """The mean over dimensions of the standard deviation of L2-normalised logits [n, d], times √d.
 
-    About 1 for directions all over the sphere, 0 when every image has the same one (SimSiam, arXiv 2011.10566, 4.1).
+    About 1 for directions all over the sphere, 0 when all images have the same direction (SimSiam, arXiv 2011.10566,
+    4.1).
     """
     unit = torch.nn.functional.normalize(logits.double(), dim=1)
     return float(unit.std(dim=0).mean()) * math.sqrt(logits.shape[1])
@@ -31,11 +32,11 @@ def effective_rank(logits: Tensor) -> float:
     return float(torch.exp(-(p * p.log()).sum()))
 
 
-def watch(logits: Tensor, name: str) -> dict[str, float | bool]:
-    """What is logged of one arm's logits [n, d]: spread, rank and whether they say collapse."""
+def monitor(logits: Tensor, name: str) -> dict[str, float | bool]:
+    """What is logged of one arm's logits [n, d]: spread, rank, and whether these mean collapse."""
     deviation, rank = spread(logits), effective_rank(logits)
     return {
         f"{name}_spread": deviation,
         f"{name}_rank": rank,
-        f"{name}_collapsed": not (deviation >= LEAST_SPREAD and rank >= LEAST_RANK),
+        f"{name}_collapsed": not (deviation >= MIN_SPREAD and rank >= MIN_RANK),
     }

@@ -1,9 +1,9 @@
-"""Random crops of a batch, each resized to a side of its own view: a box an image, sampled once, bilinearly.
+"""Random crops of a batch: one box an image, sampled once, bilinearly, at the side that its view wants.
 
-The boxes are drawn on the CPU from the given generator. A crop is a warp (`augment.warp`), so that it is fused with the
-flips into one interpolation. That has no antialiasing: a crop made smaller than its box (DINO's 96-pixel crops, by 1.7
-at most) is a little sharper than one of torchvision's with antialiasing; crops that are made larger are the same. Near
-its edges a crop sees the image's own next pixel, where torchvision repeats the box's last.
+The boxes are drawn on the CPU from the given generator. A crop is a warp (`augment.warp`), so that it and the flips are
+one interpolation. It has no antialiasing: a crop that is reduced (DINO's 96-pixel crops, by up to 1.7) is slightly
+sharper than torchvision's with antialiasing; enlarged crops are the same. At its edges a crop sees the image's next
+pixel, where torchvision repeats the box's last.
 """
 
 from __future__ import annotations
@@ -23,27 +23,30 @@ RATIO = (3 / 4, 4 / 3)  # width to height, torchvision's
 
 @dataclass(frozen=True)
 class Crop:
-    """A kind of crop: which part of the image's area it keeps, and the side in pixels it is resized to."""
+    """A kind of crop: the part of the image's area that it keeps, and the side in pixels that it is resized to."""
 
-    least: float
-    most: float
+    min_area: float
+    max_area: float
     side: int
 
     def __post_init__(self) -> None:
-        if not (0 < self.least <= self.most <= 1 and self.side > 0):
-            raise ValueError(f"{self} makes no sense; the parts are in (0, 1], the side is a number of pixels")
+        if not (0 < self.min_area <= self.max_area <= 1 and self.side > 0):
+            raise ValueError(
+                f"{self} is not possible; areas are parts of the image in (0, 1], the side is a number of pixels"
+            )
 
 
 def draw_boxes(crop: Crop, n: int, height: int, width: int, generator: torch.Generator) -> Tensor:
-    """Boxes [n, 4] of whole pixels (left, top, width, height), by the law of torchvision's `RandomResizedCrop`.
+    """Boxes [n, 4] of whole pixels (left, top, width, height), distributed as those of torchvision's
+    `RandomResizedCrop`.
 
-    Where none of ten tries fits, the whole image (ours are square).
+    The whole image where none of ten tries fits (ours are square).
     """
 
     def uniform(*shape: int) -> Tensor:
         return torch.rand(*shape, generator=generator, dtype=torch.float64)
 
-    area = height * width * (crop.least + (crop.most - crop.least) * uniform(n, TRIES))
+    area = height * width * (crop.min_area + (crop.max_area - crop.min_area) * uniform(n, TRIES))
     low, high = (math.log(ratio) for ratio in RATIO)
     ratio = torch.exp(low + (high - low) * uniform(n, TRIES))
     columns, rows = (area * ratio).sqrt().round(), (area / ratio).sqrt().round()  # [n, TRIES]
@@ -67,14 +70,14 @@ def crop_warp(boxes: Tensor, side: int) -> Tensor:
 
 
 def recoloured_crops(
-    pixels: Tensor, spec: Augment, crops: tuple[Crop, ...], generator: torch.Generator, *, as_one: bool
+    pixels: Tensor, spec: Augment, crops: tuple[Crop, ...], generator: torch.Generator, *, one_draw: bool
 ) -> list[Tensor]:
-    """Augment the whole image once and cut every crop out of that: float32 [n, 3, side, side] each.
+    """Augment the whole image once and cut every crop out of it: float32 [n, 3, side, side] each.
 
-    vit-pytorch's order. `as_one` draws once for the whole batch, as its transforms do on a batch tensor.
+    This is vit-pytorch's order. `one_draw` draws once for the whole batch, as its transforms do on a batch tensor.
     """
     n, height, width, _ = pixels.shape
-    drawn = 1 if as_one else n
+    drawn = 1 if one_draw else n
     draws = draw(spec, drawn, height, width, generator)
     images = recolour(unit(pixels), draws)
     out = []
@@ -86,7 +89,7 @@ def recoloured_crops(
 
 
 def cropped_then_recoloured(pixels: Tensor, spec: Augment, crop: Crop, generator: torch.Generator) -> Tensor:
-    """Cut a crop and flip it, then augment its colours: float32 [n, 3, side, side]. DINO's own order."""
+    """Cut a crop and flip it, then augment its colours: float32 [n, 3, side, side]. This is DINO's own order."""
     n, height, width, _ = pixels.shape
     draws = draw(spec, n, height, width, generator)
     boxes = draw_boxes(crop, n, height, width, generator)

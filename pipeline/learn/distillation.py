@@ -1,6 +1,6 @@
 """Self-distillation: a student learns from a teacher that is the moving average of itself (DINO, arXiv 2104.14294).
 
-What the methods `dino` and `dino_fb` share. Everything is built eagerly and lives in the module's state.
+What the methods `dino` and `dino_fb` share. Everything is built at once and is part of the module's state.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from torch import Tensor, nn
 
 from pipeline.learn import backbones
 
-EPSILON = 1e-6  # keeps a zero feature from being divided by zero; both reference implementations'
+EPSILON = 1e-6  # a zero feature is not divided by zero; the value of both reference implementations
 
 
 class Features(nn.Module):
-    """What fine-tuning will build on, for the collapse monitor: [n, 3, h, w] → [n, width].
+    """What fine-tuning builds on, for the collapse monitor: [n, 3, h, w] → [n, width].
 
-    Not the projection: it can give every image one direction while the features spread, and with a CNN's batch norm
-    at its initial statistics it does so before the first step.
+    The projection would not do: it can give every image the same direction while the features spread, and with a CNN's
+    batch norm at its initial statistics it does so before the first step.
     """
 
     def __init__(self, backbone: nn.Module) -> None:
@@ -59,7 +59,7 @@ class Encoder(nn.Module):
 
 
 class Distillation(nn.Module):
-    """A student, its teacher (never given gradients) and the centre [1, K] of the teacher's logits."""
+    """A student, its teacher (without gradients) and the centre [1, K] of the teacher's logits."""
 
     centre: Tensor
     latest: Tensor
@@ -79,10 +79,11 @@ class Distillation(nn.Module):
         student_temperature: float,
         teacher_temperature: float,
     ) -> dict[str, Tensor]:
-        """The scalars of a step from both sides' logits [n, K], one entry a view; notes the teachers' mean.
+        """The scalars of a step from the logits [n, K] of both, one entry a view; keeps the teacher's mean for the
+        centre.
 
         `teacher_entropy` is the mean entropy of the teacher's distributions as a part of log K: near 1 they have
-        collapsed to the uniform one.
+        collapsed to the uniform distribution.
         """
         with torch.autocast(self.centre.device.type, enabled=False):
             targets = [((t.detach().float() - self.centre) / teacher_temperature).softmax(dim=-1) for t in teachers]
@@ -94,10 +95,10 @@ class Distillation(nn.Module):
             }
 
     @torch.no_grad()
-    def follow(self, momentum: float, centre_momentum: float, *, copy_buffers: bool) -> None:
+    def update_teacher(self, momentum: float, centre_momentum: float, *, copy_buffers: bool) -> None:
         """Move the teacher's weights towards the student's, and the centre towards the last step's mean.
 
-        With `copy_buffers` batch norm's statistics become the student's, else they are those of the teacher's own
+        With `copy_buffers` the teacher takes the student's batch-norm statistics; otherwise it has those of its own
         batches.
         """
         torch._foreach_lerp_(list(self.teacher.parameters()), list(self.student.parameters()), 1 - momentum)
@@ -108,7 +109,7 @@ class Distillation(nn.Module):
 
 
 def crossed_entropy(targets: Sequence[Tensor], logits: Sequence[Tensor]) -> Tensor:
-    """The mean cross-entropy of every target [n, K] with the logits [n, K] of every view of another place."""
+    """The mean cross-entropy of every target [n, K] with the logits [n, K] of every view but its own."""
     log_p = [view.log_softmax(dim=-1) for view in logits]
     terms = [
         -(target * view).sum(dim=-1).mean()

@@ -1,4 +1,4 @@
-"""What a CNN's first convolutions make of an image: their outputs, in the order they run (paper D.1)."""
+"""The outputs of a CNN's first convolutions for an image, in the order they run (paper D.1)."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from torch import Tensor, nn
 def feature_maps(model: nn.Module, images: Tensor, *, count: int) -> list[tuple[str, Tensor]]:
     """The names and outputs [n, channels, h, w] of the first `count` convolutions that run, fewer if there are fewer.
 
-    The model is left in the mode it was in. Raises `ValueError` for a network without convolutions.
+    The model keeps its mode. Raises `ValueError` for a network without convolutions.
     """
     found: list[tuple[str, Tensor]] = []
 
     def keep(name: str) -> Any:
         def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:
             if len(found) < count:
-                found.append((name, output.float().clone()))  # what follows may work in place
+                found.append((name, output.float().clone()))  # the next module may change it in place
 
         return hook
 

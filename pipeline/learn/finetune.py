@@ -26,11 +26,11 @@ from pipeline.runs.identity import run_id
 from pipeline.runs.predictions import write_predictions
 from pipeline.runs.spec import FinetuneSpec
 
-EVALUATED = 64  # images a batch in evaluation; part of what the bits of a score depend on
+EVALUATION_BATCH = 64  # images; the bits of a score depend on it
 
 
 class Finetuning(Program):
-    """One backbone, end to end, on the labelled fraction; the best weights by validation loss are kept."""
+    """One backbone, end to end, on the labelled fraction; keeps the weights with the lowest validation loss."""
 
     keep_gradients = False
 
@@ -78,7 +78,7 @@ class Finetuning(Program):
         self.model.train()
         positions, pixels = self.train.samples.step(self.spec.seed, epoch, step, self.spec.batch_size)
         taken = len(positions)
-        if taken == 1:  # batch norm needs two: the last image alone comes twice, each time augmented anew
+        if taken == 1:  # batch norm needs two: a single last image is used twice, with its own augmentation each time
             positions, pixels = np.repeat(positions, 2), pixels.repeat(2, 1, 1, 1)
         generator = draws("augment", self.spec.seed, epoch, step)
         with torch.autocast(self.device.type, enabled=False):
@@ -108,7 +108,7 @@ class Finetuning(Program):
         if self.spec.stopping == "best":
             self.bad_epochs = epoch - self.best["epoch"]
             stop = self.bad_epochs >= self.spec.patience
-        else:  # the reference notebook: rises over the epoch before, counted for good (fidelity 3b, 28)
+        else:  # the reference notebook counts rises over the epoch before and never resets (fidelity 3b, 28)
             self.bad_epochs += loss > self.previous
             stop = self.bad_epochs > self.spec.patience
         self.previous = loss
@@ -118,7 +118,7 @@ class Finetuning(Program):
     @torch.no_grad()
     def logits(self, part: Labelled) -> Tensor:
         """The logits of a part in its order, without augmentation, in float32 on the CPU: [n, classes]."""
-        blocks = np.array_split(np.arange(len(part)), -(-len(part) // EVALUATED))
+        blocks = np.array_split(np.arange(len(part)), -(-len(part) // EVALUATION_BATCH))
         images = (normalise(unit(pixels), self.spec.augment) for pixels in part.samples.blocks(blocks))
         with self.hardware.autocast():
             return backbones.forward_in_batches(self.model, images)

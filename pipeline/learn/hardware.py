@@ -1,4 +1,4 @@
-"""What a run computes on: device, precision and threads, fixed at its first start and the same ever after."""
+"""What a run computes on: device, precision and threads, fixed at its first start."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ class Hardware:
         return torch.autocast(self.device, dtype=dtype, enabled=dtype != torch.float32)
 
     def scaler(self) -> torch.amp.GradScaler:
-        """A gradient scaler, at work in float16 only."""
+        """A gradient scaler, active in float16 only."""
         return torch.amp.GradScaler(self.device, enabled=self.precision == "float16")
 
 
 def choose(cluster: Cluster, precision: str) -> Hardware:
-    """The hardware of a first start: the cluster's wishes, "auto" resolved by the card that is here."""
+    """The hardware of a first start: what the cluster file asks for, with "auto" resolved by the GPU that is here."""
     device = cluster.device if cluster.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError(
@@ -58,25 +58,26 @@ def choose(cluster: Cluster, precision: str) -> Hardware:
 
 
 def check_built_for(capability: tuple[int, int], built: Sequence[str]) -> None:
-    """`ValueError` for a card that is older than every architecture torch was built for (`["sm_75", …]`)."""
+    """`ValueError` for a GPU that is older than every architecture torch was built for (`["sm_75", …]`)."""
     known = [int(name[3:]) for name in built if re.fullmatch(r"sm_\d+", name)]
     mine = 10 * capability[0] + capability[1]
     if known and mine < min(known):
         raise ValueError(
-            f"this card is sm_{mine}, torch {torch.__version__} is built for sm_{min(known)} and newer; "
-            "install a torch that still has it, or use another card"
+            f"this GPU is sm_{mine}, torch {torch.__version__} is built for sm_{min(known)} and newer; "
+            "install a torch that still supports it, or use another GPU"
         )
 
 
 def best_precision(capability: tuple[int, int]) -> str:
-    """The fastest precision a card computes natively: Turing and Volta emulate bfloat16, older ones halve nothing."""
+    """The fastest precision a GPU computes natively: Turing and Volta emulate bfloat16, older ones gain nothing from
+    16 bits."""
     if capability >= (8, 0):
         return "bfloat16"
     return "float16" if capability >= (7, 0) else "float32"
 
 
-def sent(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """A CPU tensor on the device, without the host waiting for the work that is queued there."""
+def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A CPU tensor on the device; the host does not wait for the work that is queued there."""
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
@@ -89,12 +90,12 @@ def cpu_model() -> str:
         return platform.processor() or platform.machine()
 
 
-def settle(hardware: Hardware) -> None:
+def make_deterministic(hardware: Hardware) -> None:
     """Make this process compute deterministically with the run's threads; call it before any tensor work."""
-    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # others may take other algorithms
+    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # other settings may choose other algorithms
     torch.set_num_threads(hardware.threads)
     torch.use_deterministic_algorithms(True)
-    # nothing here reads memory it did not write
+    # no code here reads memory that it did not write
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     memory.keep_freed_memory()
     torch.backends.cudnn.benchmark = False

@@ -14,16 +14,16 @@ def focal_loss(logits: Tensor, targets: Tensor, weights: Tensor, *, alpha: float
     logits [n, classes], targets [n, classes] of 0 and 1, weights [classes]; computed in float32.
     """
     logits, targets = logits.float(), targets.float()
-    log_p = torch.nn.functional.logsigmoid(torch.where(targets > 0, logits, -logits))  # of the true side
+    log_p = torch.nn.functional.logsigmoid(torch.where(targets > 0, logits, -logits))  # of the true class
     loss = -alpha * (1 - log_p.exp()) ** gamma * log_p
     return (loss * weights).mean()
 
 
 def class_weights(counts: Sequence[int], kind: str) -> Tensor:
-    """Weights [classes] from the training images a class has.
+    """Weights [classes] from the number of training images of each class.
 
-    `minmax`: counts scaled to [0.2, 1], so the commonest class weighs most: what the paper's words and its notebook
-    say (E.3.2; fidelity 3b, 26), against what focal loss is usually given. `inverse`: proportional to 1 / count, mean
+    `minmax`: counts scaled to [0.2, 1], so the most common class weighs most: the paper's text and its notebook say so
+    (E.3.2; fidelity 3b, 26), although focal loss usually gets the opposite. `inverse`: proportional to 1 / count, mean
     1. `none`: ones.
     """
     n = torch.tensor(counts, dtype=torch.float32)

@@ -1,4 +1,4 @@
-"""What a self-supervised method is to the loop: a loss over raw pixels, something after each step, and its arms."""
+"""The contract of a self-supervised method: a loss over raw pixels, what follows each step, and its arms."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from pipeline.runs.spec import PretrainSpec
 
 
 class Method(nn.Module, ABC):
-    """A module whose state is everything the method trains or keeps."""
+    """A module whose state holds everything that the method trains or keeps."""
 
     @abstractmethod
     def loss(self, pixels: Tensor, draws: torch.Generator, progress: float) -> dict[str, Tensor]:
         """Scalars of one step from uint8 [n, h, w, 3]; "loss" is minimised, every entry is logged.
 
         All randomness of the augmentation comes from `draws`, a CPU generator seeded by (seed, epoch, step).
-        `progress` is the part of the run that is done, in [0, 1): every schedule is a function of it.
+        `progress` is the part of the run that is done, in [0, 1); every schedule is a function of it.
         """
 
     @abstractmethod
     def after_step(self, progress: float) -> None:
-        """What follows the optimizer's step of the same progress (a teacher's moving average, say)."""
+        """What follows the optimizer's step of the same progress, such as a teacher's moving average."""
 
     @abstractmethod
     def arms(self) -> Mapping[str, nn.Module]:
         """The backbones that fine-tuning takes over, by arm name."""
 
     @abstractmethod
-    def watched(self) -> Mapping[str, nn.Module]:
-        """The networks whose outputs for plain images the collapse monitor looks at, by arm name."""
+    def monitored(self) -> Mapping[str, nn.Module]:
+        """The networks whose outputs for images without augmentation the collapse monitor reads, by arm name."""
 
     @abstractmethod
     def parameters_of(self, arm: str) -> list[nn.Parameter]:
@@ -45,7 +45,9 @@ Options = TypeVar("Options")
 
 
 def read_options(spec: PretrainSpec, kind: type[Options]) -> Options:
-    """The options of a spec as the plugin's frozen value; `ValueError` for one that lacks or is of the wrong type."""
+    """The options of a spec as the method's frozen value; `ValueError` for an option that is missing or of the wrong
+    type.
+    """
     given = spec.method.options
     types = {"int": (int,), "float": (int, float), "bool": (bool,)}
     for item in fields(kind):  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Scores of predictions, all by scikit-learn: what the paper's tables hold and what stands beside it."""
+"""Scores of predictions, all by scikit-learn: those of the paper's tables and some more."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from sklearn import metrics as sk
 def score(targets: np.ndarray, scores: np.ndarray, classes: Sequence[str], task: str) -> dict[str, Any]:
     """All metrics of predictions. targets [n, classes] of 0 and 1, scores [n, classes] in [0, 1] (sigmoid).
 
-    f1_micro and recall_micro decide every class at 0.5, as the paper's notebook (fidelity 3b, 39 and 40); the others
-    take the class of the highest score, or 0.5 a class where the task is multi-label. A metric that is not defined
-    (AUROC of a class without positives) is None. `majority` is what always naming the commonest class would score.
+    f1_micro and recall_micro threshold every class at 0.5, as the paper's notebook does (fidelity 3b, 39 and 40); the
+    others take the class with the highest score, or threshold at 0.5 where the task is multi-label. A metric that is
+    not defined (AUROC of a class without positives) is None. `majority` is the score of always naming the most common
+    class.
     """
     single = task == "multi-class"
     with warnings.catch_warnings():
@@ -44,7 +45,7 @@ def score(targets: np.ndarray, scores: np.ndarray, classes: Sequence[str], task:
 
 
 def _decided(scores: np.ndarray, single: bool) -> np.ndarray:
-    """The classes said to be there [n, classes]: the highest score's, or all above 0.5."""
+    """The predicted classes [n, classes]: the one with the highest score, or all above 0.5."""
     return np.eye(scores.shape[1], dtype=int)[scores.argmax(axis=1)] if single else (scores > 0.5).astype(int)
 
 

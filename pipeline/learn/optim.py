@@ -1,4 +1,4 @@
-"""Optimizers of a spec, fused where the device has them: one pass over the parameters a step."""
+"""The optimizers of a spec, in torch's fused form: one pass over the parameters a step."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pipeline.runs.spec import Optim
 
 
 def build(spec: Optim, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """The optimizer; its rates are set anew by the loop at every step.
+    """The optimizer; the loop sets its learning rate at every step.
 
-    AdamW decays matrices and kernels alone, not biases and the weights of norms (DINO's own recipe).
+    AdamW decays matrices and kernels only, not biases and the weights of norms (DINO's own recipe).
     """
     if spec.name == "adam":
         return torch.optim.Adam(parameters, lr=spec.lr, weight_decay=spec.weight_decay, fused=True)
@@ -26,14 +26,14 @@ def build(spec: Optim, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimi
         return torch.optim.AdamW(groups, lr=spec.lr, weight_decay=spec.weight_decay, fused=True)
     every = list(parameters)
     sgd = torch.optim.SGD(every, lr=spec.lr, momentum=spec.momentum, weight_decay=spec.weight_decay, fused=True)
-    if spec.momentum:  # where a scaler skips the first steps, fused SGD would leave them unwritten and then read them
+    if spec.momentum:  # else, after steps that a scaler skipped, fused SGD reads a buffer that was never written
         for parameter in every:
             sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     return sgd
 
 
 def schedule(optimizer: torch.optim.Optimizer, spec: Optim, *, step: int, epoch: int, progress: float) -> float:
-    """Set what a step is taken with; returns its learning rate."""
+    """Set the learning rate and weight decay of a step; returns the learning rate."""
     lr = spec.lr_at(step=step, epoch=epoch, progress=progress)
     for group in optimizer.param_groups:
         group["lr"] = lr
@@ -42,9 +42,9 @@ def schedule(optimizer: torch.optim.Optimizer, spec: Optim, *, step: int, epoch:
     return lr
 
 
-def clip(optimizer: torch.optim.Optimizer, most: float) -> None:
-    """Shorten every parameter's gradient to a norm of `most`, each by its own norm (DINO's own recipe)."""
+def clip(optimizer: torch.optim.Optimizer, max_norm: float) -> None:
+    """Scale down every parameter's gradient to a norm of `max_norm` at most, each by its own (DINO's own recipe)."""
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             if parameter.grad is not None:
-                torch.nn.utils.clip_grad_norm_(parameter, most)
+                torch.nn.utils.clip_grad_norm_(parameter, max_norm)

@@ -28,7 +28,7 @@ from pipeline.runs.cluster import Cluster
 from pipeline.runs.folder import Run
 from pipeline.runs.spec import PretrainSpec
 
-WATCHED = 512  # images the collapse monitor looks at
+MONITORED = 512  # images that the collapse monitor reads
 
 Outcome = tuple[dict[str, Any], Counters, dict[str, Any]]
 """Metrics, counters and notes for a result."""
@@ -40,9 +40,9 @@ class Pretraining(Program):
     def __init__(
         self, spec: PretrainSpec, cluster: Cluster, device: torch.device, milestones: Sequence[int] = ()
     ) -> None:
-        plugin = METHODS.find(spec.method.name)
-        if unknown := sorted(set(spec.method.options) - set(plugin.OPTIONS)):
-            raise ValueError(f"{spec.method.name} has no option {unknown[0]!r}; known: {', '.join(plugin.OPTIONS)}")
+        method = METHODS.find(spec.method.name)
+        if unknown := sorted(set(spec.method.options) - set(method.OPTIONS)):
+            raise ValueError(f"{spec.method.name} has no option {unknown[0]!r}; known: {', '.join(method.OPTIONS)}")
         shards = shards_of(Path(cluster.shards), spec.dataset, size=spec.image_size)
         rows = np.array(shards.of_split("train"), dtype=np.int64)
         if spec.pictures is not None:
@@ -59,14 +59,14 @@ class Pretraining(Program):
         arms = {
             arm.name: backbones.build(
                 arm.backbone,
-                outputs=plugin.outputs(spec),
+                outputs=method.outputs(spec),
                 image_size=spec.image_size,
                 weights=arm.weights,
                 folder=Path(cluster.weights),
             )
             for arm in spec.arms
         }
-        self.method = plugin.build(spec, arms).to(device)
+        self.method = method.build(spec, arms).to(device)
         self.module = self.method
         self.optimizers = [(optim.build(a.optim, self.method.parameters_of(a.name)), a.optim) for a in spec.arms]
         self.epochs = spec.epochs
@@ -92,16 +92,16 @@ class Pretraining(Program):
 
     def end_epoch(self, epoch: int) -> tuple[dict[str, Any], bool]:
         self.averages.end_epoch(self.method, epoch)
-        return self.watch(), False
+        return self.monitor(), False
 
-    def watch(self) -> dict[str, Any]:
+    def monitor(self) -> dict[str, Any]:
         """The collapse monitor's figures for every arm, on the first images of a fixed order."""
-        positions = self.samples.permutation(self.spec.seed, -1)[:WATCHED]
+        positions = self.samples.permutation(self.spec.seed, -1)[:MONITORED]
         blocks = np.array_split(positions, -(-len(positions) // 64))
         out: dict[str, Any] = {}
-        for name, arm in self.method.watched().items():
+        for name, arm in self.method.monitored().items():
             images = (normalise(unit(pixels), self.spec.augment) for pixels in self.samples.blocks(blocks))
-            out |= collapse.watch(backbones.forward_in_batches(arm, images), name)
+            out |= collapse.monitor(backbones.forward_in_batches(arm, images), name)
         return out
 
     def state(self) -> dict[str, Any]:
@@ -125,7 +125,7 @@ class Pretraining(Program):
 
     def _augmented(self, epochs: int) -> Iterator[Tensor]:
         for step in range(self.steps_per_epoch):
-            pixels = self.pixels(epochs, step)  # the order of the epoch that would come next
+            pixels = self.pixels(epochs, step)  # in the order of the epoch that would follow
             yield augment(pixels, self.spec.augment, draws("batch norm", self.spec.seed, step))
 
 

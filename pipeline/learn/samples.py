@@ -1,4 +1,4 @@
-"""Which images make which batch: the order of an epoch is a function of (seed, epoch), not a state."""
+"""Which images are in which batch: the order of an epoch is a function of (seed, epoch), not a state."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from pipeline.data.pixel_map import Map, Pixels
 
 
 class Samples:
-    """Rows of a dataset's images, dealt out in batches and read one batch ahead of need.
+    """Rows of a dataset's images, given out in batches and read one batch ahead.
 
-    Reading ahead is a matter of time only: what comes is what was asked for. A GPU has the next batch copied to it from
-    pinned memory, on a stream of its own. On a CPU a batch of a pixel map takes no longer than a copy of it, so that
-    a thread pays only where images are decoded.
+    Reading ahead changes time only, never the result. For a GPU the next batch is copied from pinned memory on a stream
+    of its own. On a CPU a batch of a pixel map takes no longer than a copy of it, so a thread is used only where images
+    are decoded.
     """
 
     def __init__(self, pixels: Pixels, rows: np.ndarray, device: torch.device) -> None:
@@ -29,9 +29,10 @@ class Samples:
         self._gather = gather(pixels)
         self.rows = rows  # int64 [n]
         self.device = device
-        self._order: tuple[tuple[int, int], np.ndarray] = ((-1, -1), np.empty(0))  # of the epoch at work
+        self._order: tuple[tuple[int, int], np.ndarray] = ((-1, -1), np.empty(0))  # of the current epoch
         ahead = device.type == "cuda" or not isinstance(pixels, Map)
-        # the batch at work and, read ahead, the one after it; memory written anew at once is still in the cache
+        # the current batch and, read ahead, the next one; one slot where it is written again at once, still in the
+        # cache
         self._slots = [Slot(device) for _ in range(1 + ahead)]
         self._thread = ThreadPoolExecutor(1, "read-ahead") if ahead else None
         self._next: tuple[np.ndarray, Future[Batch]] | None = None
@@ -40,9 +41,9 @@ class Samples:
         return len(self.rows)
 
     def take(self, positions: np.ndarray, then: np.ndarray | None = None) -> Tensor:
-        """The images at positions [k] of the rows, on the device: uint8 [k, h, w, 3], good until the next take.
+        """The images at positions [k] of the rows, on the device: uint8 [k, h, w, 3], valid until the next take.
 
-        `then` says which positions that will ask for.
+        `then` are the positions of that next take.
         """
         if self._thread is None:
             return self._read(positions).images
@@ -83,31 +84,31 @@ class Samples:
     def _read(self, positions: np.ndarray) -> Batch:
         slot = self._slots[0]
         self._slots.reverse()
-        memory = slot.room(len(positions), self.side)
+        memory = slot.reserve(len(positions), self.side)
         self._gather(self.rows[positions], memory)
         return slot.send(memory)
 
 
 def gather(pixels: Pixels) -> Callable[[np.ndarray, Tensor], object]:
-    """What reads rows int64 [k] into a tensor uint8 [k, side, side, 3]: from a map as fast as memory is copied."""
+    """What reads rows int64 [k] into a tensor uint8 [k, side, side, 3], from a map as fast as memory is copied."""
     if not isinstance(pixels, Map):
         return lambda rows, out: pixels.read(rows, out.numpy())
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the map is read-only, which torch cannot say of a tensor
+        warnings.simplefilter("ignore")  # the map is read-only, which a tensor cannot express
         source = torch.from_numpy(pixels.pixels)
     return lambda rows, out: torch.index_select(source, 0, torch.from_numpy(rows), out=out)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Images on the device, there once `copied` has happened."""
+    """Images on the device, complete once `copied` has happened."""
 
     images: Tensor
     copied: torch.cuda.Event | None
 
 
 class Slot:
-    """Memory of the host that batches are read into; pinned, with a stream for the copy, where there is a GPU."""
+    """Host memory that batches are read into; pinned, with a stream for the copy, where there is a GPU."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -115,8 +116,8 @@ class Slot:
         self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
         self.copied: torch.cuda.Event | None = None
 
-    def room(self, count: int, side: int) -> Tensor:
-        """Memory for images, uint8 [count, side, side, 3], whose last copy to the device is over."""
+    def reserve(self, count: int, side: int) -> Tensor:
+        """Memory for images, uint8 [count, side, side, 3], whose last copy to the device has ended."""
         if self.copied is not None:
             self.copied.synchronize()
         if len(self.memory) < count:
@@ -125,7 +126,7 @@ class Slot:
         return self.memory[:count]
 
     def send(self, memory: Tensor) -> Batch:
-        """Begin the copy of that memory to the device."""
+        """Start the copy of that memory to the device."""
         if self.stream is None:
             return Batch(memory, None)
         with torch.cuda.stream(self.stream):

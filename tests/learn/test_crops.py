@@ -129,15 +129,15 @@ def test_where_no_box_fits_the_whole_image_is_taken():
 def test_a_flip_is_fused_with_the_crop():
     spec = dataclasses.replace(PLAIN, horizontal_flip=1.0)
     whole = crops.Crop(1.0, 1.0, 40)
-    (ours,) = crops.recoloured_crops(pixels(), spec, (whole,), draws("flip"), as_one=False)
+    (ours,) = crops.recoloured_crops(pixels(), spec, (whole,), draws("flip"), one_draw=False)
     torch.testing.assert_close(ours, augment.unit(pixels()).flip(3), atol=1e-5, rtol=0)
 
 
 def test_crops_of_one_call_share_their_colours_and_not_their_boxes():
     kinds = (crops.Crop(0.05, 0.4, 40), crops.Crop(0.5, 1.0, 24))
-    local, whole = crops.recoloured_crops(pixels(), paper.DINO_AUGMENT, kinds, draws("a"), as_one=False)
-    again = crops.recoloured_crops(pixels(), paper.DINO_AUGMENT, kinds, draws("a"), as_one=False)
-    other = crops.recoloured_crops(pixels(), paper.DINO_AUGMENT, kinds, draws("b"), as_one=False)
+    local, whole = crops.recoloured_crops(pixels(), paper.DINO_AUGMENT, kinds, draws("a"), one_draw=False)
+    again = crops.recoloured_crops(pixels(), paper.DINO_AUGMENT, kinds, draws("a"), one_draw=False)
+    other = crops.recoloured_crops(pixels(), paper.DINO_AUGMENT, kinds, draws("b"), one_draw=False)
     assert local.shape == (4, 3, 40, 40) and whole.shape == (4, 3, 24, 24)
     assert torch.equal(again[0], local) and torch.equal(again[1], whole)
     assert not torch.equal(other[0], local)
@@ -146,8 +146,8 @@ def test_crops_of_one_call_share_their_colours_and_not_their_boxes():
 def test_draws_for_the_batch_treat_every_image_alike_and_others_do_not():
     same = pixels(1).repeat(4, 1, 1, 1)
     kinds = (crops.Crop(0.05, 0.4, 32),)
-    (one,) = crops.recoloured_crops(same, paper.DINO_AUGMENT, kinds, draws("a"), as_one=True)
-    (own,) = crops.recoloured_crops(same, paper.DINO_AUGMENT, kinds, draws("a"), as_one=False)
+    (one,) = crops.recoloured_crops(same, paper.DINO_AUGMENT, kinds, draws("a"), one_draw=True)
+    (own,) = crops.recoloured_crops(same, paper.DINO_AUGMENT, kinds, draws("a"), one_draw=False)
     assert all(torch.equal(one[0], view) for view in one[1:])
     assert not any(torch.equal(own[0], view) for view in own[1:])
 
@@ -167,6 +167,6 @@ def test_dinos_own_order_crops_before_it_blurs():
     assert sharp.shape == ours.shape
 
 
-def test_a_crop_that_makes_no_sense_is_an_error():
-    with pytest.raises(ValueError, match="the parts are in"):
+def test_a_crop_that_is_not_possible_is_an_error():
+    with pytest.raises(ValueError, match="areas are parts of the image in"):
         crops.Crop(0.5, 0.4, 32)

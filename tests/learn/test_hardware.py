@@ -31,5 +31,5 @@ def test_a_card_older_than_what_torch_is_built_for_is_answered():
     hardware.check_built_for((7, 5), built)
     hardware.check_built_for((9, 0), built)
     hardware.check_built_for((7, 0), [])
-    with pytest.raises(ValueError, match="this card is sm_70, torch .* is built for sm_75 and newer"):
+    with pytest.raises(ValueError, match="this GPU is sm_70, torch .* is built for sm_75 and newer"):
         hardware.check_built_for((7, 0), built)

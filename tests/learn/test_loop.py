@@ -49,9 +49,7 @@ class Counting(Program):
 
 def train(program, folder, stop=lambda: False, checkpoint_seconds=3600):
     folder.mkdir(exist_ok=True)
-    return loop.Trainer(
-        program, Run(folder), CPU, checkpoint_seconds=checkpoint_seconds, should_stop=stop
-    ).train()
+    return loop.Trainer(program, Run(folder), CPU, checkpoint_seconds=checkpoint_seconds, should_stop=stop).train()
 
 
 def test_every_step_has_the_learning_rate_of_its_global_step(tmp_path):

@@ -26,7 +26,7 @@ def agreement_loss(r: Tensor, t: Tensor, eps: float = 1e-12) -> Tensor:
 
 
 class Cass(Method):
-    """Two arms of any architecture; every pair of them is pulled together."""
+    """Two arms of any architecture whose logits for the same image are pulled together."""
 
     def __init__(self, arms: Mapping[str, nn.Module], augmentation: Augment) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class Cass(Method):
     def arms(self) -> Mapping[str, nn.Module]:
         return dict(self.networks.items())
 
-    def watched(self) -> Mapping[str, nn.Module]:
+    def monitored(self) -> Mapping[str, nn.Module]:
         return self.arms()
 
     def parameters_of(self, arm: str) -> list[nn.Parameter]:

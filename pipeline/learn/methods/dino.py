@@ -1,9 +1,9 @@
 """DINO as the paper's baseline has it: after vit-pytorch's `Dino` (paper E.2.1, fidelity 3c), one backbone a run.
 
 The student sees two local crops, the teacher two global ones, all at the image's full size; each learns from the
-other's. What departs from vit-pytorch: every image has its own draws (`batch_draws` is its way), batch norm's buffers
-are copied to the teacher, the feature is timm's pre-logits, and nothing is built in a mock forward pass. Fine-tuning
-takes the student's backbone, the network that vit-pytorch's README saves.
+other's. Departures from vit-pytorch: every image has its own draws (`batch_draws` gives vit-pytorch's), batch norm's
+buffers are copied to the teacher, the feature is timm's pre-logits, and nothing is built in a mock forward pass.
+Fine-tuning takes the student's backbone, the network that vit-pytorch's README saves.
 
 Cost: two passes of the student and two of the teacher's forward an image, at full size. ISIC-2019, 100 epochs:
 109 h 21 min on an RTX8000 (Table 2).
@@ -54,7 +54,7 @@ OPTIONS = tuple(item.name for item in fields(Options))
 
 
 class Dino(Method):
-    """One backbone, as a student and as the moving average that teaches it."""
+    """One backbone, as a student and as its moving average, the teacher."""
 
     def __init__(self, arm: str, backbone: nn.Module, spec: PretrainSpec) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ class Dino(Method):
     def loss(self, pixels: Tensor, draws: torch.Generator, progress: float) -> dict[str, Tensor]:
         with torch.autocast(pixels.device.type, enabled=False):
             views = [
-                recoloured_crops(pixels, self.augmentation, self.crops, draws, as_one=self.options.batch_draws)
+                recoloured_crops(pixels, self.augmentation, self.crops, draws, one_draw=self.options.batch_draws)
                 for _ in range(2)
             ]
         students = [self.pair.student(local) for local, _ in views]  # [n, K] each; batch norm sees one crop at a time
@@ -87,12 +87,12 @@ class Dino(Method):
         )
 
     def after_step(self, progress: float) -> None:
-        self.pair.follow(self.options.teacher_momentum, self.options.centre_momentum, copy_buffers=True)
+        self.pair.update_teacher(self.options.teacher_momentum, self.options.centre_momentum, copy_buffers=True)
 
     def arms(self) -> Mapping[str, nn.Module]:
         return {self.arm: self.pair.student.projection.backbone}
 
-    def watched(self) -> Mapping[str, nn.Module]:
+    def monitored(self) -> Mapping[str, nn.Module]:
         return {self.arm: Features(self.pair.student.projection.backbone)}
 
     def parameters_of(self, arm: str) -> list[nn.Parameter]:

@@ -1,8 +1,8 @@
 """DINO as its authors run it (arXiv 2104.14294 and facebookresearch/dino; fidelity 3c), one backbone a run.
 
 The student sees two global crops and many small local ones, the teacher the global ones; 18 terms. Teacher momentum,
-learning rate and weight decay follow the run. Fine-tuning takes the teacher's backbone, which the authors evaluate.
-Small crops need a backbone that takes them: convolutional networks and ViTs, not Swin.
+learning rate and weight decay are functions of the run's progress. Fine-tuning takes the teacher's backbone, which the
+authors evaluate. Small crops need a backbone that accepts them: convolutional networks and ViTs, not Swin.
 
 Cost at 384 pixels: two passes of the student and two forward passes of the teacher an image at full size, and eight of
 the student at 160 pixels (an area of 1.4 full ones in all).
@@ -40,7 +40,7 @@ class Options:
     student_temperature: float
     teacher_temperature: float
     teacher_momentum: float
-    """At the beginning; 1 at the end, along half a cosine."""
+    """At the start; 1 at the end, along half a cosine."""
     centre_momentum: float
     global_least: float
     local_crops: int
@@ -67,7 +67,7 @@ OPTIONS = tuple(item.name for item in fields(Options))
 
 
 class DinoFb(Method):
-    """One backbone, as a student and as the moving average that teaches it; crops of two sizes."""
+    """One backbone, as a student and as its moving average, the teacher; crops of two sizes."""
 
     def __init__(self, arm: str, backbone: nn.Module, spec: PretrainSpec) -> None:
         super().__init__()
@@ -107,12 +107,12 @@ class DinoFb(Method):
 
     def after_step(self, progress: float) -> None:
         momentum = half_cosine(self.options.teacher_momentum, 1.0, progress)
-        self.pair.follow(momentum, self.options.centre_momentum, copy_buffers=False)
+        self.pair.update_teacher(momentum, self.options.centre_momentum, copy_buffers=False)
 
     def arms(self) -> Mapping[str, nn.Module]:
         return {self.arm: self.pair.teacher.projection.backbone}
 
-    def watched(self) -> Mapping[str, nn.Module]:
+    def monitored(self) -> Mapping[str, nn.Module]:
         return {self.arm: Features(self.pair.teacher.projection.backbone)}
 
     def parameters_of(self, arm: str) -> list[nn.Parameter]:

@@ -83,10 +83,10 @@ def test_a_method_takes_steps_and_goes_on_from_its_state_alone(name):
 def test_the_arms_are_the_specs_and_every_trainable_parameter_has_one_optimizer(name):
     spec = specs()[name]
     method = build(spec)
-    assert list(method.arms()) == list(method.watched()) == [arm.name for arm in spec.arms]
+    assert list(method.arms()) == list(method.monitored()) == [arm.name for arm in spec.arms]
     listed = [id(p) for arm in method.arms() for p in method.parameters_of(arm)]
     assert sorted(listed) == sorted(id(p) for p in method.parameters() if p.requires_grad)
-    for watched in method.watched().values():
+    for watched in method.monitored().values():
         outputs = backbones.forward_in_batches(watched, [torch.rand(2, 3, 32, 32), torch.rand(1, 3, 32, 32)])
         assert outputs.shape[0] == 3 and outputs.ndim == 2
 

@@ -110,7 +110,9 @@ def test_whole_steps_are_vit_pytorchs_with_the_same_weights_and_crops(arm):
     method.train()
     for step in range(3):
         generator = draws("step", step)
-        views = [recoloured_crops(PIXELS, method.augmentation, method.crops, generator, as_one=False) for _ in range(2)]
+        views = [
+            recoloured_crops(PIXELS, method.augmentation, method.crops, generator, one_draw=False) for _ in range(2)
+        ]
         other.local_crop = Given([local for local, _ in views])
         other.global_crop = Given([whole for _, whole in views])
         losses = [method.loss(PIXELS, draws("step", step), 0.0)["loss"], other(PIXELS)]
@@ -148,7 +150,7 @@ def test_fine_tuning_takes_the_student_and_the_monitor_sees_what_it_takes():
     assert name == "transformer"
     assert method.arms()[name] is method.pair.student.projection.backbone
     images = torch.rand(3, 3, 32, 32)
-    seen = method.watched()[name](images)
+    seen = method.monitored()[name](images)
     assert torch.equal(
         seen, method.arms()[name].forward_head(method.arms()[name].forward_features(images), pre_logits=True)
     )

@@ -107,7 +107,7 @@ def test_the_teachers_batch_norm_keeps_statistics_of_its_own():
 def test_fine_tuning_takes_the_teacher():
     method = make(1)
     assert method.arms()["transformer"] is method.pair.teacher.projection.backbone
-    assert method.watched()["transformer"].backbone is method.arms()["transformer"]
+    assert method.monitored()["transformer"].backbone is method.arms()["transformer"]
 
 
 def test_a_backbone_of_one_size_only_is_refused_with_what_to_take_instead():
