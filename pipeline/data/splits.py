@@ -1,7 +1,7 @@
-"""Who is trained on and who is tested: train, validation and test, and the labelled fraction of train.
+"""Split a dataset into training, validation and test images, and draw the labelled fraction of the training images.
 
-The split is a function of the dataset alone (its own fixed seed), a label fraction one of (index, fraction, the
-run's seed). Paper E.5; fidelity 3b, 35–37.
+The split is a function of the dataset alone, with a fixed seed. A label fraction is a function of the index, the
+fraction and the run's seed. Paper E.5; fidelity 3b, 35–37.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import numpy as np
 from pipeline.core.seeds import derive
 
 SPLITS = ("train", "val", "test")
-CARVED = 0.1  # of the pool, for validation and for test each: 80/10/10 (fidelity 3b, 36)
-SPLIT_SEED = 2019  # ASSUMED; of the dataset, never of a run
+CARVED = 0.1  # of the images without a fixed split, for validation and for test each: 80/10/10 (fidelity 3b, 36)
+SPLIT_SEED = 2019  # ASSUMED; the same for every run
 
 Labels = tuple[str, ...] | None
 
@@ -29,10 +29,10 @@ def split_table(
 ) -> list[str]:
     """The split of each image, in order.
 
-    What the curator fixed stays; a part (val, test) nobody fixed is carved out of the rest, stratified by class
-    (iteratively, Sechidis et al. 2011, where an image can have several). Images without labels stay in train.
-    With `grouped` all images of a group go to one side, the unlabelled ones too; one the curator left open follows
-    its group to the part where the curator put that.
+    Splits that the curator fixed stay. If the curator fixed no validation (or test) images, they are carved from the
+    rest, stratified by class (iteratively if an image can have several, Sechidis et al. 2011). Images without labels
+    stay in train. With `grouped` all images of a group get one split, the unlabelled ones too; if the curator fixed
+    the split of some images of a group, the others get the same.
     """
     table = [part or "train" for part in fixed]
     if grouped:
@@ -59,18 +59,19 @@ def split_table(
             counts[row, -1] += labels[i] is not None  # the last column keeps the sizes of the parts in step
     shares = [1 - CARVED * len(carved)] + [CARVED] * len(carved)
     parts = ["train", *carved]
-    for unit, part in zip(members, assign(counts, shares, seed=derive("split", SPLIT_SEED)), strict=True):
+    for unit, part in zip(members, stratify(counts, shares, seed=derive("split", SPLIT_SEED)), strict=True):
         for i in unit:
             table[i] = parts[part]
     return table
 
 
-def assign(counts: np.ndarray, shares: Sequence[float], *, seed: int) -> list[int]:
-    """Deal units out to parts so that each part gets its share of every column of `counts`.
+def stratify(counts: np.ndarray, shares: Sequence[float], *, seed: int) -> list[int]:
+    """Assign units to parts so that each part gets its share of every column of `counts`.
 
-    counts [units, columns] ≥ 0; returns the part of each unit. Iterative stratification over whole units: the
-    rarest column first, its units in a random order, each to the part that lacks most of that column (then of all).
-    (Largest units first would be more even, but put every large one in train: a test of small lesions only.)
+    counts [units, columns] ≥ 0; returns the part of each unit. Iterative stratification over whole units: it starts
+    with the rarest column and takes its units in a random order; each goes to the part that lacks most of this column,
+    then of all columns. (Largest units first would be more even, but would put every large unit in train, and the test
+    images would all be of small groups.)
     """
     rng = np.random.default_rng(seed)
     wanted = np.outer(shares, counts.sum(axis=0))  # [parts, columns]
@@ -96,28 +97,36 @@ def assign(counts: np.ndarray, shares: Sequence[float], *, seed: int) -> list[in
 
 
 def label_fraction(labels: Sequence[Labels], classes: Sequence[str], fraction: float, seed: int) -> np.ndarray:
-    """The positions of the labelled images a run may see: sorted int64 [n].
+    """The positions of the labelled images that a run may use: sorted int64 [n].
 
-    Stratified by class (an image of several classes counts for its rarest), nested (a smaller fraction lies in a
-    larger one) and with at least one image of every class that has one.
+    The fraction is stratified by class (an image of several classes counts for its rarest). A larger fraction contains
+    every smaller one. Each class that has images keeps at least one.
     """
     labelled = np.array([i for i, names in enumerate(labels) if names is not None], dtype=np.int64)
     if fraction >= 1:
         return labelled
-    order = labelled[np.random.default_rng(derive("label fraction", seed)).permutation(len(labelled))]
-    frequency = {name: sum(name in (labels[i] or ()) for i in labelled) for name in classes}
-    strata: dict[str, list[int]] = {}
+    order = labelled[np.random.default_rng(derive("label fraction", seed)).permutation(len(labelled))].tolist()
     first: dict[str, int] = {}
-    for i in map(int, order):
-        names = labels[i] or ()
-        rarest = min(names, key=lambda name: (frequency[name], name), default="")
-        strata.setdefault(rarest, []).append(i)
-        for name in names:
+    for i in order:
+        for name in labels[i] or ():
             first.setdefault(name, i)
     chosen = set(first.values())
-    for stratum in strata.values():
+    for stratum in by_rarest_class(labels, classes, order).values():
         chosen.update(stratum[: max(1, round(fraction * len(stratum)))])
     return np.array(sorted(chosen), dtype=np.int64)
+
+
+def by_rarest_class(labels: Sequence[Labels], classes: Sequence[str], positions: Sequence[int]) -> dict[str, list[int]]:
+    """Labelled images by class: an image of several classes belongs to its rarest, one of no class to "".
+
+    `positions` says which images; each stratum keeps their order.
+    """
+    frequency = {name: sum(name in (labels[i] or ()) for i in positions) for name in classes}
+    out: dict[str, list[int]] = {}
+    for i in positions:
+        rarest = min(labels[i] or (), key=lambda name: (frequency[name], name), default="")
+        out.setdefault(rarest, []).append(i)
+    return out
 
 
 def shared_groups(groups: Sequence[str | None], table: Sequence[str]) -> int:

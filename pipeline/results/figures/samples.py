@@ -10,7 +10,7 @@ import numpy as np
 from pipeline.core.seeds import derive
 from pipeline.data.shards.index import Shards, shards_of
 from pipeline.data.shards.read import read_pixels
-from pipeline.data.splits import Labels
+from pipeline.data.splits import Labels, by_rarest_class
 from pipeline.jobs.plan import Plan
 from pipeline.results.collect import Cell
 from pipeline.results.figures import style
@@ -45,10 +45,7 @@ def proportional(labels: Sequence[Labels], classes: Sequence[str], n: int) -> li
     positions = [i for i, names in enumerate(labels) if names is not None]
     if len(positions) <= n:
         return positions
-    frequency = {name: sum(name in (labels[i] or ()) for i in positions) for name in classes}
-    strata: dict[str, list[int]] = {}
-    for i in shuffled(positions, "class-proportional"):
-        strata.setdefault(min(labels[i] or (), key=lambda name: (frequency[name], name), default=""), []).append(i)
+    strata = by_rarest_class(labels, classes, shuffled(positions, "class-proportional"))
     names = sorted(strata)
     quota = {name: n * len(strata[name]) / len(positions) for name in names}
     least = 1 if n >= len(names) else 0
