@@ -30,23 +30,23 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> int:
     args = parser().parse_args()
-    from pipeline.models import info
+    from pipeline.models.info import ModelInfo
     from pipeline.runs.cluster import load_cluster
     from pipeline.runs.folder import find_run
 
     run = find_run(Path(load_cluster(args.cluster).runs), args.run)
-    wanted = info.of_run(run, args.arm)
+    info = ModelInfo.of_run(run, args.arm)
 
     from pipeline.models import export, onnx
 
     if args.onnx:
-        onnx.need()
+        onnx.check_installed()
     out = Path(args.out).absolute()
-    if not export.find(out, wanted):
-        difference = export.write(run, wanted, out, with_onnx=args.onnx)
-        print(f"{run.id}: {wanted.backbone}, {', '.join(wanted.classes) or 'features'}")
+    if not export.exists(out, info):
+        difference = export.write(run, info, out, with_onnx=args.onnx)
+        print(f"{run.id}: {info.backbone}, {', '.join(info.classes) or 'features'}")
     elif args.onnx and not (out / onnx.FILE).exists():
-        difference = export.add_onnx(run, wanted, out)
+        difference = export.add_onnx(run, info, out)
     else:
         print(f"{out} is this export already; nothing to do")
         return 0

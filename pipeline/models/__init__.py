@@ -1,1 +1,1 @@
-"""Using what was trained: networks as folders that stock timm loads, and scores of new images."""
+"""Using trained networks: as folders that stock timm loads, and for the scores of new images."""

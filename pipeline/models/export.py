@@ -1,4 +1,4 @@
-"""An export: a folder that stock timm loads with `create_model("local-dir:…")`, whole or not there."""
+"""Exports: folders that stock timm loads with `create_model("local-dir:…")`; one is there complete or not at all."""
 
 from __future__ import annotations
 
@@ -10,83 +10,82 @@ from typing import Any
 from safetensors.torch import save
 
 from pipeline.core import files
-from pipeline.models import model_card, network, onnx
-from pipeline.models.info import FILE, WEIGHTS, About, is_export, of_export
+from pipeline.models import model_card, onnx
+from pipeline.models.info import FILE, WEIGHTS, ModelInfo, is_export
+from pipeline.models.network import Network
 from pipeline.runs.folder import Run
 
 CONFIG = "config.json"
-CARD = "README.md"
+MODEL_CARD = "README.md"
 KEPT = ("fixed_input_size", "first_conv", "classifier", "license", "origin_url")  # of timm's own configuration
 
 
-def find(folder: Path, about: About) -> bool:
+def exists(folder: Path, info: ModelInfo) -> bool:
     """Whether `folder` is an export of this network already; `ValueError` where it holds anything else."""
     if is_export(folder):
-        there = of_export(folder)
-        if there.is_of(about):
+        found = ModelInfo.of_export(folder)
+        if found.is_same_network(info):
             return True
-        other = f"{there.network} of {there.run}" if there.run != about.run or there.network != about.network else ""
-        raise ValueError(
-            f"{folder} is an export of {other or f'{about.run} with other weights'}; choose another --out, or delete it"
-        )
+        same = (found.run, found.network) == (info.run, info.network)
+        other = f"{info.run} with other weights" if same else f"{found.network} of {found.run}"
+        raise ValueError(f"{folder} is an export of {other}; choose another --out, or delete it")
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
-        raise ValueError(f"{folder} is there and is no export of {about.run}; choose another --out")
+        raise ValueError(f"{folder} exists and is not an export of {info.run}; choose another --out")
     return False
 
 
-def write(run: Run, about: About, folder: Path, *, with_onnx: bool) -> float | None:
+def write(run: Run, info: ModelInfo, folder: Path, *, with_onnx: bool) -> float | None:
     """Make the export; returns the ONNX graph's largest difference from torch, None without a graph."""
-    trained = network.of_run(run, about)
-    data, difference = onnx.graph(trained) if with_onnx else (b"", None)
+    network = Network.of_run(run, info)
+    graph, difference = onnx.graph(network) if with_onnx else (b"", None)
     with files.publish_folder(folder) as temporary:
         with files.publish(temporary / WEIGHTS) as file:
-            tensors = {name: value.contiguous() for name, value in trained.model.state_dict().items()}
+            tensors = {name: value.contiguous() for name, value in network.model.state_dict().items()}
             file.write(save(tensors, metadata={"format": "pt"}))
-        files.write_json(temporary / CONFIG, timm_config(trained))
-        files.write_json(temporary / FILE, dataclasses.asdict(about))
+        files.write_json(temporary / CONFIG, timm_config(network))
+        files.write_json(temporary / FILE, dataclasses.asdict(info))
         if with_onnx:
-            _write_bytes(temporary / onnx.FILE, data)
-        files.write_text(temporary / CARD, model_card.text(run, about, with_onnx=with_onnx))
+            _write_bytes(temporary / onnx.FILE, graph)
+        files.write_text(temporary / MODEL_CARD, model_card.text(run, info, with_onnx=with_onnx))
     return difference
 
 
-def add_onnx(run: Run, about: About, folder: Path) -> float:
+def add_onnx(run: Run, info: ModelInfo, folder: Path) -> float:
     """Add the ONNX graph to an export that has none; returns its largest difference from torch."""
-    data, difference = onnx.graph(network.of_export(folder, about))
-    _write_bytes(folder / onnx.FILE, data)
-    files.write_text(folder / CARD, model_card.text(run, about, with_onnx=True))
+    graph, difference = onnx.graph(Network.of_export(folder, info))
+    _write_bytes(folder / onnx.FILE, graph)
+    files.write_text(folder / MODEL_CARD, model_card.text(run, info, with_onnx=True))
     return difference
 
 
-def timm_config(trained: network.Network) -> dict[str, Any]:
+def timm_config(network: Network) -> dict[str, Any]:
     """The `config.json` with which timm builds the network and prepares its images as this project does.
 
-    A squash to the whole size (crop_pct 1), bilinear, then mean and standard deviation: `resolve_model_data_config`
-    and `create_transform` make of it what `data.images` and `learn.augment` do.
+    With these values timm's `resolve_model_data_config` and `create_transform` do what `data.images` and
+    `learn.augment` do: squash the image to the whole size (crop_pct 1, bilinear), then normalise by mean and std.
     """
-    about, source = trained.about, trained.model.pretrained_cfg
+    info, source = network.info, network.model.pretrained_cfg
     assert isinstance(source, dict)
-    size = [3, about.image_size, about.image_size]
     config: dict[str, Any] = {
-        "architecture": about.backbone.split(".")[0],
-        "num_classes": len(about.classes),
-        "num_features": trained.model.num_features,
-        **({"label_names": list(about.classes)} if about.classes else {}),
+        "architecture": info.backbone.split(".")[0],
+        "num_classes": len(info.classes),
+        "num_features": network.model.num_features,
+        **({"label_names": list(info.classes)} if info.classes else {}),
         "pretrained_cfg": {
             **{name: source[name] for name in KEPT if name in source},
-            "tag": about.run,
+            "tag": info.run,
             "custom_load": False,
-            "input_size": size,
+            "input_size": [3, info.image_size, info.image_size],
             "interpolation": "bilinear",
             "crop_pct": 1.0,
             "crop_mode": "squash",
-            "mean": list(about.mean),
-            "std": list(about.std),
-            "num_classes": len(about.classes),
+            "mean": list(info.mean),
+            "std": list(info.std),
+            "num_classes": len(info.classes),
             "pool_size": None,
         },
     }
-    json.dumps(config)  # timm's own values must be plain
+    json.dumps(config)  # raises for a value of timm's that JSON cannot hold
     return config
 
 

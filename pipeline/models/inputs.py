@@ -1,4 +1,7 @@
-"""New images: found, decoded and resized as sharding does, and drawn upon. No torch: worker processes run this."""
+"""New images: found, decoded and resized as sharding does, and drawn with attention maps over them.
+
+Worker processes import this module, so it does not import torch.
+"""
 
 from __future__ import annotations
 
@@ -16,19 +19,21 @@ from pipeline.data import images
 from pipeline.data.records import images_under
 from pipeline.data.workers import Workers
 
-SHOWN = 512  # the longest side of an image that is drawn upon
+SHOWN = 512  # pixels; the longest side of an image that an attention map is drawn over
 
 
 @dataclass(frozen=True)
 class LoadedImage:
-    """A decoded image: as the network wants it, uint8 [size, size, 3], and small for people if they asked."""
+    """A decoded image."""
 
     pixels: np.ndarray
+    """What the network is given: uint8 [size, size, 3]."""
     shown: np.ndarray | None
+    """For people, in its own shape, at most `SHOWN` pixels wide and high; None where that was not asked for."""
 
 
-def listed(arguments: Sequence[Path]) -> list[Path]:
-    """The files meant: each file itself, and every file in a folder that may be an image; none twice."""
+def find_images(arguments: Sequence[Path]) -> list[Path]:
+    """Each file named, and every file under each folder named that may be an image; none twice."""
     found = [path for argument in arguments for path in (images_under(argument) if argument.is_dir() else [argument])]
     return list(dict.fromkeys(found))
 
@@ -49,15 +54,15 @@ def load(path: Path, *, size: int, show: bool) -> LoadedImage | images.BadImage:
     return LoadedImage(images.resize(image.pixels, size), shown)
 
 
-def loaded(paths: Sequence[Path], *, size: int, show: bool) -> Iterator[LoadedImage | images.BadImage]:
-    """All files in their order, decoded by worker processes; one that crashes a decoder is answered like any other."""
+def load_all(paths: Sequence[Path], *, size: int, show: bool) -> Iterator[LoadedImage | images.BadImage]:
+    """All files in their order, decoded by worker processes; a file that crashes a decoder gives a `BadImage` too."""
     count = min(len(os.sched_getaffinity(0)), -(-len(paths) // 16))
     with Workers(max(1, count)) as workers:
         yield from workers.map(partial(load, size=size, show=show), paths)
 
 
-def draw(path: Path, shown: np.ndarray, attention: np.ndarray) -> None:
-    """Publish an image with its attention [h, w] over it as PNG: dark where there is least, yellow where most."""
+def draw_attention(path: Path, shown: np.ndarray, attention: np.ndarray) -> None:
+    """Publish an image with its attention [h, w] over it as PNG: dark at the minimum, yellow at the maximum."""
     from matplotlib import colormaps
 
     span = attention.max() - attention.min()

@@ -1,4 +1,4 @@
-"""The model card of an export, made from the run and nothing else."""
+"""The model card of an export, made from the run alone."""
 
 from __future__ import annotations
 
@@ -7,65 +7,66 @@ from typing import Any
 
 from pipeline.data.datasets import DATASETS
 from pipeline.learn.weights import imagenet_tags
-from pipeline.models.info import About
+from pipeline.models.info import ModelInfo
 from pipeline.runs.folder import Result, Run
 from pipeline.runs.spec import FinetuneSpec, PretrainSpec, Spec, method_of
 
 LIMITS = """\
-For research: to repeat this run's scores, to compare methods, to start other training from. **It is no medical device**
-and was examined by no regulator; nobody's diagnosis or treatment may rest on it.
+For research: to repeat this run's scores, to compare methods, or to start other training.
+**It is not a medical device**, and no regulator has examined it. Do not base a diagnosis or a treatment on it.
 
-- It knows images like those it was trained on. Another camera, scanner, stain, clinic or population changes its
-  scores, and nothing warns of it.
-- It answers every image with one of its classes, also one that shows none of them.
+- It works on images like those it was trained on. Another camera, scanner, stain, clinic or population changes its
+  scores, and nothing warns you.
+- It gives every image one of its classes, even an image that shows none of them.
 - Scores are sigmoids trained with focal loss, not calibrated probabilities; those of one image need not add up to 1.
-- The metrics above are of one split of one dataset. Images of one patient may lie on both sides of it, unless the
-  dataset names its patients and was split by them."""
+- The metrics above are of one split of one dataset. Images of one patient may be in both the training and the test
+  part, unless the dataset names its patients and was split by them."""
 
 FEATURE_LIMITS = """\
-For research: to be fine-tuned on labelled images of the same kind. It names no classes by itself. **It is no medical
-device** and was examined by no regulator; nobody's diagnosis or treatment may rest on what is built from it."""
+For research: to be fine-tuned on labelled images of the same kind. It predicts no classes by itself.
+**It is not a medical device**, and no regulator has examined it. Do not base a diagnosis or a treatment on what is
+built from it."""
 
 
-def text(run: Run, about: About, *, with_onnx: bool) -> str:
-    """The card as Markdown, headed by the front matter that model hubs read."""
+def text(run: Run, info: ModelInfo, *, with_onnx: bool) -> str:
+    """The model card as Markdown; it starts with the front matter that model hubs read."""
     spec, result = run.spec, run.result()
     parts = [
-        _front(about),
-        f"# {run.id}" + (f", arm `{about.network}`" if isinstance(spec, PretrainSpec) else ""),
-        _what(spec, about),
+        _front(info),
+        f"# {run.id}" + (f", arm `{info.network}`" if isinstance(spec, PretrainSpec) else ""),
+        _what(spec, info),
         "## Use",
-        _use(about, with_onnx=with_onnx),
-        "## Scores of the test part" if about.classes else "## At the end of training",
-        _metrics(result, about),
+        _use(info, with_onnx=with_onnx),
+        "## Scores of the test part" if info.classes else "## At the end of training",
+        _metrics(result, info),
         "## Intended use and limits",
-        LIMITS if about.classes else FEATURE_LIMITS,
+        LIMITS if info.classes else FEATURE_LIMITS,
         "## Training data",
         _data(spec),
         "## How it was made",
-        _made(result, about),
-        "The whole experiment:",
-        f"```json\n{json.dumps(about.spec, indent=2, ensure_ascii=False)}\n```",
+        _made(result, info),
+        "The whole spec:",
+        f"```json\n{json.dumps(info.spec, indent=2, ensure_ascii=False)}\n```",
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def _front(about: About) -> str:
-    kind = "image-classification" if about.classes else "image-feature-extraction"
+def _front(info: ModelInfo) -> str:
+    kind = "image-classification" if info.classes else "image-feature-extraction"
     return f"---\nlibrary_name: timm\npipeline_tag: {kind}\ntags:\n- timm\n- {kind}\n- medical\n---"
 
 
-def _what(spec: Spec, about: About) -> str:
-    rows: list[tuple[str, object]] = [("network", f"{about.backbone} (timm)"), ("dataset", spec.dataset.name)]
+def _what(spec: Spec, info: ModelInfo) -> str:
+    rows: list[tuple[str, object]] = [("network", f"{info.backbone} (timm)"), ("dataset", spec.dataset.name)]
     if isinstance(spec, FinetuneSpec):
         rows += [
-            ("task", f"{about.task}: {', '.join(about.classes)}"),
+            ("task", f"{info.task}: {', '.join(info.classes)}"),
             ("starts from", _method(spec)),
             ("labels", f"{spec.label_fraction * 100:g} % of the training part's"),
         ]
     else:
         rows += [("task", "features; the head of pretraining is left out"), ("pretrained with", _method(spec))]
-    rows += [("seed", spec.seed), ("pictures", f"{about.image_size} × {about.image_size} pixels, RGB")]
+    rows += [("seed", spec.seed), ("images", f"{info.image_size} × {info.image_size} pixels, RGB")]
     return _table(["", ""], [[name, str(value)] for name, value in rows])
 
 
@@ -80,7 +81,7 @@ def _method(spec: Spec) -> str:
     )
 
 
-def _use(about: About, *, with_onnx: bool) -> str:
+def _use(info: ModelInfo, *, with_onnx: bool) -> str:
     """Three lines to load it, and what its outputs mean."""
     out = [
         "```python\n"
@@ -88,10 +89,10 @@ def _use(about: About, *, with_onnx: bool) -> str:
         'model = timm.create_model("local-dir:FOLDER", pretrained=True).eval()\n'
         "transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model), is_training=False)\n"
         "```",
-        "FOLDER is where this file lies. `transform` takes an upright RGB image (PIL) and squashes it to that size.",
+        "FOLDER is the folder of this file. `transform` takes an upright RGB image (PIL) and squashes it to that size.",
     ]
-    if about.classes:
-        decided = "the highest" if about.task == "multi-class" else "each one above 0.5"
+    if info.classes:
+        decided = "the highest" if info.task == "multi-class" else "each one above 0.5"
         out.append(
             '`model(transform(image.convert("RGB"))[None]).sigmoid()` are the scores of '
             f"`model.pretrained_cfg['label_names']`; {decided} is the prediction."
@@ -99,22 +100,22 @@ def _use(about: About, *, with_onnx: bool) -> str:
     else:
         out.append(
             '`model(transform(image.convert("RGB"))[None])` are the features; '
-            "`create_model(…, num_classes=N)` adds a fresh head for N classes."
+            "`create_model(…, num_classes=N)` adds a new head for N classes."
         )
     if with_onnx:
-        name = "logits" if about.classes else "features"
+        name = "logits" if info.classes else "features"
         out.append(
-            f"`model.onnx` is the same network: `images` [n, 3, {about.image_size}, {about.image_size}], prepared by "
-            f"`transform`, to `{name}`, for any n."
+            f"`model.onnx` is the same network: input `images` [n, 3, {info.image_size}, {info.image_size}], prepared "
+            f"by `transform`, output `{name}`, for any n."
         )
     return "\n\n".join(out)
 
 
-def _metrics(result: Result, about: About) -> str:
+def _metrics(result: Result, info: ModelInfo) -> str:
     found = result.metrics
     per_class: dict[str, dict[str, Any]] = found.get("per_class") or {}
     majority: dict[str, float] = found.get("majority") or {}
-    head = ["", "this network", *(["always the commonest class"] if majority else [])]
+    head = ["", "this network", *(["always the most frequent class"] if majority else [])]
     rows = [
         [name, _number(value), *([_number(majority.get(name))] if majority else [])]
         for name, value in found.items()
@@ -125,9 +126,9 @@ def _metrics(result: Result, about: About) -> str:
         names = list(next(iter(per_class.values())))
         body = [[name, *(_number(row[key]) for key in names)] for name, row in per_class.items()]
         out.append(_table(["class", *names], body))
-    if about.classes:
-        out.append("f1_micro and recall_micro decide every class at 0.5, the others by the prediction as above.")
-    elif collapsed := result.notes.get("collapsed"):
+    if info.classes:
+        out.append("f1_micro and recall_micro decide each class at 0.5; the others use the prediction as above.")
+    elif collapsed := result.collapsed:
         out.append(f"**Collapsed**: {', '.join(collapsed)} gave nearly the same outputs for every image.")
     return "\n\n".join(out)
 
@@ -138,20 +139,20 @@ def _data(spec: Spec) -> str:
         refs[spec.pretrain.dataset.name] = spec.pretrain.dataset
     out = []
     for name, ref in refs.items():
-        hint = "Images of one's own; their licence is their owner's to say."
+        hint = "Images of the user's own; ask their owner for the licence."
         if name in DATASETS.names():
             hint = DATASETS.find(name).DATASET.obtain
         out.append(f"`{name}`, fingerprint `{ref.fingerprint}` (sources, labels, splits, size, codec). {hint}")
     for tag in sorted(imagenet_tags(spec if isinstance(spec, PretrainSpec) else spec.pretrain or spec)):
-        out.append(f"Training began from timm's weights `{tag}`, which have a licence of their own.")
-    out.append("Whether a network may be passed on is also for the licences of the images it was trained on to say.")
+        out.append(f"Training started from timm's weights `{tag}`, which have a licence of their own.")
+    out.append("Whether you may pass the network on also depends on the licences of the images it was trained on.")
     return "\n\n".join(out)
 
 
-def _made(result: Result, about: About) -> str:
+def _made(result: Result, info: ModelInfo) -> str:
     rows: list[tuple[str, object]] = [
-        ("run", about.run),
-        ("weights file, SHA-256", about.weights_sha256),
+        ("run", info.run),
+        ("weights file, SHA-256", info.weights_sha256),
         ("epochs", result.epochs),
         ("seconds", f"{result.seconds:.0f}"),
         ("device", f"{result.device}, {result.precision}, {result.threads} threads"),

@@ -1,4 +1,4 @@
-"""A trained network at work: built from a run's folder or an export, and asked for scores."""
+"""Trained networks: built from a run's folder or an export, and asked for scores."""
 
 from __future__ import annotations
 
@@ -14,17 +14,31 @@ from torch import Tensor, nn
 
 from pipeline.learn import backbones, hardware
 from pipeline.learn.augment import unit
-from pipeline.models.info import FINETUNED, WEIGHTS, About
+from pipeline.models.info import FINETUNED, WEIGHTS, ModelInfo, is_export
 from pipeline.runs.cluster import Cluster
-from pipeline.runs.folder import Run
+from pipeline.runs.folder import Run, find_run
+from pipeline.runs.spec import PretrainSpec
 
 
 @dataclass(frozen=True)
 class Network:
-    """A network in evaluation mode and what is known of it."""
+    """A network in evaluation mode, and what is known of it."""
 
-    about: About
+    info: ModelInfo
     model: nn.Module
+
+    @classmethod
+    def of_run(cls, run: Run, info: ModelInfo) -> Network:
+        """The network of a finished run, on the CPU; a pretrained arm comes without its head."""
+        model = rebuild(run, info.network, info.backbone, outputs=len(info.classes), image_size=info.image_size)
+        return cls(info, model)
+
+    @classmethod
+    def of_export(cls, folder: Path, info: ModelInfo) -> Network:
+        """The network of an export, on the CPU."""
+        model = _untrained(info.backbone, len(info.classes), info.image_size)
+        model.load_state_dict(load_file(folder / WEIGHTS))
+        return cls(info, model.eval())
 
     @property
     def device(self) -> torch.device:
@@ -33,7 +47,7 @@ class Network:
     def images(self, pixels: np.ndarray) -> Tensor:
         """Its input for images of its size: uint8 [n, size, size, 3] → float32 [n, 3, size, size]."""
         images = unit(torch.tensor(pixels, device=self.device))
-        mean, std = (images.new_tensor(values).view(1, 3, 1, 1) for values in (self.about.mean, self.about.std))
+        mean, std = (images.new_tensor(values).view(1, 3, 1, 1) for values in (self.info.mean, self.info.std))
         return (images - mean) / std
 
     @torch.no_grad()
@@ -43,36 +57,47 @@ class Network:
         return scores
 
 
-def of_run(run: Run, about: About) -> Network:
-    """The network of a finished run, on the CPU; a pretrained arm comes without its head."""
-    model = _blank(about)
-    state = backbones.load_arm(run["weights"], about.network)
-    if about.network == FINETUNED:
+def rebuild(run: Run, network: str, backbone: str, *, outputs: int, image_size: int) -> nn.Module:
+    """One of a run's networks with its stored weights, on the CPU, in evaluation mode.
+
+    network: `FINETUNED`, or an arm of a pretraining run, which is built without its head (outputs: 0).
+    """
+    model = _untrained(backbone, outputs, image_size)
+    state = backbones.load_arm(run["weights"], network)
+    if network == FINETUNED:
         model.load_state_dict(state)
     else:
         backbones.load_body(model, state)
-    return Network(about, model.eval())
+    return model.eval()
 
 
-def of_export(folder: Path, about: About) -> Network:
-    """The network of an export, on the CPU."""
-    model = _blank(about)
-    model.load_state_dict(load_file(folder / WEIGHTS))
-    return Network(about, model.eval())
+def _untrained(backbone: str, outputs: int, image_size: int) -> nn.Module:
+    return backbones.build(backbone, outputs=outputs, image_size=image_size, weights="random", folder=Path())
 
 
-def _blank(about: About) -> nn.Module:
-    return backbones.build(
-        about.backbone,
-        outputs=len(about.classes),
-        image_size=about.image_size,
-        weights="random",
-        folder=Path(),
-    )
+def open_classifier(text: str, cluster: Cluster) -> Network:
+    """The network of an export (its folder) or of a fine-tuning run (its folder or id), on the site's device.
+
+    Raises `ValueError` for what has no classes: a pretraining run, and the export of a pretrained arm.
+    """
+    folder = Path(text)
+    if is_export(folder):
+        run, info = None, ModelInfo.of_export(folder)
+    else:
+        run = find_run(Path(cluster.runs), text)
+        if isinstance(run.spec, PretrainSpec):
+            raise ValueError(f"{run.id} is a pretraining run, which knows no classes; give one of its fine-tuning runs")
+        info = ModelInfo.of_run(run)
+    if not info.classes:
+        raise ValueError(f"{folder} holds a pretrained arm, which knows no classes; export one of its fine-tuning runs")
+    device = settle_hardware(cluster)
+    network = Network.of_export(folder, info) if run is None else Network.of_run(run, info)
+    network.model.to(device)
+    return network
 
 
-def settle(cluster: Cluster) -> torch.device:
-    """Make this process compute in float32 and deterministically, on the site's device with all its cores."""
+def settle_hardware(cluster: Cluster) -> torch.device:
+    """Make this process compute in float32 and deterministically, on the site's device with all CPU cores."""
     chosen = hardware.choose(cluster, "float32")
-    hardware.settle(dataclasses.replace(chosen, threads=len(os.sched_getaffinity(0))))
+    hardware.make_deterministic(dataclasses.replace(chosen, threads=len(os.sched_getaffinity(0))))
     return chosen.torch_device

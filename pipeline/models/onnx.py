@@ -1,4 +1,4 @@
-"""A network as an ONNX graph with a batch of any size, checked against torch before it is handed out."""
+"""A network as an ONNX graph for batches of any size, checked against torch before it is returned."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from pipeline.models.network import Network
 
 FILE = "model.onnx"
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
-TOLERANCE = 1e-4  # of the largest output; float32 sums in another order differ by less
+TOLERANCE = 1e-4  # of the largest output; float32 sums in another order differ by less than that
 
 
-def need() -> None:
-    """`ValueError` when a library of the extra `onnx` is not installed."""
+def check_installed() -> None:
+    """Raise `ValueError` when a library of the extra `onnx` is not installed."""
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise ValueError(
@@ -31,20 +31,20 @@ def graph(network: Network) -> tuple[bytes, float]:
     Input `images` [n, 3, size, size], normalised; output `logits` [n, classes], or `features` of a pretrained arm.
     Raises `ValueError` where a difference exceeds `TOLERANCE` times the largest output.
     """
-    need()
+    check_installed()
     import onnxruntime
 
-    model, about = network.model, network.about
+    model, info = network.model, network.info
     generator = torch.Generator().manual_seed(0)
-    images = torch.randn(3, 3, about.image_size, about.image_size, generator=generator)
+    images = torch.randn(3, 3, info.image_size, info.image_size, generator=generator)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter's remarks on its own parts
+        warnings.simplefilter("ignore")  # the exporter warns about its own code
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         program: Any = torch.onnx.export(
             model,
             (images[:2],),
             input_names=["images"],
-            output_names=["features" if about.task == "features" else "logits"],
+            output_names=["features" if info.task == "features" else "logits"],
             dynamic_shapes=({0: torch.export.Dim("n")},),
             dynamo=True,
             verbose=False,
@@ -60,7 +60,7 @@ def graph(network: Network) -> tuple[bytes, float]:
             scale = max(scale, expected.abs().max().item())
     if not largest <= TOLERANCE * scale:
         raise ValueError(
-            f"the ONNX graph of {about.backbone} differs from torch by {largest:.1e}, "
+            f"the ONNX graph of {info.backbone} differs from torch by {largest:.1e}, "
             f"more than {TOLERANCE * scale:.1e}, and was not written; export without "
             "--onnx, or with another version of torch or onnxruntime"
         )

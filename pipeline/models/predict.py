@@ -1,34 +1,55 @@
-"""Scores of image files in their order, a batch at a time, and what is decided from them."""
+"""Predictions for new images: the scores of each file in turn, its classes, and both as a table or as CSV."""
 
 from __future__ import annotations
 
+import csv
+import io
+import os
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
+from pipeline.core import console
 from pipeline.data.images import BadImage
 from pipeline.learn.attention import attention_map
 from pipeline.models import inputs
-from pipeline.models.info import About
+from pipeline.models.info import ModelInfo
 from pipeline.models.network import Network
 
 BATCH = 64
 
 
-def scored(network: Network, paths: Sequence[Path], attention: Path | None) -> Iterator[np.ndarray | BadImage]:
-    """The scores of each file, float32 [classes], or why it has none.
+@dataclass(frozen=True)
+class Prediction:
+    """The scores of one image, float32 [classes], and the classes predicted from them."""
 
-    With `attention` every image is also drawn there with its map, as `<its place>-<its name>.png`. `ValueError` at
-    once where the network has no such map.
+    path: Path
+    scores: np.ndarray
+    classes: list[str]
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A file that cannot be used, and why."""
+
+    path: Path
+    reason: str
+
+
+def predictions(network: Network, paths: Sequence[Path], attention: Path | None) -> Iterator[Prediction | Skipped]:
+    """The prediction for each file in turn, or why it has none.
+
+    With `attention` every image is also drawn there with its attention map, as `<its number>-<its name>.png`. Raises
+    `ValueError` before anything is drawn where the network has no such map.
     """
-    size = network.about.image_size
+    size = network.info.image_size
     if attention is not None:
         attention_map(network.model, network.images(np.zeros((1, size, size, 3), dtype=np.uint8)))
     width = len(str(len(paths)))
-    source = inputs.loaded(paths, size=size, show=attention is not None)
-    numbered = enumerate(source, start=1)
+    numbered = enumerate(inputs.load_all(paths, size=size, show=attention is not None), start=1)
     while batch := list(islice(numbered, BATCH)):
         good = [(number, image) for number, image in batch if isinstance(image, inputs.LoadedImage)]
         scores: dict[int, np.ndarray] = {}
@@ -37,16 +58,44 @@ def scored(network: Network, paths: Sequence[Path], attention: Path | None) -> I
             scores = {number: row for (number, _), row in zip(good, network.scores(images), strict=True)}
             if attention is not None:
                 maps = attention_map(network.model, images).cpu().numpy()
-                for (number, image), seen in zip(good, maps, strict=True):
+                for (number, image), one_map in zip(good, maps, strict=True):
                     assert image.shown is not None
                     name = f"{number:0{width}d}-{paths[number - 1].stem}.png"
-                    inputs.draw(attention / name, image.shown, seen)
-        for number, answer in batch:
-            yield answer if isinstance(answer, BadImage) else scores[number]
+                    inputs.draw_attention(attention / name, image.shown, one_map)
+        for number, loaded in batch:
+            path = paths[number - 1]
+            if isinstance(loaded, BadImage):
+                yield Skipped(path, str(loaded))
+            else:
+                yield Prediction(path, scores[number], predicted_classes(scores[number], network.info))
 
 
-def decided(scores: np.ndarray, about: About) -> list[str]:
-    """The classes said to be there: the highest score's, or with several classes an image all above 0.5."""
-    if about.task == "multi-class":
-        return [about.classes[int(scores.argmax())]]
-    return [name for name, score in zip(about.classes, scores, strict=True) if score > 0.5]
+def predicted_classes(scores: np.ndarray, info: ModelInfo) -> list[str]:
+    """The class of the highest score; where an image may have several classes, every class above 0.5."""
+    if info.task == "multi-class":
+        return [info.classes[int(scores.argmax())]]
+    return [name for name, score in zip(info.classes, scores, strict=True) if score > 0.5]
+
+
+def as_table(predicted: Sequence[Prediction], classes: Sequence[str]) -> str:
+    """Aligned text: each image with its predicted classes and the score of every class."""
+    rows = [
+        [printable(each.path), ", ".join(each.classes) or "–", *(f"{score:.3f}" for score in each.scores)]
+        for each in predicted
+    ]
+    return console.table(rows, header=("image", "predicted", *classes))
+
+
+def as_csv(predicted: Sequence[Prediction], classes: Sequence[str]) -> str:
+    """CSV with the columns `picture`, `predicted` (several joined by `;`) and `score:<class>`."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["picture", "predicted", *(f"score:{name}" for name in classes)])
+    for each in predicted:
+        writer.writerow([printable(each.path), ";".join(each.classes), *map(str, each.scores)])
+    return out.getvalue()
+
+
+def printable(path: Path) -> str:
+    """The path as text that any terminal and any UTF-8 file can hold."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")

@@ -25,7 +25,9 @@ from pipeline.core import files
 from pipeline.data.layouts import Folder
 from pipeline.data.shards.read import read_pixels
 from pipeline.jobs import execute
-from pipeline.models import export, info, network, onnx
+from pipeline.models import export, onnx
+from pipeline.models.info import ModelInfo
+from pipeline.models.network import Network
 from pipeline.runs.spec import DatasetRef
 
 NEEDS_ONNX = pytest.mark.skipif(
@@ -72,14 +74,14 @@ def site(home):
 @pytest.fixture(scope="module")
 def pretrained(shards, site):
     run = tiny.announce(tiny.make_pretrain(shards, epochs=2), site)
-    assert execute.carry_out(run) == 0
+    assert execute.execute_run(run) == 0
     return run
 
 
 @pytest.fixture(scope="module", params=[0, 1], ids=["cnn", "transformer"])
 def finetuned(request, shards, site, pretrained):
     run = tiny.announce(tiny.make_finetune(shards, pretrained.spec, arm=request.param, epochs=2), site)
-    assert execute.carry_out(run) == 0
+    assert execute.execute_run(run) == 0
     return run
 
 
@@ -149,8 +151,8 @@ def test_timm_prepares_a_image_of_any_shape_as_this_project_does(exported):
     model = timm.create_model(f"local-dir:{exported}", pretrained=True)
     transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model), is_training=False)
     pixels = np.random.default_rng(0).integers(0, 256, (70, 131, 3), dtype=np.uint8)
-    known = info.of_export(exported)
-    mine = network.of_export(exported, known).images(images.resize(pixels, tiny.SIZE)[None])[0]
+    known = ModelInfo.of_export(exported)
+    mine = Network.of_export(exported, known).images(images.resize(pixels, tiny.SIZE)[None])[0]
     grey_level = 1 / 255 / min(transform.transforms[-1].std.tolist())  # Pillow rounds otherwise
     assert abs(mine.numpy() - transform(Image.fromarray(pixels)).numpy()).max() < 1.01 * grey_level
 
@@ -189,7 +191,7 @@ def test_the_card_says_what_the_run_was(exported, finetuned):
         result.code,
         f"torch {result.versions['torch']}",
         f"| balanced_accuracy | {result.metrics['balanced_accuracy']:.4f} |",
-        "no medical device",
+        "not a medical device",
         "CASS, self-supervised, 2 epochs from random weights on tiny",
     ):
         assert said in card
@@ -213,8 +215,8 @@ def test_the_onnx_graph_gives_the_runs_own_predictions_for_any_batch(exported, f
     assert said is not None and float(said[1]) < 1e-3
     assert "model.onnx" in (exported / "README.md").read_text(encoding="utf-8")
     paths = sorted(test_images.iterdir())
-    known = info.of_export(exported)
-    images = network.of_export(exported, known).images(np.stack([read(path) for path in paths]))
+    known = ModelInfo.of_export(exported)
+    images = Network.of_export(exported, known).images(np.stack([read(path) for path in paths]))
     session = onnxruntime.InferenceSession(exported / "model.onnx", providers=["CPUExecutionProvider"])
     _, expected = stored(finetuned)
     wanted = np.array([expected[path.stem] for path in paths])
@@ -226,7 +228,7 @@ def test_the_onnx_graph_gives_the_runs_own_predictions_for_any_batch(exported, f
 
 @NEEDS_ONNX
 def test_an_onnx_graph_that_differs_is_refused(exported, monkeypatch):
-    trained = network.of_export(exported, info.of_export(exported))
+    trained = Network.of_export(exported, ModelInfo.of_export(exported))
     monkeypatch.setattr(onnx, "TOLERANCE", -1.0)
     with pytest.raises(ValueError, match="differs from torch by .* was not written; export without --onnx"):
         onnx.graph(trained)
@@ -235,7 +237,7 @@ def test_an_onnx_graph_that_differs_is_refused(exported, monkeypatch):
 def test_a_missing_extra_is_named_before_anything_is_written(monkeypatch):
     monkeypatch.setattr(onnx, "NEEDED", ("onnx", "no_such_library"))
     with pytest.raises(ValueError, match="--onnx needs no_such_library, of the extra `onnx`: python -m pip install"):
-        onnx.need()
+        onnx.check_installed()
 
 
 def test_an_export_killed_half_way_leaves_no_folder_and_the_next_is_whole(pretrained, home, tmp_path):
@@ -243,10 +245,11 @@ def test_an_export_killed_half_way_leaves_no_folder_and_the_next_is_whole(pretra
         "import os, signal, sys\n"
         "from pathlib import Path\n"
         "from pipeline.runs.folder import Run\n"
-        "from pipeline.models import export, info, model_card\n"
+        "from pipeline.models import export, model_card\n"
+        "from pipeline.models.info import ModelInfo\n"
         "model_card.text = lambda *args, **kwargs: os.kill(os.getpid(), signal.SIGKILL)\n"  # at the last of the files
         "run = Run(Path(sys.argv[1]))\n"
-        "export.write(run, info.of_run(run, 'cnn'), Path(sys.argv[2]), with_onnx=False)\n"
+        "export.write(run, ModelInfo.of_run(run, 'cnn'), Path(sys.argv[2]), with_onnx=False)\n"
     )
     parent = tmp_path / "exports"
     parent.mkdir()
@@ -264,13 +267,13 @@ def test_an_export_killed_half_way_leaves_no_folder_and_the_next_is_whole(pretra
 def test_a_folder_with_anything_else_is_not_touched(finetuned, exported, pretrained, home, tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
     done = command("export", finetuned.id, "--out", tmp_path, cwd=home)
-    assert done.returncode == 2 and "is there and is no export of" in done.stderr
+    assert done.returncode == 2 and "exists and is not an export of" in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
     done = command("export", pretrained.id, "--arm", "cnn", "--out", exported, cwd=home)
     assert done.returncode == 2 and f"is an export of model of {finetuned.id}" in done.stderr
-    other = dataclasses.replace(info.of_export(exported), weights_sha256="0" * 64)
+    other = dataclasses.replace(ModelInfo.of_export(exported), weights_sha256="0" * 64)
     with pytest.raises(ValueError, match="with other weights; choose another --out"):
-        export.find(exported, other)
+        export.exists(exported, other)
 
 
 def test_what_cannot_be_exported_is_said_with_the_next_move(finetuned, pretrained, shards, site, home, tmp_path):
@@ -305,8 +308,8 @@ def test_several_classes_a_image_are_decided_one_by_one(home, site, tmp_path):
     spec = tiny.make_finetune(shards, None, epochs=10, patience=10)
     spec = dataclasses.replace(spec, dataset=DatasetRef(name="colours", fingerprint=shards.fingerprint))
     run = tiny.announce(spec, site)
-    assert execute.carry_out(run) == 0
-    assert info.of_run(run).task == "multi-label"
+    assert execute.execute_run(run) == 0
+    assert ModelInfo.of_run(run).task == "multi-label"
     done = command("predict", run.id, raw, "--csv", tmp_path / "scores.csv", cwd=home)
     assert done.returncode == 0, done.stderr
     with open(tmp_path / "scores.csv", newline="") as file:

@@ -23,7 +23,8 @@ from pipeline.data.shards.transcode import Settings
 from pipeline.jobs import execute
 from pipeline.learn import backbones
 from pipeline.learn.attention import attention_map
-from pipeline.models import info, network
+from pipeline.models.info import ModelInfo
+from pipeline.models.network import Network
 
 TOLERANCE = 1e-5  # of a sigmoid; the shards here lose nothing
 AS_JPEG = 0.02  # of a sigmoid, for an image that went through a JPEG of quality 95: what docs/using.md says
@@ -48,14 +49,14 @@ def site(home):
 @pytest.fixture(scope="module")
 def vit(shards, site):
     run = tiny.announce(tiny.make_finetune(shards, None, arm=1, epochs=2), site)
-    assert execute.carry_out(run) == 0
+    assert execute.execute_run(run) == 0
     return run
 
 
 @pytest.fixture(scope="module")
 def cnn(shards, site):
     run = tiny.announce(tiny.make_finetune(shards, None, arm=0, epochs=1), site)
-    assert execute.carry_out(run) == 0
+    assert execute.execute_run(run) == 0
     return run
 
 
@@ -94,7 +95,7 @@ def test_raw_images_get_the_scores_that_the_run_stored_of_them(vit, sources, hom
 
 
 def test_a_jpeg_of_the_shards_changes_scores_little(vit, sources):
-    trained = network.of_run(vit, info.of_run(vit))
+    trained = Network.of_run(vit, ModelInfo.of_run(vit))
     small = [images.resize(images.decode(path.read_bytes()).pixels, tiny.SIZE) for path in sources.values()]
     lossy = [images.pixels(images.encode(image, format="jpeg", quality=95)) for image in small]
     before, after = (trained.scores(trained.images(np.stack(part))) for part in (small, lossy))
