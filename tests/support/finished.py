@@ -18,7 +18,9 @@ from pipeline.core import files
 from pipeline.data.shards.index import Shards
 from pipeline.runs.cluster import Cluster
 from pipeline.runs.folder import Result, Run
-from pipeline.runs.spec import FinetuneSpec, PretrainSpec, method_of, run_id
+from pipeline.runs.identity import run_id
+from pipeline.runs.predictions import write_predictions
+from pipeline.runs.spec import FinetuneSpec, PretrainSpec, method_of
 from pipeline.study import paper
 
 GRID = """
@@ -53,7 +55,6 @@ def finish(spec: PretrainSpec | FinetuneSpec, site: Cluster, shards: Shards) -> 
     found = {}
     if isinstance(spec, FinetuneSpec):
         from pipeline.learn import backbones, metrics
-        from pipeline.learn.finetune import write_predictions
 
         model = _model(spec.backbone, len(shards.classes), spec.image_size, spec.seed + sum(method_of(spec).encode()))
         backbones.save_arms(run["weights"], {"model": model}, {})

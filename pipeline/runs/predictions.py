@@ -1,0 +1,68 @@
+"""A fine-tuning run's stored predictions (predictions.parquet): one row for each labelled test image.
+
+The columns are `key`, then `true:<class>` (int8, 0 or 1) for every class, then `score:<class>` (float32, a sigmoid) for
+every class, in the order of the network's outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.core import files
+
+TRUE, SCORE = "true:", "score:"
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """The test images of a run, their labels and their scores."""
+
+    keys: list[str]
+    classes: tuple[str, ...]
+    targets: np.ndarray
+    """int8 [n, classes], 0 or 1."""
+    scores: np.ndarray
+    """float32 [n, classes]."""
+
+
+def write_predictions(
+    path: Path, keys: list[str], classes: Sequence[str], targets: np.ndarray, scores: np.ndarray
+) -> None:
+    """Publish the file; targets and scores [n, classes] are in the order of keys and classes."""
+    import pyarrow as pa
+    import pyarrow.parquet as parquet
+
+    columns: dict[str, Any] = {"key": keys}
+    for i, name in enumerate(classes):
+        columns[f"{TRUE}{name}"] = targets[:, i].astype(np.int8)
+    for i, name in enumerate(classes):
+        columns[f"{SCORE}{name}"] = scores[:, i].astype(np.float32)
+    with files.publish(path) as file:
+        parquet.write_table(pa.table(columns), file)
+
+
+def read_predictions(path: Path) -> Predictions:
+    import pyarrow.parquet as parquet
+
+    table = parquet.read_table(path)
+    classes = _classes(table.column_names)
+    targets, scores = (
+        np.stack([table[f"{kind}{name}"].to_numpy() for name in classes], axis=1) for kind in (TRUE, SCORE)
+    )
+    return Predictions(table["key"].to_pylist(), classes, targets, scores)
+
+
+def read_classes(path: Path) -> tuple[str, ...]:
+    """The classes in the order of the network's outputs, without reading the rows."""
+    import pyarrow.parquet as parquet
+
+    return _classes(parquet.read_schema(path).names)
+
+
+def _classes(columns: Sequence[str]) -> tuple[str, ...]:
+    return tuple(name.removeprefix(SCORE) for name in columns if name.startswith(SCORE))
