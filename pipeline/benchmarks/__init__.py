@@ -1,4 +1,4 @@
-"""The benchmarks, one plugin each: a module with TITLE and run(bench)."""
+"""The benchmarks, one plugin each: a module with `TITLE` (one line) and `run(settings) -> list[Table]`."""
 
 from pipeline.core.plugins import Plugins
 

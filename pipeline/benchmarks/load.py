@@ -1,4 +1,4 @@
-"""Loading: batches of 16 uint8 images, the making of the map they come from, and the memory this takes."""
+"""Loading: batches of 16 uint8 images, building the pixel map that they come from, and the memory of the reader."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -21,12 +22,13 @@ from PIL import Image
 from torch import Tensor
 
 from pipeline.benchmarks.support import load_peers, paper_loader, raw_images
-from pipeline.benchmarks.support.base import Bench, Table, Way, compare, memory, rate
+from pipeline.benchmarks.support.measure import Case, Settings, compare, memory_bytes, rate
+from pipeline.benchmarks.support.tables import Table
 from pipeline.core import files
 from pipeline.data import images
 from pipeline.data.pixel_map import Pixels, open_pixels
 from pipeline.data.shards.index import Shards
-from pipeline.data.shards.read import Tars
+from pipeline.data.shards.read import TarReader
 from pipeline.learn.samples import Samples
 from pipeline.runs.cluster import Cluster
 
@@ -35,100 +37,112 @@ BATCH = 16
 NAME = "bench"
 
 Batches = Callable[[], Iterable[Tensor]]
-"""Starts an epoch."""
+"""Starts an epoch and returns its batches."""
 
 
-def run(bench: Bench) -> list[Table]:
-    """Images a second that arrive, images a second that the map is built with, MB that the reader takes."""
-    size, count, seconds = (64, 64, 0.2) if bench.quick else (384, 1000, 3.0)
-    raw, note = raw_images.raw_folder(bench, count)
-    shards = raw_images.sharded(bench.scratch / f"{raw.name}-at-{size}", NAME, size, "--layout", "folder", "--raw", raw)
-    site = Cluster(scratch=str(bench.scratch / "pixels"), scratch_in_ram=True)
-    small = _small_files(bench, shards)
-    about = [note, f"ours and what is marked {size}: stored at {size}×{size}, JPEG {images.QUALITY}"]
-    return [
-        _batches(bench, shards, site, raw, small, seconds, about),
-        _building(bench, shards, site, about),
-        _memory(bench, shards, site, raw, about),
-    ]
+@dataclass(frozen=True)
+class Data:
+    """The images that every table of this benchmark reads, in three forms."""
+
+    raw: Path
+    shards: Shards
+    small: Path
+    """The stored images of the shards as files."""
+    site: Cluster
+    """Its scratch folder holds the pixel map."""
+    notes: list[str]
 
 
-def _batches(
-    bench: Bench, shards: Shards, site: Cluster, raw: Path, small: Path, seconds: float, about: list[str]
-) -> Table:
-    size = shards.size
+def run(settings: Settings) -> list[Table]:
+    """Images a second of loading and of building the map; MB that the reader takes."""
+    size, count, seconds = (64, 2 * BATCH, 0.01) if settings.quick else (384, 1000, 3.0)
+    raw, note = raw_images.raw_folder(settings, count)
+    shards = raw_images.make_shards(
+        settings.scratch / f"{raw.name}-at-{size}", NAME, size, "--layout", "folder", "--raw", raw
+    )
+    data = Data(
+        raw=raw,
+        shards=shards,
+        small=_stored_files(settings, shards),
+        site=Cluster(scratch=str(settings.scratch / "pixels"), scratch_in_ram=True),
+        notes=[note, f"ours and the rows marked {size}: stored at {size}×{size}, JPEG {images.QUALITY}"],
+    )
+    return [_loading(settings, data, seconds), _building(settings, data), _memory(settings, data)]
 
-    def way(name: str, batches: Batches, role: str = "ours") -> Way:
-        return Way(name=name, once=lambda: load_peers.throughput(batches, seconds), role=role)
 
-    ways = [
-        way("ours, from the map: uint8", _epochs(open_pixels(shards, site), shards)),
-        way("ours, from tars: uint8", _epochs(Tars(shards), shards)),
-        way("paper's: raw files", partial(paper_loader.batches, raw, size=size, batch=BATCH), "peer"),
-        way(f"paper's: files of {size}", partial(paper_loader.batches, small, size=size, batch=BATCH), "peer"),
+def _loading(settings: Settings, data: Data, seconds: float) -> Table:
+    size, shards, small = data.shards.size, data.shards, data.small
+
+    def case(name: str, batches: Batches, role: str = "ours") -> Case:
+        return Case(name=name, measure=lambda: load_peers.throughput(batches, seconds), role=role)
+
+    cases = [
+        case("ours, from the map: uint8", _epochs(open_pixels(shards, data.site), shards)),
+        case("ours, from tars: uint8", _epochs(TarReader(shards), shards)),
+        case("paper's: raw files", partial(paper_loader.batches, data.raw, size=size, batch=BATCH), "peer"),
+        case(f"paper's: files of {size}", partial(paper_loader.batches, small, size=size, batch=BATCH), "peer"),
     ]
     notes = [
-        *about,
-        "from each epoch's first batch on: the start of workers does not count",
-        "ours: uint8 on the CPU, in an epoch's order, not augmented (that is the device's work)",
+        *data.notes,
+        "each epoch is timed from its first batch on: the start of workers does not count",
+        "ours: uint8 on the CPU, in an epoch's order, not augmented (the device does that)",
         "paper's: Pillow, torchvision's transforms with all of the augmentation, float32, DataLoader with two workers",
     ]
-    if bench.peers:
-        for name, what in load_peers.WAYS.items():
-            if name == "ffcv-raw" and not _has_ffcv(bench.peers):
-                notes.append("ffcv could not be built in the peers' environment: left out")
+    if settings.peers:
+        for name, title in load_peers.LOADERS.items():
+            if name == "ffcv-raw" and not _has_ffcv(settings.peers):
+                notes.append("ffcv could not be built in the peers' environment and is left out")
                 continue
-            command = [str(bench.peers), load_peers.__file__, name, str(shards.folder), str(small), str(seconds)]
-            ways.append(Way(name=what, once=partial(_asked, command), role="peer"))
+            command = [str(settings.peers), load_peers.__file__, name, str(shards.folder), str(small), str(seconds)]
+            cases.append(Case(name=title, measure=partial(_printed_number, command), role="peer"))
         notes.append(
             "webdataset + torchvision: as paper's; webdataset, uint8 and ffcv: not augmented; two workers each"
         )
     else:
-        notes.append("no peers' environment: webdataset and ffcv are left out (make peers)")
-    ways.append(Way(name="memcpy of the same bytes, all cores", once=partial(_copied, size, seconds), role="limit"))
-    return compare(f"batches of {BATCH}", "images/s", ways, bench, notes=notes)
+        notes.append("the peers are not installed, webdataset and ffcv are left out (make peers)")
+    copying = partial(_copy_rate, size, seconds)
+    cases.append(Case(name="memcpy of the same bytes, all cores", measure=copying, role="limit"))
+    return compare(f"batches of {BATCH}", "images/s", cases, settings, notes=notes)
 
 
-def _building(bench: Bench, shards: Shards, site: Cluster, about: list[str]) -> Table:
-    count = len(shards.rows["key"])
-    stored = [path.read_bytes() for path in sorted(_small_files(bench, shards).iterdir())]
+def _building(settings: Settings, data: Data) -> Table:
+    count = len(data.shards.rows["key"])
+    stored = [path.read_bytes() for path in sorted(data.small.iterdir())]
 
-    def built() -> float:
-        shutil.rmtree(site.scratch)
-        return rate(count, lambda: open_pixels(shards, site))
+    def build() -> float:
+        shutil.rmtree(data.site.scratch)
+        return rate(count, lambda: open_pixels(data.shards, data.site))
 
-    def one_thread() -> float:
-        return rate(count, lambda: [_by_pillow(data) for data in stored])
+    def decode_in_one_thread() -> float:
+        return rate(count, lambda: [_decode_with_pillow(image) for image in stored])
 
-    def all_cores() -> float:
+    def decode_on_all_cores() -> float:
         with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-            return rate(count, lambda: list(pool.map(images.pixels, stored)))
+            return rate(count, lambda: list(pool.map(images.decode_stored, stored)))
 
-    ways = [
-        Way(name="ours: read, verified, decoded, written, fsync", once=built),
-        Way(name="Pillow, one thread: decoded only", once=one_thread, role="peer"),
-        Way(name="decoded only, all cores", once=all_cores, role="limit"),
+    cases = [
+        Case(name="ours: read, verified, decoded, written, fsync", measure=build),
+        Case(name="Pillow, one thread: decoded only", measure=decode_in_one_thread, role="peer"),
+        Case(name="decoded only, all cores", measure=decode_on_all_cores, role="limit"),
     ]
-    return compare("building the map", "images/s", ways, bench, notes=about)
+    return compare("building the map", "images/s", cases, settings, notes=data.notes)
 
 
-def _memory(bench: Bench, shards: Shards, site: Cluster, raw: Path, about: list[str]) -> Table:
-    ways = [
-        Way(name="ours, from the map", once=partial(_grown, partial(_from_map, shards, site))),
-        Way(name="ours, from tars", once=partial(_grown, partial(_from_tars, shards))),
-        Way(
-            name="paper's: raw files",
-            once=partial(_grown, partial(paper_loader.batches, raw, size=shards.size, batch=BATCH)),
-            role="peer",
-        ),
+def _memory(settings: Settings, data: Data) -> Table:
+    raw_files = partial(paper_loader.batches, data.raw, size=data.shards.size, batch=BATCH)
+    from_map = partial(_epoch_from_map, data.shards, data.site)
+    cases = [
+        Case(name="ours, from the map", measure=partial(_memory_of_reader, from_map)),
+        Case(name="ours, from tars", measure=partial(_memory_of_reader, partial(_epoch_from_tars, data.shards))),
+        Case(name="paper's: raw files", measure=partial(_memory_of_reader, raw_files), role="peer"),
     ]
-    note = "memory of its own (no page cache) of a new process and its workers after 20 batches, less that before them"
-    return compare("memory of the reader", "MB", ways, bench, more_is_better=False, notes=[*about, note])
+    note = "memory that a new process and its workers have gained after 20 batches, without the page cache"
+    return compare("memory of the reader", "MB", cases, settings, more_is_better=False, notes=[*data.notes, note])
 
 
-def _small_files(bench: Bench, shards: Shards) -> Path:
-    """The stored images as files."""
-    folder = bench.scratch / f"{shards.folder.parent.name}-files"
+def _stored_files(settings: Settings, shards: Shards) -> Path:
+    """The stored images of the shards as files in a folder."""
+    folder = settings.scratch / f"{shards.folder.parent.name}-files"
     if not folder.exists():
         rows = shards.rows
         with files.publish_folder(folder) as out:
@@ -138,16 +152,16 @@ def _small_files(bench: Bench, shards: Shards) -> Path:
     return folder
 
 
-def _from_map(shards: Shards, site: Cluster) -> Iterable[Tensor]:
+def _epoch_from_map(shards: Shards, site: Cluster) -> Iterable[Tensor]:
     return _epochs(open_pixels(shards, site), shards)()
 
 
-def _from_tars(shards: Shards) -> Iterable[Tensor]:
-    return _epochs(Tars(shards), shards)()
+def _epoch_from_tars(shards: Shards) -> Iterable[Tensor]:
+    return _epochs(TarReader(shards), shards)()
 
 
 def _epochs(pixels: Pixels, shards: Shards) -> Batches:
-    """One epoch after another of the same reader, as a run has them."""
+    """Epochs of one reader, one after another, as in a run."""
     rows = np.arange(len(shards.rows["key"]))
     samples = Samples(pixels, rows, torch.device("cpu"))
     numbers = itertools.count()
@@ -159,8 +173,8 @@ def _epochs(pixels: Pixels, shards: Shards) -> Batches:
     return epoch
 
 
-def _copied(size: int, seconds: float) -> float:
-    """Images a second that all cores copy from 512 MB of memory to one batch's."""
+def _copy_rate(size: int, seconds: float) -> float:
+    """Images a second that all cores copy from 512 MB of memory into the memory of one batch."""
     cores = len(os.sched_getaffinity(0))
     many = (512 << 20) // (size * size * 3)
     source = torch.zeros(many, size, size, 3, dtype=torch.uint8)
@@ -178,7 +192,7 @@ def _copied(size: int, seconds: float) -> float:
         return sum(pool.map(copy, range(cores))) / seconds
 
 
-def _by_pillow(data: bytes) -> np.ndarray:
+def _decode_with_pillow(data: bytes) -> np.ndarray:
     with Image.open(io.BytesIO(data)) as image:
         return np.asarray(image.convert("RGB"))
 
@@ -187,28 +201,29 @@ def _has_ffcv(python: Path) -> bool:
     return subprocess.run([python, "-c", "import ffcv"], capture_output=True).returncode == 0
 
 
-def _asked(command: list[str]) -> float:
-    """What a peer's process prints."""
+def _printed_number(command: list[str]) -> float:
+    """The number that a peer's process prints last."""
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise ValueError(f"{' '.join(command)} failed: {done.stderr.strip().splitlines()[-1:]}")
     return float(done.stdout.split()[-1])
 
 
-def _grown(batches: Batches) -> float:
+def _memory_of_reader(batches: Batches) -> float:
+    """MB that a new process gains while it reads."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(_held_by, batches).result()
+        return pool.submit(_memory_gained, batches).result()
 
 
-def _held_by(batches: Batches) -> float:
-    before = _held()
+def _memory_gained(batches: Batches) -> float:
+    before = _memory_used()
     epoch = iter(batches())
     for _ in islice(epoch, 20):
         pass
-    return max(_held() - before, 0.001)
+    return max(_memory_used() - before, 0.001)
 
 
-def _held() -> float:
-    """MB that this process and its workers hold for themselves: what is shared between them is counted once."""
+def _memory_used() -> float:
+    """MB of this process and its workers, without the page cache; memory that they share is counted once."""
     pids = [os.getpid(), *(child.pid or 0 for child in multiprocessing.active_children())]
-    return sum(memory(pid, "Pss_Anon", "Pss_Shmem") for pid in pids) / 1e6
+    return sum(memory_bytes(pid, "Pss_Anon", "Pss_Shmem") for pid in pids) / 1e6

@@ -1,6 +1,6 @@
-"""Planning: a grid of ten thousand runs, where each of them stands, and the index of a million images.
+"""Planning: the plan of ten thousand runs, their states, and the index of a million images.
 
-`python -m pipeline.benchmarks.plan CASE …` measures one case and prints its seconds and its peak memory.
+`python -m pipeline.benchmarks.plan TASK …` runs one task and prints its seconds and its peak memory in MB.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from pipeline.benchmarks.support.base import Bench, Row, Table
+from pipeline.benchmarks.support.measure import Settings
+from pipeline.benchmarks.support.tables import Row, Table
 from pipeline.core import files
 from pipeline.data.datasets import DATASETS
 from pipeline.data.shards.index import Shards, write_index
@@ -30,52 +31,63 @@ from pipeline.runs.identity import to_json
 from pipeline.runs.spec import Spec
 from pipeline.study import paper
 
-TITLE = "plans, states and indexes of many"
+TITLE = "plans and states of many runs, indexes of many images"
 GRID = "main"
-A_SEED = 72  # runs of that grid
+RUNS_PER_SEED = 72  # of GRID
 PAPER_DATASETS = ("autoimmune", "brain_mri", "dermofit", "isic")
-LINEAR = "a tenth as many in a tenth of the time reads 0.1 in the last column; what every start costs comes on top"
+LINEAR = "a tenth of the runs or rows in a tenth of the time shows 0.1 in the last column; a process's start adds to it"
+
+Measured = tuple[str, str, list[str]]
+"""The name of a row, its role, and the task with its arguments."""
 
 
-def run(bench: Bench) -> list[Table]:
-    """Seconds and peak memory, each case in a process of its own."""
-    seeds = (2, 1) if bench.quick else (140, 14, 1)
-    folders = {count: run_folders(bench, count) for count in seeds}
-    planning, standing = [], []
+def run(settings: Settings) -> list[Table]:
+    """Seconds and peak memory; each task runs in a process of its own."""
+    return [*plans_and_states(settings), *indexes(settings)]
+
+
+def plans_and_states(settings: Settings) -> list[Table]:
+    """Planning a grid, and reading the states of its runs, at several numbers of runs."""
+    seeds = (2, 1) if settings.quick else (140, 14, 1)
+    folders = {count: run_folders(settings, count) for count in seeds}
+    plans: list[Measured] = []
+    states: list[Measured] = []
     for count, folder in folders.items():
+        runs = f"{RUNS_PER_SEED * count:,} runs"
         flags = ["--grid", GRID, "--seeds", str(count), "--cluster", str(folder / "site.toml")]
-        planning.append(
-            (f"launch --dry-run of {A_SEED * count:,} runs", "ours", ["command", "launch", "--dry-run", *flags])
-        )
-        standing.append((f"status of {A_SEED * count:,} runs", "ours", ["command", "status", *flags]))
-    most = folders[seeds[0]]
-    read = (f"reading spec.json and result.json of {A_SEED * seeds[0]:,} runs", "limit", ["read", str(most / "runs")])
+        plans.append((f"launch --dry-run of {runs}", "ours", ["command", "launch", "--dry-run", *flags]))
+        states.append((f"status of {runs}", "ours", ["command", "status", *flags]))
+    largest = folders[seeds[0]] / "runs"
+    name = f"reading spec.json and result.json of {RUNS_PER_SEED * seeds[0]:,} runs"
+    read: Measured = (name, "limit", ["read", str(largest)])
+    mixed = "the runs are done, failed, interrupted and pending, a quarter each"
+    tables = measure(settings, f"the plan of grid {GRID}", [*plans, read], [LINEAR])
+    return tables + measure(settings, f"the states of the runs of grid {GRID}", [*states, read], [LINEAR, mixed])
 
-    counts = (10_000, 1_000) if bench.quick else (1_000_000, 100_000, 10_000)
-    writing, opening = [], []
+
+def indexes(settings: Settings) -> list[Table]:
+    """Writing an index and reading from it, at several numbers of images."""
+    counts = (10_000, 1_000) if settings.quick else (1_000_000, 100_000, 10_000)
+    writing: list[Measured] = []
+    reading: list[Measured] = []
     for count in counts:
-        path = bench.scratch / f"index-{count}" / "index.parquet"
+        path = settings.scratch / f"index-{count}" / "index.parquet"
         writing.append((f"writing an index of {count:,}", "ours", ["write", str(path), str(count)]))
-        opening.append((f"{count:,}: the training rows and their labels", "ours", ["train", str(path)]))
-        opening.append((f"{count:,}: entries and checksums of 1,000 rows", "ours", ["entries", str(path)]))
-    path = bench.scratch / f"index-{counts[0]}" / "index.parquet"
-    opening.append((f"{counts[0]:,}: the columns alone, by pyarrow", "limit", ["columns", str(path)]))
-
-    held = "the states of the runs: done, interrupted, pending, failed, one after the other"
-    tables = measured(bench, f"a plan of grid {GRID}", [*planning, read], [LINEAR])
-    tables += measured(bench, f"where the runs of grid {GRID} stand", [*standing, read], [LINEAR, held])
-    tables += measured(bench, "an index from rows that come one by one", writing, [LINEAR])
-    tables += measured(bench, "an index as training uses it", opening, [LINEAR])
-    return tables
+        reading.append((f"{count:,}: the training rows and their labels", "ours", ["train", str(path)]))
+        reading.append((f"{count:,}: positions and checksums of 1,000 rows", "ours", ["positions", str(path)]))
+    path = settings.scratch / f"index-{counts[0]}" / "index.parquet"
+    reading.append((f"{counts[0]:,}: the columns alone, by pyarrow", "limit", ["columns", str(path)]))
+    tables = measure(settings, "writing an index, row by row", writing, [LINEAR])
+    return tables + measure(settings, "reading an index as training does", reading, [LINEAR])
 
 
-def measured(bench: Bench, title: str, cases: list[tuple[str, str, list[str]]], notes: list[str]) -> list[Table]:
-    """The seconds of some cases (name, role, arguments), measured in turn, and their peak memory."""
+def measure(settings: Settings, title: str, cases: list[Measured], notes: list[str]) -> list[Table]:
+    """Measure the seconds and the peak memory of the cases, in turn."""
     seconds = [Row(name=name, role=role, values=[]) for name, role, _ in cases]
     memory = [Row(name=name, role=role, values=[]) for name, role, _ in cases]
-    for number in range(bench.rounds):
+    for number in range(settings.rounds):
         for (name, _, arguments), *rows in zip(cases, seconds, memory, strict=True):
-            bench.say(f"round {number + 1} of {bench.rounds}: {name}")
+            settings.say(f"round {number + 1} of {settings.rounds}: {name}")
             command = [sys.executable, "-m", "pipeline.benchmarks.plan", *arguments]
             out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
             for row, value in zip(rows, json.loads(out), strict=True):
@@ -86,15 +98,15 @@ def measured(bench: Bench, title: str, cases: list[tuple[str, str, list[str]]], 
     ]
 
 
-# --- What is measured upon -------------------------------------------------------------------------------------------
+# --- Folders and rows to measure with --------------------------------------------------------------------------------
 
 
-def run_folders(bench: Bench, seeds: int) -> Path:
-    """A folder with a cluster file, manifests of the grid's datasets and the folders of its runs in mixed states."""
-    folder = bench.scratch / f"plan-{seeds}-{code_version()}"
+def run_folders(settings: Settings, seeds: int) -> Path:
+    """A folder with a cluster file, manifests of the grid's datasets, and folders of its runs in mixed states."""
+    folder = settings.scratch / f"plan-{seeds}-{code_version()}"
     if not folder.exists():
-        bench.say(f"making {A_SEED * seeds:,} run folders")
-        for old in bench.scratch.glob(f"plan-{seeds}-*"):
+        settings.say(f"making {RUNS_PER_SEED * seeds:,} run folders")
+        for old in settings.scratch.glob(f"plan-{seeds}-*"):
             shutil.rmtree(old)
         with files.publish_folder(folder) as out:
             site = clusters.from_json({name: str(out / name) for name in clusters.PATHS})
@@ -108,17 +120,17 @@ def run_folders(bench: Bench, seeds: int) -> Path:
                     "settings": {"size": paper.IMAGE_SIZE},
                     "counts": {part: {"pictures": 1000, "unlabelled": 0} for part in ("train", "val", "test")},
                 }
-                place = out / "shards" / f"{name}-{paper.IMAGE_SIZE}-image-0" / "manifest.json"
-                files.write_json(place, manifest, durable=False)
-            for number, item in enumerate(make_plan(GRID, site, seeds=seeds).runs.values()):
-                fill(item.run, item.spec, number % 4)
+                path = out / "shards" / f"{name}-{paper.IMAGE_SIZE}-image-0" / "manifest.json"
+                files.write_json(path, manifest, durable=False)
+            for number, planned in enumerate(make_plan(GRID, site, seeds=seeds).runs.values()):
+                fill(planned.run, planned.spec, number % 4)
             lines = [f'{name} = "{folder / name}"\n' for name in clusters.PATHS]
             (out / "site.toml").write_text("".join(lines))
     return folder
 
 
 def fill(run: Run, spec: Spec, kind: int) -> None:
-    """What a run's folder holds when it is pending (0), interrupted (1), failed (2) or done (3)."""
+    """Write the files of a run that is pending (0), interrupted (1), failed (2) or done (3)."""
     run.folder.mkdir(parents=True)
     run["spec"].write_text(json.dumps(to_json(spec)))
     run["job"].write_text("{}")
@@ -147,7 +159,7 @@ def fill(run: Run, spec: Spec, kind: int) -> None:
 
 
 def rows_of(count: int) -> Iterator[dict[str, Any]]:
-    """Rows of an index of `count` images, a tenth of them without labels, one after the other."""
+    """Yield the rows of an index of `count` images, a tenth of them without labels."""
     for number in range(count):
         split = "train" if number < 0.8 * count else "val" if number < 0.9 * count else "test"
         yield {
@@ -164,7 +176,7 @@ def rows_of(count: int) -> Iterator[dict[str, Any]]:
         }
 
 
-# --- A case, in its own process --------------------------------------------------------------------------------------
+# --- The tasks, each in its own process ------------------------------------------------------------------------------
 
 
 def command(name: str, *arguments: str) -> None:
@@ -173,7 +185,7 @@ def command(name: str, *arguments: str) -> None:
         with contextlib.redirect_stdout(io.StringIO()):
             runpy.run_module(f"pipeline.{name}", run_name="__main__")
     except SystemExit as end:
-        if end.code not in (None, 0, 3):  # 3: the site lacks something
+        if end.code not in (None, 0, 3):  # 3: preflight found problems
             raise
 
 
@@ -193,7 +205,7 @@ def train(path: str) -> None:
     shards.labels(shards.of_split("train"))
 
 
-def entries(path: str) -> None:
+def positions(path: str) -> None:
     columns = Shards(Path(path).parent, {}).rows
     step = len(columns["tar"]) // 1000
     for row in range(0, 1000 * step, step):
@@ -207,14 +219,14 @@ def columns(path: str) -> None:
     parquet.ParquetFile(path).read(["split", "labels"])
 
 
-CASES: dict[str, Callable[..., None]] = {
-    case.__name__: case for case in (command, read, write, train, entries, columns)
+TASKS: dict[str, Callable[..., None]] = {
+    task.__name__: task for task in (command, read, write, train, positions, columns)
 }
 
 
 if __name__ == "__main__":
     started = time.perf_counter()
-    CASES[sys.argv[1]](*sys.argv[2:])
+    TASKS[sys.argv[1]](*sys.argv[2:])
     taken = time.perf_counter() - started
     (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
     print(json.dumps([taken, int(line.split()[1]) / 1000]))

@@ -1,6 +1,6 @@
-"""The step: CASS beside a plain loop and beside its own arms, what each choice is worth, and DINO's time.
+"""The training step: CASS compared with a plain loop, with its own arms and with DINO; the effect of each choice.
 
-On a GPU it is the paper's step, ResNet-50 and ViT-B/16 at 384 pixels; on a CPU a small one.
+On a GPU it is the paper's step, ResNet-50 and ViT-B/16 at 384 pixels; on a CPU a smaller one.
 """
 
 from __future__ import annotations
@@ -9,29 +9,38 @@ import dataclasses
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from pipeline.benchmarks.support import limits
-from pipeline.benchmarks.support.base import Bench, Row, Table, Way, compare
-from pipeline.benchmarks.support.plain import seconds
+from pipeline.benchmarks.support import limits, plain_loop
+from pipeline.benchmarks.support.measure import Case, Settings, compare
 from pipeline.benchmarks.support.raw_images import raw_folder
-from pipeline.benchmarks.support.training import SMALL, TOY, WARM, Timed, make_shards, settled, site, train
+from pipeline.benchmarks.support.tables import Row, Table
+from pipeline.benchmarks.support.training import (
+    SMALL,
+    TOY,
+    WARMUP_STEPS,
+    TimedPretraining,
+    choose_hardware,
+    make_dataset,
+    this_machine,
+    train,
+    untrained,
+)
 from pipeline.learn.hardware import Hardware
 from pipeline.runs.cluster import Cluster
 from pipeline.runs.spec import DatasetRef, Optim, PretrainSpec
-from pipeline.study import paper
+from pipeline.study import paper, recipes
 
-TITLE = "a training step, its parts, and DINO beside CASS"
+TITLE = "a training step of CASS, compared with a plain loop, its arms and DINO"
 BATCH = paper.PRETRAIN_BATCH
 
 
 @dataclasses.dataclass(frozen=True)
-class Setting:
-    """What every table of this benchmark trains, and on what."""
+class Setup:
+    """What every table of this benchmark trains, and on which hardware."""
 
-    bench: Bench
+    settings: Settings
     raw: Path
     note: str
     dataset: DatasetRef
@@ -47,108 +56,106 @@ class Setting:
         return f"CASS, {pair}, {self.size} pixels, {self.hardware.model}, {self.hardware.precision}"
 
     def cass(self, batch: int = BATCH) -> PretrainSpec:
-        optims = (still(paper.PRETRAIN_OPTIM),) * 2
-        return paper.cass(self.dataset, backbones=self.pair, batch_size=batch, optims=optims, **self.shared())
+        spec = recipes.cass(self.dataset, self.pair, preset=paper.preset("paper"), seed=0)
+        spec = recipes.with_optim(spec, almost_frozen(paper.PRETRAIN_OPTIM))
+        return dataclasses.replace(spec, batch_size=batch, image_size=self.size)
 
     def dino(self, arm: int, dimensions: int) -> PretrainSpec:
-        backbone, options, optim = self.pair[arm], {"out_dim": dimensions}, still(paper.DINO_OPTIM)
-        return paper.dino(self.dataset, backbone=backbone, options=options, optim=optim, **self.shared())
+        preset = paper.preset("paper")
+        spec = recipes.dino(self.dataset, self.pair[arm], preset=preset, seed=0, image_size=self.size)
+        spec = recipes.with_options(spec, {"out_dim": dimensions})
+        return recipes.with_optim(spec, almost_frozen(paper.DINO_OPTIM))
 
-    def shared(self) -> dict[str, Any]:
-        return {"preset": paper.preset("paper"), "seed": 0, "weights": "random", "image_size": self.size}
+    def program(self, spec: PretrainSpec, *, in_memory: bool = True) -> TimedPretraining:
+        return TimedPretraining(spec, self.site, self.steps, in_memory=in_memory)
 
-    def program(self, spec: PretrainSpec, *, held: bool = True) -> Timed:
-        return Timed(spec, self.site, self.steps, held=held)
-
-    def seconds(self, program: Timed, hardware: Hardware | None = None) -> float:
-        train(program, self.bench, hardware or self.hardware)
+    def seconds(self, program: TimedPretraining, hardware: Hardware | None = None) -> float:
+        """Train the program; returns the mean seconds of a step."""
+        train(program, self.settings, hardware or self.hardware)
         return program.seconds_a_step()
 
 
-def still(optim: Optim) -> Optim:
-    """The optimizer at a rate that changes next to nothing: hundreds of steps on one batch lead nowhere else."""
+def almost_frozen(optim: Optim) -> Optim:
+    """The optimizer with a tiny learning rate, so that hundreds of steps on one batch do not overfit it."""
     return dataclasses.replace(optim, lr=1e-6)
 
 
-def run(bench: Bench) -> list[Table]:
-    """Images a second of CASS beside a plain loop; seconds of a step for each arm, choice and for DINO."""
-    here = site(bench, "cpu" if bench.quick else "auto")
-    hardware = settled(here)
-    here = dataclasses.replace(here, device=hardware.device)
+def run(settings: Settings) -> list[Table]:
+    """Images a second of CASS and of a plain loop; seconds of a step for the arms, for each choice and for DINO."""
+    site = this_machine(settings, "cpu" if settings.quick else "auto")
+    hardware = choose_hardware(site)
+    site = dataclasses.replace(site, device=hardware.device)
     large = hardware.device == "cuda"
-    pair, size = (TOY, 32) if bench.quick else (paper.STANDARD, paper.IMAGE_SIZE) if large else (SMALL, 64)
-    steps = WARM + (2 if bench.quick else 40 if large else 12)
-    raw, note = raw_folder(bench, -(-(steps + 1) * BATCH * 10 // 8))  # eight tenths of them are for training
-    setting = Setting(
-        bench=bench,
+    pair, size = (TOY, 32) if settings.quick else (paper.STANDARD, paper.IMAGE_SIZE) if large else (SMALL, 64)
+    steps = WARMUP_STEPS + (2 if settings.quick else 40 if large else 12)
+    raw, note = raw_folder(settings, -(-(steps + 1) * BATCH * 10 // 8))  # 80% of the images are for training
+    setup = Setup(
+        settings=settings,
         raw=raw,
         note=note,
-        dataset=make_shards(bench, raw, size),
-        site=here,
+        dataset=make_dataset(settings, raw, size),
+        site=site,
         hardware=hardware,
-        pair=pair,
+        pair=[untrained(backbone) for backbone in pair],
         size=size,
         steps=steps,
     )
-    alone, whole = beside_plain(setting)
-    tables = [beside_arms, batches, choices, beside_dino]
-    return [alone, whole, arithmetic(setting, alone, whole), *(table(setting) for table in tables)]
+    alone, whole = against_plain_loop(setup)
+    tables = [against_arms, batch_sizes, choices, against_dino]
+    return [alone, whole, arithmetic(setup, alone, whole), *(table(setup) for table in tables)]
 
 
-def beside_plain(setting: Setting) -> tuple[Table, Table]:
-    """CASS beside a plain loop, the step alone and with each side's own loading."""
-    what = f"{setting.title}, batches of {BATCH}, {setting.hardware.threads} threads"
-    held, read = (setting.program(setting.cass(), held=held) for held in (True, False))
+def against_plain_loop(setup: Setup) -> tuple[Table, Table]:
+    """CASS compared with a plain loop: the step alone, and the step with each side's own loading."""
+    title = f"{setup.title}, batches of {BATCH}, {setup.hardware.threads} threads"
+    in_memory, from_shards = (setup.program(setup.cass(), in_memory=in_memory) for in_memory in (True, False))
     plain = partial(
-        seconds,
-        size=setting.size,
-        steps=setting.steps,
+        plain_loop.seconds_a_step,
+        size=setup.size,
+        steps=setup.steps,
         batch=BATCH,
-        threads=setting.hardware.threads,
-        device=setting.hardware.device,
-        pair=setting.pair,
+        threads=setup.hardware.threads,
+        device=setup.hardware.device,
+        pair=setup.pair,
     )
     alone = compare(
         "step alone",
         "images a second",
         [
-            Way(name="ours, augmentation included", once=lambda: BATCH / setting.seconds(held)),
-            Way(name="a plain loop, no augmentation", once=lambda: BATCH / plain(raw=None), role="peer"),
+            Case(name="ours, augmentation included", measure=lambda: BATCH / setup.seconds(in_memory)),
+            Case(name="a plain loop, no augmentation", measure=lambda: BATCH / plain(raw=None), role="peer"),
         ],
-        setting.bench,
+        setup.settings,
         notes=[
-            what,
-            "both sides have their batch in memory: ours uint8 images, the plain loop's augmented float32 tensors",
-            "a plain loop, in a process of its own: two networks, two torch.optim.Adam as they come, two cosine "
-            "schedules, loss.item() a step; not deterministic, float32 as torch has it (on a GPU TF32 in convolutions)",
+            title,
+            "both have their batch in memory: ours uint8 images, the plain loop augmented float32 tensors",
+            "the plain loop has a process of its own, two networks, two torch.optim.Adam with default settings, two "
+            "cosine schedules and loss.item() per step; it is not deterministic, and float32 is torch's default (on a "
+            "GPU TF32 in convolutions)",
         ],
     )
     whole = compare(
         "step with loading",
         "images a second",
         [
-            Way(name="ours, from shards", once=lambda: BATCH / setting.seconds(read)),
-            Way(
-                name="a plain loop, from raw files",
-                once=lambda: BATCH / plain(raw=setting.raw),
-                role="peer",
-            ),
-            Way(name="ours, batch in memory", once=lambda: BATCH / setting.seconds(held), role="limit"),
+            Case(name="ours, from shards", measure=lambda: BATCH / setup.seconds(from_shards)),
+            Case(name="a plain loop, from raw files", measure=lambda: BATCH / plain(raw=setup.raw), role="peer"),
+            Case(name="ours, batch in memory", measure=lambda: BATCH / setup.seconds(in_memory), role="limit"),
         ],
-        setting.bench,
-        notes=[what, setting.note, "the plain loop loads as the paper does: Pillow, torchvision, two worker processes"],
+        setup.settings,
+        notes=[title, setup.note, "the plain loop loads as the paper does: Pillow, torchvision, two worker processes"],
     )
-    loading, _, in_memory = whole.rows
-    waiting = max(0.0, 1 - loading.median / in_memory.median)
-    whole.notes.append(f"ours waits for its images {waiting:.1%} of a step, by the medians")
+    loading, _, without_loading = whole.rows
+    waiting = max(0.0, 1 - loading.median / without_loading.median)
+    whole.notes.append(f"ours waits for its images during {waiting:.1%} of a step, by the medians")
     return alone, whole
 
 
-def arithmetic(setting: Setting, alone: Table, whole: Table) -> Table:
-    """The arithmetic of the steps just measured, beside matrices multiplied on the same device."""
-    flops = limits.gigaflops(setting.pair, setting.size)
-    side, seconds = (256, 0.05) if setting.bench.quick else (8192 if setting.hardware.device == "cuda" else 2048, 1.0)
-    multiplied = [limits.teraflops(setting.hardware, side, seconds) for _ in range(setting.bench.rounds)]
+def arithmetic(setup: Setup, alone: Table, whole: Table) -> Table:
+    """The arithmetic of the steps just measured, compared with matrix multiplication on the same device."""
+    flops = limits.gigaflops(setup.pair, setup.size)
+    side, seconds = (256, 0.05) if setup.settings.quick else (8192 if setup.hardware.device == "cuda" else 2048, 1.0)
+    multiplied = [limits.teraflops(setup.hardware, side, seconds) for _ in range(setup.settings.rounds)]
     rows = [
         Row(name=name, role="ours", values=[flops * value / 1000 for value in table.rows[0].values])
         for name, table in (("the step alone", alone), ("the step with loading", whole))
@@ -156,128 +163,120 @@ def arithmetic(setting: Setting, alone: Table, whole: Table) -> Table:
     return Table(
         title="arithmetic",
         unit="TFLOP/s",
-        rows=[*rows, Row(name=f"matrices of {side} multiplied", role="limit", values=multiplied)],
-        notes=[f"{setting.title}: {flops:,.4g} GFLOP an image, forward and backward, as torch counts them"],
+        rows=[*rows, Row(name=f"multiplying matrices of {side}×{side}", role="limit", values=multiplied)],
+        notes=[f"{setup.title}: {flops:,.4g} GFLOP an image, forward and backward, as torch counts them"],
     )
 
 
-def beside_arms(setting: Setting) -> Table:
-    """A step of CASS beside its two arms, each trained alone in the fastest way."""
-    program = setting.program(setting.cass())
-    ours = Way(name="CASS, both arms", once=lambda: setting.seconds(program))
-    arms = [alone(setting, backbone) for backbone in setting.pair]
-    ways = [ours, *(way for arm in arms for way in arm)]
-    made = compare("CASS beside its arms", "seconds a step", ways, setting.bench, more_is_better=False)
-    rows = {row.name: row for row in made.rows}
-    best = [min((rows[way.name] for way in arm), key=lambda row: row.median) for arm in arms]
-    values = [sum(round) for round in zip(*(row.values for row in best), strict=True)]
-    both = Row(name="one after the other, each at its best", role="limit", values=values)
-    made.rows.insert(1, both)
-    made.notes = [
-        f"{setting.title}, batches of {BATCH} in memory",
-        "alone: no augmentation, no agreement, any algorithms; of an arm's ways the fastest by the medians counts",
+def against_arms(setup: Setup) -> Table:
+    """A step of CASS compared with its two arms, each trained alone in its fastest form."""
+    program = setup.program(setup.cass())
+    ours = Case(name="CASS, both arms", measure=lambda: setup.seconds(program))
+    arms = [single_arm(setup, backbone) for backbone in setup.pair]
+    cases = [ours, *(case for arm in arms for case in arm)]
+    table = compare("CASS and its arms alone", "seconds a step", cases, setup.settings, more_is_better=False)
+    rows = {row.name: row for row in table.rows}
+    fastest = [min((rows[case.name] for case in arm), key=lambda row: row.median) for arm in arms]
+    values = [sum(round) for round in zip(*(row.values for row in fastest), strict=True)]
+    both = Row(name="both arms alone, in their fastest forms", role="limit", values=values)
+    table.rows.insert(1, both)
+    table.notes = [
+        f"{setup.title}, batches of {BATCH} in memory",
+        "alone: no augmentation, no agreement, any algorithms; the fastest form of an arm by the medians counts",
         f"CASS reaches {both.median / rows[ours.name].median:.0%} of the rate that its arms alone allow",
     ]
-    return made
+    return table
 
 
-def alone(setting: Setting, backbone: paper.Backbone) -> list[Way]:
-    """One arm trained by itself, in each of the ways that may be its fastest."""
-    ways = []
-    for last in (False, True) if backbone.role == paper.CNN else (False,):
-        for compiled in (False, True) if limits.compiles(setting.hardware.device) else (False,):
-            network = limits.Alone(
-                backbone, setting.hardware, size=setting.size, batch=BATCH, last=last, compiled=compiled
+def single_arm(setup: Setup, backbone: paper.Backbone) -> list[Case]:
+    """One arm trained alone, in each form that may be its fastest."""
+    cases = []
+    for channels_last in (False, True) if backbone.role == paper.CNN else (False,):
+        for compiled in (False, True) if limits.can_compile(setup.hardware.device) else (False,):
+            arm = limits.SingleArm(
+                backbone, setup.hardware, size=setup.size, batch=BATCH, channels_last=channels_last, compiled=compiled
             )
-            name = f"{backbone.title} alone{', channels_last' * last}{', compiled' * compiled}"
-            ways.append(Way(name=name, once=partial(network.seconds, setting.steps - WARM), role="limit"))
-    return ways
+            name = f"{backbone.title} alone{', channels_last' * channels_last}{', compiled' * compiled}"
+            cases.append(Case(name=name, measure=partial(arm.seconds, setup.steps - WARMUP_STEPS), role="limit"))
+    return cases
 
 
-def batches(setting: Setting) -> Table:
-    """Images a second in larger batches, as far as the device's memory goes."""
-    ways, notes = [], [f"{setting.title}, in memory"]
-    for size in (BATCH,) if setting.bench.quick else (BATCH, 2 * BATCH, 4 * BATCH):
-        program = setting.program(setting.cass(size))
+def batch_sizes(setup: Setup) -> Table:
+    """Images a second with larger batches, up to what fits into the device's memory."""
+    cases, notes = [], [f"{setup.title}, in memory"]
+    for size in (BATCH,) if setup.settings.quick else (BATCH, 2 * BATCH, 4 * BATCH):
+        program = setup.program(setup.cass(size))
         try:
-            rate_of(setting, program)
+            images_a_second(setup, program)
         except torch.OutOfMemoryError:
             notes.append(f"batches of {size} are too large for the device's memory")
         else:
-            ways.append(Way(name=f"batches of {size}", once=partial(rate_of, setting, program)))
-    return compare("batches", "images a second", ways, setting.bench, notes=notes)
+            cases.append(Case(name=f"batches of {size}", measure=partial(images_a_second, setup, program)))
+    return compare("batches", "images a second", cases, setup.settings, notes=notes)
 
 
-def rate_of(setting: Setting, program: Timed) -> float:
-    """Images a second of a program's own batches."""
-    return program.spec.batch_size / setting.seconds(program)
+def images_a_second(setup: Setup, program: TimedPretraining) -> float:
+    return program.spec.batch_size / setup.seconds(program)
 
 
-def choices(setting: Setting) -> Table:
-    """What a step takes with one choice undone at a time."""
-    as_it_is, unfused, last = (setting.program(setting.cass()) for _ in range(3))
+def choices(setup: Setup) -> Table:
+    """The seconds of a step when one choice at a time is undone."""
+    ours, unfused, channels_last = (setup.program(setup.cass()) for _ in range(3))
     unfused.optimizers = [
         (torch.optim.Adam(optimizer.param_groups[0]["params"], lr=optim.lr), optim)
         for optimizer, optim in unfused.optimizers
     ]
-    last.method.networks[setting.cass().arms[0].name].to(memory_format=torch.channels_last)
+    channels_last.method.networks[setup.cass().arms[0].name].to(memory_format=torch.channels_last)
 
-    def free() -> float:
+    def with_any_algorithms() -> float:
         with limits.any_algorithms():
-            return setting.seconds(as_it_is)
+            return setup.seconds(ours)
 
-    ways = [
-        Way(name="as it is", once=lambda: setting.seconds(as_it_is)),
-        Way(name="optimizers not fused", once=lambda: setting.seconds(unfused)),
-        Way(name="the CNN in channels_last", once=lambda: setting.seconds(last)),
-        Way(name="any algorithms, the fastest by trial", once=free),
+    cases = [
+        Case(name="ours", measure=lambda: setup.seconds(ours)),
+        Case(name="optimizers not fused", measure=lambda: setup.seconds(unfused)),
+        Case(name="the CNN in channels_last", measure=lambda: setup.seconds(channels_last)),
+        Case(name="any algorithms, the fastest by trial", measure=with_any_algorithms),
     ]
-    if setting.hardware.device == "cuda":
-        exact = setting.program(setting.cass())
-        float32 = dataclasses.replace(setting.hardware, precision="float32")
-        ways.append(Way(name="in float32", once=lambda: setting.seconds(exact, float32)))
-    if limits.compiles(setting.hardware.device):
-        compiled = setting.program(setting.cass())
+    if setup.hardware.device == "cuda":
+        exact = setup.program(setup.cass())
+        float32 = dataclasses.replace(setup.hardware, precision="float32")
+        cases.append(Case(name="in float32", measure=lambda: setup.seconds(exact, float32)))
+    if limits.can_compile(setup.hardware.device):
+        compiled = setup.program(setup.cass())
         for network in compiled.method.networks.values():
             network.compile(dynamic=False)
-        ways.append(Way(name="both networks compiled", once=lambda: setting.seconds(compiled)))
-    return compare(
-        "choices",
-        "seconds a step",
-        ways,
-        setting.bench,
-        more_is_better=False,
-        notes=["averaging is no part of a step: benchmark checkpoint has what it takes of a run"],
-    )
+        cases.append(Case(name="both networks compiled", measure=lambda: setup.seconds(compiled)))
+    note = "averaging is not a part of a step; the benchmark checkpoint measures its part of a run"
+    return compare("choices", "seconds a step", cases, setup.settings, more_is_better=False, notes=[note])
 
 
-def beside_dino(setting: Setting) -> Table:
+def against_dino(setup: Setup) -> Table:
     """Seconds for one batch in both networks: CASS trains them together, DINO one after the other."""
-    widths = (64,) if setting.bench.quick else (4096, int(paper.DINO_OPTIONS["out_dim"]))
-    cass = setting.program(setting.cass())
-    ways = [Way(name="CASS, both networks", once=lambda: setting.seconds(cass))]
+    widths = (64,) if setup.settings.quick else (4096, int(paper.DINO_OPTIONS["out_dim"]))
+    cass = setup.program(setup.cass())
+    cases = [Case(name="CASS, both networks", measure=lambda: setup.seconds(cass))]
     for width in widths:
-        for arm, backbone in enumerate(setting.pair):
-            program = setting.program(setting.dino(arm, width))
-            ways.append(
-                Way(name=f"DINO, K = {width:,}, {backbone.title}", once=partial(setting.seconds, program), role="peer")
-            )
-    made = compare(
-        "CASS beside DINO",
+        for arm, backbone in enumerate(setup.pair):
+            program = setup.program(setup.dino(arm, width))
+            name = f"DINO, K = {width:,}, {backbone.title}"
+            cases.append(Case(name=name, measure=partial(setup.seconds, program), role="peer"))
+    table = compare(
+        "CASS and DINO",
         "seconds a batch",
-        ways,
-        setting.bench,
+        cases,
+        setup.settings,
         more_is_better=False,
         notes=[
-            "equal images and epochs, so a batch stands for the whole run; both methods by this project's loop",
+            "both methods train the same images and epochs in this project's loop, so a batch stands for the whole run",
             "the paper: CASS takes 69 % less time than DINO (abstract and A.1), 0.31 of it, so DINO 3.2 times as long; "
             "Table 2 does not say whether DINO's hours are those of one network or of both",
         ],
     )
     for number, width in enumerate(widths):
-        first, second = made.rows[1 + 2 * number : 3 + 2 * number]
+        first, second = table.rows[1 + 2 * number : 3 + 2 * number]
         both = [a + b for a, b in zip(first.values, second.values, strict=True)]
         row = Row(name=f"DINO, K = {width:,}, both networks", role="peer", values=both)
-        made.rows.append(row)
-        made.notes.append(f"CASS takes {made.rows[0].median / row.median:.2f} of DINO's time at K = {width:,}")
-    return made
+        table.rows.append(row)
+        table.notes.append(f"CASS takes {table.rows[0].median / row.median:.2f} of DINO's time at K = {width:,}")
+    return table

@@ -1,1 +1,1 @@
-"""What benchmarks share: ways that take turns, images, training that is timed, peers."""
+"""Code that the benchmarks share: measuring, tables, the report, raw images, timed training, peers."""

@@ -1,4 +1,4 @@
-"""What a device allows a step: each arm alone at its best, the arithmetic of the pair, and matrices multiplied."""
+"""The limits of a device: each arm trained alone, the arithmetic of both arms, and matrix multiplication."""
 
 from __future__ import annotations
 
@@ -11,20 +11,27 @@ from functools import cache
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from pipeline.benchmarks.support.training import WARM, network, wait
+from pipeline.benchmarks.support.training import WARMUP_STEPS, network, wait
 from pipeline.learn import optim
 from pipeline.learn.hardware import Hardware
 from pipeline.study import paper
 
 
-class Alone:
-    """One backbone trained by itself on a batch in memory: forward, backward, optimizer, and nothing beside them."""
+class SingleArm:
+    """One backbone trained alone on a batch in memory: forward, backward and optimizer, nothing else."""
 
     def __init__(
-        self, backbone: paper.Backbone, hardware: Hardware, *, size: int, batch: int, last: bool, compiled: bool
+        self,
+        backbone: paper.Backbone,
+        hardware: Hardware,
+        *,
+        size: int,
+        batch: int,
+        channels_last: bool,
+        compiled: bool,
     ) -> None:
         self.hardware = hardware
-        layout = torch.channels_last if last else torch.contiguous_format
+        layout = torch.channels_last if channels_last else torch.contiguous_format
         self.network = network(backbone.tag, size).to(hardware.torch_device, memory_format=layout)  # type: ignore[call-overload]
         self.images = torch.randn(batch, 3, size, size, device=hardware.torch_device).to(memory_format=layout)
         self.optimizer = optim.build(paper.PRETRAIN_OPTIM, self.network.parameters())
@@ -33,9 +40,9 @@ class Alone:
             self.network.compile(dynamic=False)
 
     def seconds(self, steps: int) -> float:
-        """The mean seconds of a step, the first `WARM` left out; its algorithms may be any."""
+        """The mean seconds of a step, without the first `WARMUP_STEPS`, with any algorithms."""
         with any_algorithms():
-            for _ in range(WARM):
+            for _ in range(WARMUP_STEPS):
                 self.step()
             wait(self.hardware.torch_device)
             started = time.perf_counter()
@@ -54,23 +61,23 @@ class Alone:
 
 
 @cache
-def compiles(device: str) -> bool:
-    """Whether networks are tried compiled: on a GPU, where it works (a C compiler, Python's headers, a recent card)."""
+def can_compile(device: str) -> bool:
+    """Whether torch.compile works: only on a recent GPU, with a C compiler and Python's headers."""
     if device != "cuda":
         return False
     try:
         torch.compile(torch.sin, dynamic=False)(torch.zeros(8, device=device))
-    except Exception as error:  # whatever Triton and its tools may lack
+    except Exception as error:  # of any kind, from Triton and its tools
         print(f"  torch cannot compile here: {type(error).__name__}", file=sys.stderr, flush=True)
         return False
     return True
 
 
 def gigaflops(pair: Sequence[paper.Backbone], size: int) -> float:
-    """GFLOP of one training image in all of `pair`, forward and backward, as torch counts multiplications."""
+    """GFLOP of one training image in all networks of `pair`, forward and backward, as torch counts them."""
     total = 0
     for backbone in pair:
-        # evaluating: a batch norm of one image has no statistics
+        # in evaluation mode: the batch norm of one image has no statistics
         counted = network(backbone.tag, size).to("meta").eval()
         with FlopCounterMode(display=False) as counter:
             torch.autograd.backward(counted(torch.empty(1, 3, size, size, device="meta")).sum())
@@ -79,7 +86,7 @@ def gigaflops(pair: Sequence[paper.Backbone], size: int) -> float:
 
 
 def teraflops(hardware: Hardware, side: int, seconds: float) -> float:
-    """TFLOP/s of square matrices of `side` that are multiplied for some `seconds`, in the precision of a run."""
+    """TFLOP/s of multiplying side × side matrices for about `seconds`, in the precision of a run."""
     dtype = getattr(torch, hardware.precision)
     left, right = (torch.randn(side, side, device=hardware.torch_device, dtype=dtype) for _ in range(2))
     out = left @ right
@@ -95,7 +102,7 @@ def teraflops(hardware: Hardware, side: int, seconds: float) -> float:
 
 @contextlib.contextmanager
 def any_algorithms() -> Iterator[None]:
-    """Not only deterministic algorithms for a while: cuDNN tries them and takes the fastest."""
+    """Allow algorithms that are not deterministic: cuDNN tries all and takes the fastest."""
     before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
     torch.use_deterministic_algorithms(False)
     torch.backends.cudnn.benchmark = True

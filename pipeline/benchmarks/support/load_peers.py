@@ -1,6 +1,7 @@
-"""Peers of loading, run by the interpreter that has them: WAY SHARDS FILES SECONDS, prints images a second.
+"""Loaders of other projects as peers, run by the interpreter that has them: LOADER SHARDS FILES SECONDS.
 
-It stands by itself but for the paper's transforms: the peers' environment has not this project's dependencies.
+It prints images a second. It imports nothing of this project but the paper's transforms: the peers' environment does
+not have this project's dependencies.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 BATCH = 16
-WAYS = {
+LOADERS = {
     "webdataset-pil": 'webdataset, decode("pil") + torchvision',
     "webdataset-uint8": "webdataset, simplejpeg: uint8",
     "ffcv-raw": "ffcv, raw: uint8",
@@ -21,9 +22,10 @@ WAYS = {
 
 
 def throughput(batches: Callable[[], Iterable[Any]], seconds: float) -> float:
-    """Images a second over at least `seconds` of epochs, each from its first batch on: workers have started by then.
+    """Images a second over epochs that take at least `seconds` together.
 
-    One epoch before them warms caches and compilers.
+    One untimed epoch first fills caches and compiles. Each epoch is timed from its first batch on: its workers have
+    started by then.
     """
     for _ in batches():
         pass
@@ -98,7 +100,7 @@ def ffcv(files: Path) -> Callable[[], Iterable[Any]]:
 
 
 if __name__ == "__main__":
-    way, shards, files, seconds = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), float(sys.argv[4])
+    loader, shards, files, seconds = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), float(sys.argv[4])
     sys.path[0] = str(Path(__file__).parents[3])
-    batches = ffcv(files) if way == "ffcv-raw" else webdataset(shards, fast=way == "webdataset-uint8")
+    batches = ffcv(files) if loader == "ffcv-raw" else webdataset(shards, fast=loader == "webdataset-uint8")
     print(throughput(batches, seconds))

@@ -1,6 +1,6 @@
-"""The paper's way of loading, as a peer: raw files, Pillow and torchvision on float32 tensors, two worker processes.
+"""The paper's loader as a peer: raw files, Pillow and torchvision on float32 tensors, two worker processes.
 
-Its transforms are those of `pipeline/paper.py` in torchvision's own classes (E.2.2; fidelity 3a, 9–13), written anew.
+Its transforms are those of `pipeline/study/paper.py` in torchvision's own classes (E.2.2; fidelity 3a, 9–13).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pipeline.study.paper import AUGMENT
 
 
 class Files(Dataset[Tensor]):
-    """Image files, each opened, augmented and normalised when it is asked for: float32 [3, size, size]."""
+    """Image files; reading one opens, augments and normalises it: float32 [3, size, size]."""
 
     def __init__(self, paths: list[Path], size: int) -> None:
         self.paths = paths

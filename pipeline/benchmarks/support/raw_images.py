@@ -1,4 +1,4 @@
-"""Raw images of true size for benchmarks: real ones enlarged to ISIC's sizes, or drawn ones where there are none."""
+"""Raw images of realistic size for the benchmarks: real ones enlarged to ISIC's sizes, or drawn ones."""
 
 from __future__ import annotations
 
@@ -9,39 +9,42 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pipeline.benchmarks.support.base import Bench
+from pipeline.benchmarks.support.measure import Settings
 from pipeline.core import files
 from pipeline.data.shards.index import Shards, find_shards
 
 SIZES = ((600, 450), (1024, 1024))
-"""Width and height of the two kinds of ISIC 2019's files (HAM10000 and BCN20000), half and half."""
+"""Width and height of the two kinds of files in ISIC 2019 (HAM10000 and BCN20000); half of the images have each."""
 QUALITY = 95
 CLASSES = ("one", "two")
+QUICK_SCALE = 2  # `--quick` halves width and height
 
 
-def raw_folder(bench: Bench, count: int) -> tuple[Path, str]:
-    """A folder of `count` JPEG files of ISIC's true sizes, in a folder a class, and a note on what they are."""
-    sources = sorted((bench.raw / "isic2019").rglob("*.jpg")) if bench.raw else []
+def raw_folder(settings: Settings, count: int) -> tuple[Path, str]:
+    """A folder of `count` JPEG files of ISIC's sizes, with one folder per class, and a note on what they are."""
+    sources = sorted((settings.raw / "isic2019").rglob("*.jpg")) if settings.raw else []
     kind = "real" if sources else "drawn"
-    folder = bench.scratch / f"raw-{kind}-{count}"
+    scale = QUICK_SCALE if settings.quick else 1
+    sizes = [(width // scale, height // scale) for width, height in SIZES]
+    folder = settings.scratch / f"raw-{kind}-{count}{'-quick' * settings.quick}"
     note = (
         f"{count} {'real dermoscopic images, enlarged' if sources else 'drawn images'} "
-        f"to {' and '.join(f'{w}×{h}' for w, h in SIZES)}, JPEG {QUALITY}"
+        f"to {' and '.join(f'{width}×{height}' for width, height in sizes)}, JPEG {QUALITY}"
     )
     if not folder.exists():
-        bench.say(f"making {note}")
+        settings.say(f"making {note}")
         with files.publish_folder(folder) as out:
             for name in CLASSES:
                 (out / name).mkdir()
             for number in range(count):
                 image = Image.open(sources[number % len(sources)]).convert("RGB") if sources else _drawn(number)
-                large = image.resize(SIZES[number % 2], Image.Resampling.BICUBIC)
+                large = image.resize(sizes[number % 2], Image.Resampling.BICUBIC)
                 large.save(out / CLASSES[number // 2 % 2] / f"{number:06d}.jpg", quality=QUALITY)
     return folder, note
 
 
-def sharded(out: Path, name: str, size: int, *flags: str | Path) -> Shards:
-    """Shards of a dataset at size × size pixels below `out`, by the command with these flags."""
+def make_shards(out: Path, name: str, size: int, *flags: str | Path) -> Shards:
+    """Run `pipeline.shard` with these flags; returns the shards of size × size pixels that it writes below `out`."""
     command = [sys.executable, "-m", "pipeline.shard", name, "--size", str(size), "--out", out, *flags]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:

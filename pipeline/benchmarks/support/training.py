@@ -1,6 +1,6 @@
-"""What benchmarks of training share: shards of raw images, and pretraining runs whose steps are timed.
+"""Timed training for the benchmarks: shards of raw images, and pretraining runs whose steps are timed.
 
-The runs are the project's own: `Pretraining` in `learn/loop`, with checkpoints and logs where the loop has them.
+The runs are the project's own: `Pretraining` in `learn/loop`, with the checkpoints and logs that the loop writes.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline.benchmarks.support.base import Bench
-from pipeline.benchmarks.support.raw_images import sharded
+from pipeline.benchmarks.support.measure import Settings
+from pipeline.benchmarks.support.raw_images import make_shards
 from pipeline.learn import backbones, hardware, loop
 from pipeline.learn.hardware import Hardware
 from pipeline.learn.pretrain import Pretraining
@@ -28,7 +28,7 @@ from pipeline.runs.folder import Run
 from pipeline.runs.spec import DatasetRef, PretrainSpec
 from pipeline.study import paper
 
-WARM = 3  # steps before the timed ones
+WARMUP_STEPS = 3  # before the timed steps
 SMALL = (
     paper.Backbone("resnet18.a1_in1k", "ResNet-18", paper.CNN),
     paper.Backbone("vit_tiny_patch16_224.augreg_in21k_ft_in1k", "ViT-Ti/16", paper.TRANSFORMER),
@@ -39,72 +39,79 @@ TOY = (
 )
 
 
-def make_shards(bench: Bench, raw: Path, size: int) -> DatasetRef:
-    """The images of a raw folder as shards of size × size pixels, by the command that makes them."""
+def untrained(backbone: paper.Backbone) -> paper.Backbone:
+    """The backbone with random weights, so that nothing is fetched."""
+    return dataclasses.replace(backbone, weights="random")
+
+
+def make_dataset(settings: Settings, raw: Path, size: int) -> DatasetRef:
+    """Shard the images of a raw folder at size × size pixels, with the project's own command."""
     name = raw.name.replace("-", "_")
-    shards = sharded(Path(site(bench).shards), name, size, "--layout", "folder", "--raw", raw)
+    shards = make_shards(Path(this_machine(settings).shards), name, size, "--layout", "folder", "--raw", raw)
     return DatasetRef(name=shards.name, fingerprint=shards.fingerprint)
 
 
-def site(bench: Bench, device: str = "cpu") -> Cluster:
-    """This machine: every core (one in little)."""
-    paths: dict[str, Any] = {name: str(bench.scratch / name) for name in PATHS}
-    return Cluster(**paths, device=device, threads=1 if bench.quick else len(os.sched_getaffinity(0)))
+def this_machine(settings: Settings, device: str = "cpu") -> Cluster:
+    """A cluster that is this machine, with all of its cores (one core with `--quick`)."""
+    paths: dict[str, Any] = {name: str(settings.scratch / name) for name in PATHS}
+    return Cluster(**paths, device=device, threads=1 if settings.quick else len(os.sched_getaffinity(0)))
 
 
-def settled(site: Cluster) -> Hardware:
-    """Make this process compute as a run does: float32 on a CPU, what the card computes best on a GPU."""
+def choose_hardware(site: Cluster) -> Hardware:
+    """Make this process compute as a run does: in float32 on a CPU, in the GPU's best precision on a GPU."""
     chosen = hardware.choose(site, "auto")
-    hardware.settle(chosen)
+    hardware.make_deterministic(chosen)
     return chosen
 
 
 def network(tag: str, size: int) -> nn.Module:
-    """The backbone with random weights and the head that CASS leaves on it."""
+    """The backbone with random weights and the output size of CASS."""
     return backbones.build(tag, outputs=paper.HEAD_DIM, image_size=size, weights="random", folder=Path())
 
 
 def wait(device: torch.device) -> None:
-    """Let a GPU finish what it was given."""
+    """Wait until a GPU has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize()
 
 
-class Timed(Pretraining):
-    """One epoch of `steps` steps that notes when each begins and is done, and before which step a state was asked for.
+class TimedPretraining(Pretraining):
+    """One epoch of `steps` steps; records when each step starts and ends, and how many steps were done at each save.
 
-    With `held` every step takes the same batch, which lies in memory.
+    With `in_memory` every step takes the same batch, which is in memory: the time excludes loading.
     """
 
-    held: Tensor | None = None
+    batch_in_memory: Tensor | None = None
 
-    def __init__(self, spec: PretrainSpec, site: Cluster, steps: int, *, held: bool) -> None:
+    def __init__(self, spec: PretrainSpec, site: Cluster, steps: int, *, in_memory: bool) -> None:
         super().__init__(dataclasses.replace(spec, epochs=1), site, torch.device(site.device))
-        if held:
-            self.held = self.pixels(0, 0).clone()
-        assert held or steps <= self.steps_per_epoch, f"{self.steps_per_epoch} batches are too few for {steps} steps"
+        if in_memory:
+            self.batch_in_memory = self.pixels(0, 0).clone()
+        assert in_memory or steps <= self.steps_per_epoch, (
+            f"{steps} steps need more than {self.steps_per_epoch} batches"
+        )
         self.steps_per_epoch = steps
-        self.forget()
+        self.clear_times()
 
-    def forget(self) -> None:
-        self.began: list[float] = []
-        self.ended: list[float] = []
-        self.saves: list[int] = []
+    def clear_times(self) -> None:
+        self.step_starts: list[float] = []
+        self.step_ends: list[float] = []
+        self.steps_at_save: list[int] = []
 
     def pixels(self, epoch: int, step: int) -> Tensor:
-        return super().pixels(epoch, step) if self.held is None else self.held
+        return super().pixels(epoch, step) if self.batch_in_memory is None else self.batch_in_memory
 
     def loss(self, epoch: int, step: int) -> tuple[dict[str, Tensor], int]:
-        if step in (WARM, self.steps_per_epoch - 1):
-            wait(self.device)  # the clock is read at these two; between them the host may run ahead
-        self.began.append(time.perf_counter())
+        if step in (WARMUP_STEPS, self.steps_per_epoch - 1):
+            wait(self.device)  # the time is read at these two steps; between them the host may run ahead of a GPU
+        self.step_starts.append(time.perf_counter())
         return super().loss(epoch, step)
 
     def after_step(self, epoch: int, step: int) -> None:
         super().after_step(epoch, step)
-        for optimizer, _ in self.optimizers:  # here, not in the loop: giving back their memory is the step's
+        for optimizer, _ in self.optimizers:  # here, not in the loop: freeing their memory is a part of the step
             optimizer.zero_grad()
-        self.ended.append(time.perf_counter())
+        self.step_ends.append(time.perf_counter())
 
     def end_epoch(self, epoch: int) -> tuple[dict[str, Any], bool]:
         out = super().end_epoch(epoch)
@@ -112,32 +119,34 @@ class Timed(Pretraining):
         return out
 
     def state(self) -> dict[str, Any]:
-        self.saves.append(len(self.ended))
+        self.steps_at_save.append(len(self.step_ends))
         return super().state()
 
     def seconds_a_step(self) -> float:
-        """The mean of a step and all that the loop does before the next, the first `WARM` left out."""
-        return (self.began[-1] - self.began[WARM]) / (len(self.began) - 1 - WARM)
+        """The mean seconds from the start of a step to the start of the next, without the first `WARMUP_STEPS`."""
+        starts = self.step_starts
+        return (starts[-1] - starts[WARMUP_STEPS]) / (len(starts) - 1 - WARMUP_STEPS)
 
 
 def train(
-    program: Timed,
-    bench: Bench,
+    program: TimedPretraining,
+    settings: Settings,
     hardware: Hardware,
     *,
     checkpoint_seconds: float = 600.0,
     should_stop: Callable[[], bool] = lambda: False,
-    after_epoch: Callable[[loop.Counters, Callable[[Run], None]], None] = lambda counters, save: None,
-) -> None:
-    """Train the epoch, or until `should_stop()`, in a run folder of its own; the program's notes begin anew."""
-    program.forget()
-    with tempfile.TemporaryDirectory(dir=bench.scratch) as folder, contextlib.redirect_stdout(io.StringIO()):
-        with contextlib.suppress(loop.Stopped):
-            loop.train(
-                program,
-                Run(Path(folder)),
-                hardware,
-                checkpoint_seconds=checkpoint_seconds,
-                should_stop=should_stop,
-                after_epoch=after_epoch,
-            )
+) -> list[float]:
+    """Train until the end or until `should_stop()`, in a temporary run folder; clears the program's times first.
+
+    Returns the times (perf_counter) at which the epochs ended.
+    """
+    program.clear_times()
+    with tempfile.TemporaryDirectory(dir=settings.scratch) as folder, contextlib.redirect_stdout(io.StringIO()):
+        trainer = loop.Trainer(
+            program, Run(Path(folder)), hardware, checkpoint_seconds=checkpoint_seconds, should_stop=should_stop
+        )
+        ended = []
+        with contextlib.suppress(loop.Stopped), contextlib.closing(trainer.epochs()) as epochs:
+            for _ in epochs:
+                ended.append(time.perf_counter())
+        return ended

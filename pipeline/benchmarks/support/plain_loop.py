@@ -1,8 +1,8 @@
-"""The reference's loop without its accidents, in a process of its own: SIZE STEPS BATCH THREADS DEVICE TAG TAG [RAW].
+"""A plain training loop as a peer, like the reference's notebook: SIZE STEPS BATCH THREADS DEVICE TAG TAG [RAW].
 
-Two networks, torch's own optimizers and schedules, `loss.item()` a step, and nothing of what this project sets: torch
-computes as it does by itself. Prints the mean seconds of a step. Its batches come from the files below RAW as the
-paper loads them; without RAW it is one batch in memory, augmented already.
+It runs in a process of its own, with two networks, torch's own optimizers and schedules, and `loss.item()` per step;
+torch has its default settings. It prints the mean seconds of a step. Batches come from the files below RAW, loaded as
+the paper does; without RAW there is one batch in memory, augmented already.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ import torch
 from torch import Tensor
 
 from pipeline.benchmarks.support.paper_loader import batches
-from pipeline.benchmarks.support.training import WARM, network
+from pipeline.benchmarks.support.training import WARMUP_STEPS, network
 from pipeline.study import paper
 
 
-def seconds(
+def seconds_a_step(
     *, size: int, steps: int, batch: int, threads: int, device: str, pair: Sequence[paper.Backbone], raw: Path | None
 ) -> float:
-    """Start the process and read what it prints."""
+    """Run the loop in its own process; returns the seconds of a step that it prints."""
     words: list[str | Path | int] = [size, steps, batch, threads, device, *(backbone.tag for backbone in pair)]
     command = [sys.executable, "-m", __name__, *map(str, words), *([str(raw)] if raw else [])]
-    ours = "CUBLAS_WORKSPACE_CONFIG"  # set by `settle`
-    others = {name: value for name, value in os.environ.items() if name != ours}
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=others)
+    ours = "CUBLAS_WORKSPACE_CONFIG"  # set in this process by `learn/hardware`
+    environment = {name: value for name, value in os.environ.items() if name != ours}
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
     return float(done.stdout.split()[-1])
 
 
-class Plain:
-    """Two networks that learn to agree, one `step` at a time."""
+class PlainLoop:
+    """Two networks that learn to agree, trained one `step` at a time."""
 
     def __init__(self, size: int, device: str, tags: Sequence[str]) -> None:
         self.device = device
@@ -48,13 +48,13 @@ class Plain:
             for optimizer in self.optimizers
         ]
 
-    def seconds(self, given: Iterable[Tensor], steps: int) -> float:
-        """The mean seconds of a step, the first `WARM` left out."""
-        began = []
-        for images in islice(given, steps):
-            began.append(time.perf_counter())
+    def seconds_a_step(self, source: Iterable[Tensor], steps: int) -> float:
+        """The mean seconds from the start of a step to the start of the next, without the first `WARMUP_STEPS`."""
+        starts = []
+        for images in islice(source, steps):
+            starts.append(time.perf_counter())
             self.step(images.to(self.device))
-        return (began[-1] - began[WARM]) / (len(began) - 1 - WARM)
+        return (starts[-1] - starts[WARMUP_STEPS]) / (len(starts) - 1 - WARMUP_STEPS)
 
     def step(self, images: Tensor) -> float:
         for optimizer in self.optimizers:
@@ -72,10 +72,10 @@ def main() -> None:
     size, steps, batch, threads = map(int, sys.argv[1:5])
     device, tags, raw = sys.argv[5], sys.argv[6:8], sys.argv[8:]
     torch.set_num_threads(threads)
-    given = (
+    source = (
         batches(Path(raw[0]), size=size, batch=batch) if raw else repeat(torch.randn(batch, 3, size, size).to(device))
     )
-    print(Plain(size, device, tags).seconds(given, steps))
+    print(PlainLoop(size, device, tags).seconds_a_step(source, steps))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,87 @@
+"""Measure the cases of a table in turn, round after round.
+
+Because the cases take turns, a machine that becomes slower slows all of them down. No number is a pass or a fail.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.benchmarks.support.tables import ROLES, Row, Table
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What a benchmark is given."""
+
+    scratch: Path
+    """A folder for its files, kept between runs: enlarged images, shards, outputs of peers."""
+    raw: Path | None
+    """A folder with real images (`isic2019` is in it); None: images are drawn, and the notes say so."""
+    peers: Path | None
+    """The Python interpreter of an environment with the peers; None: they are left out, and the notes say so."""
+    rounds: int
+    """How often each case is measured."""
+    quick: bool
+    """Whether to show that the benchmark works instead of measuring: few images, small networks."""
+    say: Callable[[str], None] = print
+    """Prints progress, one line per call."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One of the things that a table compares."""
+
+    name: str
+    measure: Callable[[], float]
+    """Measures once; returns a value in the table's unit (images/s, seconds, MB)."""
+    role: str = "ours"
+    """`ours`, `peer` or `limit` (what the machine allows, measured in the same run)."""
+
+    def __post_init__(self) -> None:
+        assert self.role in ROLES, self.role
+
+
+def compare(
+    title: str,
+    unit: str,
+    cases: Sequence[Case],
+    settings: Settings,
+    *,
+    more_is_better: bool = True,
+    notes: Sequence[str] = (),
+) -> Table:
+    """Measure the cases in turn, `settings.rounds` times each; the others are compared with the first."""
+    rows = [Row(name=case.name, role=case.role, values=[]) for case in cases]
+    for number in range(settings.rounds):
+        for case, row in zip(cases, rows, strict=True):
+            settings.say(f"round {number + 1} of {settings.rounds}: {case.name}")
+            row.values.append(case.measure())
+    return Table(title=title, unit=unit, rows=rows, more_is_better=more_is_better, notes=list(notes))
+
+
+def rate(count: float, work: Callable[[], object]) -> float:
+    """Units a second: `count` over the time that one call of `work` takes."""
+    return count / seconds(work)
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """The seconds that one call of `work` takes."""
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def memory_bytes(pid: int, *kinds: str) -> int:
+    """The memory of a process in bytes; shared memory is divided among its sharers. 0 when the process has ended.
+
+    `kinds` are those of /proc/PID/smaps_rollup: `Pss` is all memory, `Pss_Anon` and `Pss_Shmem` exclude the page cache.
+    """
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return sum(1024 * int(line.split()[1]) for line in lines if line.split(":")[0] in kinds)
