@@ -15,7 +15,7 @@ from pipeline.cli import flags
 from pipeline.core import files
 from pipeline.core.console import progress, run_command
 from pipeline.learn.weights import HUB_FILE, hub_name, imagenet_tags, prefetched
-from pipeline.study.grids import GRIDS
+from pipeline.study.grid import known_grids
 
 if TYPE_CHECKING:
     from pipeline.runs.cluster import Cluster
@@ -25,7 +25,7 @@ def parser() -> argparse.ArgumentParser:
     out = argparse.ArgumentParser(prog="python -m pipeline.prefetch", description=__doc__, allow_abbrev=False)
     out.formatter_class = argparse.RawDescriptionHelpFormatter
     what = out.add_mutually_exclusive_group(required=True)
-    what.add_argument("--grid", help=f"{', '.join(GRIDS.names())}, or the path of your own FILE.py")
+    what.add_argument("--grid", help=f"{', '.join(known_grids())}, or the path of your own FILE.py")
     what.add_argument("--tags", help="comma-separated timm tags")
     flags.add_cluster_flag(out)
     out.add_argument("--dry-run", action="store_true", help="say what would be fetched")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from pipeline.study.grids import GRIDS
+from pipeline.study.grid import known_grids
 
 if TYPE_CHECKING:
     from pipeline.jobs.plan import Plan
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def add_grid_flags(out: argparse.ArgumentParser) -> None:
     add = out.add_argument
-    add("--grid", required=True, help=f"{', '.join(GRIDS.names())}, or the path of your own FILE.py")
+    add("--grid", required=True, help=f"{', '.join(known_grids())}, or the path of your own FILE.py")
     add("--datasets", help="comma-separated; default: the grid's")
     add("--seeds", type=int, help="how many (default: the grid's)")
     add(

@@ -10,9 +10,8 @@ import dataclasses
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
 
-from pipeline.core import files, plugins
+from pipeline.core import files
 from pipeline.data.datasets import DATASETS
 from pipeline.data.shards.index import find_shards
 from pipeline.learn.weights import imagenet_tags, weights_file
@@ -22,8 +21,8 @@ from pipeline.runs.folder import Run
 from pipeline.runs.identity import milestone_of, run_id
 from pipeline.runs.spec import DatasetRef, FinetuneSpec, PretrainSpec, Spec, kind_of
 from pipeline.study import paper
-from pipeline.study.experiments import TableEntry, plain_entries
-from pipeline.study.grids import GRIDS
+from pipeline.study.grid import load_grid
+from pipeline.study.setting import DatasetInfo, TableEntry
 
 # A plan's states are a run's own (runs.Run.state) and two more: it waits for shards, or its parent will never be done.
 TO_DO = ("missing", "pending", "interrupted")
@@ -53,7 +52,7 @@ class Plan:
     grid: str
     cluster: Cluster
     preset: paper.Preset
-    datasets: list[paper.DatasetInfo]
+    datasets: list[DatasetInfo]
     entries: list[TableEntry]
     """The wanted fine-tunes, each where it stands in a table."""
     pretrains: list[PretrainSpec] = field(default_factory=list)
@@ -75,17 +74,6 @@ class Plan:
         return out
 
 
-def grid_module(name: str) -> ModuleType:
-    """A grid by name, or one's own Python file by path.
-
-    It has a function `places(datasets, seeds, preset)` like those in grids/, or `grid`, which lists only the runs.
-    """
-    module = plugins.load_file(Path(name)) if name.endswith(".py") else GRIDS.find(name)
-    if not (hasattr(module, "entries") or hasattr(module, "grid")):
-        raise ValueError(f"{name} has no function places(datasets, seeds, preset); see pipeline/grids/small.py")
-    return module
-
-
 def make_plan(
     grid: str,
     cluster: Cluster,
@@ -95,22 +83,16 @@ def make_plan(
     preset: str = "paper",
 ) -> Plan:
     """Read the plan of a grid off its specs and the run folders; writes nothing."""
-    module = grid_module(grid)
+    found = load_grid(grid)
     chosen = paper.preset(preset)
-    plan = Plan(grid=Path(grid).stem, cluster=cluster, preset=chosen, datasets=[], entries=[])
-    size = module.IMAGE_SIZE
-    for name in datasets or module.DATASETS:
-        card, command = _card(name, cluster, size=size, split=chosen.split)
+    plan = Plan(grid=found.name, cluster=cluster, preset=chosen, datasets=[], entries=[])
+    for name in datasets or found.datasets:
+        card, command = _card(name, cluster, size=found.image_size, split=chosen.split)
         plan.datasets.append(card)
         if command:
             plan.missing_shards.append(command)
-    arguments = plan.datasets, seeds_of(seeds if seeds is not None else module.SEEDS), chosen
-    if hasattr(module, "entries"):
-        plan.entries = module.entries(*arguments)
-    else:
-        listed = module.grid(*arguments)
-        plan.entries = plain_entries([spec for spec in listed if isinstance(spec, FinetuneSpec)])
-        plan.pretrains = [spec for spec in listed if isinstance(spec, PretrainSpec)]
+    wanted_seeds = seeds_of(seeds if seeds is not None else found.seeds)
+    plan.entries, plan.pretrains = found.runs(plan.datasets, wanted_seeds, chosen)
     for spec in plan.wanted:
         parent = _add(plan, spec.pretrain) if isinstance(spec, FinetuneSpec) and spec.pretrain else None
         before = len(plan.runs)
@@ -163,19 +145,19 @@ def seeds_of(count: int) -> list[int]:
     return [paper.SEEDS[0] + i for i in range(count)]
 
 
-def _card(name: str, cluster: Cluster, *, size: int, split: str) -> tuple[paper.DatasetInfo, str | None]:
+def _card(name: str, cluster: Cluster, *, size: int, split: str) -> tuple[DatasetInfo, str | None]:
     shards = find_shards(Path(cluster.shards), name, size=size, split=split)
     if shards is not None:
         ref = DatasetRef(name=name, fingerprint=shards.fingerprint)
         fractions = tuple(shards.manifest["label_fractions"])
         stand_in = bool(shards.manifest.get("stand_in"))
-        return paper.DatasetInfo(ref, fractions, str(shards.manifest["metric"]), stand_in), None
+        return DatasetInfo(ref, fractions, str(shards.manifest["metric"]), stand_in), None
     flags = f"--size {size}" + (f" --split {split}" if split != "image" else "")
     if name in DATASETS.names():
         plugin = DATASETS.find(name).DATASET
         raw = "" if name == "toy" else "--raw DIR "
         command = f"python -m pipeline.shard {name} {raw}{flags}"
-        card = paper.DatasetInfo(DatasetRef(name=name, fingerprint=""), plugin.label_fractions, plugin.metric)
+        card = DatasetInfo(DatasetRef(name=name, fingerprint=""), plugin.label_fractions, plugin.metric)
         return card, command
     known = ", ".join(DATASETS.names())
     raise ValueError(

@@ -52,7 +52,7 @@ def read_options(spec: PretrainSpec, kind: type[Options]) -> Options:
     types = {"int": (int,), "float": (int, float), "bool": (bool,)}
     for item in fields(kind):  # type: ignore[arg-type]
         if item.name not in given:
-            raise ValueError(f"{spec.method.name} lacks the option {item.name!r}; paper.{spec.method.name} gives all")
+            raise ValueError(f"{spec.method.name} lacks the option {item.name!r}; pipeline/study/recipes.py gives all")
         value: Any = given[item.name]
         if type(value) not in types[str(item.type)]:
             raise ValueError(f"the option {item.name!r} of {spec.method.name} is {value!r}; its type is {item.type}")

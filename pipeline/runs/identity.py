@@ -14,7 +14,7 @@ import types
 import typing
 import weakref
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 from pipeline.runs.methods import method_info
 from pipeline.runs.spec import FinetuneSpec, PretrainSpec, Spec, kind_of, method_of, one_of
@@ -23,7 +23,6 @@ from pipeline.runs.spec import FinetuneSpec, PretrainSpec, Spec, kind_of, method
 ENDLESS_SCHEDULES = ("cosine", "constant")
 
 KINDS: dict[str, type[PretrainSpec] | type[FinetuneSpec]] = {"pretrain": PretrainSpec, "finetune": FinetuneSpec}
-T = TypeVar("T")
 
 
 def run_id(spec: Spec) -> str:
@@ -72,7 +71,8 @@ def from_json(value: dict[str, Any]) -> Spec:
     rest = dict(value)
     kind = rest.pop("kind", None)
     one_of("a spec's kind", str(kind), tuple(KINDS))
-    return _build(KINDS[str(kind)], rest)
+    spec: Spec = _build(KINDS[str(kind)], rest)
+    return spec
 
 
 # --- What enters the hash --------------------------------------------------------------------------------------------
@@ -92,7 +92,8 @@ def _hashed(value: Any) -> dict[str, Any]:
     if known is not None and known[0]() is value:
         return known[1]
     out: dict[str, Any] = {}
-    for name, hint, is_later, default in _fields(type(value)):
+    cls: Any = type(value)
+    for name, hint, is_later, default in _fields(cls):
         content = getattr(value, name)
         if not (is_later and content == default):
             out[name] = _plain(content, hint)
@@ -119,7 +120,7 @@ def _plain(value: Any, hint: Any) -> Any:
 
 
 @functools.cache
-def _hints(cls: type) -> dict[str, Any]:
+def _hints(cls: Any) -> dict[str, Any]:
     return typing.get_type_hints(cls)
 
 
@@ -133,7 +134,7 @@ def _fields(cls: Any) -> list[tuple[str, Any, bool, Any]]:
 # --- From JSON -------------------------------------------------------------------------------------------------------
 
 
-def _build(cls: type[T], value: Mapping[str, Any]) -> T:
+def _build(cls: Any, value: Mapping[str, Any]) -> Any:
     hints = _hints(cls)
     if unknown := set(value) - set(hints):
         raise ValueError(f"{cls.__name__} has no field {sorted(unknown)[0]!r}; known: {', '.join(hints)}")
@@ -146,7 +147,7 @@ def _value(hint: Any, item: Any) -> Any:
             return None
         return _value(next(option for option in typing.get_args(hint) if option is not type(None)), item)
     if dataclasses.is_dataclass(hint):
-        return _build(typing.cast(type, hint), item)
+        return _build(hint, item)
     if typing.get_origin(hint) is tuple:
         return tuple(_value(typing.get_args(hint)[0], part) for part in item)
     return float(item) if hint is float else item

@@ -1,171 +1,50 @@
-"""The experiments of the paper: which run stands in which cell of which table, at the paper's size or a smaller one.
+"""The experiments of the paper: which run fills which cell of which table, at the paper's size or a smaller scale.
 
-An experiment is a function of a `Setting` (one dataset, seed, reading of the paper and scale) that lists places. Its
-table is one of the paper's for the datasets that the paper tried it on; on any other it is the same experiment.
+An experiment is a function of a `Setting` that lists table entries. On the datasets that the paper tried it on, it
+makes one of the paper's tables; on any other dataset its table has no number.
+
+Each experiment, with the supervised one that belongs to it, is a grid: `python -m pipeline.launch --grid NAME`. Counts
+are for the grid's datasets and five seeds. "Of main" counts the pretraining runs that `main` wants too; they run once.
+
+grid              tables      pretraining  of main           fine-tunes  printed in the paper
+main              1 to 6      60           60                300         CASS: 0.9909 (brain MRI) and 0.5819 (ISIC)
+batch_size        7, 15       30           10 of batch 16    60          0.8828 to 0.8894; brain MRI: 0.9176 to 0.9909
+epochs            8, 16       40           10 of 100 epochs  80          0.8521 (50, CNN) to 0.9091 (300, Transformer)
+augmentation      9           20           5                 40          0.8146 (solarised) to 0.8894 (Transformer)
+cnn_optimizer     10          10           5                 20          the Transformer falls from 0.8894 to 0.8236
+transformer       11, 12, 18  25           10                65          0.853 (ViT-L) to 0.8894; brain MRI: DeiT 0.9844
+cnn               13, 14, 17  30           10                75          0.8517 (ResNet-200) to 0.8680 (ResNet-50)
+two_cnns          19          10           5                 20          0.9743 and 0.9837; 5 h 24 min (C.3.3)
+two_transformers  20          10           5                 20          0.9883 and 0.94; 10 hours (C.3.4)
+initialisation    21          10           5                 20          0.9907 and 0.9316 from random weights
+paper             1 to 21     180          60                555         all of these
+
+Scores from `batch_size` to `cnn` are those of the autoimmune set unless it says brain MRI; those of `main` are of
+ResNet-50 and of ViT-B/16. `main` pretrains CASS 20 times, and DINO 40 times: once for each backbone. By Table 2 that
+takes some 900 GPU-hours on an RTX8000 in float32, or 1,600 if its hours of DINO are those of one backbone. In `paper`,
+30 pretraining runs are published by longer ones.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from pipeline.runs.identity import recipe
-from pipeline.runs.spec import Augment, FinetuneSpec, Optim, PretrainSpec, method_of
+from pipeline.runs.methods import method_info
+from pipeline.runs.spec import FinetuneSpec, method_of
 from pipeline.study import paper
-from pipeline.study.paper import Backbone, DatasetInfo, Preset
-
-ARMS = ("CNN", "Transformer")
-TECHNIQUES = {"cass": "CASS", "dino": "DINO", "dino_fb": "DINO (authors' recipe)", "supervised": "Supervised"}
-
-
-@dataclass(frozen=True)
-class TableEntry:
-    """Where a fine-tuning run stands: one seed of one cell."""
-
-    experiment: str
-    row: tuple[str, ...]
-    column: str
-    spec: FinetuneSpec
-    key: str
-    """The row as the paper prints it, which a smaller scale may show otherwise."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scale:
-    """How large the experiments are run: as the paper does, or shrunk so that all of it can be tried."""
-
-    image_size: int = paper.IMAGE_SIZE
-    stand_ins: Mapping[Backbone, Backbone] = field(default_factory=dict)
-    weights: str | None = None
-    """Start weights of every backbone; None: as the experiment says."""
-    epochs: int = paper.PRETRAIN_EPOCHS
-    """Of a standard pretraining run; the others keep their proportion to it."""
-    pretrain_optim: Optim = paper.PRETRAIN_OPTIM
-    dino_optim: Optim = paper.DINO_OPTIM
-    finetune_optim: Optim = paper.FINETUNE_OPTIM
-    finetune_epochs: int = paper.FINETUNE_EPOCHS
-    pictures: int | None = None
-    """Training images of a pretraining run at most."""
-    dino_options: Mapping[str, int] = field(default_factory=dict)
-
-    def backbone(self, wanted: Backbone) -> Backbone:
-        return self.stand_ins.get(wanted, wanted) if self.stand_ins else wanted
-
-    def epochs_of(self, epochs: int) -> int:
-        return max(1, round(epochs * self.epochs / paper.PRETRAIN_EPOCHS))
-
-
-FULL = Scale()
-
-
-@dataclass(frozen=True)
-class Setting:
-    """One dataset, seed, reading of the paper and scale: what the runs of an experiment have in common."""
-
-    dataset: DatasetInfo
-    seed: int
-    preset: Preset
-    scale: Scale
-
-    def cass(
-        self,
-        *pair: Backbone,
-        epochs: int = paper.PRETRAIN_EPOCHS,
-        batch_size: int = paper.PRETRAIN_BATCH,
-        augment: Augment = paper.AUGMENT,
-        weights: str | None = None,
-    ) -> PretrainSpec:
-        """CASS with the standard pair of backbones, or another."""
-        scale = self.scale
-        return paper.cass(
-            self.dataset.ref,
-            preset=self.preset,
-            seed=self.seed,
-            backbones=[scale.backbone(backbone) for backbone in pair or paper.STANDARD],
-            weights=scale.weights or weights,
-            optims=(scale.pretrain_optim, scale.pretrain_optim),
-            augment=augment,
-            epochs=scale.epochs_of(epochs),
-            batch_size=batch_size,
-            image_size=scale.image_size,
-            pictures=scale.pictures,
-        )
-
-    def dino(self, backbone: Backbone) -> PretrainSpec:
-        scale = self.scale
-        return paper.dino(
-            self.dataset.ref,
-            preset=self.preset,
-            seed=self.seed,
-            backbone=scale.backbone(backbone),
-            weights=scale.weights,
-            optim=scale.dino_optim,
-            epochs=scale.epochs_of(paper.PRETRAIN_EPOCHS),
-            image_size=scale.image_size,
-            pictures=scale.pictures,
-            options=scale.dino_options,
-        )
-
-    def finetune(
-        self,
-        backbone: Backbone,
-        pretrain: PretrainSpec | None,
-        *,
-        label_fraction: float = 1.0,
-        arm: str | None = None,
-        weights: str | None = None,
-    ) -> FinetuneSpec:
-        scale = self.scale
-        return paper.finetune(
-            self.dataset.ref,
-            scale.backbone(backbone),
-            pretrain=pretrain,
-            label_fraction=label_fraction,
-            preset=self.preset,
-            seed=self.seed,
-            arm=arm,
-            weights=scale.weights or weights,
-            optim=scale.finetune_optim,
-            epochs=scale.finetune_epochs,
-            image_size=scale.image_size,
-        )
-
-    def both(
-        self,
-        experiment: str,
-        row: tuple[str, ...],
-        pretrain: PretrainSpec,
-        *pair: Backbone,
-        columns: Sequence[str] = ARMS,
-        key: str = "",
-        weights: str | None = None,
-    ) -> list[TableEntry]:
-        """A row of two cells: both arms of a pretraining run, fine-tuned with all labels."""
-        pair = pair or paper.STANDARD
-        return [
-            TableEntry(
-                experiment, row, column, self.finetune(b, pretrain, arm=arm.name, weights=weights), key or _key(row)
-            )
-            for b, arm, column in zip(pair, pretrain.arms, columns, strict=True)
-        ]
-
-    def title(self, backbone: Backbone) -> str:
-        return self.scale.backbone(backbone).title
-
-
-def _key(row: Sequence[str]) -> str:
-    return " | ".join(row)
-
-
-# --- The experiments -------------------------------------------------------------------------------------------------
+from pipeline.study.paper import Backbone, Preset
+from pipeline.study.setting import ARMS, FULL, DatasetInfo, Scale, Setting, TableEntry, key_of, percent
 
 
 def main(s: Setting) -> list[TableEntry]:
     """Every technique, backbone and label fraction (Tables 3 to 6, and 1, which repeats them)."""
     out = []
+    cass = s.cass()
     for backbone in paper.STANDARD:
-        for technique, pretrain in (("DINO", s.dino(backbone)), ("CASS", s.cass()), ("Supervised", None)):
-            row, key = (technique, s.title(backbone)), _key((technique, backbone.title))
+        for technique, pretrain in (("DINO", s.dino(backbone)), ("CASS", cass), ("Supervised", None)):
+            row, key = (technique, s.title(backbone)), key_of((technique, backbone.title))
             for fraction in s.dataset.label_fractions:
                 spec = s.finetune(backbone, pretrain, label_fraction=fraction)
                 out.append(TableEntry("main", row, percent(fraction), spec, key))
@@ -174,15 +53,15 @@ def main(s: Setting) -> list[TableEntry]:
 
 def batch_size(s: Setting) -> list[TableEntry]:
     """Pretraining with batches of 8, 16 and 32 (B.1, C.1)."""
-    return [p for n in (8, 16, 32) for p in s.both("batch_size", (str(n),), s.cass(batch_size=n))]
+    return [e for n in (8, 16, 32) for e in s.both_arms("batch_size", (str(n),), replace(s.cass(), batch_size=n))]
 
 
 def epochs(s: Setting) -> list[TableEntry]:
     """Pretraining for 50 to 300 epochs (B.2, C.2)."""
     out = []
     for n in (50, 100, 200, 300):
-        pretrain = s.cass(epochs=n)
-        out += s.both("epochs", (str(pretrain.epochs),), pretrain, key=str(n))
+        pretrain = replace(s.cass(), epochs=s.scale.epochs_of(n))
+        out += s.both_arms("epochs", (str(pretrain.epochs),), pretrain, key=str(n))
     return out
 
 
@@ -194,7 +73,10 @@ def augmentation(s: Setting) -> list[TableEntry]:
         "CASS + Gaussian blur": paper.augmentation(blur=True),
         "CASS + Gaussian blur + Solarize": paper.augmentation(blur=True, solarise=True),
     }
-    return [p for name, chosen in sets.items() for p in s.both("augmentation", (name,), s.cass(augment=chosen))]
+    out = []
+    for name, chosen in sets.items():
+        out += s.both_arms("augmentation", (name,), replace(s.cass(), augment=chosen))
+    return out
 
 
 def cnn_optimizer(s: Setting) -> list[TableEntry]:
@@ -203,7 +85,7 @@ def cnn_optimizer(s: Setting) -> list[TableEntry]:
     first, second = adam.arms
     sgd = replace(first.optim, name="sgd", momentum=paper.SGD_MOMENTUM)
     by_sgd = replace(adam, arms=(replace(first, optim=sgd), second))
-    return s.both("cnn_optimizer", ("Adam",), adam) + s.both("cnn_optimizer", ("SGD",), by_sgd)
+    return s.both_arms("cnn_optimizer", ("Adam",), adam) + s.both_arms("cnn_optimizer", ("SGD",), by_sgd)
 
 
 def transformer(s: Setting) -> list[TableEntry]:
@@ -245,34 +127,38 @@ def initialisation(s: Setting) -> list[TableEntry]:
     """Pretraining from random and from ImageNet weights (C.4)."""
     out = []
     for name, weights in (("Random", "random"), ("Imagenet", "imagenet")):
-        out += s.both("initialisation", (name,), s.cass(weights=weights), weights=weights)
+        out += s.both_arms("initialisation", (name,), s.cass(weights=weights), weights=weights)
     return out
 
 
 def _pairs(
     s: Setting, experiment: str, pairs: Sequence[tuple[Backbone, Backbone]], columns: Sequence[str] = ARMS
 ) -> list[TableEntry]:
+    """A row for each pair of backbones of CASS."""
     out = []
     for pair in pairs:
-        row, key = tuple(map(s.title, pair)), _key([backbone.title for backbone in pair])
-        out += s.both(experiment, row, s.cass(*pair), *pair, columns=columns, key=key)
+        row, key = tuple(map(s.title, pair)), key_of([backbone.title for backbone in pair])
+        out += s.both_arms(experiment, row, s.cass(*pair), *pair, columns=columns, key=key)
     return out
 
 
 def _supervised(s: Setting, experiment: str, backbones: Sequence[Backbone]) -> list[TableEntry]:
+    """A row of one score for each backbone, without pretraining."""
     return [TableEntry(experiment, (s.title(b),), "score", s.finetune(b, None), b.title) for b in backbones]
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """An experiment with what its tables say of it."""
+    """An experiment and what its tables say about it."""
 
     entries: Callable[[Setting], list[TableEntry]]
     title: str
-    rows: tuple[str, ...]
-    """What the columns before the scores are called."""
+    labels: tuple[str, ...]
+    """The heads of the columns before the scores."""
     tables: Mapping[str, int]
-    """The paper's tables of it by dataset."""
+    """The numbers of the paper's tables of it, by dataset."""
+    grid: str = ""
+    """The grid that it belongs to; empty: the one of its own name."""
 
 
 EXPERIMENTS: Mapping[str, Experiment] = {
@@ -294,12 +180,12 @@ EXPERIMENTS: Mapping[str, Experiment] = {
         transformer, "the Transformer, the CNN kept", ("CNN", "Transformer"), {"autoimmune": 11, "brain_mri": 18}
     ),
     "transformer_supervised": Experiment(
-        transformer_supervised, "Transformers, supervised", ("architecture",), {"autoimmune": 12}
+        transformer_supervised, "Transformers, supervised", ("architecture",), {"autoimmune": 12}, grid="transformer"
     ),
     "cnn": Experiment(
         cnn, "the CNN, the Transformer kept", ("CNN", "Transformer"), {"autoimmune": 13, "brain_mri": 17}
     ),
-    "cnn_supervised": Experiment(cnn_supervised, "CNNs, supervised", ("architecture",), {"autoimmune": 14}),
+    "cnn_supervised": Experiment(cnn_supervised, "CNNs, supervised", ("architecture",), {"autoimmune": 14}, grid="cnn"),
     "two_cnns": Experiment(two_cnns, "a CNN in both arms", ("arm 1", "arm 2"), {"brain_mri": 19}),
     "two_transformers": Experiment(
         two_transformers, "a Transformer in both arms", ("arm 1", "arm 2"), {"brain_mri": 20}
@@ -307,33 +193,37 @@ EXPERIMENTS: Mapping[str, Experiment] = {
     "initialisation": Experiment(initialisation, "start weights of pretraining", ("start weights",), {"brain_mri": 21}),
 }
 PLAIN = Experiment(lambda setting: [], "techniques and label fractions", ("technique", "backbone"), {})
+"""What tables say of the runs of a grid that only lists runs."""
 
 Entries = Callable[[Sequence[DatasetInfo], Sequence[int], Preset], list[TableEntry]]
 
 
-def datasets(*names: str) -> tuple[str, ...]:
-    """The datasets that the paper tried these experiments on."""
+def datasets_of(*names: str) -> tuple[str, ...]:
+    """The datasets on which the paper tried any of these experiments."""
     return tuple(name for name in paper.DATASETS if any(name in EXPERIMENTS[e].tables for e in names))
 
 
-def entries(*names: str, scale: Scale = FULL) -> Entries:
-    """What a grid of these experiments is: each on the datasets of its tables and on those that none of them has."""
-    known = datasets(*names)
+def entries_of(*names: str, scale: Scale = FULL) -> Entries:
+    """The function `entries` of a grid of these experiments.
 
-    def of(cards: Sequence[DatasetInfo], seeds: Sequence[int], preset: Preset) -> list[TableEntry]:
+    Each experiment is on the datasets of its tables and on those that no table of these experiments has.
+    """
+    known = datasets_of(*names)
+
+    def entries(datasets: Sequence[DatasetInfo], seeds: Sequence[int], preset: Preset) -> list[TableEntry]:
         out = []
         for name in names:
-            for card in cards:
-                if card.ref.name in EXPERIMENTS[name].tables or card.ref.name not in known:
+            for dataset in datasets:
+                if dataset.ref.name in EXPERIMENTS[name].tables or dataset.ref.name not in known:
                     for seed in seeds:
-                        out += EXPERIMENTS[name].entries(Setting(card, seed, preset, scale))
+                        out += EXPERIMENTS[name].entries(Setting(dataset, seed, preset, scale))
         return out
 
-    return of
+    return entries
 
 
 def plain_entries(wanted: Sequence[FinetuneSpec]) -> list[TableEntry]:
-    """Entries for a grid that only lists runs: a row a technique and backbone, a column a label fraction."""
+    """Entries for a grid that only lists runs: a row for each technique and backbone, a column for each fraction."""
     alike: dict[tuple[str, ...], set[str]] = {}
     for spec in wanted:
         alike.setdefault(_row_of(spec), set()).add(recipe(spec))
@@ -347,10 +237,5 @@ def plain_entries(wanted: Sequence[FinetuneSpec]) -> list[TableEntry]:
 
 def _row_of(spec: FinetuneSpec) -> tuple[str, str, str]:
     """Dataset, technique and network of a run as a table shows them."""
-    method = method_of(spec)
-    return spec.dataset.name, TECHNIQUES.get(method, method), f"{spec.backbone.split('.')[0]} ({spec.arm})"
-
-
-def percent(fraction: float) -> str:
-    """`1%`, `100%`, `0.5%`."""
-    return f"{fraction * 100:g}%"
+    network = f"{spec.backbone.split('.')[0]} ({spec.arm})"
+    return spec.dataset.name, method_info(method_of(spec)).title, network

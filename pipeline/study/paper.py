@@ -1,41 +1,30 @@
 """Every number of the paper that a run needs, on one page, each with its source.
 
-`# E.2.3` is the paper's section, `# notebook` its reference notebook, `# ASSUMED` a choice where both are silent
-(why: docs/reproducing.md). Nothing below this floor holds a scientific constant.
+`# E.2.3` is the paper's section, `# notebook` its reference notebook, `# ASSUMED` a choice where both are silent (why:
+docs/reproducing.md). No module on a lower layer holds a scientific constant. `recipes` makes specs of these numbers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
-from pipeline.runs.spec import (
-    REVISIONS,
-    Arm,
-    Augment,
-    Average,
-    Blur,
-    DatasetRef,
-    FinetuneSpec,
-    Jitter,
-    Loss,
-    Method,
-    Optim,
-    PretrainSpec,
-)
+from pipeline.runs.spec import Augment, Average, Blur, Jitter, Loss, Optim
 
 IMAGE_SIZE = 384  # E.2.2
-SEEDS = (77, 78, 79, 80, 81)  # 77: notebook; five: E.2.1; the other four ASSUMED
+SEEDS = (77, 78, 79, 80, 81)  # 77: notebook; five: E.2.1; the other four: ASSUMED
 DATASETS = ("autoimmune", "dermofit", "brain_mri", "isic")  # Table 1, in its order
 HEAD_DIM = 1000  # notebook: the ImageNet heads stay on
 
 CNN, TRANSFORMER = "cnn", "transformer"
 
+Options = Mapping[str, float | int | str | bool]
+"""Options of a method."""
+
 
 @dataclass(frozen=True)
 class Backbone:
-    """A backbone's tag in timm, its name in the tables and its role; its size where it is known."""
+    """A backbone: its tag in timm, its name in the tables, its role, its size where it is known, its start weights."""
 
     tag: str
     title: str
@@ -44,7 +33,7 @@ class Backbone:
     gflops: float | None = None
     """Of one training image at 384 pixels, forward and backward."""
     weights: str = "imagenet"
-    """What it starts from."""
+    """What it starts from: `imagenet` or `random`."""
 
 
 # parameters: Tables 13, 17 and 18, else counted; gflops: counted, not the paper's
@@ -64,14 +53,14 @@ SWIN_B = Backbone(
 STANDARD = (RESNET50, VIT_B16)  # E.2.1, of every table but 11 to 14 and 17 to 20
 BACKBONES = (*STANDARD, RESNET18, RESNET200, DENSENET161, VIT_L16, DEIT_B16, SWIN_B)
 
-# Table 2: hours of self-supervised training on one RTX8000. Whether DINO's are those of one backbone or of both is
-# not said.
+# Table 2: hours of self-supervised training on one RTX8000. It does not say whether DINO's are those of one backbone
+# or of both.
 TABLE_2_EPOCHS = 100
 TABLE_2_HOURS: Mapping[str, Mapping[str, float]] = {
     "dino": {"autoimmune": 1 + 13 / 60, "dermofit": 3 + 9 / 60, "brain_mri": 26 + 21 / 60, "isic": 109 + 21 / 60},
     "cass": {"autoimmune": 21 / 60, "dermofit": 1 + 11 / 60, "brain_mri": 7 + 11 / 60, "isic": 29 + 58 / 60},
 }
-# C.3.3, C.3.4 and Table 2: hours of CASS on brain MRI with these pairs of backbones
+# C.3.3, C.3.4 and Table 2: hours of CASS on brain MRI with these pairs of backbones.
 PAIR_HOURS: Mapping[str, float] = {
     "ResNet-50 | ViT B/16": 7 + 11 / 60,
     "ResNet-50 | DenseNet-161": 5 + 24 / 60,
@@ -80,7 +69,7 @@ PAIR_HOURS: Mapping[str, float] = {
 # The abstract: gains of CASS by label fraction, and the time it saves.
 CLAIMED_GAINS: Mapping[str, float] = {"1%": 0.038, "10%": 0.059, "100%": 0.101}
 CLAIMED_SAVING = 0.69
-# Training and validation pictures: of 198, 1,300, 5,712 and 25,331 (E.1.1), split as docs/reproducing.md says.
+# Training and validation images: of 198, 1,300, 5,712 and 25,331 (E.1.1), split as docs/reproducing.md says.
 IMAGES: Mapping[str, tuple[int, int]] = {
     "autoimmune": (158, 20),
     "dermofit": (1_040, 130),
@@ -119,13 +108,12 @@ AUGMENT = Augment(
     std=(0.229, 0.224, 0.225),  # E.2.2
 )
 
-
 BLUR = Blur(p=0.5, least=0.1, most=2.0, side=13)  # Table 9 names blur; p and σ ASSUMED: BYOL's; side: 3 σ each way
 SOLARISE = 0.2  # Table 9 names it; p ASSUMED: BYOL's
 
 
 def augmentation(*, blur: bool = False, solarise: bool = False) -> Augment:
-    """The paper's augmentation, with what Table 9 adds to it."""
+    """The paper's augmentation, with the blur and the solarisation that Table 9 adds to it."""
     return replace(AUGMENT, blur=BLUR if blur else None, solarise=SOLARISE if solarise else 0.0)
 
 
@@ -144,7 +132,7 @@ DINO_AUGMENT = replace(  # all of it: vit-pytorch's defaults
     blur=Blur(p=0.2, least=1.0, most=2.0, side=3),
 )
 DINO_OPTIM = Optim(name="adam", lr=3e-4, schedule="constant")  # vit-pytorch's README
-DINO_OPTIONS: Mapping[str, float | int | str | bool] = {
+DINO_OPTIONS: Options = {
     "out_dim": 65_536,  # vit-pytorch's README; 65,336 in its code is a slip
     "hidden": 256,  # vit-pytorch, as all of these
     "layers": 4,
@@ -155,14 +143,14 @@ DINO_OPTIONS: Mapping[str, float | int | str | bool] = {
     "local_least": 0.05,
     "local_most": 0.4,
     "global_least": 0.5,
-    "batch_draws": False,  # ASSUMED: as every other augmentation here; vit-pytorch draws once a batch
+    "batch_draws": False,  # ASSUMED: as every other augmentation here; vit-pytorch draws once for a batch
 }
 DINO_FB_AUGMENT = replace(  # all of it: facebookresearch/dino's defaults, for the first global view
     DINO_AUGMENT,
     first_jitter=Jitter(p=0.8, brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1),
     blur=Blur(p=1.0, least=0.1, most=2.0, side=13),
 )
-DINO_FB_OPTIONS: Mapping[str, float | int | str | bool] = {  # facebookresearch/dino's defaults
+DINO_FB_OPTIONS: Options = {  # facebookresearch/dino's defaults
     "out_dim": 65_536,
     "hidden": 2048,
     "layers": 3,
@@ -181,11 +169,22 @@ DINO_FB_OPTIONS: Mapping[str, float | int | str | bool] = {  # facebookresearch/
     "frozen_epochs": 1,
 }
 DINO_FB_LOCAL = 96 / 224  # of the image's side: facebookresearch/dino's sizes; here in whole patches of 16
+DINO_FB_OPTIM = Optim(  # facebookresearch/dino's defaults
+    name="adamw",
+    lr=5e-4,  # at a batch of 256; it grows with the batch
+    weight_decay=0.04,
+    last_weight_decay=0.4,
+    schedule="once",
+    min_lr=1e-6,
+    warmup=0.1,  # 10 of its 100 epochs
+    clip=3.0,
+)
+DINO_FB_LR_BATCH = 256  # the batch size of that learning rate
 
 
 @dataclass(frozen=True)
 class Preset:
-    """A reading of the paper: its text, its notebook with its defects, or what one would do today."""
+    """A reading of the paper: its text (`paper`), its notebook with the defects (`notebook`), or today's practice."""
 
     name: str
     split: str
@@ -194,14 +193,14 @@ class Preset:
     keep_gradients: bool
     stopping: str
     metrics: Mapping[str, str]
-    """Metrics of the tables that differ from the datasets' own; `*` stands for every dataset."""
+    """Metrics of the tables that differ from the datasets' own; `*` means every dataset."""
     batch_draws: bool = False
-    """DINO's augmentation is drawn once for a whole batch."""
+    """Whether DINO's augmentation is drawn once for a whole batch."""
 
 
 PRESETS = {
     "paper": Preset("paper", "image", FOCAL, AVERAGE, False, "best", {}),
-    # fidelity 3a, 1 and 3: gradients add up for ever, averaging is never called; 3b, 27, 28 and 40; 3c
+    # fidelity 3a, 1 and 3: gradients are never set to zero, averaging is never called; 3b, 27, 28 and 40; 3c
     "notebook": Preset(
         "notebook",
         "image",
@@ -219,195 +218,7 @@ PRESETS = {
 
 
 def preset(name: str) -> Preset:
+    """The preset of that name; `ValueError` with the known names if there is none."""
     if name not in PRESETS:
         raise ValueError(f"there is no preset {name!r}; known: {', '.join(PRESETS)}")
     return PRESETS[name]
-
-
-@dataclass(frozen=True)
-class DatasetInfo:
-    """A dataset as a grid sees it; the fingerprint is empty while its shards are missing."""
-
-    ref: DatasetRef
-    label_fractions: tuple[float, ...]
-    metric: str
-    stand_in: bool = False
-    """Drawn images that only lie as the dataset does."""
-
-
-def cass(
-    dataset: DatasetRef,
-    *,
-    preset: Preset,
-    seed: int,
-    backbones: Sequence[Backbone] = STANDARD,
-    weights: str | None = None,
-    optims: Sequence[Optim] = (PRETRAIN_OPTIM, PRETRAIN_OPTIM),
-    augment: Augment = AUGMENT,
-    epochs: int = PRETRAIN_EPOCHS,
-    batch_size: int = PRETRAIN_BATCH,
-    image_size: int = IMAGE_SIZE,
-    pictures: int | None = None,
-) -> PretrainSpec:
-    """CASS as in Appendix E; the arms are named by `arm_names`, `weights` overrides what the backbones start from."""
-    arms = zip(arm_names(backbones), backbones, optims, strict=True)
-    return PretrainSpec(
-        dataset=dataset,
-        method=Method(name="cass", revision=REVISIONS["cass"], options={"head_dim": HEAD_DIM}),
-        arms=tuple(Arm(name=n, backbone=b.tag, weights=weights or b.weights, optim=o) for n, b, o in arms),
-        augment=augment,
-        average=preset.average,
-        epochs=epochs,
-        batch_size=batch_size,
-        image_size=image_size,
-        seed=seed,
-        precision="float32" if preset.keep_gradients else "auto",  # a float16 scaler cannot go with kept gradients
-        keep_gradients=preset.keep_gradients,
-        pictures=pictures,
-    )
-
-
-def arm_names(backbones: Sequence[Backbone]) -> tuple[str, ...]:
-    """The role of each backbone; the second of two alike is `cnn_2` or `transformer_2`."""
-    first, *rest = backbones
-    return (first.role, *(b.role if b.role != first.role else f"{b.role}_2" for b in rest))
-
-
-def dino(
-    dataset: DatasetRef,
-    *,
-    preset: Preset,
-    seed: int,
-    backbone: Backbone,
-    weights: str | None = None,
-    optim: Optim = DINO_OPTIM,
-    augment: Augment = DINO_AUGMENT,
-    epochs: int = PRETRAIN_EPOCHS,
-    batch_size: int = PRETRAIN_BATCH,
-    image_size: int = IMAGE_SIZE,
-    pictures: int | None = None,
-    options: Mapping[str, float | int | str | bool] | None = None,
-) -> PretrainSpec:
-    """DINO after the implementation that E.2.1 names, one backbone a run; `options` replace `DINO_OPTIONS`.
-
-    Epochs, batch and size are CASS's (E.4). No weight averaging: the paper names it for CASS alone, and the teacher is
-    an average already.
-    """
-    return _distilled(
-        "dino",
-        {**DINO_OPTIONS, "batch_draws": preset.batch_draws, **(options or {})},
-        backbone,
-        weights,
-        optim,
-        dataset=dataset,
-        augment=augment,
-        epochs=epochs,
-        batch_size=batch_size,
-        image_size=image_size,
-        seed=seed,
-        pictures=pictures,
-        precision="float32" if preset.batch_draws else "auto",  # vit-pytorch's
-    )
-
-
-def dino_fb(
-    dataset: DatasetRef,
-    *,
-    preset: Preset,
-    seed: int,
-    backbone: Backbone,
-    weights: str | None = None,
-    optim: Optim | None = None,
-    augment: Augment = DINO_FB_AUGMENT,
-    epochs: int = PRETRAIN_EPOCHS,
-    batch_size: int = PRETRAIN_BATCH,
-    image_size: int = IMAGE_SIZE,
-    pictures: int | None = None,
-    options: Mapping[str, float | int | str | bool] | None = None,
-) -> PretrainSpec:
-    """DINO by its authors' recipe for ViTs, one backbone a run; `options` replace `DINO_FB_OPTIONS`.
-
-    `preset` changes nothing: the notebook has no such run. No weight averaging: the teacher is an average already.
-    """
-    side = max(1, round(image_size * DINO_FB_LOCAL / 16)) * 16
-    return _distilled(
-        "dino_fb",
-        {**DINO_FB_OPTIONS, "local_side": side, **(options or {})},
-        backbone,
-        weights,
-        optim or dino_fb_optim(batch_size),
-        dataset=dataset,
-        augment=augment,
-        epochs=epochs,
-        batch_size=batch_size,
-        image_size=image_size,
-        seed=seed,
-        pictures=pictures,
-    )
-
-
-def _distilled(
-    method: str,
-    options: Mapping[str, float | int | str | bool],
-    backbone: Backbone,
-    weights: str | None,
-    optim: Optim,
-    **rest: Any,
-) -> PretrainSpec:
-    """A run of either DINO: one backbone as its own teacher, no weight averaging."""
-    return PretrainSpec(
-        method=Method(name=method, revision=REVISIONS[method], options=options),
-        arms=(Arm(name=backbone.role, backbone=backbone.tag, weights=weights or backbone.weights, optim=optim),),
-        average=None,
-        **rest,
-    )
-
-
-def dino_fb_optim(batch_size: int) -> Optim:
-    """facebookresearch/dino's default optimizer; the learning rate grows with the batch."""
-    return Optim(
-        name="adamw",
-        lr=5e-4 * batch_size / 256,
-        weight_decay=0.04,
-        last_weight_decay=0.4,
-        schedule="once",
-        min_lr=1e-6,
-        warmup=0.1,  # 10 of its 100 epochs
-        clip=3.0,
-    )
-
-
-def finetune(
-    dataset: DatasetRef,
-    backbone: Backbone,
-    *,
-    pretrain: PretrainSpec | None,
-    label_fraction: float,
-    preset: Preset,
-    seed: int,
-    arm: str | None = None,
-    weights: str | None = None,
-    optim: Optim = FINETUNE_OPTIM,
-    epochs: int = FINETUNE_EPOCHS,
-    patience: int = FINETUNE_PATIENCE,
-    batch_size: int = FINETUNE_BATCH,
-    image_size: int = IMAGE_SIZE,
-) -> FinetuneSpec:
-    """Fine-tuning as in Appendix E.3 and E.5; supervised without a pretraining run."""
-    return FinetuneSpec(
-        dataset=dataset,
-        backbone=backbone.tag,
-        weights=weights or backbone.weights,
-        pretrain=pretrain,
-        arm=arm or backbone.role,
-        label_fraction=label_fraction,
-        augment=AUGMENT,
-        optim=optim,
-        loss=preset.loss,
-        epochs=epochs,
-        patience=patience,
-        batch_size=batch_size,
-        image_size=image_size,
-        seed=seed,
-        stopping=preset.stopping,
-    )

@@ -17,7 +17,7 @@ from pipeline.runs.cluster import Slurm
 from pipeline.runs.folder import Result, Run
 from pipeline.runs.identity import run_id
 from pipeline.runs.spec import DatasetRef
-from pipeline.study import paper
+from pipeline.study import paper, recipes
 
 PRESET = paper.preset("paper")
 HOURS = {"autoimmune": 0.35, "dermofit": 1 + 11 / 60, "brain_mri": 7 + 11 / 60, "isic": 29 + 58 / 60}
@@ -34,13 +34,12 @@ def plan_of(cluster, *chosen, state="missing"):
     return Plan("mine", cluster, PRESET, [], [], runs=items)
 
 
-def cass(ref=BRAIN, **changes):
-    return paper.cass(ref, preset=PRESET, **{"seed": 77, **changes})
+def cass(ref=BRAIN, backbones=paper.STANDARD, **changes):
+    return dataclasses.replace(recipes.cass(ref, backbones, preset=PRESET, seed=77), **changes)
 
 
 def finetune(ref=BRAIN, backbone=paper.RESNET50, **changes):
-    arguments = {"pretrain": None, "label_fraction": 1.0, "seed": 77, **changes}
-    return paper.finetune(ref, backbone, preset=PRESET, **arguments)
+    return dataclasses.replace(recipes.finetune(ref, backbone, preset=PRESET, seed=77), **changes)
 
 
 def shards(cluster, ref, *, train, val=0, unlabelled=0, size=384):
@@ -80,7 +79,7 @@ def test_the_papers_hours_add_up(site):
 def test_both_readings_of_dinos_hours(site):
     out = estimate(plans.make_plan("main", site), site)
     dino = 1 + 13 / 60 + 3 + 9 / 60 + 26 + 21 / 60 + 109 + 21 / 60
-    assert out.pretrain.hours == pytest.approx(5 * sum(HOURS.values()) + 10 * dino)  # grids/main.py: 1,600
+    assert out.pretrain.hours == pytest.approx(5 * sum(HOURS.values()) + 10 * dino)  # study/experiments.py: 1,600
     assert out.dino_shared == pytest.approx(5 * dino)  # and 900 without
     assert "  894 of pretraining if Table 2's hours of DINO are those of both backbones, not of each" in lines(out)
 
@@ -147,7 +146,7 @@ def test_damaged_results_are_passed_by(site):
 
 def test_a_card_is_modelled_by_its_peak_until_a_run_is_measured(site):
     shards(site, BRAIN, train=3600, val=0)
-    dino = paper.dino(BRAIN, preset=PRESET, seed=77, backbone=paper.VIT_B16)
+    dino = recipes.dino(BRAIN, paper.VIT_B16, preset=PRESET, seed=77)
     for precision, used in (("auto", 0.25 * 130.0), ("float16", 0.25 * 130.0), ("float32", 0.45 * 16.3)):
         here = dataclasses.replace(site, card="RTX8000", precision=precision, device="cuda")
         chosen = [(cass(epochs=1), 71.4 + 332.2), (dataclasses.replace(dino, epochs=1), 886.7)]

@@ -1,4 +1,4 @@
-"""The grids that are more than one experiment of the paper, one plugin each."""
+"""The grids that are not simply one experiment of the paper, one plugin each."""
 
 from pipeline.core.plugins import Plugins
 

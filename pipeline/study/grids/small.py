@@ -2,8 +2,8 @@
 
     python -m pipeline.launch --grid small --datasets brain_mri,isic --seeds 1 --jobs 2
 
-Two seeds took 107 minutes beside much other work (docs/benchmarks.md). A check that everything works on real pictures,
-no reproduction: scores are far below the paper's.
+Two seeds took 107 minutes on a machine with much other work (docs/benchmarks.md). It checks that everything works on
+real images. It reproduces nothing: scores are far below the paper's.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ from dataclasses import replace
 
 from pipeline.study import experiments, paper
 from pipeline.study.paper import CNN, TRANSFORMER, Backbone
+from pipeline.study.setting import Scale
 
 DATASETS = ("brain_mri", "isic")
 SEEDS = 2
 IMAGE_SIZE = 64
 
-SCALE = experiments.Scale(
+SCALE = Scale(
     image_size=IMAGE_SIZE,
     stand_ins={
         paper.RESNET50: Backbone("resnet10t.c3_in1k", "ResNet-10-T", CNN),
@@ -25,11 +26,11 @@ SCALE = experiments.Scale(
     },
     weights="random",
     epochs=3,
-    # From random weights both arms soon give every image the same logits, CASS having neither a stop-gradient nor
-    # negatives; a low rate keeps these few epochs clear of that (docs/decisions/0004).
+    # From random weights both arms soon give every image the same logits, since CASS has neither a stop-gradient nor
+    # negatives. With a low learning rate these few epochs do not get that far (docs/decisions/0004).
     pretrain_optim=replace(paper.PRETRAIN_OPTIM, lr=1e-6, min_lr=1e-7),
     finetune_epochs=5,
     pictures=800,
     dino_options={"out_dim": 4096},
 )
-entries = experiments.entries("main", scale=SCALE)
+entries = experiments.entries_of("main", scale=SCALE)

@@ -6,7 +6,7 @@
     done
     python -m pipeline.launch --grid toy
 
-A check that every table and figure can be made; its scores mean nothing.
+It checks that every table and figure can be made. Its scores mean nothing.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from dataclasses import replace
 
 from pipeline.study import experiments, paper
 from pipeline.study.paper import CNN, TRANSFORMER, Backbone
+from pipeline.study.setting import Scale
 
 DATASETS = paper.DATASETS
 SEEDS = 1
 IMAGE_SIZE = 32
 
-SCALE = experiments.Scale(
+SCALE = Scale(
     image_size=IMAGE_SIZE,
     stand_ins={
         paper.RESNET18: Backbone("test_byobnet.r160_in1k", "tiny ByobNet", CNN),
@@ -39,4 +40,4 @@ SCALE = experiments.Scale(
     pictures=160,
     dino_options={"out_dim": 256},
 )
-entries = experiments.entries(*experiments.EXPERIMENTS, scale=SCALE)
+entries = experiments.entries_of(*experiments.EXPERIMENTS, scale=SCALE)

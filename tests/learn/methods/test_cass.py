@@ -8,14 +8,14 @@ from torch import nn
 from pipeline.learn.methods import cass
 from pipeline.learn.samples import draws
 from pipeline.runs.spec import DatasetRef, PretrainSpec
-from pipeline.study import paper
+from pipeline.study import paper, recipes
 
 PIXELS = torch.randint(0, 256, (4, 16, 16, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
 def spec() -> PretrainSpec:
     ref = DatasetRef(name="none", fingerprint="0" * 16)
-    return paper.cass(ref, preset=paper.preset("paper"), seed=77, backbones=tiny.BACKBONES, weights="random")
+    return recipes.cass(ref, tiny.BACKBONES, preset=paper.preset("paper"), seed=77)
 
 
 def arms() -> dict[str, nn.Module]:

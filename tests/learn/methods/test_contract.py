@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -12,24 +13,26 @@ from pipeline.learn import backbones
 from pipeline.learn.method import Method
 from pipeline.learn.methods import METHODS
 from pipeline.learn.samples import draws
+from pipeline.runs.methods import METHOD_INFO
 from pipeline.runs.spec import REVISIONS, DatasetRef, PretrainSpec
-from pipeline.study import paper
+from pipeline.study import paper, recipes
 
 REF = DatasetRef(name="none", fingerprint="0" * 16)
 PIXELS = torch.randint(0, 256, (4, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-SHARED = {"preset": paper.preset("paper"), "seed": 77, "weights": "random", "image_size": tiny.SIZE, "batch_size": 4}
 
 
 def specs() -> dict[str, PretrainSpec]:
-    cnn, vit = tiny.BACKBONES
-    small = {**tiny.SMALL, "bottleneck": 16, "local_crops": 2}
-    return {
-        "cass": paper.cass(REF, backbones=tiny.BACKBONES, **SHARED),
-        "dino-cnn": paper.dino(REF, backbone=cnn, options=tiny.SMALL, **SHARED),
-        "dino-vit": paper.dino(REF, backbone=vit, options=tiny.SMALL, **SHARED),
-        "dino_fb-cnn": paper.dino_fb(REF, backbone=cnn, options=small, **SHARED),
-        "dino_fb-vit": paper.dino_fb(REF, backbone=vit, options=small, **SHARED),
-    }
+    preset = paper.preset("paper")
+    cass = recipes.cass(REF, tiny.BACKBONES, preset=preset, seed=77)
+    out = {"cass": dataclasses.replace(cass, batch_size=4, image_size=tiny.SIZE)}
+    for arm, backbone in zip(("cnn", "vit"), tiny.BACKBONES, strict=True):
+        for method, kind, options in (
+            ("dino", recipes.VIT_PYTORCH, tiny.SMALL),
+            ("dino_fb", recipes.FACEBOOK, {**tiny.SMALL, "bottleneck": 16, "local_crops": 2}),
+        ):
+            spec = recipes.dino(REF, backbone, kind, preset=preset, seed=77, batch_size=4, image_size=tiny.SIZE)
+            out[f"{method}-{arm}"] = recipes.with_options(spec, options)
+    return out
 
 
 def build(spec: PretrainSpec, seed: int = 0) -> Method:
@@ -60,7 +63,7 @@ def take(method: Method, steps: range) -> list[float]:
 
 def test_every_method_is_tried_here():
     names = {spec.method.name for spec in specs().values()}
-    assert names == set(METHODS.names()) and names <= set(REVISIONS)
+    assert names == set(METHODS.names()) == set(METHOD_INFO) and names <= set(REVISIONS)
     for spec in specs().values():
         assert set(spec.method.options) == set(METHODS.find(spec.method.name).OPTIONS)
 

@@ -19,21 +19,15 @@ from pipeline.learn.distillation import crossed_entropy
 from pipeline.learn.methods import dino
 from pipeline.learn.samples import draws
 from pipeline.runs.spec import DatasetRef, PretrainSpec
-from pipeline.study import paper
+from pipeline.study import paper, recipes
 
 PIXELS = torch.randint(0, 256, (6, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
 def spec(arm: int = 0, preset: str = "paper", **options) -> PretrainSpec:
-    return paper.dino(
-        DatasetRef(name="none", fingerprint="0" * 16),
-        preset=paper.preset(preset),
-        seed=77,
-        backbone=tiny.BACKBONES[arm],
-        weights="random",
-        image_size=32,
-        options={**tiny.SMALL, **options},
-    )
+    ref = DatasetRef(name="none", fingerprint="0" * 16)
+    standard = recipes.dino(ref, tiny.BACKBONES[arm], preset=paper.preset(preset), seed=77, image_size=32)
+    return recipes.with_options(standard, {**tiny.SMALL, **options})
 
 
 def make(arm: int = 0, **options) -> dino.Dino:
@@ -194,5 +188,5 @@ def test_an_option_that_makes_no_sense_is_an_error(options, message):
 def test_an_option_that_lacks_is_named():
     wish = spec()
     method = dataclasses.replace(wish.method, options=tiny.SMALL)
-    with pytest.raises(ValueError, match="dino lacks the option 'layers'; paper.dino gives all"):
+    with pytest.raises(ValueError, match="dino lacks the option 'layers'; pipeline/study/recipes.py gives all"):
         dino.build(dataclasses.replace(wish, method=method), {"cnn": nn.Identity()})

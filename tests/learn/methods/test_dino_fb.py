@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 
@@ -16,23 +17,17 @@ from pipeline.learn.distillation import crossed_entropy
 from pipeline.learn.methods import dino_fb
 from pipeline.learn.samples import draws
 from pipeline.runs.spec import DatasetRef
-from pipeline.study import paper
+from pipeline.study import paper, recipes
 
 PIXELS = torch.randint(0, 256, (4, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
 def make(arm: int = 1, epochs: int = 4, **options) -> dino_fb.DinoFb:
     torch.manual_seed(0)
-    spec = paper.dino_fb(
-        DatasetRef(name="none", fingerprint="0" * 16),
-        preset=paper.preset("paper"),
-        seed=77,
-        backbone=tiny.BACKBONES[arm],
-        weights="random",
-        epochs=epochs,
-        image_size=32,
-        options={**tiny.SMALL, "bottleneck": 16, "local_crops": 3, **options},
-    )
+    ref, preset = DatasetRef(name="none", fingerprint="0" * 16), paper.preset("paper")
+    spec = recipes.dino(ref, tiny.BACKBONES[arm], recipes.FACEBOOK, preset=preset, seed=77, image_size=32)
+    spec = recipes.with_options(spec, {**tiny.SMALL, "bottleneck": 16, "local_crops": 3, **options})
+    spec = dataclasses.replace(spec, epochs=epochs)
     tag = tiny.BACKBONES[arm].tag
     backbone = backbones.build(tag, outputs=0, image_size=32, weights="random", folder=Path("."))
     return dino_fb.build(spec, {tiny.BACKBONES[arm].role: backbone})
@@ -123,8 +118,8 @@ def test_small_crops_are_whole_patches():
         make(1, local_side=20)
     ref = DatasetRef(name="none", fingerprint="0" * 16)
     sides = {
-        size: paper.dino_fb(
-            ref, preset=paper.preset("paper"), seed=77, backbone=paper.VIT_B16, image_size=size
+        size: recipes.dino(
+            ref, paper.VIT_B16, recipes.FACEBOOK, preset=paper.preset("paper"), seed=77, image_size=size
         ).method.options["local_side"]
         for size in (32, 64, 224, 384)
     }

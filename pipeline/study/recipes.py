@@ -1,0 +1,157 @@
+"""The specs of the paper's runs: CASS, DINO and fine-tuning at the paper's size.
+
+Each function gives the standard run as a value. `dataclasses.replace` changes its fields; `with_optim` and
+`with_options` change what is inside them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from pipeline.runs.spec import (
+    REVISIONS,
+    Arm,
+    Augment,
+    DatasetRef,
+    FinetuneSpec,
+    Method,
+    Optim,
+    PretrainSpec,
+)
+from pipeline.study import paper
+from pipeline.study.paper import Backbone, Options, Preset
+
+
+def cass(
+    dataset: DatasetRef, backbones: Sequence[Backbone] = paper.STANDARD, *, preset: Preset, seed: int
+) -> PretrainSpec:
+    """CASS as in Appendix E. `arm_names` names the arms."""
+    arms = zip(arm_names(backbones), backbones, strict=True)
+    return PretrainSpec(
+        dataset=dataset,
+        method=Method(name="cass", revision=REVISIONS["cass"], options={"head_dim": paper.HEAD_DIM}),
+        arms=tuple(Arm(name=n, backbone=b.tag, weights=b.weights, optim=paper.PRETRAIN_OPTIM) for n, b in arms),
+        augment=paper.AUGMENT,
+        average=preset.average,
+        epochs=paper.PRETRAIN_EPOCHS,
+        batch_size=paper.PRETRAIN_BATCH,
+        image_size=paper.IMAGE_SIZE,
+        seed=seed,
+        precision="float32" if preset.keep_gradients else "auto",  # a float16 scaler does not work with kept gradients
+        keep_gradients=preset.keep_gradients,
+    )
+
+
+def arm_names(backbones: Sequence[Backbone]) -> tuple[str, ...]:
+    """The role of each backbone; the second of two with one role is `cnn_2` or `transformer_2`."""
+    first, *rest = backbones
+    return (first.role, *(b.role if b.role != first.role else f"{b.role}_2" for b in rest))
+
+
+@dataclass(frozen=True)
+class Dino:
+    """An implementation of DINO: what its runs have and the other's do not."""
+
+    method: str
+    augment: Augment
+    options: Options
+    optim: Optim
+    lr_batch: int | None = None
+    """The batch size of the learning rate, which grows with the batch; None: it is the same for every batch size."""
+    local_side: float | None = None
+    """The side of a small crop, as a fraction of the image's, in whole patches of 16; None: the method needs none."""
+    follows_preset: bool = False
+    """Whether the preset says that augmentation is drawn once for a batch; the notebook knows this one alone."""
+
+
+VIT_PYTORCH = Dino("dino", paper.DINO_AUGMENT, paper.DINO_OPTIONS, paper.DINO_OPTIM, follows_preset=True)
+"""The implementation that E.2.1 names."""
+FACEBOOK = Dino(
+    "dino_fb",
+    paper.DINO_FB_AUGMENT,
+    paper.DINO_FB_OPTIONS,
+    paper.DINO_FB_OPTIM,
+    lr_batch=paper.DINO_FB_LR_BATCH,
+    local_side=paper.DINO_FB_LOCAL,
+)
+"""The authors' recipe for ViTs."""
+
+
+def dino(
+    dataset: DatasetRef,
+    backbone: Backbone,
+    kind: Dino = VIT_PYTORCH,
+    *,
+    preset: Preset,
+    seed: int,
+    batch_size: int = paper.PRETRAIN_BATCH,
+    image_size: int = paper.IMAGE_SIZE,
+) -> PretrainSpec:
+    """DINO with one backbone, which is its own teacher. Epochs, batch and size are CASS's (E.4).
+
+    Give `batch_size` and `image_size` here rather than by `replace`: the learning rate and the crops may depend on
+    them. Weights are not averaged: the paper names that for CASS alone, and the teacher is an average already.
+    """
+    options, optim = dict(kind.options), kind.optim
+    if kind.follows_preset:
+        options["batch_draws"] = preset.batch_draws
+    if kind.local_side is not None:
+        options["local_side"] = max(1, round(image_size * kind.local_side / 16)) * 16
+    if kind.lr_batch is not None:
+        optim = replace(optim, lr=optim.lr * batch_size / kind.lr_batch)
+    return PretrainSpec(
+        dataset=dataset,
+        method=Method(name=kind.method, revision=REVISIONS[kind.method], options=options),
+        arms=(Arm(name=backbone.role, backbone=backbone.tag, weights=backbone.weights, optim=optim),),
+        augment=kind.augment,
+        average=None,
+        epochs=paper.PRETRAIN_EPOCHS,
+        batch_size=batch_size,
+        image_size=image_size,
+        seed=seed,
+        precision="float32" if kind.follows_preset and preset.batch_draws else "auto",  # vit-pytorch's
+    )
+
+
+def finetune(
+    dataset: DatasetRef,
+    backbone: Backbone,
+    pretrain: PretrainSpec | None = None,
+    *,
+    preset: Preset,
+    seed: int,
+    label_fraction: float = 1.0,
+    arm: str | None = None,
+) -> FinetuneSpec:
+    """Fine-tuning as in Appendix E.3 and E.5; supervised without a pretraining run.
+
+    `arm` is the pretraining arm to start from; None: the one named by the backbone's role.
+    """
+    return FinetuneSpec(
+        dataset=dataset,
+        backbone=backbone.tag,
+        weights=backbone.weights,
+        pretrain=pretrain,
+        arm=arm or backbone.role,
+        label_fraction=label_fraction,
+        augment=paper.AUGMENT,
+        optim=paper.FINETUNE_OPTIM,
+        loss=preset.loss,
+        epochs=paper.FINETUNE_EPOCHS,
+        patience=paper.FINETUNE_PATIENCE,
+        batch_size=paper.FINETUNE_BATCH,
+        image_size=paper.IMAGE_SIZE,
+        seed=seed,
+        stopping=preset.stopping,
+    )
+
+
+def with_optim(spec: PretrainSpec, optim: Optim) -> PretrainSpec:
+    """The run with this optimizer for every arm."""
+    return replace(spec, arms=tuple(replace(arm, optim=optim) for arm in spec.arms))
+
+
+def with_options(spec: PretrainSpec, options: Options) -> PretrainSpec:
+    """The run with these options of its method in place of its own."""
+    return replace(spec, method=replace(spec.method, options={**spec.method.options, **options}))

@@ -1,0 +1,160 @@
+"""The setting of an experiment (dataset, seed, preset, scale) and the table entries that its runs fill."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from pipeline.runs.spec import DatasetRef, FinetuneSpec, Optim, PretrainSpec
+from pipeline.study import paper, recipes
+from pipeline.study.paper import Backbone, Preset
+
+ARMS = ("CNN", "Transformer")
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """A dataset as a grid sees it; the fingerprint is empty while its shards are missing."""
+
+    ref: DatasetRef
+    label_fractions: tuple[float, ...]
+    metric: str
+    stand_in: bool = False
+    """Whether its images are drawn and only have the files and folders of the dataset."""
+
+
+@dataclass(frozen=True)
+class TableEntry:
+    """A fine-tuning run and where its score goes: one seed of one cell of a table."""
+
+    experiment: str
+    row: tuple[str, ...]
+    column: str
+    spec: FinetuneSpec
+    key: str
+    """The row as the paper prints it; a smaller scale may show other names."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """The size at which experiments run: the paper's, or smaller so that all of them can be tried."""
+
+    image_size: int = paper.IMAGE_SIZE
+    stand_ins: Mapping[Backbone, Backbone] = field(default_factory=dict)
+    """Smaller backbones in place of the paper's."""
+    weights: str | None = None
+    """Start weights of every backbone; None: as the experiment says."""
+    epochs: int = paper.PRETRAIN_EPOCHS
+    """Of a standard pretraining run; the others keep their ratio to it."""
+    pretrain_optim: Optim = paper.PRETRAIN_OPTIM
+    dino_optim: Optim = paper.DINO_OPTIM
+    finetune_optim: Optim = paper.FINETUNE_OPTIM
+    finetune_epochs: int = paper.FINETUNE_EPOCHS
+    pictures: int | None = None
+    """The maximum number of training images of a pretraining run."""
+    dino_options: Mapping[str, int] = field(default_factory=dict)
+
+    def backbone(self, wanted: Backbone) -> Backbone:
+        """The backbone that this scale takes in place of one of the paper's."""
+        return self.stand_ins.get(wanted, wanted) if self.stand_ins else wanted
+
+    def epochs_of(self, epochs: int) -> int:
+        """The epochs of a pretraining run that has so many in the paper; at least one."""
+        return max(1, round(epochs * self.epochs / paper.PRETRAIN_EPOCHS))
+
+
+FULL = Scale()
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the runs of an experiment have in common: one dataset, seed, preset and scale."""
+
+    dataset: DatasetInfo
+    seed: int
+    preset: Preset
+    scale: Scale
+
+    def title(self, backbone: Backbone) -> str:
+        """The name in tables of the backbone that this scale takes in place of one of the paper's."""
+        return self.scale.backbone(backbone).title
+
+    def cass(self, *pair: Backbone, weights: str | None = None) -> PretrainSpec:
+        """CASS with the standard pair of backbones, or another; `weights` is what they start from."""
+        backbones = [self._starting(backbone, weights) for backbone in pair or paper.STANDARD]
+        spec = recipes.cass(self.dataset.ref, backbones, preset=self.preset, seed=self.seed)
+        return self._scaled(spec, self.scale.pretrain_optim)
+
+    def dino(self, backbone: Backbone) -> PretrainSpec:
+        """DINO by the implementation that the paper names."""
+        spec = recipes.dino(self.dataset.ref, self._starting(backbone), preset=self.preset, seed=self.seed)
+        return recipes.with_options(self._scaled(spec, self.scale.dino_optim), self.scale.dino_options)
+
+    def finetune(
+        self,
+        backbone: Backbone,
+        pretrain: PretrainSpec | None,
+        *,
+        label_fraction: float = 1.0,
+        arm: str | None = None,
+        weights: str | None = None,
+    ) -> FinetuneSpec:
+        """The fine-tune of a backbone of the paper; supervised without a pretraining run."""
+        spec = recipes.finetune(
+            self.dataset.ref,
+            self._starting(backbone, weights),
+            pretrain,
+            preset=self.preset,
+            seed=self.seed,
+            label_fraction=label_fraction,
+            arm=arm,
+        )
+        scale = self.scale
+        if scale is FULL:
+            return spec
+        return replace(spec, optim=scale.finetune_optim, epochs=scale.finetune_epochs, image_size=scale.image_size)
+
+    def both_arms(
+        self,
+        experiment: str,
+        row: tuple[str, ...],
+        pretrain: PretrainSpec,
+        *pair: Backbone,
+        columns: Sequence[str] = ARMS,
+        key: str = "",
+        weights: str | None = None,
+    ) -> list[TableEntry]:
+        """A row of two cells: both arms of a pretraining run, fine-tuned with all labels."""
+        pair = pair or paper.STANDARD
+        return [
+            TableEntry(
+                experiment, row, column, self.finetune(b, pretrain, arm=arm.name, weights=weights), key or key_of(row)
+            )
+            for b, arm, column in zip(pair, pretrain.arms, columns, strict=True)
+        ]
+
+    def _starting(self, backbone: Backbone, weights: str | None = None) -> Backbone:
+        """The backbone that this scale takes, with the weights that it starts from."""
+        chosen = self.scale.backbone(backbone)
+        weights = self.scale.weights or weights
+        return replace(chosen, weights=weights) if weights else chosen
+
+    def _scaled(self, spec: PretrainSpec, optim: Optim) -> PretrainSpec:
+        """A standard pretraining run at this scale."""
+        scale = self.scale
+        if scale is FULL:
+            return spec
+        smaller = replace(
+            spec, epochs=scale.epochs_of(spec.epochs), image_size=scale.image_size, pictures=scale.pictures
+        )
+        return recipes.with_optim(smaller, optim)
+
+
+def key_of(row: Sequence[str]) -> str:
+    """A row's names as `results/printed.csv` writes them."""
+    return " | ".join(row)
+
+
+def percent(fraction: float) -> str:
+    """`1%`, `100%`, `0.5%`."""
+    return f"{fraction * 100:g}%"
