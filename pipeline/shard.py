@@ -8,18 +8,19 @@ python -m pipeline.shard isic --raw DIR --cluster rtx8000
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
-import re
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.core.console import progress, run_command, table
-from pipeline.data.datasets import DATASETS
+from pipeline.data.datasets import DATASETS, find_dataset
 
 if TYPE_CHECKING:
     from pipeline.data.records import Dataset
-    from pipeline.data.shards.transcode import Settings
+    from pipeline.data.shards.transcode import ShardSettings
     from pipeline.runs.cluster import Cluster
 
 
@@ -34,7 +35,7 @@ def parser() -> argparse.ArgumentParser:
     add("--out", type=Path, help="parent folder of the shards (default: shards, or the cluster file's)")
     add(
         "--cluster",
-        help="write the tars as Slurm jobs: a file in slurm/ by name, or a path that ends in .toml (default: here)",
+        help="write the tars as Slurm jobs: a file in slurm/ by name, or a path that ends in .toml",
     )
     add(
         "--size",
@@ -46,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
         "--split",
         choices=("image", "grouped"),
         default="image",
-        help="grouped keeps a lesion or patient together",
+        help="grouped keeps all images of a lesion or patient in one split",
     )
     add(
         "--format",
@@ -69,42 +70,28 @@ def parser() -> argparse.ArgumentParser:
         help="share of unusable images that is accepted (default: 0.01)",
     )
     add("--strict", action="store_true", help="accept no unusable image")
-    add("--keep-names", action="store_true", help="keys from file names, which may identify patients")
-    add("--dry-run", action="store_true", help="say what would be written, write nothing")
+    add("--keep-names", action="store_true", help="make keys from file names, which may identify patients")
+    add("--dry-run", action="store_true", help="print what would be written, write nothing")
     return out
 
 
 def main() -> int:
     args = parser().parse_args()
-    from pipeline.runs.cluster import Cluster, load_cluster  # not above: every worker process imports this module
+    from pipeline.runs.cluster import Cluster, load_cluster  # not at the top: every worker process imports this module
 
     cluster = load_cluster(args.cluster) if args.cluster else Cluster()
-    args.out = args.out or Path(cluster.shards)
     if cluster.executor == "local" and not args.dry_run:
         from pipeline.data import workers
 
-        workers.prepare()  # before the imports of this process, which take as long
-    from pipeline.data.layouts import Folder
-    from pipeline.data.shards.transcode import Settings
+        workers.start_server()  # it starts while this process does its own imports
+    from pipeline.data.shards.transcode import ShardSettings
 
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", args.name):
-        raise ValueError(f"the dataset's name is {args.name!r}; use lower-case letters, digits and _")
+    dataset = find_dataset(args.name, args.layout)
     if args.workers < 1:
         raise ValueError(f"--workers is {args.workers}; give 1 or more")
     if not 0 <= args.max_bad <= 1:
         raise ValueError(f"--max-bad is {args.max_bad}; give a fraction between 0 and 1")
-    if args.layout:
-        if args.name in DATASETS.names():
-            raise ValueError(f"{args.name!r} is a known dataset; with --layout give your images another name")
-        dataset: Any = Folder(args.name, args.layout)
-    elif args.name == "folder":
-        raise ValueError("give your images a name of their own: pipeline.shard my_images --layout folder --raw DIR")
-    elif args.name in DATASETS.names():
-        dataset = DATASETS.find(args.name).DATASET
-    else:
-        known = ", ".join(DATASETS.names())
-        raise ValueError(f"there is no dataset {args.name!r}; known: {known}; for your own add --layout folder or csv")
-    settings = Settings(
+    settings = ShardSettings(
         size=args.size,
         split=args.split,
         format=args.format,
@@ -112,63 +99,70 @@ def main() -> int:
         keep_names=args.keep_names,
         decode=args.decode,
     )
-    raw = args.raw
-    if raw is None and args.name == "toy":
-        if args.dry_run:
-            with tempfile.TemporaryDirectory() as folder:
-                dataset.generate(Path(folder))
-                return shard(dataset, Path(folder), settings, args, cluster)
-        raw = args.out / ".raw-toy"
-        dataset.generate(raw)
-    elif raw is None:
-        raise ValueError(f"{args.name}: give --raw the folder that holds the files. {dataset.obtain}")
-    return shard(dataset, raw, settings, args, cluster)
+    out = args.out or Path(cluster.shards)
+    with raw_folder(dataset, args.raw, out, dry_run=args.dry_run) as raw:
+        return shard(dataset, raw, out, settings, cluster, args)
 
 
-def shard(dataset: Dataset, raw: Path, settings: Settings, args: argparse.Namespace, cluster: Cluster) -> int:
-    """Write the shards of `raw`, or say what they would be or that they are there."""
-    from pipeline.data.records import MARK
-    from pipeline.data.shards import write
+@contextlib.contextmanager
+def raw_folder(dataset: Any, raw: Path | None, out: Path, *, dry_run: bool) -> Iterator[Path]:
+    """The folder that holds the raw files; the toy's are generated, for a dry run in a temporary folder."""
+    if raw is not None:
+        yield raw
+    elif dataset.name != "toy":
+        raise ValueError(f"{dataset.name}: give --raw the folder that holds the files. {dataset.obtain}")
+    elif dry_run:
+        with tempfile.TemporaryDirectory() as temporary:
+            dataset.generate(Path(temporary))
+            yield Path(temporary)
+    else:
+        dataset.generate(out / ".raw-toy")
+        yield out / ".raw-toy"
+
+
+def shard(
+    dataset: Dataset, raw: Path, out: Path, settings: ShardSettings, cluster: Cluster, args: argparse.Namespace
+) -> int:
+    """Write the shards of `raw` under `out`; or print what would be written, or that they are complete."""
+    from pipeline.data.records import STANDIN_MARK
+    from pipeline.data.shards import quarantine
     from pipeline.data.shards.index import open_shards
+    from pipeline.data.shards.plan import make_plan
+    from pipeline.data.shards.write import write_shards
 
-    if (raw / MARK).exists():
+    if (raw / STANDIN_MARK).exists():
         print(f"{raw} holds a stand-in: drawn images, not the dataset; no score on them says anything about it")
     if cluster.executor == "slurm":
-        raw, args.out = raw.absolute(), args.out.absolute()  # the nodes start elsewhere
-    plan = write.make_plan(dataset, raw, settings, workers=args.workers, progress=progress)
-    folder = args.out / plan.folder_name
+        raw, out = raw.absolute(), out.absolute()  # jobs start in another folder
+    plan = make_plan(dataset, raw, settings, workers=args.workers, progress=progress)
+    total = len(plan.listing.records)
+    folder = out / plan.folder_name
     if args.dry_run:
-        tars = plan.tars()
-        print(f"would write {len(plan.samples)} images in {len(tars)} tars to {folder}")
-        print_bad(plan.bad, len(plan.listing.records))
+        print(f"would write {len(plan.samples)} images in {len(plan.tars())} tars to {folder}")
+        print_quarantine(plan.quarantined, total)
         return 0
     if (folder / "manifest.json").exists():
         manifest = open_shards(folder).manifest
-        write.check_bad(
-            manifest["quarantined"], total=len(plan.listing.records), max_bad=args.max_bad, strict=args.strict
-        )
+        quarantine.check(manifest["quarantined"], total=total, max_bad=args.max_bad, strict=args.strict)
         print(f"{folder} is complete already; nothing to do")
         print_shards(manifest)
         return 0
     if cluster.executor == "slurm":
         from pipeline.jobs.slurm import sharding
 
-        print("\n".join(sharding.submit_missing(plan, args.out, cluster, max_bad=args.max_bad, strict=args.strict)))
+        print("\n".join(sharding.submit_missing(plan, out, cluster, max_bad=args.max_bad, strict=args.strict)))
         return 0
-    shards = write.write(
-        plan, args.out, workers=args.workers, max_bad=args.max_bad, strict=args.strict, progress=progress
-    )
+    shards = write_shards(plan, out, workers=args.workers, max_bad=args.max_bad, strict=args.strict, progress=progress)
     print_shards(shards.manifest)
     print(f"\n{folder}")
     return 0
 
 
 def print_shards(manifest: dict[str, Any]) -> None:
-    """The closing table: images by class and split, leaks between splits, the quarantine."""
+    """Print the closing table: images by class and split, leaks between splits and the quarantine."""
     counts = manifest["counts"]
-    rows = [
-        [name, *(counts[split][name] for split in counts)] for name in (*manifest["classes"], "unlabelled", "pictures")
-    ]
+    names = {**{name: name for name in (*manifest["classes"], "unlabelled")}, "images": "pictures"}
+    rows = [[name, *(counts[split][key] for split in counts)] for name, key in names.items()]
     print(f"{manifest['name']}: {manifest['task']}, fingerprint {manifest['fingerprint']}\n")
     print(table(rows, header=("", *counts)))
     print(
@@ -176,13 +170,13 @@ def print_shards(manifest: dict[str, Any]) -> None:
         f"\n{manifest['identical_across_splits']} files are byte-identical to one in another split"
     )
     total = sum(split["pictures"] for split in counts.values()) + len(manifest["quarantined"])
-    print_bad(manifest["quarantined"], total)
+    print_quarantine(manifest["quarantined"], total)
 
 
-def print_bad(bad: list[dict[str, str]], total: int) -> None:
-    print(f"{len(bad)} of {total} quarantined")
-    if bad:
-        print(table([[entry["file"], entry["reason"]] for entry in bad], header=("file", "reason")))
+def print_quarantine(entries: list[dict[str, str]], total: int) -> None:
+    print(f"{len(entries)} of {total} quarantined")
+    if entries:
+        print(table([[entry["file"], entry["reason"]] for entry in entries], header=("file", "reason")))
 
 
 if __name__ == "__main__":

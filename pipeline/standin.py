@@ -1,4 +1,4 @@
-"""Draw a stand-in of a dataset, for trials without the dataset.
+"""Draw a stand-in of one of the paper's datasets, for trials and tests without the dataset.
 
 python -m pipeline.standin dermofit --out DIR --scale 0.1
 python -m pipeline.shard dermofit --raw DIR --size 32
@@ -22,17 +22,17 @@ def parser() -> argparse.ArgumentParser:
         "--scale",
         type=float,
         default=0.05,
-        help="share of the dataset's images, at least ten of a class (default: 0.05; 1: all)",
+        help="share of the dataset's images, at least ten a class (default: 0.05; 1: all)",
     )
     return out
 
 
 def main() -> int:
     args = parser().parse_args()
-    from pipeline.data.standins import imitate
+    from pipeline.data.standins import draw_standin
 
-    imitate(DATASETS.find(args.name).DATASET, args.out, scale=args.scale, progress=progress)
-    print(f"{args.out} holds a stand-in of {args.name}: drawn images, not the dataset. Now:")
+    draw_standin(DATASETS.find(args.name).DATASET, args.out, scale=args.scale, progress=progress)
+    print(f"{args.out} holds a stand-in of {args.name}: drawn images, not the dataset. Next:")
     print(f"python -m pipeline.shard {args.name} --raw {args.out} --size 32")
     return 0
 

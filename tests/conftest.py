@@ -37,11 +37,11 @@ def device(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="session")
 def stand_ins(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Drawn stand-ins of the paper's four datasets by name, ten images per class."""
-    from pipeline.data.standins import CONTENT, imitate
+    from pipeline.data.standins import CONTENTS, draw_standin
 
-    folders = {name: tmp_path_factory.mktemp("stand-ins") / name for name in CONTENT}
+    folders = {name: tmp_path_factory.mktemp("stand-ins") / name for name in CONTENTS}
     for name, folder in folders.items():
-        imitate(DATASETS.find(name).DATASET, folder, scale=0.0001, progress=lambda items, **_: items)
+        draw_standin(DATASETS.find(name).DATASET, folder, scale=0.0001, progress=lambda items, **_: items)
     return folders
 
 

@@ -1,8 +1,8 @@
-"""Images decoded once: a uint8 memory map on node-local scratch, shared by every run and trial of the node.
+"""Decode the images of shards once, to a uint8 memory map on node-local scratch that all runs of the node share.
 
-A map is keyed by the index's checksum, which covers every stored image, and by the decoder. It is built by the first
-that needs it while others wait; an open one is kept by a shared lock, the others may be deleted at any time. Peak
-memory is the page cache's: the map belongs to the kernel, which takes it back when it is short.
+A map is keyed by the index's checksum, which covers every stored image, and by the decoder. The first process that
+needs a map builds it while others wait. An open map is kept by a shared lock; all others may be deleted at any time.
+A map counts as page cache, which the kernel takes back when memory is short.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from pipeline.core import files
 from pipeline.core.console import progress
 from pipeline.data import images
 from pipeline.data.shards.index import Shards
-from pipeline.data.shards.read import Tars
+from pipeline.data.shards.read import TarReader
 from pipeline.runs.cluster import Cluster
 
-LEFT_FREE = 0.05  # of the disk
-IN_RAM = ("tmpfs", "ramfs")
+MIN_FREE = 0.05  # of the disk
+IN_MEMORY = ("tmpfs", "ramfs")  # file systems
 
 
 class NoRoom(Exception):
     """A map does not fit."""
 
 
-class Map:
-    """A whole pixel map: uint8 [n, side, side, 3]. The memory map keeps its file open, and thus its lock."""
+class PixelMap:
+    """A complete pixel map: uint8 [n, side, side, 3]. The memory map keeps its file open, and so its lock."""
 
     def __init__(self, file: IO[bytes], side: int) -> None:
         self.side = side
@@ -44,77 +44,77 @@ class Map:
         return len(self.pixels)
 
 
-Pixels = Map | Tars
-"""The images of shards in the order of the index."""
+Pixels = PixelMap | TarReader
+"""The images of shards, in the order of the index."""
 
 
 def open_pixels(shards: Shards, cluster: Cluster) -> Pixels:
-    """All images of the shards, from their map on the cluster's scratch; where there can be none, from the tars.
+    """All images of the shards, from their map on the cluster's scratch; from the tars if no map is possible.
 
-    Maps may take `scratch_gb` and leave a twentieth of the disk free; the one used least lately goes first. Raises
-    `ValueError` naming tar and key where a tar's bytes are not what the index says.
+    Maps take up to `scratch_gb` and leave a twentieth of the disk free; the least recently used one is deleted first.
+    Raises `ValueError` that names tar and key if a tar's bytes are not those in the index.
     """
     scratch = Path(cluster.scratch)
     checksum = files.sha256_file(shards.folder / "index.parquet")[:12]
-    path = scratch / f"{shards.name}-{shards.size}-{checksum}-{images.decoder()}.u8"
-    if (found := _open(path, shards.size)) is not None:
-        return found
-    tars = Tars(shards)
+    path = scratch / f"{shards.name}-{shards.size}-{checksum}-{images.stored_decoder()}.u8"
+    if (pixel_map := _open(path, shards.size)) is not None:
+        return pixel_map
+    tars = TarReader(shards)
     scratch.mkdir(parents=True, exist_ok=True)
-    if not cluster.scratch_in_ram and (kind := file_system(scratch)) in IN_RAM:
-        return _without(tars, f"{scratch} lies in memory ({kind}); name a disk, or set scratch_in_ram = true")
+    if not cluster.scratch_in_ram and (kind := file_system(scratch)) in IN_MEMORY:
+        return _report_no_map(tars, f"{scratch} is in memory ({kind}); give a disk, or set scratch_in_ram = true")
     with files.lock(path.with_suffix(".lock"), patience=3600, what=str(path)):
-        if (found := _open(path, tars.side)) is None:
+        if (pixel_map := _open(path, tars.side)) is None:
             files.remove_temporaries(scratch, path.name)
             try:
                 _build(path, tars, cluster.scratch_gb * 1e9)
             except NoRoom as error:
-                return _without(tars, f"no room in {scratch}: {error}")
-            found = _open(path, tars.side)
-    assert found is not None
-    return found
+                return _report_no_map(tars, f"no room in {scratch}: {error}")
+            pixel_map = _open(path, tars.side)
+    assert pixel_map is not None
+    return pixel_map
 
 
-def _without(tars: Tars, reason: str) -> Tars:
+def _report_no_map(tars: TarReader, reason: str) -> TarReader:
     print(f"no pixel map, each image is decoded whenever it is needed: {reason}", file=sys.stderr, flush=True)
     return tars
 
 
-def _open(path: Path, side: int) -> Map | None:
-    """The map at `path`, locked against deletion and marked as used now, or None."""
+def _open(path: Path, side: int) -> PixelMap | None:
+    """The map at `path`, locked against deletion and marked as used now; None if there is none."""
     with contextlib.suppress(FileNotFoundError), open(path, "rb") as file:
-        fcntl.flock(file, fcntl.LOCK_SH)  # a file deleted meanwhile stays whole as long as it is open
-        with contextlib.suppress(OSError):  # another user's
+        fcntl.flock(file, fcntl.LOCK_SH)  # a file that was deleted before the lock stays whole while it is open
+        with contextlib.suppress(OSError):  # the file of another user
             os.utime(file.fileno())
-        return Map(file, side)
+        return PixelMap(file, side)
     return None
 
 
-def _build(path: Path, tars: Tars, most_bytes: float) -> None:
-    """Decode all images with all cores; the room is taken first, so that a full disk is an error and no crash."""
+def _build(path: Path, tars: TarReader, max_bytes: float) -> None:
+    """Decode all images with all cores; disk space is allocated first, so that a full disk is an error and no crash."""
     shape = (len(tars), tars.side, tars.side, 3)
     with files.publish(path, "w+b") as file:
         with files.lock(path.parent / ".room.lock", patience=600, what=f"making room in {path.parent}"):
-            _make_room(path.parent, math.prod(shape), most_bytes)
+            _make_room(path.parent, math.prod(shape), max_bytes)
             try:
                 os.posix_fallocate(file.fileno(), 0, math.prod(shape))
             except OSError as error:
                 raise NoRoom(error.strerror) from error
         out = np.memmap(file, dtype=np.uint8, mode="r+", shape=shape)
-        each = (1 for count in tars.blocks(out) for _ in range(count))
-        for _ in progress(each, total=len(tars), what=f"decoding {tars.shards.name}"):
+        decoded = (1 for count in tars.blocks(out) for _ in range(count))
+        for _ in progress(decoded, total=len(tars), what=f"decoding {tars.shards.name}"):
             pass
         out.flush()
 
 
-def _make_room(scratch: Path, wanted: int, most_bytes: float) -> None:
-    """Delete the maps used least lately that nobody has open until `wanted` bytes fit; `NoRoom` when they do not."""
+def _make_room(scratch: Path, wanted: int, max_bytes: float) -> None:
+    """Delete unused maps, the least recently used first, until `wanted` bytes fit; raises `NoRoom` if they never do."""
     maps = sorted(scratch.glob("*.u8"), key=lambda path: path.stat().st_mtime)
     taken = sum(path.stat().st_size for path in [*maps, *scratch.glob(".*.u8.*.tmp")])
     disk = shutil.disk_usage(scratch)
-    lacking = wanted - (disk.free - int(LEFT_FREE * disk.total))
-    if most_bytes:
-        lacking = max(lacking, int(wanted + taken - most_bytes))
+    lacking = wanted - (disk.free - int(MIN_FREE * disk.total))
+    if max_bytes:
+        lacking = max(lacking, int(wanted + taken - max_bytes))
     for path in maps:
         if lacking <= 0:
             return
@@ -130,15 +130,15 @@ def _make_room(scratch: Path, wanted: int, most_bytes: float) -> None:
 
 
 def file_system(path: Path) -> str:
-    """The kind of the file system that holds `path`: `ext4`, `tmpfs`; empty where the system does not tell."""
+    """The kind of the file system that holds `path`: `ext4`, `tmpfs`; empty if the system does not say."""
     try:
         lines = Path("/proc/self/mounts").read_text().splitlines()
     except OSError:
         return ""
-    real, best, kind = str(path.resolve()), "", ""
+    real, longest, kind = str(path.resolve()), "", ""
     for line in lines:
-        _, point, found, *_ = line.split(" ")
+        _, point, this_kind, *_ = line.split(" ")
         point = point.replace("\\040", " ")
-        if len(point) >= len(best) and (real + "/").startswith(point.rstrip("/") + "/"):
-            best, kind = point, found
+        if len(point) >= len(longest) and (real + "/").startswith(point.rstrip("/") + "/"):
+            longest, kind = point, this_kind
     return kind

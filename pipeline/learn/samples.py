@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pipeline.core.seeds import derive
-from pipeline.data.pixel_map import Map, Pixels
+from pipeline.data.pixel_map import PixelMap, Pixels
 
 
 class Samples:
@@ -30,7 +30,7 @@ class Samples:
         self.rows = rows  # int64 [n]
         self.device = device
         self._order: tuple[tuple[int, int], np.ndarray] = ((-1, -1), np.empty(0))  # of the current epoch
-        ahead = device.type == "cuda" or not isinstance(pixels, Map)
+        ahead = device.type == "cuda" or not isinstance(pixels, PixelMap)
         # the current batch and, read ahead, the next one; one slot where it is written again at once, still in the
         # cache
         self._slots = [Slot(device) for _ in range(1 + ahead)]
@@ -91,7 +91,7 @@ class Samples:
 
 def gather(pixels: Pixels) -> Callable[[np.ndarray, Tensor], object]:
     """What reads rows int64 [k] into a tensor uint8 [k, side, side, 3], from a map as fast as memory is copied."""
-    if not isinstance(pixels, Map):
+    if not isinstance(pixels, PixelMap):
         return lambda rows, out: pixels.read(rows, out.numpy())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the map is read-only, which a tensor cannot express

@@ -26,7 +26,7 @@ from pipeline.data import fetch
 from pipeline.data.datasets.isic import DATASET
 from pipeline.data.records import Source
 
-TRUTH, METADATA, INPUT = (source.gives for source in DATASET.sources)
+TRUTH, METADATA, INPUT = (source.target for source in DATASET.sources)
 ZIP = f"{INPUT}.zip"
 IMAGES = {f"{INPUT}/ISIC_{n:07d}.jpg": np.random.default_rng(n).bytes(700_000) for n in range(6)}
 
@@ -136,7 +136,7 @@ def test_all_parts_arrive_checked_and_unpacked(
 
     asked = len(Bucket.asked)
     assert command(monkeypatch, "isic", "--out", tmp_path / "raw", "--from", bucket) == 0
-    assert "3 of 3 parts are in" in capsys.readouterr().out
+    assert "3 of 3 parts are already in" in capsys.readouterr().out
     assert len(Bucket.asked) == asked
 
 
@@ -215,7 +215,7 @@ def test_bytes_that_are_not_those_of_the_servers_checksum_are_deleted(
     Bucket.etags[TRUTH] = "0" * 32
     assert command(monkeypatch, "isic", "--out", tmp_path, "--from", bucket) == 2
     error = capsys.readouterr().err
-    assert f"{TRUTH} did not arrive as it should: md5 " in error and f", not {'0' * 32}; it was deleted" in error
+    assert f"{TRUTH} did not arrive intact: md5 is " in error and f", not {'0' * 32}; the file was deleted" in error
     assert {path.name for path in tmp_path.iterdir()} == {".download.lock"}
 
 
@@ -225,12 +225,12 @@ def test_a_published_checksum_is_held_against_what_arrived(
     sha256 = hashlib.sha256(Bucket.files[ZIP]).hexdigest()
 
     def offer(checksum: str) -> None:
-        source = Source(address=f"https://nowhere.example/{ZIP}", gives=INPUT, sha256=checksum)
+        source = Source(address=f"https://nowhere.example/{ZIP}", target=INPUT, sha256=checksum)
         monkeypatch.setattr(type(DATASET), "sources", (source,))
 
     offer("f" * 64)
     assert command(monkeypatch, "isic", "--out", tmp_path, "--from", bucket) == 2
-    assert f"sha256 {sha256}, not {'f' * 64}" in capsys.readouterr().err
+    assert f"sha256 is {sha256}, not {'f' * 64}" in capsys.readouterr().err
     assert {path.name for path in tmp_path.iterdir()} == {".download.lock"}
     offer(sha256)
     assert command(monkeypatch, "isic", "--out", tmp_path, "--from", bucket) == 0
@@ -264,7 +264,7 @@ def test_an_archive_cannot_write_outside_its_folder(
 ) -> None:
     Bucket.files[ZIP] = zipped({name: b"no"})
     assert command(monkeypatch, "isic", "--out", tmp_path / "raw", "--from", bucket) == 2
-    assert f"which does not lie in {INPUT}" in capsys.readouterr().err
+    assert f"which is not in {INPUT}" in capsys.readouterr().err
     assert not list(tmp_path.rglob("escaped.jpg"))
 
 
@@ -281,9 +281,9 @@ def test_a_dry_run_names_the_publics_addresses_and_asks_nobody(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("dermofit",), "dermofit: there is no address that gives its files to everyone. It is sold under licence"),
-        (("autoimmune",), "autoimmune: there is no address that gives its files to everyone. It is private"),
-        (("brain_mri",), "brain_mri: there is no address that gives its files to everyone. It is public: kaggle.com"),
+        (("dermofit",), "dermofit: no address gives its files to everyone. It is sold under licence"),
+        (("autoimmune",), "autoimmune: no address gives its files to everyone. It is private"),
+        (("brain_mri",), "brain_mri: no address gives its files to everyone. It is public: kaggle.com"),
         (("iscc",), "there is no 'iscc' among datasets; known: autoimmune, brain_mri"),
     ],
 )
@@ -304,7 +304,7 @@ def test_a_file_the_server_does_not_have_and_a_missing_curl_are_said(
 ) -> None:
     del Bucket.files[TRUTH]
     assert command(monkeypatch, "isic", "--out", tmp_path, "--from", bucket) == 2
-    assert f"{bucket}/{TRUTH} cannot be had: " in capsys.readouterr().err
+    assert f"{bucket}/{TRUTH} cannot be fetched: " in capsys.readouterr().err
     monkeypatch.setenv("PATH", "")
     assert command(monkeypatch, "isic", "--out", tmp_path, "--from", bucket) == 2
-    assert "there is no curl here; install it" in capsys.readouterr().err
+    assert "curl is not installed; install it" in capsys.readouterr().err

@@ -111,7 +111,7 @@ def test_the_closing_table_counts_what_the_index_holds(
         for name in messy.CLASSES
     }
     wanted["unlabelled"] = [16, 0, 0]
-    wanted["pictures"] = [sum(row["split"] == split for row in rows) for split in splits]
+    wanted["images"] = [sum(row["split"] == split for row in rows) for split in splits]
     assert told == wanted
 
     trained = {row["group"] for row in rows if row["split"] == "train"} - {None}
@@ -164,12 +164,12 @@ def test_a_second_run_that_accepts_less_says_so_and_leaves_the_shards(
 def test_strict_ends_with_2_and_leaves_no_index(made: tuple[Path, messy.Messy], tmp_path: Path) -> None:
     done = shard(*MESSY, made[0], "--strict", cwd=tmp_path)
     assert done.returncode == 2
-    assert "images cannot be used and --strict accepts none; mend them or raise --max-bad:" in done.stderr
+    assert "images cannot be used and --strict accepts none; fix them or omit --strict:" in done.stderr
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.rglob("index.parquet")) and not list(tmp_path.rglob("manifest.json"))
 
 
-def test_strict_finds_a_image_that_only_decoding_shows_to_be_bad(tmp_path: Path) -> None:
+def test_strict_finds_an_image_that_only_decoding_shows_to_be_bad(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for label in messy.CLASSES:
         (tmp_path / "raw" / label).mkdir(parents=True)

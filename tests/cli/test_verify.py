@@ -16,8 +16,8 @@ import pipeline.standin
 import pipeline.verify
 from pipeline.core import console
 from pipeline.data.datasets import DATASETS
-from pipeline.data.records import MARK, Published
-from pipeline.data.standins import CONTENT
+from pipeline.data.records import STANDIN_MARK, Published
+from pipeline.data.standins import CONTENTS
 
 Verify = Callable[[str, Path], tuple[int | str | None, str, str]]
 
@@ -41,7 +41,7 @@ def small(stand_ins: dict[str, Path], tmp_path: Path, monkeypatch: pytest.Monkey
 
     def make(name: str) -> Path:
         shutil.copytree(stand_ins[name], tmp_path / name)
-        (tmp_path / name / MARK).unlink()
+        (tmp_path / name / STANDIN_MARK).unlink()
         dataset = DATASETS.find(name).DATASET
         known: Published = dataset.published
         records = dataset.listing(tmp_path / name).records
@@ -59,7 +59,7 @@ def small(stand_ins: dict[str, Path], tmp_path: Path, monkeypatch: pytest.Monkey
     return make
 
 
-@pytest.mark.parametrize("name", CONTENT)
+@pytest.mark.parametrize("name", CONTENTS)
 def test_what_is_as_published_ends_with_0(name: str, small: Callable[[str], Path], verify: Verify) -> None:
     code, out, _ = verify(name, small(name))
     assert code == 0, out
@@ -67,7 +67,7 @@ def test_what_is_as_published_ends_with_0(name: str, small: Callable[[str], Path
     assert not [line for line in out.splitlines() if line.startswith(("missing", "differing", "surplus", "note"))]
 
 
-@pytest.mark.parametrize("name", CONTENT)
+@pytest.mark.parametrize("name", CONTENTS)
 def test_a_stand_in_never_passes_for_the_dataset(name: str, stand_ins: dict[str, Path], verify: Verify) -> None:
     code, out, _ = verify(name, stand_ins[name])
     assert code == 1
@@ -101,7 +101,7 @@ def test_rows_without_images_and_ids_of_another_kind_are_named(small: Callable[[
     code, out, _ = verify("isic", raw)
     assert code == 1
     assert f"missing    images that a table lists, 2: {images[0].name}, {images[1].name}" in out
-    assert "differing  ids that are not like ISIC_" in out and ", 1: IMG_1\n" in out
+    assert "differing  ids that do not match ISIC_" in out and ", 1: IMG_1\n" in out
     assert "surplus    images without a label, 1: IMG_1.jpg" in out
 
 
@@ -173,4 +173,4 @@ def test_the_stand_ins_door_names_the_command_that_shards_it(
             console.run_command(pipeline.standin.main)
         assert caught.value.code == 0
         assert f"python -m pipeline.shard autoimmune --raw {out} --size 32" in capsys.readouterr().out
-    assert (out / MARK).is_file()
+    assert (out / STANDIN_MARK).is_file()

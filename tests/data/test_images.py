@@ -233,7 +233,7 @@ def claims(width: int, height: int) -> bytes:
 
 
 @pytest.mark.parametrize(("width", "height"), [(20_000, 20_000), (60_000, 60_000), (100_000, 3_001)])
-def test_a_image_of_too_many_pixels_is_refused_before_it_fills_the_memory(width: int, height: int) -> None:
+def test_an_image_of_too_many_pixels_is_refused_before_it_fills_the_memory(width: int, height: int) -> None:
     with pytest.raises(images.BadImage, match="has more than 300,000,000 pixels; cut it into tiles first"):
         images.decode(claims(width, height))
 
@@ -245,7 +245,7 @@ def test_a_large_image_under_the_limit_is_not_said_to_be_over_it() -> None:
 
 
 @pytest.mark.parametrize("kind", ["jpeg", "progressive", "cmyk", "png", "palette", "tiff", "16-bit tiff"])
-def test_damage_of_any_kind_gives_a_image_or_a_reason_and_never_another_error(kind: str) -> None:
+def test_damage_of_any_kind_gives_an_image_or_a_reason_and_never_another_error(kind: str) -> None:
     rng = np.random.default_rng(3)
     whole = GOOD[kind][1](image_of("melanoma", rng))
     refused = 0
@@ -265,7 +265,7 @@ def test_damage_of_any_kind_gives_a_image_or_a_reason_and_never_another_error(ki
 def by_pillow_alone(data: bytes, monkeypatch: pytest.MonkeyPatch) -> images.Decoded | str:
     """What `decode` gives without its fast decoder: an image, or the reason why there is none."""
     with monkeypatch.context() as patch:
-        patch.setattr(images, "_jpeg", lambda *_: None)
+        patch.setattr(images, "_decode_jpeg", lambda *_: None)
         return decoded(data)
 
 
@@ -296,7 +296,7 @@ def test_the_fast_decoder_gives_pillows_pixels(
     smooth = Image.fromarray(noise(9, 9)).resize((131, 77), Image.Resampling.BICUBIC).convert(mode)
     data = encoded(smooth, "JPEG", **options)
     with Image.open(io.BytesIO(data)) as image:
-        fast = images._jpeg(image, data, 0, 3)
+        fast = images._decode_jpeg(image, data, 0, 3)
     slow = by_pillow_alone(data, monkeypatch)
     assert fast is not None and isinstance(slow, images.Decoded)
     assert (fast == slow.pixels).all()
@@ -329,7 +329,7 @@ def test_scaled_decoding_halves_at_least_and_leaves_enough_pixels(
     size: tuple[int, int], sides: tuple[int, int]
 ) -> None:
     data = encoded(Image.fromarray(noise(5, 5)).resize(size, Image.Resampling.BICUBIC), "JPEG", quality=95)
-    found = images.decode(data, least=60)
+    found = images.decode(data, min_side=60)
     assert (found.width, found.height) == size
     assert found.pixels.shape == (sides[1], sides[0], 3)
     exact = images.decode(data).pixels
@@ -345,7 +345,7 @@ def test_scaled_decoding_leaves_all_but_plain_jpegs_alone() -> None:
         encoded(image.convert("CMYK"), "JPEG"),
         encoded(image, "JPEG", exif=exif),
     ):
-        assert (images.decode(data, least=16).pixels == images.decode(data).pixels).all()
+        assert (images.decode(data, min_side=16).pixels == images.decode(data).pixels).all()
 
 
 @pytest.mark.parametrize("size", [(600, 450), (150, 211), (64, 64), (31, 40), (300, 64)])
@@ -403,7 +403,7 @@ def test_fine_stripes_become_grey_and_not_wider_stripes() -> None:
     assert abs(small[:, 2:-2] - 85).max() <= 25
 
 
-def test_a_image_of_the_right_size_is_not_touched() -> None:
+def test_an_image_of_the_right_size_is_not_touched() -> None:
     array = noise(64, 64)
     assert (images.resize(array, 64) == array).all()
 
@@ -458,7 +458,7 @@ def test_a_stored_jpeg_holds_no_segment_that_could_hold_a_word() -> None:
 @pytest.mark.parametrize("format", ["png", "webp"])
 def test_png_and_webp_lose_nothing(format: str) -> None:
     array = noise(33, 33)
-    assert (images.pixels(images.encode(array, format=format, quality=None)) == array).all()
+    assert (images.decode_stored(images.encode(array, format=format, quality=None)) == array).all()
 
 
 @pytest.mark.parametrize("format", ["jpeg", "webp"])
@@ -466,7 +466,7 @@ def test_a_lower_quality_is_smaller_and_another_image(format: str) -> None:
     array = np.asarray(image_of("naevus", np.random.default_rng(0)))
     fine, coarse = (images.encode(array, format=format, quality=quality) for quality in (95, 20))
     assert len(coarse) < len(fine)
-    errors = [abs(images.pixels(data).astype(int) - array).mean() for data in (fine, coarse)]
+    errors = [abs(images.decode_stored(data).astype(int) - array).mean() for data in (fine, coarse)]
     assert errors[0] < errors[1]
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.data.layouts import Folder
+from pipeline.data.layouts import UserDataset
 from pipeline.data.records import Listing
 
 
@@ -14,7 +14,7 @@ def folders(root: Path, *names: str) -> Listing:
     for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(b"an image")
-    return Folder("mine", "folder").listing(root)
+    return UserDataset("mine", "folder").listing(root)
 
 
 def table(root: Path, text: str, *images: str) -> Listing:
@@ -22,7 +22,7 @@ def table(root: Path, text: str, *images: str) -> Listing:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(b"an image")
     (root / "pictures.csv").write_text(text, encoding="utf-8")
-    return Folder("mine", "csv").listing(root)
+    return UserDataset("mine", "csv").listing(root)
 
 
 def shown(listing: Listing, root: Path) -> dict[str, tuple[object, ...]]:
@@ -90,12 +90,12 @@ def test_a_single_class_is_an_error(tmp_path: Path) -> None:
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="mine: there is no .*nowhere; give --raw"):
-        Folder("mine", "folder").listing(tmp_path / "nowhere")
+        UserDataset("mine", "folder").listing(tmp_path / "nowhere")
 
 
 def test_an_unknown_layout_is_answered_with_the_known_ones() -> None:
     with pytest.raises(ValueError, match="--layout is 'zip'; known: folder, csv"):
-        Folder("mine", "zip")
+        UserDataset("mine", "zip")
 
 
 def test_a_csv_with_one_label_column(tmp_path: Path) -> None:
@@ -185,8 +185,8 @@ def test_rows_that_are_all_bad_are_left_to_the_quarantine(tmp_path: Path) -> Non
         ("picture,label\n1.jpg,a\n", r"pictures\.csv has no path column; name one of its columns image or path"),
         ("image;label\n1.jpg;a\n", r"pictures\.csv has no path column"),
         ("image,group\n1.jpg,a\n", r"pictures\.csv has no label column; add `label`, or one column of 0 and 1 a class"),
-        ("image,label\n1.jpg,a\n2.jpg\n", r"pictures\.csv, line 3: it has another number of cells than the header"),
-        ("image,label\n1.jpg,a,b\n", r"pictures\.csv, line 2: it has another number of cells than the header"),
+        ("image,label\n1.jpg,a\n2.jpg\n", r"pictures\.csv, line 3: it has more or fewer cells than the header"),
+        ("image,label\n1.jpg,a,b\n", r"pictures\.csv, line 2: it has more or fewer cells than the header"),
         ("image,label\n1.jpg,a\n", "only one class, 'a'"),
         ("", r"pictures\.csv has no path column"),
     ],
@@ -199,12 +199,12 @@ def test_a_csv_that_cannot_be_understood_is_an_error(tmp_path: Path, text: str, 
 def test_a_csv_in_another_encoding_is_an_error_that_names_it(tmp_path: Path) -> None:
     (tmp_path / "pictures.csv").write_bytes("image,label\n1.jpg,nævus\n".encode("latin-1"))
     with pytest.raises(ValueError, match=r"pictures\.csv is not UTF-8 .*; save it as UTF-8"):
-        Folder("mine", "csv").listing(tmp_path)
+        UserDataset("mine", "csv").listing(tmp_path)
 
 
 @pytest.mark.parametrize("names", [(), ("a.csv", "b.csv")])
 def test_which_csv_is_meant_is_not_guessed(tmp_path: Path, names: tuple[str, ...]) -> None:
     for name in names:
         (tmp_path / name).write_text("image,label\n")
-    with pytest.raises(ValueError, match=f"wants exactly one CSV file in .*found: {', '.join(names) or 'none'}"):
-        Folder("mine", "csv").listing(tmp_path)
+    with pytest.raises(ValueError, match=f"needs exactly one CSV file in .*found: {', '.join(names) or 'none'}"):
+        UserDataset("mine", "csv").listing(tmp_path)

@@ -14,9 +14,9 @@ import pytest
 import seven
 
 from pipeline.data import pixel_map
-from pipeline.data.pixel_map import Map, open_pixels
+from pipeline.data.pixel_map import PixelMap, open_pixels
 from pipeline.data.shards.index import Shards, write_index
-from pipeline.data.shards.read import Tars
+from pipeline.data.shards.read import TarReader
 from pipeline.runs.cluster import Cluster
 
 
@@ -39,7 +39,7 @@ def site(tmp_path: Path) -> Cluster:
 
 
 def every(pixels: pixel_map.Pixels) -> np.ndarray:
-    if isinstance(pixels, Map):
+    if isinstance(pixels, PixelMap):
         return np.asarray(pixels.pixels)
     out = np.zeros((len(pixels), 12, 12, 3), dtype=np.uint8)
     pixels.read(np.arange(len(pixels)), out)
@@ -52,7 +52,7 @@ def maps(site: Cluster) -> list[Path]:
 
 def test_the_map_holds_every_image_in_the_order_of_the_index(shards, images, site) -> None:
     pixels = open_pixels(shards, site)
-    assert isinstance(pixels, Map)
+    assert isinstance(pixels, PixelMap)
     assert (every(pixels) == images).all()
     with pytest.raises(ValueError, match="read-only"):
         pixels.pixels[0] = 0
@@ -87,12 +87,12 @@ def test_a_builder_killed_half_way_leaves_nothing_that_is_taken_for_a_map(shards
     code = (
         "import os, signal, sys; from pathlib import Path; from pipeline.data import images, pixel_map\n"
         "from pipeline.runs.cluster import Cluster\n"
-        "from pipeline.data.shards.index import Shards; real, left = images.pixels, [4]\n"
-        "def pixels(*given):\n"
+        "from pipeline.data.shards.index import Shards; real, left = images.decode_stored, [4]\n"
+        "def decode_stored(*given):\n"
         "    left[0] -= 1\n"
         "    if not left[0]: os.kill(os.getpid(), signal.SIGKILL)\n"
         "    return real(*given)\n"
-        "images.pixels = pixels\n"
+        "images.decode_stored = decode_stored\n"
         "shards = Shards(Path(sys.argv[1]), {'name': 'mine', 'settings': {'size': 12}})\n"
         "pixel_map.open_pixels(shards, Cluster(scratch=sys.argv[2], scratch_in_ram=True))"
     )
@@ -117,7 +117,7 @@ def reversed_(shards: Shards) -> Shards:
 
 def test_another_decoder_has_another_map(shards, site, monkeypatch) -> None:
     open_pixels(shards, site)
-    monkeypatch.setattr(pixel_map.images, "decoder", lambda: "other-1.0")
+    monkeypatch.setattr(pixel_map.images, "stored_decoder", lambda: "other-1.0")
     open_pixels(shards, site)
     assert len(maps(site)) == 2
 
@@ -127,21 +127,21 @@ def test_the_map_used_least_lately_makes_room_and_one_in_use_never_does(shards, 
     held = open_pixels(shards, small)
     (path,) = maps(site)
     later = reversed_(shards)
-    assert isinstance(open_pixels(later, small), Tars)
+    assert isinstance(open_pixels(later, small), TarReader)
     assert "no pixel map" in capsys.readouterr().err
     assert maps(site) == [path] and (every(held) == images).all()
     del held
-    assert isinstance(open_pixels(later, small), Map)
+    assert isinstance(open_pixels(later, small), PixelMap)
     assert len(maps(site)) == 1 and maps(site) != [path]
 
 
 def test_the_oldest_of_several_goes_first(shards, site, monkeypatch) -> None:
     open_pixels(shards, site)
-    monkeypatch.setattr(pixel_map.images, "decoder", lambda: "other-1.0")
+    monkeypatch.setattr(pixel_map.images, "stored_decoder", lambda: "other-1.0")
     open_pixels(shards, site)
     (other,) = (path for path in maps(site) if "other" in path.name)
     os.utime(other, (1, 1))
-    monkeypatch.setattr(pixel_map.images, "decoder", lambda: "third-1.0")
+    monkeypatch.setattr(pixel_map.images, "stored_decoder", lambda: "third-1.0")
     open_pixels(shards, replace(site, scratch_gb=2.5 * BYTES / 1e9))
     assert len(maps(site)) == 2 and not other.exists()
 
@@ -150,7 +150,7 @@ def test_without_room_on_the_disk_images_are_decoded_on_the_fly(shards, images, 
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(pixel_map.shutil, "disk_usage", lambda path: usage(10**6, 10**6 - 51_000, 51_000))
     pixels = open_pixels(shards, site)
-    assert isinstance(pixels, Tars) and (every(pixels) == images).all()
+    assert isinstance(pixels, TarReader) and (every(pixels) == images).all()
     assert "no room" in capsys.readouterr().err
     assert not maps(site)
 
@@ -158,9 +158,9 @@ def test_without_room_on_the_disk_images_are_decoded_on_the_fly(shards, images, 
 def test_a_scratch_in_memory_is_left_alone_unless_asked(shards, images, site, monkeypatch, capsys) -> None:
     monkeypatch.setattr(pixel_map, "file_system", lambda path: "tmpfs")
     pixels = open_pixels(shards, replace(site, scratch_in_ram=False))
-    assert isinstance(pixels, Tars) and (every(pixels) == images).all()
-    assert "lies in memory (tmpfs)" in capsys.readouterr().err
-    assert isinstance(open_pixels(shards, site), Map)
+    assert isinstance(pixels, TarReader) and (every(pixels) == images).all()
+    assert "is in memory (tmpfs)" in capsys.readouterr().err
+    assert isinstance(open_pixels(shards, site), PixelMap)
 
 
 def test_the_file_system_of_a_folder_is_known(tmp_path) -> None:

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from pipeline.data.datasets import DATASETS
-from pipeline.data.records import MARK, Dataset
-from pipeline.data.standins import CONTENT, LEAST, imitate, scaled
+from pipeline.data.records import STANDIN_MARK, Dataset
+from pipeline.data.standins import CONTENTS, MIN_IMAGES, draw_standin, scaled_count
 
 
 def plugin(name: str) -> Dataset:
@@ -28,12 +28,12 @@ def bytes_of(root: Path) -> dict[Path, bytes]:
     return {path.relative_to(root): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize("name", CONTENT)
+@pytest.mark.parametrize("name", CONTENTS)
 def test_at_full_scale_there_are_as_many_images_classes_groups_and_ids_as_published(name: str) -> None:
     dataset = plugin(name)
     published = dataset.published
     assert published is not None
-    images, tables = CONTENT[name](published, dataset.classes, 1.0)
+    images, tables = CONTENTS[name](published, dataset.classes, 1.0)
     samples = [image for image in images if not image.is_mask]
     assert len(samples) == published.total
     assert len({image.path for image in images}) == len(images)
@@ -55,14 +55,14 @@ def test_at_full_scale_there_are_as_many_images_classes_groups_and_ids_as_publis
         assert len({image.size for image in samples}) == 1300  # E.1.1: no two images are of same size
 
 
-@pytest.mark.parametrize("name", CONTENT)
+@pytest.mark.parametrize("name", CONTENTS)
 def test_a_small_one_is_read_as_the_dataset_is(name: str, stand_ins: dict[str, Path]) -> None:
     dataset = plugin(name)
     records = dataset.listing(stand_ins[name]).records
     shown = Counter(label for record in records for label in record.labels or ())
     parts = len(dataset.published.counts) if dataset.published else 0
     if parts:
-        assert shown == dict.fromkeys(dataset.classes, LEAST * parts)
+        assert shown == dict.fromkeys(dataset.classes, MIN_IMAGES * parts)
     else:
         assert set(shown) == set(dataset.classes) and len(records) == 40
     if name != "brain_mri":  # nobody published its patients
@@ -95,16 +95,16 @@ def test_it_is_drawn_alike_every_time_and_goes_on_when_stopped(tmp_path: Path, s
             yield item
 
     with pytest.raises(KeyboardInterrupt):
-        imitate(plugin("autoimmune"), tmp_path / "new", scale=0.0001, progress=stop_after_five)
+        draw_standin(plugin("autoimmune"), tmp_path / "new", scale=0.0001, progress=stop_after_five)
     assert 0 < len(list((tmp_path / "new").glob("*.tif"))) <= 6
-    assert not (tmp_path / "new" / MARK).exists()
-    imitate(plugin("autoimmune"), tmp_path / "new", scale=0.0001, progress=plainly)
+    assert not (tmp_path / "new" / STANDIN_MARK).exists()
+    draw_standin(plugin("autoimmune"), tmp_path / "new", scale=0.0001, progress=plainly)
     assert bytes_of(tmp_path / "new") == whole
 
 
 def test_a_scaled_count_keeps_ten_where_there_are_ten() -> None:
-    assert [scaled(count, 0.1) for count in (1000, 101, 50, 10, 7)] == [100, 10, 10, 10, 7]
-    assert scaled(331, 1.0) == 331
+    assert [scaled_count(count, 0.1) for count in (1000, 101, 50, 10, 7)] == [100, 10, 10, 10, 7]
+    assert scaled_count(331, 1.0) == 331
 
 
 @pytest.mark.parametrize(
@@ -117,14 +117,14 @@ def test_a_scaled_count_keeps_ten_where_there_are_ten() -> None:
 )
 def test_a_wrong_wish_is_answered(name: str, scale: float, message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message):
-        imitate(plugin(name), tmp_path / "new", scale=scale, progress=plainly)
+        draw_standin(plugin(name), tmp_path / "new", scale=scale, progress=plainly)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_that_holds_anything_else_is_left_alone(tmp_path: Path, stand_ins: dict[str, Path]) -> None:
     (tmp_path / "letters.txt").write_text("mine")
     with pytest.raises(ValueError, match="is not empty; give the stand-in a folder of its own"):
-        imitate(plugin("isic"), tmp_path, scale=0.0001, progress=plainly)
+        draw_standin(plugin("isic"), tmp_path, scale=0.0001, progress=plainly)
     assert [path.name for path in tmp_path.iterdir()] == ["letters.txt"]
     with pytest.raises(ValueError, match="holds another stand-in"):
-        imitate(plugin("isic"), stand_ins["dermofit"], scale=0.0001, progress=plainly)
+        draw_standin(plugin("isic"), stand_ins["dermofit"], scale=0.0001, progress=plainly)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "data"))
-import test_write as one_machine
+import small_shards as one_machine
 
 from pipeline.data.shards import write
+from pipeline.data.shards.plan import ShardPlan
 from pipeline.jobs.slurm import scheduler, sharding, submit
 from pipeline.runs.cluster import Cluster, Slurm
 
@@ -39,12 +37,12 @@ class Fake:
 
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> Fake:
-    monkeypatch.setattr(write, "TAR_IMAGES", 10)
-    monkeypatch.setattr(write, "Workers", one_machine.Inline)
+    one_machine.make_small_tars(monkeypatch)
+    one_machine.work_inline(monkeypatch)
     return Fake(monkeypatch)
 
 
-def submit_missing(plan: write.Plan, out: Path) -> list[str]:
+def submit_missing(plan: ShardPlan, out: Path) -> list[str]:
     return sharding.submit_missing(plan, out, SITE, max_bad=0.01, strict=False)
 
 
@@ -73,7 +71,7 @@ def test_after_a_lost_job_only_what_is_left_is_sent(fake: Fake, tmp_path: Path) 
     submit_missing(plan, out)
     for task in fake.sent["tars"][:2]:
         task()
-    left = write.left(plan, out)
+    left = write.count_missing_tars(plan, out)
     assert 0 < left < 3
     fake.jobs.clear()
     fake.sent.clear()

@@ -11,7 +11,7 @@ import pytest
 import tiny
 from PIL import Image
 
-from pipeline.data.layouts import Folder
+from pipeline.data.layouts import UserDataset
 from pipeline.jobs import execute
 from pipeline.learn import metrics
 from pipeline.learn.finetune import Finetuning
@@ -93,7 +93,7 @@ def test_several_classes_a_image_are_trained_and_scored(tmp_path):
             pixels = rng.integers(0, 60, (40, 40, 3)) + marks * 180
             Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / f"{number}.png")
             rows.writerow([f"{number}.png", f"p{number % 30}", *marks])
-    shards = tiny.shard(Folder("colours", "csv"), tmp_path, tmp_path / "shards", split="grouped")
+    shards = tiny.shard(UserDataset("colours", "csv"), tmp_path, tmp_path / "shards", split="grouped")
     assert shards.manifest["task"] == "multi-label"
     assert shards.manifest["test_sharing_group_with_train"] == 0
     site = tiny.make_cluster(tmp_path, checkpoint_minutes=60.0)

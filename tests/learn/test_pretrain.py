@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from pipeline.core import files
 from pipeline.data.datasets.toy import draw
-from pipeline.data.layouts import Folder
+from pipeline.data.layouts import UserDataset
 from pipeline.jobs import execute, snapshot
 from pipeline.learn.backbones import head_prefix
 from pipeline.learn.finetune import Finetuning
@@ -136,7 +136,7 @@ def test_images_without_any_label_are_enough_to_pretrain_for_another_dataset(sha
     raw.mkdir()
     for number in range(24):
         Image.fromarray(draw("disc", np.random.default_rng(number))).save(raw / f"{number}.png")
-    unlabelled = tiny.shard(Folder("plain", "folder"), raw, shards.folder.parent)
+    unlabelled = tiny.shard(UserDataset("plain", "folder"), raw, shards.folder.parent)
     assert unlabelled.manifest["counts"]["train"] == {"pictures": 24, "unlabelled": 24}
     site = dataclasses.replace(tiny.make_cluster(tmp_path, checkpoint_minutes=60.0), shards=str(shards.folder.parent))
     pretrain = tiny.make_pretrain(unlabelled, epochs=1)

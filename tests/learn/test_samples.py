@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.data.pixel_map import Map
+from pipeline.data.pixel_map import PixelMap
 from pipeline.learn.samples import Samples
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (50, 8, 8, 3), dtype=np.uint8)
@@ -40,7 +40,7 @@ def samples(request, tmp_path) -> Samples:
     path = tmp_path / "map.u8"
     IMAGES.tofile(path)
     with open(path, "rb") as file:
-        return Samples(Map(file, 8), ROWS, torch.device("cpu"))
+        return Samples(PixelMap(file, 8), ROWS, torch.device("cpu"))
 
 
 def test_every_image_comes_once_an_epoch_in_the_order_of_seed_and_epoch(samples) -> None:

@@ -22,7 +22,7 @@ from conftest import ROOT
 from PIL import Image
 
 from pipeline.core import files
-from pipeline.data.layouts import Folder
+from pipeline.data.layouts import UserDataset
 from pipeline.data.shards.read import read_pixels
 from pipeline.jobs import execute
 from pipeline.models import export, onnx
@@ -304,7 +304,7 @@ def test_several_classes_a_image_are_decided_one_by_one(home, site, tmp_path):
             pixels = rng.integers(0, 60, (40, 40, 3)) + marks * 180
             Image.fromarray(pixels.astype(np.uint8)).save(raw / f"{number}.png")
             rows.writerow([f"{number}.png", *marks])
-    shards = tiny.shard(Folder("colours", "csv"), raw, home / "shards")
+    shards = tiny.shard(UserDataset("colours", "csv"), raw, home / "shards")
     spec = tiny.make_finetune(shards, None, epochs=10, patience=10)
     spec = dataclasses.replace(spec, dataset=DatasetRef(name="colours", fingerprint=shards.fingerprint))
     run = tiny.announce(spec, site)

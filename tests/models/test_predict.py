@@ -17,9 +17,9 @@ from commands import command
 from PIL import Image
 
 from pipeline.data import images
-from pipeline.data.layouts import Folder
-from pipeline.data.shards import write
-from pipeline.data.shards.transcode import Settings
+from pipeline.data.layouts import UserDataset
+from pipeline.data.shards.plan import make_plan
+from pipeline.data.shards.transcode import ShardSettings
 from pipeline.jobs import execute
 from pipeline.learn import backbones
 from pipeline.learn.attention import attention_map
@@ -63,8 +63,8 @@ def cnn(shards, site):
 @pytest.fixture(scope="module")
 def sources(home):
     """The raw file of each key."""
-    settings = Settings(size=tiny.SIZE, split="image", format="png", quality=None, keep_names=False)
-    plan = write.make_plan(Folder("tiny", "folder"), home / "raw", settings, workers=1, progress=tiny.quiet)
+    settings = ShardSettings(size=tiny.SIZE, split="image", format="png", quality=None, keep_names=False)
+    plan = make_plan(UserDataset("tiny", "folder"), home / "raw", settings, workers=1, progress=tiny.quiet)
     return {sample.key: sample.record.path for sample in plan.samples}
 
 
@@ -97,7 +97,7 @@ def test_raw_images_get_the_scores_that_the_run_stored_of_them(vit, sources, hom
 def test_a_jpeg_of_the_shards_changes_scores_little(vit, sources):
     trained = Network.of_run(vit, ModelInfo.of_run(vit))
     small = [images.resize(images.decode(path.read_bytes()).pixels, tiny.SIZE) for path in sources.values()]
-    lossy = [images.pixels(images.encode(image, format="jpeg", quality=95)) for image in small]
+    lossy = [images.decode_stored(images.encode(image, format="jpeg", quality=95)) for image in small]
     before, after = (trained.scores(trained.images(np.stack(part))) for part in (small, lossy))
     assert 0 < abs(before - after).max() < AS_JPEG
 

@@ -1,7 +1,7 @@
 """Brain-tumour MRI in four classes (paper E.1.1): `python -m pipeline.shard brain_mri --raw DIR`.
 
-5,712 training and 1,310 test images by the paper's count; the curator's split is kept as delivered (a notebook's
-checkpoint copy in Testing included), validation is carved from training (fidelity 3b, 37).
+The paper counts 5,712 training and 1,310 test images. The curator's split stays as delivered, with the checkpoint copy
+of a notebook in Testing; validation is carved from training (fidelity 3b, 37).
 F1 (Table 5: CASS ResNet-50 0.9909).
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.data.records import Dataset, Listing, Published, Record, images_under, without_duplicates
+from pipeline.data.records import Dataset, Listing, Published, Record, images_under, mark_duplicates
 
 FOLDERS = {"train": "Training", "test": "Testing"}
 # The curator's counts: 5,712 and 1,311; the paper counts 1,310 test images (E.1.1, fidelity 37).
@@ -20,7 +20,7 @@ COUNTS = {
 
 
 def key_of(split: str, label: str, number: int) -> str:
-    """The curator's name of an image: `Tr-glTr_0003` for the first ten of a folder, then `Tr-gl_0010`."""
+    """The curator's name for an image: `Tr-glTr_0003` in the first ten of a folder, `Tr-gl_0010` from then on."""
     return f"{split[:2].capitalize()}-{label[:2]}{'Tr' if number < 10 else ''}_{number:04d}"
 
 
@@ -49,10 +49,10 @@ class BrainMri(Dataset):
         records = []
         for split, folder in FOLDERS.items():
             for label in self.classes:
-                for path in images_under(self.need(root / folder / label), hidden=True):
+                for path in images_under(self.require(root / folder / label), hidden=True):
                     key = path.stem.replace(".", "_")
                     records.append(Record(key=key, path=path, labels=(label,), split=split))
-        return Listing(classes=self.classes, task=self.task, records=without_duplicates(records))
+        return Listing(classes=self.classes, task=self.task, records=mark_duplicates(records))
 
 
 DATASET = BrainMri()

@@ -1,8 +1,8 @@
 """Dermofit, 1,300 skin lesions in ten classes (paper E.1.1): `python -m pipeline.shard dermofit --raw DIR`.
 
-One folder a class, under its abbreviation or its full name, and in it, as delivered, one folder a lesion: `A1/A1.png`
-beside its segmentation `A1/A1mask.png`, which is no sample; images that lie in the class folder itself are read too.
-A last small letter tells images of one lesion apart (`B12a`, `B12b`). F1 (Table 4: CASS ResNet-50 0.7132).
+There is one folder a class, named by its abbreviation or its full name. As delivered it holds one folder a lesion:
+`A1/A1.png` next to its segmentation `A1/A1mask.png`, which is no sample. Images directly in the class folder are read
+too. A final small letter distinguishes images of one lesion (`B12a`, `B12b`). F1 (Table 4: CASS ResNet-50 0.7132).
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from pipeline.data.records import Dataset, Listing, Published, Record, images_under, without_duplicates
+from pipeline.data.records import Dataset, Listing, Published, Record, images_under, mark_duplicates, plain_name
 
-NAMES = {  # E.1.1; other spellings people use
+NAMES = {  # E.1.1, then other spellings in use
     "AK": ("actinic keratosis", "actinic keratoses"),
     "BCC": ("basal cell carcinoma",),
     "ML": ("melanocytic nevus", "melanocytic naevus", "melanocytic nevus mole", "mole", "nevus"),
@@ -26,11 +26,7 @@ NAMES = {  # E.1.1; other spellings people use
 }
 
 
-def _plain(name: str) -> str:
-    return re.sub("[^a-z0-9]", "", name.lower())
-
-
-CLASS_OF = {_plain(spelling): label for label, others in NAMES.items() for spelling in (label, *others)}
+CLASS_OF = {plain_name(spelling): label for label, others in NAMES.items() for spelling in (label, *others)}
 
 
 class Dermofit(Dataset):
@@ -65,8 +61,8 @@ class Dermofit(Dataset):
     )
 
     def listing(self, root: Path) -> Listing:
-        folders = sorted(path for path in self.need(root).iterdir() if path.is_dir() and path.name[0] not in "._")
-        missing = set(self.classes) - {CLASS_OF.get(_plain(folder.name)) for folder in folders}
+        folders = sorted(path for path in self.require(root).iterdir() if path.is_dir() and path.name[0] not in "._")
+        missing = set(self.classes) - {CLASS_OF.get(plain_name(folder.name)) for folder in folders}
         if missing:
             wanted = "; ".join(f"{label} ({NAMES[label][0]})" for label in self.classes if label in missing)
             raise ValueError(
@@ -76,14 +72,14 @@ class Dermofit(Dataset):
             )
         records = []
         for folder in folders:
-            label = CLASS_OF.get(_plain(folder.name))
+            label = CLASS_OF.get(plain_name(folder.name))
             for path in images_under(folder) if label else ():
                 if path.stem.lower().endswith("mask"):
                     continue
-                lesion = path.stem if CLASS_OF.get(_plain(path.parent.name)) else path.parent.name
+                lesion = path.stem if CLASS_OF.get(plain_name(path.parent.name)) else path.parent.name
                 group = re.sub(r"(?<=\d)[a-z]$", "", lesion)
                 records.append(Record(key=path.stem, path=path, labels=(str(label),), group=group))
-        return Listing(classes=self.classes, task=self.task, records=without_duplicates(records))
+        return Listing(classes=self.classes, task=self.task, records=mark_duplicates(records))
 
 
 DATASET = Dermofit()

@@ -14,8 +14,8 @@ from pipeline.data.records import (
     Record,
     Source,
     images_under,
+    mark_duplicates,
     read_csv,
-    without_duplicates,
 )
 
 BUCKET = "https://isic-challenge-data.s3.amazonaws.com/2019"  # linked at challenge.isic-archive.com/data
@@ -45,40 +45,35 @@ class Isic(Dataset):
                 "SCC": 628,
             }
         },
-        smallest=(450, 600),  # E.1.1: 600 × 450 (HAM10000) and 1024 × 1024 (BCN_20000); MSK's lie between
+        smallest=(450, 600),  # E.1.1: 600 × 450 (HAM10000) and 1024 × 1024 (BCN_20000); MSK's are between
         largest=(1024, 1024),
         modes=("RGB",),
         ids=r"ISIC_\d{7}(_downsampled)?",
         groups=11847,
     )
     sources = (  # no checksum of them is published
-        Source(address=f"{BUCKET}/ISIC_2019_Training_GroundTruth.csv", gives="ISIC_2019_Training_GroundTruth.csv"),
-        Source(address=f"{BUCKET}/ISIC_2019_Training_Metadata.csv", gives="ISIC_2019_Training_Metadata.csv"),
-        Source(address=f"{BUCKET}/ISIC_2019_Training_Input.zip", gives="ISIC_2019_Training_Input"),
+        Source(address=f"{BUCKET}/ISIC_2019_Training_GroundTruth.csv", target="ISIC_2019_Training_GroundTruth.csv"),
+        Source(address=f"{BUCKET}/ISIC_2019_Training_Metadata.csv", target="ISIC_2019_Training_Metadata.csv"),
+        Source(address=f"{BUCKET}/ISIC_2019_Training_Input.zip", target="ISIC_2019_Training_Input"),
     )
 
     def listing(self, root: Path) -> Listing:
-        truth = self.need(root / "ISIC_2019_Training_GroundTruth.csv")
-        images = self.need(root / "ISIC_2019_Training_Input")
-        metadata = self.need(root / "ISIC_2019_Training_Metadata.csv")
-        header, rows = read_csv(truth)
-        if missing := [name for name in ("image", *self.classes) if name not in header]:
-            raise ValueError(f"{truth} has no column {missing[0]!r}; it has {', '.join(header)}")
-        header, facts = read_csv(metadata)
-        if missing := [name for name in ("image", "lesion_id") if name not in header]:
-            raise ValueError(f"{metadata} has no column {missing[0]!r}; it has {', '.join(header)}")
-        lesion = {row["image"]: row["lesion_id"] or None for row in facts}
+        truth = self.require(root / "ISIC_2019_Training_GroundTruth.csv")
+        images = self.require(root / "ISIC_2019_Training_Input")
+        metadata = self.require(root / "ISIC_2019_Training_Metadata.csv")
+        rows = _rows(truth, ("image", *self.classes))
+        lesion = {row["image"]: row["lesion_id"] or None for row in _rows(metadata, ("image", "lesion_id"))}
         records = []
         paths: dict[str, Path] = {}
         for path in images_under(images):
-            if paths.setdefault(path.stem, path) != path:  # two files of one id
+            if paths.setdefault(path.stem, path) != path:  # two files with one id
                 records.append(Record(key=path.stem, path=path, labels=None, group=lesion.get(path.stem)))
         for row in rows:
             key = row["image"]
             labels = tuple(name for name in self.classes if row[name] in ("1.0", "1"))
             problem = f"{len(labels)} classes in one row: {', '.join(labels)}" if len(labels) > 1 else None
-            if odd := [name for name in self.classes if row[name] not in ("1.0", "1", "0.0", "0", "")]:
-                problem = f"{odd[0]} is {row[odd[0]]!r}, neither 0.0 nor 1.0"
+            if invalid := [name for name in self.classes if row[name] not in ("1.0", "1", "0.0", "0", "")]:
+                problem = f"{invalid[0]} is {row[invalid[0]]!r}, neither 0.0 nor 1.0"
             records.append(
                 Record(
                     key=key,
@@ -92,7 +87,15 @@ class Isic(Dataset):
         for key, path in paths.items():
             if key not in listed:
                 records.append(Record(key=key, path=path, labels=None, group=lesion.get(key)))
-        return Listing(classes=self.classes, task=self.task, records=without_duplicates(records))
+        return Listing(classes=self.classes, task=self.task, records=mark_duplicates(records))
+
+
+def _rows(table: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
+    """The rows of a CSV file; raises `ValueError` if it lacks one of `columns`."""
+    header, rows = read_csv(table)
+    if missing := [name for name in columns if name not in header]:
+        raise ValueError(f"{table} has no column {missing[0]!r}; it has {', '.join(header)}")
+    return rows
 
 
 DATASET = Isic()

@@ -1,8 +1,8 @@
 """Generated images, learnable but not trivial: `python -m pipeline.shard toy` makes and shards them.
 
-Four classes of one bright shape (disc, ring, square, cross) of any size, place and turn, each with colours that lean
-one way and overlap, over textured noise with a distractor line; unbalanced, and a fifth of the images carries no
-label. Nothing to download.
+Each image shows one bright shape (disc, ring, square or cross) of random size, position and rotation over textured
+noise with a distractor line. The colours of the classes differ on average and overlap. The classes are unbalanced and
+a fifth of the images has no label. Nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from PIL import Image
 
 from pipeline.core import files
 from pipeline.core.seeds import derive
-from pipeline.data.layouts import Folder
+from pipeline.data.layouts import UserDataset
 from pipeline.data.records import Dataset, Listing
 
 COLOURS = {"disc": (210, 140, 130), "ring": (140, 205, 140), "square": (140, 145, 215), "cross": (205, 205, 130)}
@@ -28,13 +28,13 @@ class Toy(Dataset):
     task = "multi-class"
     metric = "balanced_accuracy"
     label_fractions = (0.1, 1.0)
-    obtain = "It is generated: leave --raw out."
+    obtain = "It is generated: omit --raw."
 
     def listing(self, root: Path) -> Listing:
-        return Folder(self.name, "folder").listing(root)
+        return UserDataset(self.name, "folder").listing(root)
 
     def generate(self, root: Path) -> None:
-        """Draw the images under `root` (deterministic); a finished folder is left as it is."""
+        """Draw the images under `root`, always the same ones; does nothing if the folder is complete."""
         done = root / ".complete"
         if done.exists():
             return
@@ -49,13 +49,13 @@ class Toy(Dataset):
 
 
 def draw(shape: str, rng: np.random.Generator, *, colour: tuple[float, float, float] | None = None) -> np.ndarray:
-    """One image of `shape`, in its own colour or another (both only lean that way): uint8 [SIDE, SIDE, 3]."""
+    """One image of `shape`, uint8 [SIDE, SIDE, 3]; `colour` (default: the shape's own) is the mean of its pixels."""
     y, x = np.mgrid[0:SIDE, 0:SIDE] / SIDE - 0.5
     radius = rng.uniform(0.15, 0.3)
     centre_x, centre_y = rng.uniform(-0.18, 0.18, size=2)
-    turn = rng.uniform(0, np.pi)
-    u = (x - centre_x) * np.cos(turn) + (y - centre_y) * np.sin(turn)
-    v = (y - centre_y) * np.cos(turn) - (x - centre_x) * np.sin(turn)
+    angle = rng.uniform(0, np.pi)
+    u = (x - centre_x) * np.cos(angle) + (y - centre_y) * np.sin(angle)
+    v = (y - centre_y) * np.cos(angle) - (x - centre_x) * np.sin(angle)
     far, box = np.hypot(u, v), np.maximum(abs(u), abs(v))
     inside = {
         "disc": far < radius,
@@ -65,7 +65,7 @@ def draw(shape: str, rng: np.random.Generator, *, colour: tuple[float, float, fl
     }[shape]
     coarse = Image.fromarray(rng.uniform(60, 140, (8, 8)).astype(np.uint8)).resize((SIDE, SIDE))
     image = np.asarray(coarse, dtype=np.float64)[..., None] * rng.uniform(0.7, 1.1, 3)
-    line = abs(np.cos(turn + 1) * x + np.sin(turn + 1) * y - rng.uniform(-0.4, 0.4)) < 0.015
+    line = abs(np.cos(angle + 1) * x + np.sin(angle + 1) * y - rng.uniform(-0.4, 0.4)) < 0.015
     image[line] *= 0.5
     image[inside] = image[inside] * 0.35 + 0.65 * rng.normal(colour or COLOURS[shape], 35)
     image += rng.normal(0, 14, image.shape)

@@ -1,6 +1,6 @@
-"""The index of a shard folder: one row a sample with the place of its bytes, and the manifest beside it.
+"""Find, open and index shard folders. The index has one row a sample, with the position of its bytes in a tar.
 
-`index.parquet` comes after the tars and `manifest.json` last: a folder with a manifest is complete.
+`index.parquet` is written after the tars and `manifest.json` last: a folder with a manifest is complete.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from pipeline.core import files
 from pipeline.runs.spec import DatasetRef
 
 COLUMNS = ("key", "split", "labels", "group", "tar", "offset", "size", "sha256", "width", "height")
-BLOCK = 1 << 16  # rows of a row group, the most that are in memory while the index is written
+ROW_GROUP = 1 << 16  # rows; not more are in memory while the index is written
 
 
 @dataclass(frozen=True)
 class Shards:
-    """A complete shard folder; the manifest says what it holds without opening the index."""
+    """A complete shard folder. The manifest describes it; the index is opened when its rows are first used."""
 
     folder: Path
     manifest: dict[str, Any]
@@ -40,12 +40,12 @@ class Shards:
 
     @property
     def size(self) -> int:
-        """Side of the stored images in pixels."""
+        """The side of the stored images in pixels."""
         return int(self.manifest["settings"]["size"])
 
     @cached_property
     def rows(self) -> Columns:
-        """The index as columns; `labels` are lists of class names, None for images without labels."""
+        """The index by column; `labels` holds lists of class names, None for images without labels."""
         return Columns(self.folder / "index.parquet")
 
     def of_split(self, split: str) -> list[int]:
@@ -53,12 +53,12 @@ class Shards:
         import numpy as np
 
         column = self.rows["split"].array
-        wanted = np.array([name == split for name in column.dictionary.to_pylist()])
-        found: list[int] = np.flatnonzero(wanted[np.from_dlpack(column.indices)]).tolist()
-        return found
+        is_split = np.array([name == split for name in column.dictionary.to_pylist()])
+        rows: list[int] = np.flatnonzero(is_split[np.from_dlpack(column.indices)]).tolist()
+        return rows
 
     def labels(self, rows: Sequence[int]) -> list[tuple[str, ...] | None]:
-        """The class names of some rows, None for images without labels; equal ones are one tuple."""
+        """The class names of some rows, None for images without labels. Equal labels share one tuple."""
         import numpy as np
 
         column = self.rows["labels"].array
@@ -68,17 +68,17 @@ class Shards:
         chosen = np.asarray(rows, dtype=np.int64)
         names = flat.dictionary.to_pylist()
         known: dict[bytes, tuple[str, ...]] = {}
-        found: list[tuple[str, ...] | None] = []
-        for start, end, some in zip(ends[chosen], ends[chosen + 1], labelled[chosen], strict=True):
+        out: list[tuple[str, ...] | None] = []
+        for start, end, is_labelled in zip(ends[chosen], ends[chosen + 1], labelled[chosen], strict=True):
             key = codes[start:end].tobytes()
-            if some and key not in known:
+            if is_labelled and key not in known:
                 known[key] = tuple(names[code] for code in codes[start:end])
-            found.append(known[key] if some else None)
-        return found
+            out.append(known[key] if is_labelled else None)
+        return out
 
 
 class Columns(Mapping[str, "Column"]):
-    """The columns of an index file, each read when it is first asked for."""
+    """The columns of an index file; each is read when it is first used."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -101,7 +101,7 @@ class Columns(Mapping[str, "Column"]):
 
 
 class Column(Sequence[Any]):
-    """A column as Arrow holds it; `column[row]` is the plain Python value."""
+    """A column of an index; `column[row]` is a plain Python value."""
 
     def __init__(self, chunks: Any) -> None:
         self.chunks = chunks
@@ -119,7 +119,7 @@ class Column(Sequence[Any]):
 
 
 def write_index(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    """Publish the rows as Parquet; the same rows give the same bytes."""
+    """Publish rows with the columns COLUMNS as Parquet; the same rows give the same bytes."""
     import pyarrow as pa
     import pyarrow.parquet as parquet
 
@@ -141,7 +141,7 @@ def write_index(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     assert tuple(makers) == COLUMNS
     schema = pa.schema([(name, kind) for name, (kind, _) in makers.items()])
     rest = iter(rows)
-    blocks = iter(lambda: list(itertools.islice(rest, BLOCK)), [])
+    blocks = iter(lambda: list(itertools.islice(rest, ROW_GROUP)), [])
     with files.publish(path) as file, parquet.ParquetWriter(file, schema, compression="zstd") as writer:
         for block in blocks:
             columns = [make([row[name] for row in block]) for name, (_, make) in makers.items()]
@@ -149,7 +149,7 @@ def write_index(path: Path, rows: Iterable[dict[str, Any]]) -> None:
 
 
 def open_shards(folder: Path) -> Shards:
-    """The complete shard folder at `folder`; `ValueError` when its manifest is missing."""
+    """The complete shard folder at `folder`; raises `ValueError` if its manifest is missing."""
     manifest = folder / "manifest.json"
     if not manifest.exists():
         raise ValueError(f"{folder} holds no finished shards; run python -m pipeline.shard again to finish them")
@@ -157,24 +157,24 @@ def open_shards(folder: Path) -> Shards:
 
 
 def find_shards(root: Path, name: str, *, size: int, split: str) -> Shards | None:
-    """The shards of a dataset at an image size and split mode; the newest, where contents differ."""
-    found = sorted(
+    """The shards of a dataset at an image size and split mode, the newest if several differ; None if there are none."""
+    manifests = sorted(
         root.glob(f"{name}-{size}-{split}-*/manifest.json"),
         key=lambda path: (path.stat().st_mtime, path),
         reverse=True,
     )
-    return open_shards(found[0].parent) if found else None
+    return open_shards(manifests[0].parent) if manifests else None
 
 
 def shards_of(root: Path, ref: DatasetRef, *, size: int) -> Shards:
-    """The shards a Spec names; `ValueError` when they are gone or hold images of another size."""
+    """The shards that a spec names; raises `ValueError` if there are none or their images have another size."""
     for path in sorted(root.glob(f"{ref.name}-*/manifest.json")):
         shards = open_shards(path.parent)
         if shards.fingerprint != ref.fingerprint:
             continue
         if shards.size != size:
             raise ValueError(
-                f"the spec wants images of {size} pixels, the shards of {ref.name} hold {shards.size}; shard them at "
+                f"the spec needs images of {size} pixels, the shards of {ref.name} hold {shards.size}; shard them at "
                 f"{size}, or give the grid IMAGE_SIZE = {shards.size}"
             )
         return shards

@@ -1,7 +1,7 @@
-"""Images straight from the tars: read by offset, checked against the index, decoded by all cores.
+"""Read images straight from the tars: by offset, checked against the index, decoded by all cores.
 
-Decoding gives the same bytes with simplejpeg as with Pillow (both are libjpeg-turbo); simplejpeg is some four times
-faster, since it writes each image where it belongs.
+simplejpeg and Pillow decode to the same bytes (both are libjpeg-turbo); simplejpeg is about four times as fast because
+it writes each image to its place.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from pipeline.data import images
 from pipeline.data.shards.index import Shards
 
 
-class Tars:
-    """The images of shards, decoded whenever they are asked for: what stands in where the pixel map cannot be."""
+class TarReader:
+    """The images of shards, decoded whenever they are read: used where there can be no pixel map."""
 
     def __init__(self, shards: Shards) -> None:
         self.shards = shards
@@ -31,21 +31,21 @@ class Tars:
     def read(self, rows: Sequence[int] | np.ndarray, out: np.ndarray) -> None:
         """Decode images into out: uint8 [k, side, side, 3].
 
-        Raises `ValueError` naming tar and key where a tar's bytes are not what the index says.
+        Raises `ValueError` that names tar and key if a tar's bytes are not those in the index.
         """
         for _ in self._pool.map(self._decode, rows, out):
             pass
 
-    def blocks(self, out: np.ndarray, each: int = 64) -> Iterator[int]:
-        """Decode every image into out [n, side, side, 3], block by block at once; yields how many each block had."""
+    def blocks(self, out: np.ndarray, size: int = 64) -> Iterator[int]:
+        """Decode every image into out [n, side, side, 3], several blocks at once; yields the size of each block."""
 
         def block(start: int) -> int:
-            rows = range(start, min(start + each, len(out)))
+            rows = range(start, min(start + size, len(out)))
             for row in rows:
                 self._decode(row, out[row])
             return len(rows)
 
-        waiting = [self._pool.submit(block, start) for start in range(0, len(out), each)]
+        waiting = [self._pool.submit(block, start) for start in range(0, len(out), size)]
         try:
             for future in waiting:
                 yield future.result()
@@ -63,7 +63,7 @@ class Tars:
                 f"{path}: the bytes of {rows['key'][row]} are not those that were written; "
                 "copy the shards again, or delete the folder and shard again"
             )
-        images.pixels(data, out)
+        images.decode_stored(data, out)
 
     @cached_property
     def _pool(self) -> ThreadPoolExecutor:
@@ -71,7 +71,7 @@ class Tars:
 
 
 def read_pixels(shards: Shards, rows: Sequence[int]) -> np.ndarray:
-    """A few images, straight from the tars: uint8 [k, size, size, 3]; raises as `Tars.read`."""
+    """A few images, straight from the tars: uint8 [k, size, size, 3]; raises as `TarReader.read` does."""
     out = np.empty((len(rows), shards.size, shards.size, 3), dtype=np.uint8)
-    Tars(shards).read(rows, out)
+    TarReader(shards).read(rows, out)
     return out

@@ -1,4 +1,4 @@
-"""Plain tar files whose writer knows where each member's bytes lie and writes the same bytes every time."""
+"""Write plain tar files: the offset of each member is known, and the same members give the same bytes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import IO, Literal
 
 
 class TarWriter:
-    """Append members to a tar; the headers carry no time, owner or host."""
+    """Append members to a tar; the headers hold no time, owner or host."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file = file
@@ -29,25 +29,25 @@ class TarWriter:
 
 
 def header(name: str, size: int) -> bytes:
-    """What comes before a member of `size` bytes: what `tarfile` makes, for plain names by filling its form in."""
+    """The header of a member of `size` bytes, as `tarfile` makes it; for plain names it is copied from a template."""
     plain = name.encode()
-    if len(plain) > 100 or not name.isascii() or size >= MOST_PLAIN:
-        return _made(name, size, tarfile.PAX_FORMAT)
+    if len(plain) > 100 or not name.isascii() or size >= MAX_PLAIN_SIZE:
+        return _tarfile_header(name, size, tarfile.PAX_FORMAT)
     length = b"%011o" % size
-    block = bytearray(FORM)
+    block = bytearray(TEMPLATE)
     block[: len(plain)] = plain
     block[124:135] = length
-    block[148:154] = b"%06o" % (FORM_SUM + sum(plain) + sum(length))
+    block[148:154] = b"%06o" % (TEMPLATE_SUM + sum(plain) + sum(length))
     return bytes(block)
 
 
-def _made(name: str, size: int, format: Literal[0, 2]) -> bytes:
+def _tarfile_header(name: str, size: int, format: Literal[0, 2]) -> bytes:
     info = tarfile.TarInfo(name)
     info.size = size
     info.mode = 0o444
     return info.tobuf(format)
 
 
-MOST_PLAIN = 8**11  # bytes; what a plain header has room for
-FORM = _made("", 0, tarfile.USTAR_FORMAT)
-FORM_SUM = int(FORM[148:154], 8) - sum(FORM[124:135])  # of all that does not change
+MAX_PLAIN_SIZE = 8**11  # bytes; a plain header has no room for a larger number
+TEMPLATE = _tarfile_header("", 0, tarfile.USTAR_FORMAT)
+TEMPLATE_SUM = int(TEMPLATE[148:154], 8) - sum(TEMPLATE[124:135])  # the checksum without name and size

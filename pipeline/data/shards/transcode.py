@@ -1,4 +1,4 @@
-"""A raw file as it is stored: all that a sharding worker does, and thus all that it has to import."""
+"""Transcode a raw file to its stored form: all that a sharding worker does, and so all that it imports."""
 
 from __future__ import annotations
 
@@ -10,11 +10,16 @@ from pipeline.data import images
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
-    """How images are stored; every field is part of the dataset's fingerprint."""
+class ShardSettings:
+    """How images are stored. Names, order and values of the fields are hashed into the dataset's fingerprint.
+
+    Raises `ValueError` for values that no shards can have.
+    """
 
     size: int
+    """Side in pixels."""
     split: str
+    """`image` or `grouped`."""
     format: str
     quality: int | None
     keep_names: bool
@@ -27,18 +32,21 @@ class Settings:
         if self.quality is not None and not 1 <= self.quality <= 100:
             raise ValueError(f"--quality is {self.quality}; give a number from 1 to 100")
         if self.quality is not None and self.format == "png":
-            raise ValueError("--quality does not go with --format png, which loses nothing; leave it out")
+            raise ValueError("--quality does not go with --format png, which is lossless; omit it")
 
 
-def stored(task: tuple[Path, str, Settings]) -> tuple[bytes, int, int] | images.BadImage:
-    """The bytes that are stored of a raw file whose SHA-256 is known, and its width and height in pixels."""
+def transcode(task: tuple[Path, str, ShardSettings]) -> tuple[bytes, int, int] | images.BadImage:
+    """Decode, resize and encode a raw file; the task is its path, its expected SHA-256 and the settings.
+
+    Returns the stored bytes and the width and height of the raw image in pixels, or why it cannot be used.
+    """
     path, checksum, settings = task
     try:
         raw = path.read_bytes()
         if files.sha256_bytes(raw) != checksum:
             return images.BadImage("changed while the dataset was sharded; shard it again")
-        least = settings.size if settings.decode == "dct" else 0
-        image = images.decode(raw, least=least, channels=4)
+        min_side = settings.size if settings.decode == "dct" else 0
+        image = images.decode(raw, min_side=min_side, channels=4)
         small = images.resize(image.pixels, settings.size)
         data = images.encode(small, format=settings.format, quality=settings.quality)
         return data, image.width, image.height

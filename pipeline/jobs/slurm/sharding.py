@@ -14,7 +14,8 @@ from typing import Any
 
 from pipeline.core import files
 from pipeline.core.console import silent
-from pipeline.data.shards import write
+from pipeline.data.shards import quarantine, write
+from pipeline.data.shards.plan import ShardPlan
 from pipeline.jobs.slurm import reconcile, scheduler, submit
 from pipeline.jobs.snapshot import snapshot
 from pipeline.jobs.submissions import FOLDER, Submission, write_submission
@@ -37,12 +38,12 @@ class Task:
     strict: bool
 
     def __call__(self) -> None:
-        plan: write.Plan = pickle.loads((Path(self.jobs) / "plan.pkl").read_bytes())
+        plan: ShardPlan = pickle.loads((Path(self.jobs) / "plan.pkl").read_bytes())
         out = Path(self.jobs).parent.parent
         if self.parts:
             write.write_part(plan, out, self.part, self.parts, workers=self.workers, progress=silent, patience=PATIENCE)
         else:
-            write.write(
+            write.write_shards(
                 plan,
                 out,
                 workers=self.workers,
@@ -59,12 +60,12 @@ class Task:
         return DelayedSubmission(self)
 
 
-def submit_missing(plan: write.Plan, out: Path, cluster: Cluster, *, max_bad: float, strict: bool) -> list[str]:
+def submit_missing(plan: ShardPlan, out: Path, cluster: Cluster, *, max_bad: float, strict: bool) -> list[str]:
     """Send what of the plan is neither written nor in the queue; returns what was done, in words.
 
     `out` is absolute, on a disk that the nodes share. No GPU is asked for.
     """
-    write.check_bad(plan.bad, total=len(plan.listing.records), max_bad=max_bad, strict=strict)
+    quarantine.check(plan.quarantined, total=len(plan.listing.records), max_bad=max_bad, strict=strict)
     jobs = out / ".jobs" / plan.folder_name
     site = dataclasses.replace(cluster, slurm=dataclasses.replace(cluster.slurm, gres=""))
     with files.lock(jobs / ".launch.lock", patience=reconcile.LAUNCH_PATIENCE, what="another launch's submission"):
@@ -87,7 +88,7 @@ def submit_missing(plan: write.Plan, out: Path, cluster: Cluster, *, max_bad: fl
             live[token] = submit.send_tasks(submission, site, code, tasks, after=after, parallelism=len(tasks))
             said.append(f"sent {live[token]} {submission.name}: {len(tasks)} tasks")
 
-        left = write.left(plan, out)
+        left = write.count_missing_tars(plan, out)
         parts = min(left, cluster.slurm.parallelism, scheduler.max_array_size())
         if INDEX in live:
             said.append(f"job {live[INDEX]} is to write {out / plan.folder_name}; nothing was sent")

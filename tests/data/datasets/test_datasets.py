@@ -67,7 +67,7 @@ def test_what_is_published_of_the_papers_datasets_adds_up(name: str) -> None:
 def test_addresses_are_public_ones_and_name_what_they_give(name: str) -> None:
     for source in plugin(name).sources:
         assert source.address.startswith("https://")
-        assert source.address.rpartition("/")[2] in (source.gives, f"{source.gives}.zip")
+        assert source.address.rpartition("/")[2] in (source.target, f"{source.target}.zip")
 
 
 def test_isics_published_counts_are_those_of_its_label_files(shared: Path, tmp_path: Path) -> None:

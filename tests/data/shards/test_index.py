@@ -41,7 +41,7 @@ def make(root: Path, fingerprint: str, *, size: int = 64, split: str = "image") 
 def test_the_index_gives_back_its_rows_in_their_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int
 ) -> None:
-    monkeypatch.setattr(index, "BLOCK", block)  # several row groups, each with a dictionary of its own
+    monkeypatch.setattr(index, "ROW_GROUP", block)  # several row groups, each with a dictionary of its own
     shards = make(tmp_path, "0123456789abcdef")
     assert {name: list(column) for name, column in shards.rows.items()} == {
         name: [row[name] for row in ROWS] for name in COLUMNS
@@ -100,5 +100,5 @@ def test_a_spec_finds_its_shards_by_their_whole_fingerprint(tmp_path: Path) -> N
 
 def test_a_spec_that_wants_another_size_is_answered_with_both(tmp_path: Path) -> None:
     make(tmp_path, ONE.fingerprint)
-    with pytest.raises(ValueError, match="the spec wants images of 384 pixels, the shards of isic hold 64; shard"):
+    with pytest.raises(ValueError, match="the spec needs images of 384 pixels, the shards of isic hold 64; shard"):
         shards_of(tmp_path, ONE, size=384)

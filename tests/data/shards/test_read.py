@@ -12,7 +12,7 @@ from PIL import Image
 
 from pipeline.data import images
 from pipeline.data.shards.index import Shards
-from pipeline.data.shards.read import Tars, read_pixels
+from pipeline.data.shards.read import TarReader, read_pixels
 
 
 @pytest.fixture
@@ -35,16 +35,16 @@ def test_a_few_images_come_straight_from_the_tars(shards, stored_images) -> None
 
 def test_all_images_come_in_blocks(shards, stored_images) -> None:
     out = np.zeros_like(stored_images)
-    assert list(Tars(shards).blocks(out, each=3)) == [3, 3, 1]
+    assert list(TarReader(shards).blocks(out, size=3)) == [3, 3, 1]
     assert (out == stored_images).all()
 
 
 def _decoded(data: bytes, monkeypatch: pytest.MonkeyPatch) -> tuple[np.ndarray, np.ndarray]:
     """By simplejpeg and by Pillow."""
-    fast = images.pixels(data)
+    fast = images.decode_stored(data)
     with monkeypatch.context() as without:
         without.setattr(images, "simplejpeg", None)
-        return fast, images.pixels(data)
+        return fast, images.decode_stored(data)
 
 
 @pytest.mark.parametrize("side", [(31, 17), (64, 64), (8, 33)])
@@ -71,5 +71,5 @@ def test_pixels_are_written_where_they_belong() -> None:
     for format in ("jpeg", "png", "webp"):
         data = images.encode(array, format=format, quality=None)
         out = np.zeros((2, 16, 16, 3), dtype=np.uint8)
-        images.pixels(data, out[1])
-        assert (out[1] == images.pixels(data)).all() and not out[0].any()
+        images.decode_stored(data, out[1])
+        assert (out[1] == images.decode_stored(data)).all() and not out[0].any()

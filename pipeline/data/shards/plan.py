@@ -1,0 +1,194 @@
+"""The first pass of sharding: a plan of the shard folder, made before any image is decoded.
+
+It reads every file for its checksum. Keys, groups, splits, order, tars and the fingerprint that names the folder
+follow from the listing, the checksums and the settings alone, so every machine makes the same plan.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.core import files
+from pipeline.core.seeds import derive
+from pipeline.data import images, splits
+from pipeline.data.records import Dataset, Listing, Record
+from pipeline.data.shards import quarantine
+from pipeline.data.shards.quarantine import Entry
+from pipeline.data.shards.transcode import ShardSettings
+from pipeline.data.workers import Workers
+
+TAR_BYTES = 256 << 20  # a tar stays below this even if its images do not compress at all
+TAR_IMAGES = 2_000  # small enough that a killed job repeats little
+
+Progress = Callable[..., Iterator[Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """An image that is to be written."""
+
+    key: str
+    record: Record
+    group: str | None
+    split: str
+    checksum: str
+    """SHA-256 of the raw file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardPlan:
+    """What a shard folder is to hold: the samples in the order in which they are written."""
+
+    dataset: Dataset
+    listing: Listing
+    settings: ShardSettings
+    root: Path
+    """The raw folder."""
+    samples: list[Sample]
+    quarantined: list[Entry]
+    """The images that cannot be used, as far as listing and reading show."""
+    fingerprint: str
+    source_sha256: str
+    """SHA-256 of the keys and checksums of all samples."""
+
+    @property
+    def folder_name(self) -> str:
+        return f"{self.dataset.name}-{self.settings.size}-{self.settings.split}-{self.fingerprint[:8]}"
+
+    def tars(self) -> list[tuple[str, list[Sample]]]:
+        """The name and the samples of every tar; the same plan always gives the same tars."""
+        images_per_tar = max(1, min(TAR_IMAGES, TAR_BYTES // (self.settings.size**2 * 3 + 4096)))
+        out = []
+        for split in splits.SPLITS:
+            members = [sample for sample in self.samples if sample.split == split]
+            for number, start in enumerate(range(0, len(members), images_per_tar)):
+                out.append((f"{split}-{number:06d}", members[start : start + images_per_tar]))
+        return out
+
+
+def make_plan(dataset: Dataset, root: Path, settings: ShardSettings, *, workers: int, progress: Progress) -> ShardPlan:
+    """Read all files under `root` and plan their shards; writes nothing.
+
+    Raises `ValueError` if the dataset's files cannot be listed.
+    """
+    listing = dataset.listing(root)
+    readable: list[tuple[Record, str]] = []
+    quarantined: list[Entry] = []
+    paths = [record.path for record in listing.records]
+    with Workers(workers, threads=True) as pool:
+        answers = pool.map(_checksum, paths)
+        for record, answer in zip(listing.records, progress(answers, total=len(paths), what="reading"), strict=True):
+            if record.problem:
+                quarantined.append(quarantine.entry(record.path, root, record.problem))
+            elif isinstance(answer, images.BadImage):
+                quarantined.append(quarantine.entry(record.path, root, str(answer)))
+            else:
+                readable.append((record, answer))
+    keys, without_key = _keys(readable, root, keep_names=settings.keep_names)
+    usable = [(record, checksum) for record, checksum in readable if record.path in keys]
+    samples = _samples(usable, keys, listing, settings)
+    order = np.random.default_rng(derive("shard order", splits.SPLIT_SEED)).permutation(len(samples))
+    return ShardPlan(
+        dataset=dataset,
+        listing=listing,
+        settings=settings,
+        root=root,
+        samples=[samples[i] for i in order],
+        quarantined=quarantined + without_key,
+        fingerprint=_fingerprint(dataset, listing, settings, samples),
+        source_sha256=_source_hash(samples),
+    )
+
+
+def _samples(
+    usable: list[tuple[Record, str]], keys: dict[Path, str], listing: Listing, settings: ShardSettings
+) -> list[Sample]:
+    """Samples with their groups and splits, sorted by key."""
+    groups = _groups(usable, keep_names=settings.keep_names)
+    table = splits.split_table(
+        [record.labels for record, _ in usable],
+        groups,
+        [record.split for record, _ in usable],
+        listing.classes,
+        grouped=settings.split == "grouped",
+    )
+    samples = [
+        Sample(key=keys[record.path], record=record, group=group, split=split, checksum=checksum)
+        for (record, checksum), group, split in zip(usable, groups, table, strict=True)
+    ]
+    return sorted(samples, key=lambda sample: sample.key)
+
+
+def _fingerprint(dataset: Dataset, listing: Listing, settings: ShardSettings, samples: list[Sample]) -> str:
+    """16 digits of a hash of all that the shards hold: files, keys, labels, groups, splits, settings and decoder."""
+    digest = hashlib.sha256()
+    head = [dataset.name, settings.__dict__, listing.classes, listing.task, images.REVISION]
+    digest.update(json.dumps(head, sort_keys=True).encode())
+    for sample in samples:
+        row = [sample.key, sample.checksum, sample.record.labels, sample.group, sample.split]
+        digest.update(json.dumps(row).encode())
+    return digest.hexdigest()[:16]
+
+
+def _source_hash(samples: list[Sample]) -> str:
+    digest = hashlib.sha256()
+    for sample in samples:
+        digest.update(f"{sample.key} {sample.checksum}\n".encode())
+    return digest.hexdigest()
+
+
+def _keys(readable: list[tuple[Record, str]], root: Path, *, keep_names: bool) -> tuple[dict[Path, str], list[Entry]]:
+    """A key for each path, and the entries of images whose published id cannot be a key.
+
+    The key is the published id; else, with `keep_names`, the cleaned file name; else a hash.
+    """
+    keys: dict[Path, str] = {}
+    unusable: list[Entry] = []
+    taken: set[str] = set()
+    for record, checksum in readable:
+        name = quarantine.relative_name(record.path, root)
+        key = record.key or short_hash(checksum, name)
+        if keep_names and record.key is None:
+            cleaned = re.sub(r"[^A-Za-z0-9-]+", "_", str(Path(name).with_suffix(""))).strip("_-")
+            key = f"{cleaned}_{key[:8]}" if cleaned in taken else cleaned or key
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", key):
+            reason = f"its id {key!r} holds characters that tar readers split names at"
+            unusable.append(quarantine.entry(record.path, root, reason))
+            continue
+        taken.add(key)
+        keys[record.path] = key
+    return keys, unusable
+
+
+def _groups(usable: list[tuple[Record, str]], *, keep_names: bool) -> list[str | None]:
+    """The group of each image; a group that nobody published becomes a hash of its images, because it may be a name."""
+    members: dict[str, list[str]] = {}
+    for record, checksum in usable:
+        if record.group is not None:
+            members.setdefault(record.group, []).append(checksum)
+    hashes = {group: short_hash("group", *sorted(checksums)) for group, checksums in members.items()}
+    return [r.group if keep_names or r.key or r.group is None else hashes[r.group] for r, _ in usable]
+
+
+def short_hash(*parts: str) -> str:
+    """20 hexadecimal digits of a SHA-256."""
+    return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:20]
+
+
+def _checksum(path: Path) -> str | images.BadImage:
+    try:
+        if not path.is_file():
+            return images.BadImage("no such file")
+        if path.stat().st_size == 0:
+            return images.BadImage("is empty")
+        return files.sha256_file(path)
+    except OSError as error:
+        return images.BadImage(f"cannot be read: {error.strerror}")

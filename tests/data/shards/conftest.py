@@ -1,0 +1,30 @@
+"""Drawn images, and sharding without worker processes."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import small_shards
+
+
+@pytest.fixture
+def inline(monkeypatch: pytest.MonkeyPatch) -> None:
+    small_shards.work_inline(monkeypatch)
+
+
+@pytest.fixture
+def small_tars(monkeypatch: pytest.MonkeyPatch) -> None:
+    small_shards.make_small_tars(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_shards.draw(tmp_path_factory.mktemp("raw"))
+
+
+@pytest.fixture
+def raw(drawn: Path, tmp_path: Path) -> Path:
+    """A copy of the drawn folder to spoil."""
+    return Path(shutil.copytree(drawn, tmp_path / "raw"))

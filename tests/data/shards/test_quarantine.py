@@ -1,0 +1,39 @@
+"""A job accepts a share of bad images, compared exactly, and lists them in its error."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipeline.data.shards import quarantine
+
+
+@pytest.mark.parametrize(
+    ("bad", "total", "max_bad", "strict", "accepted"),
+    [
+        (0, 100, 0.0, True, True),
+        (0, 0, 0.01, True, True),
+        (1, 100, 0.01, False, True),
+        (2, 100, 0.01, False, False),
+        (29, 100, 0.29, False, True),  # 0.29 * 100 is 28.999999999999996
+        (1, 100, 0.5, True, False),
+        (1, 1, 1.0, False, True),
+    ],
+)
+def test_the_share_of_bad_images_is_compared_exactly(
+    bad: int, total: int, max_bad: float, strict: bool, accepted: bool
+) -> None:
+    entries = [{"file": f"{number}.jpg", "reason": "is empty"} for number in range(bad)]
+    try:
+        quarantine.check(entries, total=total, max_bad=max_bad, strict=strict)
+    except ValueError:
+        assert not accepted
+    else:
+        assert accepted
+
+
+def test_of_many_bad_images_twenty_are_shown_and_the_rest_counted() -> None:
+    entries = [{"file": f"{number:02d}.jpg", "reason": "is empty"} for number in range(30)]
+    with pytest.raises(ValueError) as caught:
+        quarantine.check(entries, total=30, max_bad=0.5, strict=False)
+    assert "19.jpg: is empty" in str(caught.value) and "20.jpg" not in str(caught.value)
+    assert str(caught.value).endswith("and 10 more")
