@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.cli import flags
-from pipeline.core import files
 from pipeline.core.console import progress, run_command
-from pipeline.learn.weights import HUB_FILE, hub_name, imagenet_tags, prefetched
+from pipeline.learn.weights import HUB_FILE, fetch, hub_name, imagenet_tags, prefetched
 from pipeline.study.grid import known_grids
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ def parser() -> argparse.ArgumentParser:
     what.add_argument("--grid", help=f"{', '.join(known_grids())}, or the path of your own FILE.py")
     what.add_argument("--tags", help="comma-separated timm tags")
     flags.add_cluster_flag(out)
-    out.add_argument("--dry-run", action="store_true", help="say what would be fetched")
+    out.add_argument("--dry-run", action="store_true", help="print what would be fetched, and fetch nothing")
     return out
 
 
@@ -50,30 +49,10 @@ def main() -> int:
 
 
 def tags_of(grid: str, cluster: Cluster) -> list[str]:
-    """The tags a grid starts from ImageNet weights."""
+    """The tags of the backbones that a grid starts from ImageNet weights, sorted."""
     from pipeline.jobs.plan import make_plan
 
-    return sorted({tag for item in make_plan(grid, cluster).runs.values() for tag in imagenet_tags(item.spec)})
-
-
-def fetch(tag: str, folder: Path) -> str:
-    """Download one backbone's weights into `folder`; returns their SHA-256. `ValueError` when that fails."""
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError
-
-    try:
-        cached = Path(hf_hub_download(hub_name(tag), HUB_FILE))
-    except (HfHubHTTPError, OSError) as error:
-        raise ValueError(
-            f"{hub_name(tag)} could not be fetched ({type(error).__name__}); run this where there is a network, or set "
-            "HF_ENDPOINT to a mirror"
-        ) from error
-    with open(cached, "rb") as source, files.publish(prefetched(tag, folder)) as target:
-        while block := source.read(1 << 20):
-            target.write(block)
-    checksum = files.sha256_file(prefetched(tag, folder))
-    files.write_json(prefetched(tag, folder).with_suffix(".json"), {"tag": tag, "sha256": checksum})
-    return checksum
+    return sorted({tag for run in make_plan(grid, cluster).runs.values() for tag in imagenet_tags(run.spec)})
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from pipeline.jobs.plan import TO_DO, Plan, PlannedRun
 from pipeline.learn.weights import weights_file
 from pipeline.runs.cluster import CARDS, Cluster
 from pipeline.runs.folder import Run
+from pipeline.runs.methods import method_info
 from pipeline.runs.spec import DatasetRef, FinetuneSpec, PretrainSpec, Spec, kind_of, method_of
 from pipeline.study import paper
 
@@ -27,14 +28,12 @@ MODELLED = "modelled"
 OF_PEAK = {"float32": (0.4, 0.5), "float16": (0.2, 0.3)}
 """Of a card's peak FLOP/s, what training reaches: where Table 2's CASS lies, and ASSUMED (docs/reproducing.md)."""
 CASS_GFLOPS = sum(backbone.gflops or 0.0 for backbone in paper.STANDARD)
-DINO_FLOPS = 8 / 3  # of a training image: two views through the student, two through the teacher, forward alone
 CARD = "RTX8000"  # Table 2's; its hours are those of float32 (docs/reproducing.md)
 VALIDATED = 1 / 3  # ASSUMED: an image that is only looked at costs the forward third of one that is trained on
 LIKE = 3  # finished runs whose speed is averaged
 LOOKED_AT = 200  # finished runs outside the plan that are opened in search of such
 CHECKPOINTS = 3  # of one run, at the moment when it writes its third (docs/operations.md)
 FLOAT = 4  # bytes
-TAUGHT = ("dino", "dino_fb")  # methods whose checkpoints hold a teacher beside what is trained
 DAMAGED = (ValueError, TypeError, KeyError)  # what a file of another version of the code may raise
 
 Work = tuple[str, str, tuple[str, ...], int]
@@ -205,13 +204,13 @@ def _saved(spec: Spec) -> int:
     """Copies of its parameters in a checkpoint: the weights, Adam's two moments, and what comes on top."""
     if isinstance(spec, FinetuneSpec):
         return 4  # the best so far
-    teacher = spec.method.name in TAUGHT
+    teacher = method_info(spec.method.name).has_teacher
     return 3 + teacher + (spec.average is not None) + spec.keep_gradients
 
 
 def _last_layer(spec: Spec) -> int:
     """Parameters of DINO's last layer, which is as large as a backbone; its weights file has no such layer."""
-    if not isinstance(spec, PretrainSpec) or spec.method.name not in TAUGHT:
+    if not isinstance(spec, PretrainSpec) or not method_info(spec.method.name).has_teacher:
         return 0
     options = spec.method.options
     return int(options["out_dim"]) * int(options.get("bottleneck", options["hidden"]))
@@ -351,7 +350,7 @@ class Known:
         """Images a second on the cluster file's card by its peak; 0 where that tells nothing."""
         precision = spec.precision if spec.precision != "auto" else self.cluster.precision
         peak = CARDS.get(self.cluster.card, {}).get(precision, 0.0)
-        more = {"dino": DINO_FLOPS, "dino_fb": 0.0}.get(method_of(spec) if isinstance(spec, PretrainSpec) else "", 1.0)
+        more = method_info(spec.method.name).flops or 0.0 if isinstance(spec, PretrainSpec) else 1.0
         flops = more * sum(self._flops(spec))
         part = _of_peak("float32" if precision == "float32" else "float16")
         return part * peak * 1000 / flops if flops else 0.0

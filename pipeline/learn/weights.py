@@ -1,6 +1,6 @@
-"""Which ImageNet weights a run starts from, and where they are on this machine.
+"""Which ImageNet weights a run starts from, where they are on this machine, and how they get there.
 
-Prefetched safetensors come first, then the cache of the hub. Nothing here uses the network or imports torch.
+Prefetched safetensors come first, then the cache of the hub. Only `fetch` uses the network. Nothing imports torch.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from pipeline.core import files
 from pipeline.runs.spec import PretrainSpec, Spec
 
 HUB_FILE = "model.safetensors"
@@ -53,3 +54,23 @@ def weights_file(tag: str, folder: Path) -> Path:
             f"on a machine with a network run: python -m pipeline.prefetch --tags {tag}"
         )
     return cached
+
+
+def fetch(tag: str, folder: Path) -> str:
+    """Download one backbone's weights into `folder` and return their SHA-256; `ValueError` if that fails."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        cached = Path(hf_hub_download(hub_name(tag), HUB_FILE))
+    except (HfHubHTTPError, OSError) as error:
+        raise ValueError(
+            f"{hub_name(tag)} could not be fetched ({type(error).__name__}); run this where there is a network, or set "
+            "HF_ENDPOINT to a mirror"
+        ) from error
+    with open(cached, "rb") as source, files.publish(prefetched(tag, folder)) as target:
+        while block := source.read(1 << 20):
+            target.write(block)
+    checksum = files.sha256_file(prefetched(tag, folder))
+    files.write_json(prefetched(tag, folder).with_suffix(".json"), {"tag": tag, "sha256": checksum})
+    return checksum

@@ -19,7 +19,7 @@ from pipeline.study.setting import DatasetInfo, TableEntry
 
 Build = Callable[[Sequence[DatasetInfo], Sequence[int], Preset], Sequence[TableEntry | Spec]]
 
-# What grids of users used under other names, up to version 0.1.
+# What grid files of users may use under the names that it had before docs/renames.md.
 RENAMED = {
     "pipeline.paper": "pipeline.study.paper",
     "pipeline.experiments": "pipeline.study.experiments",
