@@ -25,7 +25,13 @@ def parser() -> argparse.ArgumentParser:
     add = out.add_argument
     add("--out", type=Path, help="folder of the files (default: reports/GRID/figures, or GRID-PRESET)")
     add("--only", metavar="NAME,…", help="these kinds of figures; the list keeps the others (default: all)")
-    add("--with-pictures", action="store_true", help="draw also what shows single images, which may be of patients")
+    add(
+        "--with-images",
+        "--with-pictures",
+        dest="with_images",
+        action="store_true",
+        help="draw also the figures that show single images, which may be of patients",
+    )
     add("--rollout", action="store_true", help="attention maps by rollout over all blocks instead of the last block")
     return out
 
@@ -34,30 +40,29 @@ def main() -> int:
     args = parser().parse_args()
     kinds = [name.strip() for name in args.only.split(",")] if args.only else list(KINDS)
     if unknown := [name for name in kinds if name not in KINDS]:
-        raise ValueError(f"--only names {unknown[0]!r}; known: {', '.join(KINDS)}")
+        raise ValueError(f"--only: there is no figure {unknown[0]!r}; known: {', '.join(KINDS)}")
     plan = flags.read_plan(args)
-    from pipeline.results import collect
+    from pipeline.results import collect, report
 
-    name = plan.grid if args.preset == "paper" else f"{plan.grid}-{args.preset}"
-    folder = args.out or Path("reports") / name / "figures"
-    made = draw(
+    folder = args.out or report.default_folder(plan) / "figures"
+    drawn = draw(
         plan,
         collect.cells(plan),
         folder,
         kinds=kinds,
         with_images=args.with_images,
         rollout=args.rollout,
-        watch=lambda sheets: progress(sheets, total=len(sheets), what="figures"),
+        watch=lambda planned: progress(planned, total=len(planned), what="figures"),
     )
-    for entry in made.figures:
+    for entry in drawn.figures:
         print(f"drawn    {entry['name']}: {', '.join(str(folder / name) for name in entry['files'])}")
-    for reason in made.skipped:
-        print(f"skipped  {reason['name']}: {reason['reason']}")
-    for reason in made.failed:
-        print(f"FAILED   {reason['name']}: {reason['reason']}")
-    print(f"{len(made.figures)} figures drawn, {len(made.skipped)} skipped, {len(made.failed)} failed; the list is")
+    for entry in drawn.skipped:
+        print(f"skipped  {entry['name']}: {entry['reason']}")
+    for entry in drawn.failed:
+        print(f"FAILED   {entry['name']}: {entry['reason']}")
+    print(f"{len(drawn.figures)} figures drawn, {len(drawn.skipped)} skipped, {len(drawn.failed)} failed; the list is")
     print(f"{folder / 'figures.json'}")
-    return 1 if made.failed else 0
+    return 1 if drawn.failed else 0
 
 
 if __name__ == "__main__":

@@ -73,8 +73,8 @@ def test_every_door_is_tried_here():
         ("launch", {"--jobs", "--dry-run", "--retry", "--no-ray", "--print-sbatch"}),
         ("status", {"--watch", "--failed", "--json"}),
         ("cancel", {"--yes"}),
-        ("report", {"--out", "--html", "--with-pictures"}),
-        ("figures", {"--out", "--only", "--with-pictures", "--rollout"}),
+        ("report", {"--out", "--html", "--with-images", "--with-pictures"}),
+        ("figures", {"--out", "--only", "--with-images", "--with-pictures", "--rollout"}),
     ],
 )
 def test_no_flag_changes_science(command, flags):

@@ -1,1 +1,1 @@
-"""From finished runs to tables, ours beside printed."""
+"""From finished runs to tables, verdicts and figures, with the paper's results next to ours."""

@@ -1,113 +1,133 @@
-"""A verdict on each claim of the paper's abstract, from the finished runs alone; it says when they are not enough.
+"""A verdict on each claim of the paper's abstract, from finished runs alone.
 
-What counts as holding is ours to choose, the paper names no criterion: the thresholds below are ASSUMED.
+The paper does not say what counts as holding; the thresholds below are ASSUMED. A verdict says where the runs are too
+few to decide.
 """
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.jobs.plan import Plan
 from pipeline.results.collect import Cell
-from pipeline.results.statistics import LEAST_SEEDS, t_interval
-from pipeline.results.tables import pretraining_seconds
+from pipeline.results.statistics import MIN_SEEDS, t_interval
+from pipeline.results.times import pretraining_seconds
 from pipeline.study import paper
 
 STEADY = 0.01  # "a change of less than a percentage" (C.1)
 STEEP = 0.03  # a drop that would be called steep (C.2 names no number)
-OPEN, HOLDS, FAILS = "not enough evidence", "holds", "does not hold"
+HOLDS, FAILS = "holds", "does not hold"
+OPEN, UNTESTED = "not enough evidence", "not tested"
+NO_RUN = "this grid has no run for this claim"
+TOO_FEW = f"{OPEN} (fewer than {MIN_SEEDS} seeds)"
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """A claim, what the paper prints for it, what ours says, and whether it holds."""
+    """A claim, what the paper prints for it, what our runs give, and whether it holds."""
 
     claim: str
     printed: str
     ours: str
     verdict: str
+    """`HOLDS`, `FAILS`, `UNTESTED`, or `OPEN` and why."""
 
 
 def verdicts(plan: Plan, cells: Sequence[Cell]) -> list[Verdict]:
-    """One verdict a claim: gains by label fraction, time saved, steadiness over batch sizes and epochs."""
+    """One verdict for each claim: gains by label fraction, time saved, robustness to batch size and epochs."""
     main = [cell for cell in cells if cell.experiment == "main"]
     out = []
     for fraction, claimed in paper.CLAIMED_GAINS.items():
         for other in ("DINO", "Supervised"):
             out.append(_gain(main, fraction, claimed, other))
-    out.append(_time(plan, main))
-    out.append(_steady(cells, "batch_size", "changing the batch size", _span, STEADY))
-    out.append(_steady(cells, "epochs", "fewer epochs", _drop, STEEP))
+    out.append(_saving(plan, main))
+    out.append(_robustness(cells, "batch_size", "another batch size", _span, STEADY))
+    out.append(_robustness(cells, "epochs", "fewer epochs", _drop, STEEP))
     return out
 
 
 def _gain(main: Sequence[Cell], fraction: str, claimed: float, other: str) -> Verdict:
-    """The mean over datasets and backbones of CASS minus the other, and its interval over seeds."""
-    claim = f"CASS gains with {fraction} of the labels, over {other}"
-    here = {(c.dataset, c.arm, c.row[0]): c for c in main if c.column == fraction}
-    pairs = [(c, here.get((*key[:2], other))) for key, c in here.items() if key[2] == "CASS"]
-    told = [c.printed.value - o.printed.value for c, o in pairs if o and c.printed and o.printed]
-    printed = f"{claimed:+.1%} claimed; its own tables come to {statistics.fmean(told):+.1%}" if told else "–"
-    whole = [(c.scores(c.metric), o.scores(o.metric)) for c, o in pairs if o]
-    seeds = set.intersection(*(set(a) & set(b) for a, b in whole)) if whole else set()
+    """The mean over datasets and backbones of CASS minus the other technique, and its interval over seeds."""
+    claim = f"CASS gains over {other} with {fraction} of the labels"
+    found = {(c.dataset, c.arm, c.row[0]): c for c in main if c.column == fraction}
+    pairs = [
+        (cass, rival)
+        for (dataset, arm, technique), cass in found.items()
+        if technique == "CASS" and (rival := found.get((dataset, arm, other)))
+    ]
+    in_paper = [cass.printed.value - rival.printed.value for cass, rival in pairs if cass.printed and rival.printed]
+    printed = f"{claimed:+.1%} claimed; its own tables give {statistics.fmean(in_paper):+.1%}" if in_paper else "–"
+    if not pairs:
+        return Verdict(claim, printed, NO_RUN, UNTESTED)
+    scores = [(cass.scores(cass.metric), rival.scores(rival.metric)) for cass, rival in pairs]
+    seeds = set.intersection(*(set(cass) & set(rival) for cass, rival in scores))
     if not seeds:
-        return Verdict(claim, printed, f"no seed has all {2 * len(pairs)} cells", OPEN)
-    gains = [statistics.fmean(a[seed] - b[seed] for a, b in whole) for seed in sorted(seeds)]
+        ours = f"no seed has finished all {2 * len(pairs)} runs of this comparison yet"
+        return Verdict(claim, printed, ours, OPEN)
+    gains = [statistics.fmean(cass[seed] - rival[seed] for cass, rival in scores) for seed in sorted(seeds)]
     interval = t_interval(gains)
-    ours = f"{statistics.fmean(gains):+.1%} over {len(whole)} cells, {_seeds(gains)}"
+    ours = f"{statistics.fmean(gains):+.1%} over {len(pairs)} cells, {len(gains)} seed{'s' * (len(gains) > 1)}"
     if interval is None:
-        return Verdict(claim, printed, ours, f"{OPEN} (fewer than {LEAST_SEEDS} seeds)")
-    ours += f", 95 % {interval[0]:+.1%} to {interval[1]:+.1%}"
-    verdict = HOLDS if interval[0] > 0 else FAILS if interval[1] < 0 else f"{OPEN} (the interval holds zero)"
+        return Verdict(claim, printed, ours, TOO_FEW)
+    low, high = interval
+    ours += f", 95 % interval {low:+.1%} to {high:+.1%}"
+    verdict = HOLDS if low > 0 else FAILS if high < 0 else f"{OPEN} (the interval contains zero)"
     return Verdict(claim, printed, ours, verdict)
 
 
-def _time(plan: Plan, main: Sequence[Cell]) -> Verdict:
-    """The mean saving over datasets, CASS beside DINO of both networks."""
+def _saving(plan: Plan, main: Sequence[Cell]) -> Verdict:
+    """The mean over datasets of the time that CASS saves against DINO of both networks."""
+    claim = "CASS takes less time than DINO"
+    printed = f"{paper.CLAIMED_SAVING:.0%} less"
     seconds = pretraining_seconds(plan, main)
     savings = {}
     for dataset in dict.fromkeys(cell.dataset for cell in main):
-        parts = [
-            seconds.get((dataset, *key)) for key in (("cass", ""), ("dino", paper.CNN), ("dino", paper.TRANSFORMER))
-        ]
-        if all(parts):
-            cass, cnn, transformer = (statistics.fmean(part) for part in parts if part)
+        keys = [(dataset, "cass", ""), (dataset, "dino", paper.CNN), (dataset, "dino", paper.TRANSFORMER)]
+        if all(seconds.get(key) for key in keys):
+            cass, cnn, transformer = (statistics.fmean(seconds[key]) for key in keys)
             savings[dataset] = 1 - cass / (cnn + transformer)
-    claim = "CASS takes less time than DINO"
-    printed = f"{paper.CLAIMED_SAVING:.0%} less"
+    if not {"cass", "dino"} <= {cell.method for cell in main}:
+        return Verdict(claim, printed, NO_RUN, UNTESTED)
     if not savings:
-        return Verdict(claim, printed, "no dataset has finished CASS and DINO of both networks", OPEN)
+        ours = "no dataset has finished pretraining with CASS and with DINO of both networks yet"
+        return Verdict(claim, printed, ours, OPEN)
     ours = f"{statistics.fmean(savings.values()):.0%} less, mean of {', '.join(savings)}"
     return Verdict(claim, printed, ours, HOLDS if min(savings.values()) > 0 else FAILS)
 
 
-def _steady(
-    cells: Sequence[Cell], experiment: str, what: str, measure: Callable[[list[float]], float], limit: float
+def _robustness(
+    cells: Sequence[Cell], experiment: str, change: str, measure: Callable[[list[float]], float], limit: float
 ) -> Verdict:
-    """How far the leading arm of each dataset moves."""
-    claim = f"CASS withstands {what}"
-    moves, told = {}, {}
-    for dataset in dict.fromkeys(cell.dataset for cell in cells if cell.experiment == experiment):
-        here = [cell for cell in cells if (cell.experiment, cell.dataset) == (experiment, dataset)]
-        columns = {column: [c for c in here if c.column == column] for column in dict.fromkeys(c.column for c in here)}
-        printed = {name: [c.printed.value for c in part if c.printed] for name, part in columns.items()}
-        if all(printed.values()):
-            told[dataset] = measure(max(printed.values(), key=statistics.fmean))
-        means = {name: [c.mean(c.metric) for c in part] for name, part in columns.items()}
-        found = [[m for m in part if m is not None] for part in means.values()]
-        if all(len(part) == len(got) > 0 for part, got in zip(means.values(), found, strict=True)):
-            moves[dataset] = measure(max(found, key=statistics.fmean))
-    printed_text = ", ".join(f"{value:.4f} ({name})" for name, value in told.items()) or "–"
-    if not moves:
-        return Verdict(claim, printed_text, "no dataset has all its runs", OPEN)
-    text = ", ".join(f"{value:.4f} ({name})" for name, value in moves.items())
-    ours = f"the better arm moves by {text}"
-    seeds = min(len(c.values(c.metric)) for c in cells if c.experiment == experiment and c.dataset in moves)
-    if seeds < LEAST_SEEDS:
-        return Verdict(claim, printed_text, ours, f"{OPEN} (fewer than {LEAST_SEEDS} seeds)")
-    return Verdict(claim, printed_text, ours, HOLDS if max(moves.values()) <= limit else FAILS)
+    """How much the better arm of each dataset changes over the settings of an experiment, by `measure`."""
+    claim = f"CASS is robust to {change}"
+    members = [cell for cell in cells if cell.experiment == experiment]
+    changes, in_paper = {}, {}
+    for dataset in dict.fromkeys(cell.dataset for cell in members):
+        arms: dict[str, list[Cell]] = {}
+        for cell in members:
+            if cell.dataset == dataset:
+                arms.setdefault(cell.column, []).append(cell)
+        printed = [[cell.printed.value for cell in arm if cell.printed] for arm in arms.values()]
+        if all(printed):
+            in_paper[dataset] = measure(max(printed, key=statistics.fmean))
+        means = [[mean for cell in arm if (mean := cell.mean(cell.metric)) is not None] for arm in arms.values()]
+        if [len(arm) for arm in means] == [len(arm) for arm in arms.values()]:
+            changes[dataset] = measure(max(means, key=statistics.fmean))
+    printed_text = _by_dataset(in_paper) or "–"
+    if not members:
+        return Verdict(claim, printed_text, NO_RUN, UNTESTED)
+    if not changes:
+        return Verdict(claim, printed_text, "no dataset has finished a run of every setting yet", OPEN)
+    ours = f"the better arm changes by {_by_dataset(changes)}"
+    if min(len(cell.values(cell.metric)) for cell in members if cell.dataset in changes) < MIN_SEEDS:
+        return Verdict(claim, printed_text, ours, TOO_FEW)
+    return Verdict(claim, printed_text, ours, HOLDS if max(changes.values()) <= limit else FAILS)
+
+
+def _by_dataset(values: Mapping[str, float]) -> str:
+    return ", ".join(f"{value:.4f} ({dataset})" for dataset, value in values.items())
 
 
 def _span(values: list[float]) -> float:
@@ -117,7 +137,3 @@ def _span(values: list[float]) -> float:
 def _drop(values: list[float]) -> float:
     """From the standard 100 epochs, the second setting, down to 50, the first."""
     return values[1] - values[0] if len(values) > 1 else 0.0
-
-
-def _seeds(gains: Sequence[float]) -> str:
-    return f"{len(gains)} seed" + ("s" if len(gains) > 1 else "")

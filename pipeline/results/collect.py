@@ -1,4 +1,4 @@
-"""Finished runs gathered into cells: every seed of one place of a table, beside what the paper printed there."""
+"""Gathers runs into the cells of results tables: all seeds of a cell together, with the value that the paper prints."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ METRICS = ("f1_micro", "f1_macro", "balanced_accuracy", "recall_micro", "accurac
 
 @dataclass(frozen=True)
 class Printed:
-    """A value of the paper, as printed there."""
+    """A score of the paper, as printed there: mean and spread over its seeds."""
 
     table: int
     value: float
@@ -27,20 +27,20 @@ class Printed:
 
 @dataclass
 class Cell:
-    """What is known of one cell of a results table."""
+    """One cell of a results table: its runs and their scores."""
 
     experiment: str
     dataset: str
     row: tuple[str, ...]
     column: str
     metric: str
-    """The metric its table shows."""
+    """The metric that its table shows."""
     spec: FinetuneSpec
-    """That of its first seed."""
+    """The spec of its first seed."""
     runs: dict[int, Run] = field(default_factory=dict)
-    """Its runs by seed."""
+    """All its runs, by seed."""
     results: dict[int, Result] = field(default_factory=dict)
-    """Of those that are done."""
+    """The results of its finished runs, by seed."""
     printed: Printed | None = None
 
     @property
@@ -61,7 +61,7 @@ class Cell:
 
     @property
     def variant(self) -> str:
-        """A short name of its recipe, the same for all label fractions."""
+        """Four digits that stand for its recipe: the same for all label fractions."""
         return recipe(self.spec)[-4:]
 
     @property
@@ -74,7 +74,7 @@ class Cell:
         return "complete" if len(self.results) == self.wanted else "partial" if self.results else "missing"
 
     def scores(self, metric: str) -> dict[int, float]:
-        """The scores of the finished seeds, where the metric is defined."""
+        """The scores of the finished seeds for which the metric is defined, by seed."""
         found = {seed: result.metrics.get(metric) for seed, result in sorted(self.results.items())}
         return {seed: value for seed, value in found.items() if value is not None}
 
@@ -86,42 +86,46 @@ class Cell:
         return statistics.fmean(values) if values else None
 
     def deviation(self, metric: str) -> float | None:
-        """The sample standard deviation over seeds; None for fewer than two."""
+        """The sample standard deviation over seeds; None for fewer than two seeds."""
         values = self.values(metric)
         return statistics.stdev(values) if len(values) > 1 else None
 
     @property
     def mixed(self) -> bool:
-        """Whether the seeds, or the pretraining runs they start from, had different devices or precisions."""
+        """Whether its runs, or the pretraining runs that they start from, used different devices or precisions."""
         return len({(r.device, r.precision, str(r.notes.get("parent"))) for r in self.results.values()}) > 1
 
 
 def cells(plan: Plan) -> list[Cell]:
-    """The cells of a grid, in the grid's order."""
+    """The cells of a grid, in the grid's order.
+
+    Raises `ValueError` where two different runs of the same seed belong to one cell.
+    """
     printed = printed_results()
-    own = {card.ref.name: card.metric for card in plan.datasets}
+    own_metric = {dataset.ref.name: dataset.metric for dataset in plan.datasets}
     found: dict[tuple[str, ...], Cell] = {}
-    for place in plan.entries:
-        spec, dataset = place.spec, place.spec.dataset.name
-        metric = plan.preset.metrics.get(dataset) or plan.preset.metrics.get("*") or own[dataset]
-        key = (place.experiment, dataset, *place.row, place.column, run_id(without_seed(spec)))
+    for entry in plan.entries:
+        spec, dataset = entry.spec, entry.spec.dataset.name
+        own = own_metric[dataset]
+        metric = plan.preset.metrics.get(dataset) or plan.preset.metrics.get("*") or own
+        key = (entry.experiment, dataset, *entry.row, entry.column, run_id(without_seed(spec)))
         if key not in found:
-            found[key] = Cell(place.experiment, dataset, place.row, place.column, metric, spec)
-            if metric in (own[dataset], paper.preset("notebook").metrics.get(dataset)):  # what the printed value is of
-                found[key].printed = printed.get((place.experiment, dataset, place.key, place.column))
-        item = plan.runs[run_id(spec)]
-        if found[key].runs.setdefault(spec.seed, item.run).id != item.run.id:
+            found[key] = Cell(entry.experiment, dataset, entry.row, entry.column, metric, spec)
+            if metric in (own, paper.preset("notebook").metrics.get(dataset)):  # the metrics that the paper prints
+                found[key].printed = printed.get((entry.experiment, dataset, entry.key, entry.column))
+        planned = plan.runs[run_id(spec)]
+        if (other := found[key].runs.setdefault(spec.seed, planned.run)).id != planned.run.id:
             raise ValueError(
-                f"{found[key].runs[spec.seed].id} and {item.run.id} stand in one cell with one seed; "
+                f"{other.id} and {planned.run.id} have the same seed and belong to the same cell of a table; "
                 "give a fine-tune and its pretraining run the same seed"
             )
-        if item.state == "done":
-            found[key].results[spec.seed] = item.run.result()
+        if planned.state == "done":
+            found[key].results[spec.seed] = planned.run.result()
     return list(found.values())
 
 
 def printed_results() -> dict[tuple[str, str, str, str], Printed]:
-    """The paper's Tables 3 to 21 by (experiment, dataset, row, column)."""
+    """The scores of the paper's Tables 3 to 21, by (experiment, dataset, row, column)."""
     with open(Path(__file__).parent / "printed.csv", newline="", encoding="utf-8") as file:
         return {
             (row["experiment"], row["dataset"], row["row"], row["column"]): Printed(
@@ -134,9 +138,8 @@ def printed_results() -> dict[tuple[str, str, str, str], Printed]:
 def collapsed(plan: Plan) -> list[str]:
     """Pretraining runs whose arms collapsed, as `run: arms`."""
     out = []
-    for item in plan.runs.values():
-        if item.state == "done" and not isinstance(item.spec, FinetuneSpec):
-            arms = item.run.result().notes.get("collapsed", [])
-            if arms:
-                out.append(f"{item.run.id}: {', '.join(arms)}")
+    for planned in plan.runs.values():
+        if planned.state == "done" and not isinstance(planned.spec, FinetuneSpec):
+            if arms := planned.run.result().collapsed:
+                out.append(f"{planned.run.id}: {', '.join(arms)}")
     return out

@@ -1,4 +1,4 @@
-"""Tables as text, Markdown, LaTeX and CSV."""
+"""Tables as text, Markdown and LaTeX; cells as CSV."""
 
 from __future__ import annotations
 
@@ -22,45 +22,45 @@ def as_text(tables: Sequence[Table]) -> str:
 def as_markdown(tables: Sequence[Table]) -> str:
     blocks = []
     for table in tables:
-        lines = [f"### {table.title}", "", _piped(table.header), _piped(["---"] * len(table.header))]
-        lines += [_piped(row) for row in table.rows]
+        lines = [f"### {table.title}", "", _markdown_row(table.header), _markdown_row(["---"] * len(table.header))]
+        lines += [_markdown_row(row) for row in table.rows]
         lines += ["", *(f"- {note.replace('*', chr(92) + '*')}" for note in table.notes), ""]
         blocks.append("\n".join(lines))
     return "\n".join(blocks)
 
 
-def _piped(cells: Sequence[str]) -> str:
+def _markdown_row(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 def as_latex(tables: Sequence[Table]) -> str:
-    """Tables for a paper; needs only the booktabs package."""
+    """Tables for a paper; they need only the booktabs package."""
     blocks = []
     for table in tables:
-        body = "\n".join(" & ".join(map(_tex, row)) + r" \\" for row in table.rows)
         columns = "l" * table.labels + "c" * (len(table.header) - table.labels)
-        blocks.append(
-            "\n".join(
-                [
-                    r"\begin{table}",
-                    r"\centering",
-                    rf"\begin{{tabular}}{{{columns}}}",
-                    r"\toprule",
-                    " & ".join(map(_tex, table.header)) + r" \\",
-                    r"\midrule",
-                    body,
-                    r"\bottomrule",
-                    r"\end{tabular}",
-                    rf"\caption{{{_tex(table.title)}. {_tex('; '.join(table.notes))}.}}",
-                    r"\end{table}",
-                    "",
-                ]
-            )
-        )
+        lines = [
+            r"\begin{table}",
+            r"\centering",
+            rf"\begin{{tabular}}{{{columns}}}",
+            r"\toprule",
+            _latex_row(table.header),
+            r"\midrule",
+            *map(_latex_row, table.rows),
+            r"\bottomrule",
+            r"\end{tabular}",
+            rf"\caption{{{_latex(table.title)}. {_latex('; '.join(table.notes))}.}}",
+            r"\end{table}",
+            "",
+        ]
+        blocks.append("\n".join(lines))
     return "\n".join(blocks)
 
 
-def _tex(text: str) -> str:
+def _latex_row(cells: Sequence[str]) -> str:
+    return " & ".join(map(_latex, cells)) + r" \\"
+
+
+def _latex(text: str) -> str:
     for plain, escaped in (
         ("\\", r"\textbackslash "),
         ("&", r"\&"),
@@ -84,13 +84,16 @@ COLUMNS = (
 
 
 def as_csv(cells: Sequence[Cell], intervals: Sequence[tuple[float, float] | None]) -> str:
-    """Every cell and metric, one a line, with the raw values; `low` and `high` bound the metric of the table."""
+    """A line for every cell and metric, with the values of its seeds.
+
+    intervals: of each cell's score in its table; `low` and `high` of that metric's line.
+    """
     out = io.StringIO()
     writer = csv.DictWriter(out, COLUMNS, lineterminator="\n", restval="")
     writer.writeheader()
     for cell, interval in zip(cells, intervals, strict=True):
         for metric in METRICS:
-            shown = metric == cell.metric
+            in_table = metric == cell.metric
             row = {
                 "experiment": cell.experiment,
                 "method": cell.method,
@@ -102,24 +105,23 @@ def as_csv(cells: Sequence[Cell], intervals: Sequence[tuple[float, float] | None
                 "row": " | ".join(cell.row),
                 "column": cell.column,
                 "metric": metric,
-                "in_table": int(shown),
+                "in_table": int(in_table),
                 "status": cell.status,
-                "mean": _blank(cell.mean(metric)),
-                "sd": _blank(cell.deviation(metric)),
+                "mean": _number(cell.mean(metric)),
+                "sd": _number(cell.deviation(metric)),
                 "n": len(cell.values(metric)),
                 "wanted": cell.wanted,
                 "values": " ".join(map(repr, cell.values(metric))),
                 "mixed": int(cell.mixed),
                 "runs": " ".join(run.id for run in cell.runs.values()),
             }
-            if shown and interval:
+            if in_table and interval:
                 row |= {"low": interval[0], "high": interval[1]}
-            if shown and cell.printed:
-                told = cell.printed
-                row |= {"table": told.table, "paper_value": told.value, "paper_spread": told.spread}
+            if in_table and (printed := cell.printed):
+                row |= {"table": printed.table, "paper_value": printed.value, "paper_spread": printed.spread}
             writer.writerow(row)
     return out.getvalue()
 
 
-def _blank(value: float | None) -> str:
+def _number(value: float | None) -> str:
     return "" if value is None else repr(value)

@@ -1,4 +1,7 @@
-"""The report as one page that stands alone: it sorts, prints and needs no network; every value leads to its runs."""
+"""The report as one HTML page that needs no other file and no network.
+
+Its tables can be sorted, and every score leads to its runs.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from typing import Any
 
 from pipeline.core.console import duration
 from pipeline.jobs.plan import Plan, PlannedRun
+from pipeline.results import claims
 from pipeline.results.claims import Verdict
 from pipeline.results.collect import Cell
 from pipeline.results.tables import Table
@@ -19,16 +23,21 @@ from pipeline.runs.identity import to_json
 from pipeline.runs.spec import kind_of, method_of
 
 TITLES = {"paper": "CASS: the whole paper", "main": "CASS: the main experiment"}
+VERDICT_KINDS = {claims.HOLDS: "holds", claims.FAILS: "fails", claims.UNTESTED: "untested"}  # others: open
+
+Intervals = Mapping[int, tuple[float, float] | None]
+"""The interval of a cell's score, by `id` of the cell."""
 
 
 @dataclass(frozen=True)
-class Part:
-    """One cell of a table on the page."""
+class TableText:
+    """One text in a table of the page."""
 
     text: str
     kind: str
     """`label`, `paper`, `complete`, `partial` or `missing`."""
     link: str = ""
+    """The id of the run that it leads to."""
     hint: str = ""
 
 
@@ -37,102 +46,106 @@ def page(
     tables: Sequence[Table],
     verdicts: Sequence[Verdict],
     warnings: Sequence[str],
-    intervals: Mapping[int, tuple[float, float] | None],
+    intervals: Intervals,
     figures: Sequence[Mapping[str, Any]],
     folder: Path,
 ) -> str:
-    """The page as text. intervals: by `id` of a cell; figures: entries of figures.json, their files in `folder`."""
+    """The page as text.
+
+    figures: entries of figures.json, whose files are in `folder`.
+    """
     import jinja2
 
     source = (Path(__file__).parent / "report.html.j2").read_text(encoding="utf-8")
     template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(source)
-    items = list(plan.runs.values())
-    done = [item for item in items if item.state == "done"]
-    # what a longer run published on its way is in that run's time already
-    results = {item.run.id: item.run.result() for item in done}
-    computed = {item.run.id: item for item in done if results[item.run.id].notes.get("carried_by") not in plan.runs}
-    seconds = sum(results[identity].seconds for identity in computed)
+    runs = list(plan.runs.values())
+    results = {planned.run.id: planned.run.result() for planned in runs if planned.state == "done"}
+    # the time of a run that a longer run published is part of the longer run's time
+    computed = {name: result for name, result in results.items() if result.published_by not in plan.runs}
     return template.render(
         title=TITLES.get(plan.grid, f"CASS: {plan.grid}"),
-        subtitle=f"grid {plan.grid}, preset {plan.preset.name}; ours beside Singh, Sizikova and Cirrone, CASS",
+        subtitle=f"grid {plan.grid}, preset {plan.preset.name}; our results next to those printed in the CASS paper "
+        "by Singh, Sizikova and Cirrone",
         facts=[
-            ("runs done", f"{len(done)} of {len(items)}"),
+            ("runs done", f"{len(results)} of {len(runs)}"),
             ("datasets", str(len(plan.datasets))),
             ("seeds", str(len({spec.seed for spec in plan.wanted}))),
-            ("time computed", duration(seconds)),
+            ("compute time", duration(sum(result.seconds for result in computed.values()))),
         ],
-        verdicts=verdicts,
-        flagged=warnings,
-        tables=[_shown(table, intervals) for table in tables],
-        figures=[_embedded(figure, folder) for figure in figures],
-        cost=_cost([(item, results[identity]) for identity, item in computed.items()]),
-        runs=[_described(item, results.get(item.run.id)) for item in items],
+        verdicts=[(verdict, VERDICT_KINDS.get(verdict.verdict, "open")) for verdict in verdicts],
+        warnings=warnings,
+        tables=[_table(table, intervals) for table in tables],
+        figures=[_figure(figure, folder) for figure in figures],
+        cost=_cost([(plan.runs[name], result) for name, result in computed.items()]),
+        runs=[_run(planned, results.get(planned.run.id)) for planned in runs],
     )
 
 
-def _shown(table: Table, intervals: Mapping[int, tuple[float, float] | None]) -> dict[str, Any]:
+def _table(table: Table, intervals: Intervals) -> dict[str, Any]:
     rows = []
     for number, texts in enumerate(table.rows):
-        parts = []
+        row = []
         for column, text in enumerate(texts):
             cell = table.cells.get((number, column))
             kind = "paper" if table.header[column].endswith("paper") else "label"
-            parts.append(_linked(text, cell, intervals.get(id(cell))) if cell else Part(text, kind))
-        rows.append(parts)
+            row.append(_score(text, cell, intervals.get(id(cell))) if cell else TableText(text, kind))
+        rows.append(row)
     return {"title": table.title, "header": table.header, "rows": rows, "notes": table.notes}
 
 
-def _linked(text: str, cell: Cell, interval: tuple[float, float] | None) -> Part:
+def _score(text: str, cell: Cell, interval: tuple[float, float] | None) -> TableText:
+    """A score with a link to its first finished run, and a hint with the scores of its seeds."""
     seeds = ", ".join(f"{seed}: {value:.4f}" for seed, value in cell.scores(cell.metric).items())
     hint = f"seeds {seeds}" if seeds else "no run is done"
     if interval:
-        hint += f"; 95 % over test images {interval[0]:.4f} to {interval[1]:.4f}"
+        hint += f"; 95 % interval over test images {interval[0]:.4f} to {interval[1]:.4f}"
     first = next(iter(cell.results or cell.runs))
-    return Part(text, cell.status, cell.runs[first].id, hint)
+    return TableText(text, cell.status, cell.runs[first].id, hint)
 
 
-def _embedded(figure: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+def _figure(figure: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """A figure with the bytes of its PNG file in base64."""
     (name,) = [name for name in figure["files"] if name.endswith(".png")]
     data = base64.b64encode((folder / name).read_bytes()).decode()
     return {"caption": figure["caption"], "paper": figure["paper"], "data": data}
 
 
-def _cost(done: Sequence[tuple[PlannedRun, Result]]) -> dict[str, Any]:
-    """Time and speed by dataset, kind, method and device."""
-    groups: dict[tuple[str, ...], list[tuple[float, float]]] = {}
-    for item, result in done:
-        key: tuple[str, ...]
-        key = (item.spec.dataset.name, kind_of(item.spec), method_of(item.spec), result.device, result.precision)
-        groups.setdefault(key, []).append((result.seconds, result.images_per_second))
-    header = "dataset,kind,method,device,precision,runs,time in all,time a run,images a second".split(",")
+def _cost(computed: Sequence[tuple[PlannedRun, Result]]) -> dict[str, Any]:
+    """Time and speed by dataset, kind, method, device and precision."""
+    groups: dict[tuple[str, ...], list[Result]] = {}
+    for planned, result in computed:
+        spec = planned.spec
+        key: tuple[str, ...] = (spec.dataset.name, kind_of(spec), method_of(spec), result.device, result.precision)
+        groups.setdefault(key, []).append(result)
+    header = "dataset,kind,method,device,precision,runs,total time,time per run,images per second".split(",")
     rows = []
-    for key, values in groups.items():
-        whole = sum(seconds for seconds, _ in values)
-        speed = sum(seconds * speed for seconds, speed in values) / whole if whole else 0.0
-        rows.append([*key, str(len(values)), duration(whole), duration(whole / len(values)), f"{speed:.0f}"])
+    for key, results in groups.items():
+        total = sum(result.seconds for result in results)
+        images = sum(result.seconds * result.images_per_second for result in results)
+        speed = images / total if total else 0.0
+        rows.append([*key, str(len(results)), duration(total), duration(total / len(results)), f"{speed:.0f}"])
     return {"header": header, "rows": rows}
 
 
-def _described(item: PlannedRun, result: Result | None) -> dict[str, str]:
-    """A run as the page lists it: where it stands, its scores and what it was computed with, its spec."""
-    out = {"id": item.run.id, "state": item.state, "facts": "", "more": ""}
-    out["spec"] = json.dumps(to_json(item.spec), indent=1)
+def _run(planned: PlannedRun, result: Result | None) -> dict[str, str]:
+    """A run as the page lists it: its state and spec; for a finished run also its results and what computed them."""
+    out = {"id": planned.run.id, "state": planned.state, "facts": "", "more": ""}
+    out["spec"] = json.dumps(to_json(planned.spec), indent=1)
     if result is None:
-        out["more"] = item.run.reason()
+        out["more"] = planned.run.reason()
         return out
-    out["facts"] = f"seed {item.spec.seed}, {duration(result.seconds)}, {result.device}, {result.precision}"
-    facts = {name: value for name, value in result.metrics.items() if name != "per_class"}
+    out["facts"] = f"seed {planned.spec.seed}, {duration(result.seconds)}, {result.device}, {result.precision}"
     more = {
-        "metrics": facts,
+        "metrics": {name: value for name, value in result.metrics.items() if name != "per_class"},
         "epochs": result.epochs,
         "best epoch": result.best_epoch,
-        "images a second": round(result.images_per_second, 1),
+        "images per second": round(result.images_per_second, 1),
         "threads": result.threads,
         "code": result.code,
         "versions": result.versions,
         "inputs": result.notes.get("inputs"),
-        "starts from": item.parent,
-        "log": str(item.run["log"]),
+        "starts from": planned.parent,
+        "log": str(planned.run["log"]),
     }
     out["more"] = json.dumps(more, indent=1)
     return out

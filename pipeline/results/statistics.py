@@ -1,4 +1,4 @@
-"""Whether a difference is more than chance: paired tests over seeds, Holm's correction, bootstrap intervals."""
+"""How certain a score or a difference is: paired tests over seeds, Holm's correction, bootstrap intervals."""
 
 from __future__ import annotations
 
@@ -10,35 +10,37 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.results.collect import Cell
+from pipeline.runs.predictions import read_predictions
 
-LEAST_SEEDS = 3  # ASSUMED: a t-test of fewer pairs says nothing
+MIN_SEEDS = 3  # ASSUMED: a t-test of fewer pairs says nothing
 RESAMPLES = 1000
 BOOTSTRAP_SEED = 2022
 
 
 @dataclass(frozen=True)
 class Paired:
-    """The difference of two cells over the seeds that both have."""
+    """The differences between two cells, over the seeds that both have."""
 
     mean: float
     deviation: float | None
     n: int
     p: float | None
-    """Two-sided, of a paired t-test; None for fewer than three seeds."""
+    """Two-sided, from a paired t-test; None for fewer than `MIN_SEEDS` seeds."""
 
 
 def paired(ours: Mapping[int, float], theirs: Mapping[int, float]) -> Paired | None:
-    """ours − theirs, seed by seed; None without a common seed."""
+    """ours − theirs (scores by seed), seed by seed; None without a common seed."""
     seeds = sorted(ours.keys() & theirs.keys())
     if not seeds:
         return None
     differences = np.array([ours[seed] - theirs[seed] for seed in seeds])
     n = len(seeds)
     deviation = float(differences.std(ddof=1)) if n > 1 else None
-    return Paired(float(differences.mean()), deviation, n, _p(differences) if n >= LEAST_SEEDS else None)
+    p = _paired_p_value(differences) if n >= MIN_SEEDS else None
+    return Paired(float(differences.mean()), deviation, n, p)
 
 
-def _p(differences: np.ndarray) -> float:
+def _paired_p_value(differences: np.ndarray) -> float:
     spread = differences.std(ddof=1) / math.sqrt(len(differences))
     if spread == 0:
         return 0.0 if differences.any() else 1.0
@@ -48,8 +50,8 @@ def _p(differences: np.ndarray) -> float:
 
 
 def t_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float] | None:
-    """The confidence interval of the mean by Student's t; None for fewer than three values."""
-    if len(values) < LEAST_SEEDS:
+    """The confidence interval of the mean by Student's t; None for fewer than `MIN_SEEDS` values."""
+    if len(values) < MIN_SEEDS:
         return None
     from scipy import stats
 
@@ -59,7 +61,7 @@ def t_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, flo
 
 
 def holm(ps: Sequence[float | None]) -> list[float | None]:
-    """p values corrected for their number (Holm, 1979); those that are None are left out of it."""
+    """p values corrected for their number (Holm, 1979); a None stays None and is not counted."""
     order = sorted((p, i) for i, p in enumerate(ps) if p is not None)
     out: list[float | None] = [None] * len(ps)
     highest = 0.0
@@ -71,33 +73,33 @@ def holm(ps: Sequence[float | None]) -> list[float | None]:
 
 # --- Bootstrap -------------------------------------------------------------------------------------------------------
 
-Weighted = Callable[[np.ndarray], np.ndarray]
-"""Scores [b] of b resamples, each given by how often it draws every image: counts [b, n]."""
+ResampledScore = Callable[[np.ndarray], np.ndarray]
+"""From counts [b, n], how often each of b resamples draws each of n images, to the scores [b]."""
 
 
-def of_cell(cell: Cell) -> tuple[float, float] | None:
-    """`interval` of a cell's finished seeds for the metric of its table."""
-    files = [cell.runs[seed]["predictions"] for seed in cell.results]
-    if not files or not all(path.exists() for path in files):
+def cell_interval(cell: Cell) -> tuple[float, float] | None:
+    """`bootstrap_interval` of a cell's finished seeds for the metric of its table."""
+    paths = [cell.runs[seed]["predictions"] for seed in cell.results]
+    if not paths or not all(path.exists() for path in paths):
         return None
-    single = all(result.metrics.get("majority") for result in cell.results.values())  # multi-label has none
-    return interval(files, cell.metric, "multi-class" if single else "multi-label")
+    tasks = {result.task for result in cell.results.values()}
+    return bootstrap_interval(paths, cell.metric, "multi-class" if tasks == {"multi-class"} else "multi-label")
 
 
-def interval(predictions: Sequence[Path], metric: str, task: str) -> tuple[float, float] | None:
-    """The 95 % interval of a cell's mean score over resampled test images, the seeds as they are.
+def bootstrap_interval(paths: Sequence[Path], metric: str, task: str) -> tuple[float, float] | None:
+    """The 95 % interval of a cell's mean score when its test images are resampled; the seeds are not.
 
-    predictions: one predictions.parquet a seed, of the same test images. None for a metric that is not resampled
-    (AUROC) and where the files differ in their images.
+    paths: the predictions.parquet of every seed, all of the same test images. None where their images differ, and for
+    a metric that is not resampled (AUROC).
     """
-    tables = [read_predictions(path) for path in predictions]
-    if not tables or any(table[0] != tables[0][0] for table in tables):
+    seeds = [read_predictions(path) for path in paths]
+    if not seeds or any(predictions.keys != seeds[0].keys for predictions in seeds):
         return None
-    n = len(tables[0][0])
+    n = len(seeds[0].keys)
     counts = np.random.default_rng(BOOTSTRAP_SEED).multinomial(n, np.full(n, 1 / n), size=RESAMPLES)  # [b, n]
     scores = []
-    for _, targets, found in tables:
-        score = weighted(metric, targets, found, task)
+    for predictions in seeds:
+        score = resampled_score(metric, predictions.targets, predictions.scores, task)
         if score is None:
             return None
         scores.append(score(counts.astype(np.float64)))
@@ -105,24 +107,16 @@ def interval(predictions: Sequence[Path], metric: str, task: str) -> tuple[float
     return float(low), float(high)
 
 
-def read_predictions(path: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Keys, targets [n, classes] and scores [n, classes] of a run's test images."""
-    import pyarrow.parquet as parquet
+def resampled_score(metric: str, targets: np.ndarray, scores: np.ndarray, task: str) -> ResampledScore | None:
+    """A metric of `learn.metrics` as a function of image counts; None for a metric that has no such form here.
 
-    table = parquet.read_table(path)
-    names = [name.removeprefix("true:") for name in table.column_names if name.startswith("true:")]
-    columns = ([table[f"{kind}:{name}"].to_numpy() for name in names] for kind in ("true", "score"))
-    targets, scores = (np.stack(list(part), axis=1) for part in columns)
-    return table["key"].to_pylist(), targets, scores
-
-
-def weighted(metric: str, targets: np.ndarray, scores: np.ndarray, task: str) -> Weighted | None:
-    """A metric of `learn.metrics` as a function of image counts; None for one that has no such form here."""
+    targets, scores: [n, classes].
+    """
     truth = targets > 0.5
-    said = scores > 0.5
+    predicted = scores > 0.5
     if metric not in ("f1_micro", "recall_micro") and task == "multi-class":
-        said = np.eye(scores.shape[1], dtype=bool)[scores.argmax(axis=1)]
-    hit, wrong, missed = ((truth & said), (said & ~truth), (truth & ~said))
+        predicted = np.eye(scores.shape[1], dtype=bool)[scores.argmax(axis=1)]
+    hit, wrong, missed = ((truth & predicted), (predicted & ~truth), (truth & ~predicted))
     hits, wrongs, misses = (part.astype(np.float64) for part in (hit, wrong, missed))  # [n, classes] each
 
     def total(counts: np.ndarray, part: np.ndarray) -> np.ndarray:
@@ -144,10 +138,10 @@ def weighted(metric: str, targets: np.ndarray, scores: np.ndarray, task: str) ->
         return np.asarray(np.nanmean(recalls, axis=1))
 
     def accuracy(counts: np.ndarray) -> np.ndarray:
-        exact: np.ndarray = (truth == said).all(axis=1)
+        exact: np.ndarray = (truth == predicted).all(axis=1)
         return _ratio(counts @ exact, counts.sum(axis=1))
 
-    known: dict[str, Weighted] = {
+    known: dict[str, ResampledScore] = {
         "f1_micro": f1,
         "recall_micro": recall,
         "f1_macro": f1_macro,
@@ -158,7 +152,7 @@ def weighted(metric: str, targets: np.ndarray, scores: np.ndarray, task: str) ->
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """part / whole, 0 where the whole is."""
+    """part / whole, and 0 where whole is 0."""
     out = np.zeros_like(part, dtype=np.float64)
     np.divide(part, whole, out=out, where=whole > 0)
     return out

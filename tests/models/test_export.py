@@ -143,7 +143,7 @@ def test_stock_timm_without_this_project_gives_the_runs_own_predictions(exported
         assert [float(score) for score in scores] == pytest.approx(expected[key], abs=TOLERANCE)
 
 
-def test_timm_prepares_a_image_of_any_shape_as_this_project_does(exported):
+def test_timm_prepares_an_image_of_any_shape_as_this_project_does(exported):
     import timm
 
     from pipeline.data import images
@@ -179,7 +179,7 @@ def test_an_arm_of_a_pretraining_run_gives_its_features_and_takes_a_new_head(pre
             assert torch.equal(headed.forward_head(headed.forward_features(images), pre_logits=True), wanted)
 
 
-def test_the_card_says_what_the_run_was(exported, finetuned):
+def test_the_model_card_says_what_the_run_was(exported, finetuned):
     card = (exported / "README.md").read_text(encoding="utf-8")
     spec, result = finetuned.spec, finetuned.result()
     block = re.search(r"```json\n(.*?)```", card, re.DOTALL)
@@ -292,7 +292,7 @@ def test_what_cannot_be_exported_is_said_with_the_next_move(finetuned, pretraine
     shutil.rmtree(waiting.folder)
 
 
-def test_several_classes_a_image_are_decided_one_by_one(home, site, tmp_path):
+def test_where_an_image_may_have_several_classes_each_is_decided_alone(home, site, tmp_path):
     rng = np.random.default_rng(0)
     raw = tmp_path / "raw"
     raw.mkdir()

@@ -128,7 +128,7 @@ def test_broken_images_are_named_and_skipped_with_exit_code_1(vit, home, tmp_pat
     assert "is empty" in skipped[0] and "cannot be decoded" in skipped[1] and "No such file" in skipped[2]
 
 
-def test_a_image_is_set_upright_before_it_is_scored(vit, home, tmp_path):
+def test_an_image_is_set_upright_before_it_is_scored(vit, home, tmp_path):
     image = opened(home / "raw" / "cross" / "1.png").crop((0, 0, 96, 50))
     turned = Image.Exif()
     turned[0x0112] = 6  # to be turned a quarter clockwise

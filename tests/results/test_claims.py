@@ -1,4 +1,4 @@
-"""Verdicts on the abstract's claims: they need evidence, and follow it."""
+"""Verdicts on the claims of the abstract: they follow the evidence, and say where it is missing."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from pipeline.runs.folder import Run
 from pipeline.runs.identity import run_id
 from pipeline.runs.spec import DatasetRef
 from pipeline.study import paper
-from pipeline.study.grids import GRIDS
+from pipeline.study.grid import load_grid
+from pipeline.study.setting import DatasetInfo
 
 
 def plan_of(folder, name: str, dataset: str, seeds: int) -> Plan:
     plugin = DATASETS.find(dataset).DATASET
-    card = paper.DatasetInfo(DatasetRef(name=dataset, fingerprint="0" * 16), plugin.label_fractions, plugin.metric)
+    info = DatasetInfo(DatasetRef(name=dataset, fingerprint="0" * 16), plugin.label_fractions, plugin.metric)
     preset = paper.preset("paper")
-    places = GRIDS.find(name).entries([card], paper.SEEDS[:seeds], preset)
-    out = Plan(name, load_cluster("local"), preset, [card], places)
-    for place in places:
-        identity = run_id(place.spec)
-        out.items[identity] = PlannedRun(Run(folder / identity), place.spec, "missing", None)
+    entries = load_grid(name).entries([info], paper.SEEDS[:seeds], preset)
+    out = Plan(name, load_cluster("local"), preset, [info], entries)
+    for entry in entries:
+        name = run_id(entry.spec)
+        out.runs[name] = PlannedRun(Run(folder / name), entry.spec, "missing", None)
     return out
 
 
@@ -33,11 +34,24 @@ def verdict(found: list[claims.Verdict], words: str) -> claims.Verdict:
     return chosen
 
 
-def test_without_runs_every_claim_lacks_evidence(tmp_path):
+def test_without_finished_runs_no_claim_is_decided(tmp_path):
     plan = plan_of(tmp_path, "main", "isic", 5)
     found = claims.verdicts(plan, collect.cells(plan))
     assert len(found) == 9
-    assert {v.verdict for v in found} == {claims.OPEN}
+    untested = [v for v in found if "batch size" in v.claim or "epochs" in v.claim]
+    assert {(v.ours, v.verdict) for v in untested} == {("this grid has no run for this claim", claims.UNTESTED)}
+    assert {v.verdict for v in found if v not in untested} == {claims.OPEN}
+    assert verdict(found, "DINO with 1% of").ours == "no seed has finished all 4 runs of this comparison yet"
+    assert verdict(found, "less time").ours.startswith("no dataset has finished pretraining with CASS and with DINO")
+
+
+def test_an_experiment_that_is_planned_and_not_finished_says_so(tmp_path):
+    plan = plan_of(tmp_path, "batch_size", "brain_mri", 3)
+    found = claims.verdicts(plan, collect.cells(plan))
+    assert verdict(found, "batch size").ours == "no dataset has finished a run of every setting yet"
+    assert verdict(found, "batch size").verdict == claims.OPEN
+    others = [v for v in found if "batch size" not in v.claim]
+    assert {(v.ours, v.verdict) for v in others} == {("this grid has no run for this claim", claims.UNTESTED)}
 
 
 @pytest.mark.parametrize(
@@ -49,25 +63,25 @@ def test_a_gain_holds_where_its_interval_over_seeds_is_above_zero(tmp_path, gain
     for cell in cells:
         base = 0.5 + (gain if cell.row[0] == "CASS" else 0)
         cell.results = {seed: result(base + 0.001 * (seed % 3)) for seed in cell.runs}
-    found = verdict(claims.verdicts(plan, cells), "10% of the labels, over DINO")
+    found = verdict(claims.verdicts(plan, cells), "DINO with 10% of")
     assert wanted in found.verdict
     assert f"{gain:+.1%} over 2 cells" in found.ours
-    assert "+5.9% claimed; its own tables come to +3.5%" in found.printed  # Table 6: (0.0303 + 0.0397) / 2
+    assert "+5.9% claimed; its own tables give +3.5%" in found.printed  # Table 6: (0.0303 + 0.0397) / 2
 
 
-def test_one_missing_cell_of_a_seed_takes_the_seed_out(tmp_path):
+def test_a_seed_with_a_missing_cell_is_not_counted(tmp_path):
     plan = plan_of(tmp_path, "main", "isic", 5)
     cells = collect.cells(plan)
     for cell in cells:
         cell.results = {seed: result(0.5) for seed in cell.runs}
     del cells[0].results[77]  # DINO, ResNet-50, 1 %
     found = claims.verdicts(plan, cells)
-    assert "4 seeds" in verdict(found, "1% of the labels, over DINO").ours
-    assert "5 seeds" in verdict(found, "1% of the labels, over Supervised").ours
+    assert "4 seeds" in verdict(found, "DINO with 1% of").ours
+    assert "5 seeds" in verdict(found, "Supervised with 1% of").ours
 
 
 @pytest.mark.parametrize(("moved", "wanted"), [(0.005, "holds"), (0.05, "does not hold")])
-def test_steadiness_looks_at_the_better_arm(tmp_path, moved, wanted):
+def test_robustness_is_that_of_the_better_arm(tmp_path, moved, wanted):
     plan = plan_of(tmp_path, "batch_size", "brain_mri", 3)
     cells = collect.cells(plan)
     for cell in cells:

@@ -1,4 +1,4 @@
-"""Figures: what they show is what the runs hold, images only when asked for, the same bytes every time."""
+"""Figures: they show what the runs hold, images only when asked for, and have the same bytes every time."""
 
 from __future__ import annotations
 
@@ -19,20 +19,22 @@ from sklearn.metrics import confusion_matrix, f1_score
 from pipeline import figures
 from pipeline.core import files
 from pipeline.data.datasets import DATASETS
-from pipeline.data.layouts import Folder
+from pipeline.data.layouts import UserDataset
 from pipeline.data.shards.read import read_pixels
 from pipeline.jobs.plan import Plan, PlannedRun, make_plan
 from pipeline.learn import backbones
 from pipeline.learn.augment import normalise, unit
 from pipeline.results import collect
-from pipeline.results.figures import book, confusion, curves, labels, maps, samples, series, style
+from pipeline.results.figures import attention, confusion, curves, features, labels, publish, samples, series, style
 from pipeline.runs.cluster import load_cluster
 from pipeline.runs.folder import Run
 from pipeline.runs.identity import run_id
+from pipeline.runs.predictions import read_predictions
 from pipeline.runs.spec import DatasetRef, method_of
 from pipeline.study import paper
 from pipeline.study.experiments import plain_entries
-from pipeline.study.grids import GRIDS
+from pipeline.study.grid import load_grid
+from pipeline.study.setting import DatasetInfo
 
 IMAGED = {"samples", "attention", "first-layer", "features"}
 
@@ -55,7 +57,7 @@ def plan(folder):
 @pytest.fixture(scope="module")
 def drawn(folder):
     """The list that the command makes of all of them."""
-    assert command(folder, "--with-pictures") == 0
+    assert command(folder, "--with-images") == 0
     return files.read_json(folder / "reports" / "mine" / "figures" / "figures.json")
 
 
@@ -66,16 +68,16 @@ def command(folder: Path, *arguments: str) -> int:
         return figures.main()
 
 
-def draw(sheets, name: str) -> book.Drawing:
+def draw(planned, name: str) -> publish.DrawnFigure:
     with style.in_style():
-        return next(sheet for sheet in sheets if sheet.name == name).draw()
+        return next(figure for figure in planned if figure.name == name).draw()
 
 
-def arrays(drawing: book.Drawing) -> list[np.ndarray]:
+def arrays(drawing: publish.DrawnFigure) -> list[np.ndarray]:
     return [np.asarray(image.get_array()) for axes in drawing.figure.axes for image in axes.images]
 
 
-def test_every_figure_is_drawn_and_listed_with_its_caption_runs_and_the_papers_number(folder, plan, drawn):
+def test_every_figure_is_drawn_and_listed_with_its_caption_runs_and_the_papers_figure(folder, plan, drawn):
     out = folder / "reports" / "mine" / "figures"
     assert [entry["kind"] for entry in drawn["figures"]] == sorted(
         (entry["kind"] for entry in drawn["figures"]), key=list(figures.KINDS).index
@@ -110,7 +112,7 @@ def test_another_process_writes_the_same_bytes_and_needs_no_torch_for_figures_of
 
 
 def test_maps_have_the_same_bytes_when_drawn_again(folder, drawn):
-    assert command(folder, "--only", "attention-mean,features", "--with-pictures", "--out", "maps") == 0
+    assert command(folder, "--only", "attention-mean,features", "--with-images", "--out", "maps") == 0
     same(folder / "maps", folder, 2)
 
 
@@ -121,16 +123,16 @@ def same(again: Path, folder: Path, count: int) -> None:
         assert path.read_bytes() == (folder / "reports" / "mine" / "figures" / path.name).read_bytes(), path.name
 
 
-def test_without_the_flag_no_image_is_drawn_and_earlier_ones_go(folder, drawn, tmp_path, capsys):
+def test_without_the_flag_no_image_is_drawn_and_earlier_ones_are_removed(folder, drawn, tmp_path, capsys):
     entries = [entry for entry in drawn["figures"] if entry["kind"] in ("samples", "confusion")]
     files.write_json(tmp_path / "figures.json", {**drawn, "figures": entries})
     names = [name for entry in entries for name in entry["files"]]
     for name in names:
         (tmp_path / name).write_bytes(b"old")
     assert command(folder, "--only", "samples,first-layer", "--out", str(tmp_path)) == 0
-    said = capsys.readouterr().out
-    assert "skipped  samples-tiny: it shows single images; give --with-images" in said
-    assert "0 figures drawn, 2 skipped" in said
+    printed = capsys.readouterr().out
+    assert "skipped  samples-tiny: it shows single images; give --with-images" in printed
+    assert "0 figures drawn, 2 skipped" in printed
     left = files.read_json(tmp_path / "figures.json")
     assert {entry["kind"] for entry in left["figures"]} == {"confusion"}
     assert {entry["kind"] for entry in left["skipped"]} == {"samples", "first-layer"}
@@ -141,13 +143,13 @@ def test_where_nothing_is_done_everything_is_skipped_with_a_reason(folder, tmp_p
     (tmp_path / "mine.py").write_text((folder / "mine.py").read_text())
     (tmp_path / "here.toml").write_text((folder / "here.toml").read_text())
     assert command(tmp_path, "--out", "out") == 0
-    said = capsys.readouterr().out
-    assert "0 figures drawn, 11 skipped, 0 failed" in said
-    assert "no fine-tune is done" in said and "no pretraining run is done" in said
+    printed = capsys.readouterr().out
+    assert "0 figures drawn, 11 skipped, 0 failed" in printed
+    assert "no fine-tune is done" in printed and "no pretraining run is done" in printed
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["figures.json"]
 
 
-def test_an_unknown_kind_is_answered_with_the_known_ones(folder):
+def test_an_unknown_kind_is_an_error_that_names_the_known_ones(folder):
     with pytest.raises(ValueError, match="'atention'; known: samples, pretraining"):
         command(folder, "--only", "samples,atention")
 
@@ -160,19 +162,19 @@ def test_broken_shards_fail_their_figures_alone(folder, plan, tmp_path, capsys):
     shutil.copytree(folder / "runs", tmp_path / "runs")
     (tmp_path / "mine.py").write_text((folder / "mine.py").read_text())
     (tmp_path / "here.toml").write_text('executor = "local"\n')
-    assert command(tmp_path, "--only", "samples,confusion", "--with-pictures") == 1
-    said = capsys.readouterr().out
-    assert "FAILED   samples-tiny" in said and "are not those that were written" in said
-    assert "2 figures drawn, 0 skipped, 1 failed" in said
+    assert command(tmp_path, "--only", "samples,confusion", "--with-images") == 1
+    printed = capsys.readouterr().out
+    assert "FAILED   samples-tiny" in printed and "are not those that were written" in printed
+    assert "2 figures drawn, 0 skipped, 1 failed" in printed
 
 
 def test_a_missing_method_is_left_out_and_the_rest_is_drawn(plan):
-    items = {
-        name: dataclasses.replace(item, state="missing" if "-dino-" in name else item.state)
-        for name, item in plan.runs.items()
+    runs = {
+        name: dataclasses.replace(planned, state="missing" if "-dino-" in name else planned.state)
+        for name, planned in plan.runs.items()
     }
-    some = dataclasses.replace(plan, runs=items)
-    drawing = draw(maps.attention_mean(some, collect.cells(some), rollout=True), "attention-mean-tiny-test_vit")
+    some = dataclasses.replace(plan, runs=runs)
+    drawing = draw(attention.attention_mean(some, collect.cells(some), rollout=True), "attention-mean-tiny-test_vit")
     assert [axes.get_title() for axes in drawing.figure.axes[:2]] == ["CASS", "Supervised"]
     assert "attention rollout" in drawing.caption
     assert {plan.runs[identity].spec.seed for identity in drawing.runs} == {77}
@@ -181,41 +183,41 @@ def test_a_missing_method_is_left_out_and_the_rest_is_drawn(plan):
 # --- Attention and features ------------------------------------------------------------------------------------------
 
 
-def rebuilt(item: PlannedRun, shards) -> torch.nn.Module:
-    spec = series.finetune_spec(item)
+def rebuilt(planned: PlannedRun, shards) -> torch.nn.Module:
+    spec = series.finetune_spec(planned)
     model = backbones.build(spec.backbone, outputs=len(shards.classes), image_size=32, weights="random", folder=Path())
-    model.load_state_dict(backbones.load_arm(item.run["weights"], "model"))
+    model.load_state_dict(backbones.load_arm(planned.run["weights"], "model"))
     return model.eval()
 
 
-def shards_and_run(plan, drawing: book.Drawing, method: str):
-    item = next(plan.runs[name] for name in drawing.runs if f"-{method}-" in name)
-    return samples.shards_for(plan, item.spec.dataset, 32), item
+def shards_and_run(plan, drawing: publish.DrawnFigure, method: str):
+    planned = next(plan.runs[name] for name in drawing.runs if f"-{method}-" in name)
+    return samples.shards_for(plan, planned.spec.dataset, 32), planned
 
 
 def test_the_mean_attention_is_that_of_the_drawn_images_by_timms_own_softmax(plan):
-    drawing = draw(maps.attention_mean(plan, collect.cells(plan), rollout=False), "attention-mean-tiny-test_vit")
-    shards, item = shards_and_run(plan, drawing, "cass")
+    drawing = draw(attention.attention_mean(plan, collect.cells(plan), rollout=False), "attention-mean-tiny-test_vit")
+    shards, planned = shards_and_run(plan, drawing, "cass")
     rows = samples.labelled_test(shards)  # fewer than 30: all of them
     assert f"averaged over {len(rows)} test images" in drawing.caption
-    model = rebuilt(item, shards)
+    model = rebuilt(planned, shards)
     seen: list[torch.Tensor] = []
     model.blocks[-1].attn.fused_attn = False
     model.blocks[-1].attn.attn_drop.register_forward_hook(lambda module, inputs, output: seen.append(output))
     with torch.no_grad():
-        model(normalise(unit(torch.from_numpy(read_pixels(shards, rows))), item.spec.augment))
+        model(normalise(unit(torch.from_numpy(read_pixels(shards, rows))), planned.spec.augment))
     by_timm = seen[0][:, :, 0, 1:].mean(dim=(0, 1)).reshape(2, 2) * 4
     assert [axes.get_title() for axes in drawing.figure.axes[:3]] == ["CASS", "Supervised", "DINO"]
     np.testing.assert_allclose(arrays(drawing)[0], by_timm.numpy(), rtol=1e-4)
 
 
 def test_the_first_layers_maps_are_the_first_convolutions_output(plan):
-    drawing = draw(maps.first_layer(plan, collect.cells(plan)), "first-layer-tiny-test_resnet")
-    shards, item = shards_and_run(plan, drawing, "cass")
+    drawing = draw(features.first_layer(plan, collect.cells(plan)), "first-layer-tiny-test_resnet")
+    shards, planned = shards_and_run(plan, drawing, "cass")
     pixels = read_pixels(shards, [samples.one_image(shards)])
     with torch.no_grad():
-        model = rebuilt(item, shards)
-        out = model.conv1[0](normalise(unit(torch.from_numpy(pixels)), item.spec.augment))[0].numpy()
+        model = rebuilt(planned, shards)
+        out = model.conv1[0](normalise(unit(torch.from_numpy(pixels)), planned.spec.augment))[0].numpy()
     shown = arrays(drawing)
     assert (shown[0] == pixels[0]).all()
     np.testing.assert_allclose(shown[1], out.mean(axis=0), rtol=1e-4, atol=1e-6)
@@ -228,9 +230,9 @@ def test_a_backbone_without_class_attention_is_skipped_with_its_reason(folder, p
     shards = samples.shards_for(plan, spec.dataset, 32)
     site = tiny.make_cluster(folder, shards=str(shards.folder.parent))
     one = dataclasses.replace(plan, entries=plain_entries([other]))
-    one.items = {run_id(other): PlannedRun(finished.finish(other, site, shards), other, "done", None)}
-    with pytest.raises(book.Absent, match="has no class-attention map"):
-        draw(maps.attention_mean(one, collect.cells(one), rollout=False), "attention-mean-tiny-test_resnet")
+    one.runs = {run_id(other): PlannedRun(finished.finish(other, site, shards), other, "done", None)}
+    with pytest.raises(publish.NothingToDraw, match="has no class-attention map"):
+        draw(attention.attention_mean(one, collect.cells(one), rollout=False), "attention-mean-tiny-test_resnet")
 
 
 # --- Which images --------------------------------------------------------------------------------------------------
@@ -248,7 +250,7 @@ def test_images_are_drawn_in_proportion_with_every_class_and_always_the_same():
     assert len(samples.proportional(labels, "abcd", 2)) == 2
 
 
-def test_a_image_of_several_classes_counts_for_its_rarest():
+def test_an_image_of_several_classes_counts_for_its_rarest():
     labels = [("a", "b")] * 2 + [("a",)] * 8 + [()] * 2
     chosen = [labels[i] for i in samples.proportional(labels, "ab", 6)]
     assert (chosen.count(("a", "b")), chosen.count(("a",)), chosen.count(())) == (1, 4, 1)
@@ -263,23 +265,23 @@ def test_a_confusion_matrix_is_scikit_learns_normalised_by_row(plan):
     assert len(runs) == 2
     total = 0
     for run in runs:
-        classes, targets, scores = confusion.predictions(run["predictions"])
-        assert classes == ["cross", "disc"]
-        total = total + confusion_matrix(targets.argmax(axis=1), scores.argmax(axis=1))
+        found = read_predictions(run["predictions"])
+        assert found.classes == ("cross", "disc")
+        total = total + confusion_matrix(found.targets.argmax(axis=1), found.scores.argmax(axis=1))
     np.testing.assert_allclose(arrays(drawing)[1], total / total.sum(axis=1, keepdims=True))
     texts = {text.get_text() for text in drawing.figure.axes[1].texts}
     assert {f"{count:,}" for count in total.flatten() if count} <= texts
 
 
-def test_where_a_image_has_several_classes_each_has_its_f1(tmp_path):
+def test_where_an_image_may_have_several_classes_each_class_has_its_f1(tmp_path):
     shards = many_labels(tmp_path)
     plan = make_plan(str(finished.make_grid(tmp_path, shards, methods=("supervised",))), tiny.make_cluster(tmp_path))
     drawing = draw(confusion.confusion(plan, collect.cells(plan)), "confusion-many-test_resnet")
     runs = [plan.runs[name].run for name in drawing.runs if "-test_resnet-" in name]
     found = []
     for run in runs:
-        _, targets, scores = confusion.predictions(run["predictions"])
-        found.append(f1_score(targets, scores > 0.5, average=None, zero_division=0))
+        predictions = read_predictions(run["predictions"])
+        found.append(f1_score(predictions.targets, predictions.scores > 0.5, average=None, zero_division=0))
     bars = [bar.get_height() for bar in drawing.figure.axes[0].patches[:2]]
     assert len(runs) == 2 and bars == pytest.approx(np.mean(found, axis=0).tolist())
 
@@ -295,36 +297,36 @@ def many_labels(folder: Path):
         Image.fromarray(pixels).save(folder / "raw" / f"{number}.png")
         lines.append(f"{number}.png,{number % 2},{number // 2 % 2}")
     (folder / "raw" / "labels.csv").write_text("\n".join(lines))
-    return tiny.shard(Folder("many", "csv"), folder / "raw", folder / "shards")
+    return tiny.shard(UserDataset("many", "csv"), folder / "raw", folder / "shards")
 
 
 def test_label_efficiency_shows_means_deviations_and_the_papers_points(tmp_path):
     plugin = DATASETS.find("isic").DATASET
-    card = paper.DatasetInfo(DatasetRef(name="isic", fingerprint="0" * 16), plugin.label_fractions, plugin.metric)
-    places = GRIDS.find("main").entries([card], [77, 78], paper.preset("paper"))
-    wanted = [place.spec for place in places]
-    main = Plan("main", load_cluster("local"), paper.preset("paper"), [card], places)
+    info = DatasetInfo(DatasetRef(name="isic", fingerprint="0" * 16), plugin.label_fractions, plugin.metric)
+    entries = load_grid("main").entries([info], [77, 78], paper.preset("paper"))
+    wanted = [entry.spec for entry in entries]
+    main = Plan("main", load_cluster("local"), paper.preset("paper"), [info], entries)
     values = iter((0.5, 0.6))
     for spec in wanted:
         run = Run(tmp_path / run_id(spec))
-        main.items[run.id] = PlannedRun(run, spec, "missing", None)
+        main.runs[run.id] = PlannedRun(run, spec, "missing", None)
         if method_of(spec) == "cass" and spec.arm == "transformer" and spec.label_fraction == 1.0:
             run.announce(spec)
             run.finish(finished.result(spec, {"balanced_accuracy": next(values)}))
-            main.items[run.id].state = "done"
+            main.runs[run.id].state = "done"
     cells = collect.cells(main)
     drawing = draw(labels.label_efficiency(main, cells), "label-efficiency-isic")
     axes = next(axes for axes in drawing.figure.axes if "transformer" in axes.get_title())
     lines = [line for line in axes.get_lines() if line.get_linestyle() != "None"]
     ours = next(line for line in lines if line.get_linestyle() == "-")
     assert ours.get_ydata().tolist() == pytest.approx([0.55])
-    assert ours.get_color() == style.LOOKS["cass"].colour
+    assert ours.get_color() == style.METHOD_STYLES["cass"].colour
     dashed = {line.get_color(): line for line in lines if line.get_linestyle() == "--"}
-    theirs = dashed[style.LOOKS["cass"].colour].get_ydata()
+    theirs = dashed[style.METHOD_STYLES["cass"].colour].get_ydata()
     printed = collect.printed_results()
     row = "CASS | ViT B/16"
     assert theirs.tolist() == [printed["main", "isic", row, f].value for f in ("1%", "10%", "100%")]
-    assert set(dashed) == {look.colour for look in style.LOOKS.values()}
+    assert set(dashed) == {marks.colour for marks in style.METHOD_STYLES.values()}
     assert "Table 6" in drawing.caption and "n = 2" in drawing.caption
 
 
@@ -341,22 +343,22 @@ def test_a_band_is_mean_and_sample_deviation_as_far_as_half_the_seeds_go():
 def test_curves_are_those_of_metrics_jsonl(plan):
     drawing = draw(curves.finetuning(plan, collect.cells(plan)), "finetuning-tiny-test_resnet")
     runs = [plan.runs[name] for name in drawing.runs if "-supervised-" in name]
-    rows = [files.read_jsonl(i.run["metrics"]) for i in runs if i.spec.label_fraction == 0.1]
+    rows = [files.read_jsonl(p.run["metrics"]) for p in runs if p.spec.label_fraction == 0.1]
     expected = np.mean([[row["val_loss"] for row in each] for each in rows], axis=0)
-    colour = style.LOOKS["supervised"].colour
+    colour = style.METHOD_STYLES["supervised"].colour
     bold = [line for line in drawing.figure.axes[0].get_lines() if line.get_color() == colour][-1]
     assert bold.get_ydata().tolist() == pytest.approx(expected.tolist())
     assert drawing.figure.axes[0].get_title() == "10% labels"
 
 
-def test_epochs_flagged_as_collapsed_are_crossed_out(plan, tmp_path):
-    item = next(i for i in plan.runs.values() if "-cass-s77" in i.run.id)
-    rows = files.read_jsonl(item.run["metrics"])
+def test_epochs_flagged_as_collapsed_have_a_cross(plan, tmp_path):
+    planned = next(p for p in plan.runs.values() if "-cass-s77" in p.run.id)
+    rows = files.read_jsonl(planned.run["metrics"])
     rows[2]["cnn_collapsed"] = True
-    shutil.copytree(item.run.folder, tmp_path / item.run.id)
-    changed = dataclasses.replace(item, run=Run(tmp_path / item.run.id))
+    shutil.copytree(planned.run.folder, tmp_path / planned.run.id)
+    changed = dataclasses.replace(planned, run=Run(tmp_path / planned.run.id))
     files.write_jsonl(changed.run["metrics"], rows)
-    other = dataclasses.replace(plan, runs={**plan.runs, item.run.id: changed})
+    other = dataclasses.replace(plan, runs={**plan.runs, planned.run.id: changed})
     drawing = draw(curves.pretraining(other, []), "pretraining-tiny")
     crosses = [c.get_offsets().tolist() for c in drawing.figure.axes[1].collections if len(c.get_offsets())]
     assert [[3.0, pytest.approx(rows[2]["cnn_spread"])]] in crosses
@@ -364,7 +366,9 @@ def test_epochs_flagged_as_collapsed_are_crossed_out(plan, tmp_path):
     assert legend == ["CASS", "DINO", "cnn", "transformer", "flagged as collapsed"]
 
 
-def test_techniques_keep_their_looks_and_no_two_look_alike():
-    looks = style.looks(["cass", "cass", "dino", "mine", "supervised"])
-    assert len(set(looks)) == 5
-    assert (looks[0], looks[2], looks[4]) == tuple(style.LOOKS[name] for name in ("cass", "dino", "supervised"))
+def test_techniques_keep_their_styles_and_no_two_have_the_same():
+    styles = style.marker_styles(["cass", "cass", "dino", "mine", "supervised"])
+    assert len(set(styles)) == 5
+    assert (styles[0], styles[2], styles[4]) == tuple(
+        style.METHOD_STYLES[name] for name in ("cass", "dino", "supervised")
+    )

@@ -1,4 +1,4 @@
-"""The page stands alone, leads from values to runs, and shows no image unasked."""
+"""The page needs no other file, leads from scores to runs, and shows images only when asked."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def folder(tmp_path_factory):
     shards = tiny.make_shards(out)
     grid = finished.make_grid(out, shards)
     plan = make_plan(str(grid), tiny.make_cluster(out))
-    for item in [item for item in plan.runs.values() if "supervised" in item.run.id][:2]:
-        item.run["result"].unlink()
+    for planned in [planned for planned in plan.runs.values() if "supervised" in planned.run.id][:2]:
+        planned.run["result"].unlink()
     return out
 
 
@@ -58,7 +58,7 @@ def report(folder, *flags: str) -> str:
     return (folder / "reports" / "mine" / "report.html").read_text()
 
 
-def test_the_page_stands_alone_and_every_value_leads_to_its_run(folder):
+def test_the_page_needs_no_other_file_and_every_score_leads_to_its_run(folder):
     page = Page(text := report(folder))
     assert page.open == []
     assert all(source.startswith("data:image/png;base64,") for source in page.sources) and page.sources
@@ -75,16 +75,16 @@ def test_images_are_embedded_only_when_asked(folder):
     listed = json.loads((folder / "reports" / "mine" / "figures" / "figures.json").read_text())
     assert not any(figure["pictures"] for figure in listed["figures"]) and listed["figures"]
     assert "Test images" not in shown
-    more = report(folder, "--with-pictures")
+    more = report(folder, "--with-images")
     assert more.count("<figure") > shown.count("<figure")
 
 
-def test_words_of_a_run_cannot_become_markup(folder):
+def test_text_of_a_run_cannot_become_markup(folder):
     plan = make_plan(str(folder / "mine.py"), tiny.make_cluster(folder))
-    item = next(item for item in plan.runs.values() if item.state != "done")
-    item.run["error"].write_text("ValueError: <script>alert(1)</script>\n")
+    planned = next(planned for planned in plan.runs.values() if planned.state != "done")
+    planned.run["error"].write_text("ValueError: <script>alert(1)</script>\n")
     text = report(folder)
-    item.run["error"].unlink()
+    planned.run["error"].unlink()
     assert "&lt;script&gt;alert(1)" in text and "<script>alert" not in text
 
 

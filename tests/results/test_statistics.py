@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pipeline.learn import finetune, metrics
+from pipeline.learn import metrics
 from pipeline.results import statistics
+from pipeline.runs.predictions import write_predictions
 
 
 def test_a_paired_test_is_scipys_over_common_seeds():
@@ -59,7 +60,7 @@ def test_a_resampled_score_is_scikit_learns_of_the_resampled_images(metric, task
     rng = np.random.default_rng(0)
     targets, scores = predictions(rng, single=task == "multi-class")
     counts = rng.multinomial(60, np.full(60, 1 / 60), size=5)
-    found = statistics.weighted(metric, targets, scores, task)(counts.astype(float))
+    found = statistics.resampled_score(metric, targets, scores, task)(counts.astype(float))
     for row, value in zip(counts, found, strict=True):
         drawn = np.repeat(np.arange(60), row)
         assert value == pytest.approx(metrics.score(targets[drawn], scores[drawn], CLASSES, task)[metric])
@@ -72,8 +73,8 @@ def test_an_interval_holds_the_score_and_narrows_with_more_images(tmp_path):
         targets, _ = predictions(rng, n)
         scores = np.clip(targets * 0.4 + rng.random((n, 3)) * 0.7, 0, 1)
         path = tmp_path / f"{n}.parquet"
-        finetune.write_predictions(path, [str(i) for i in range(n)], CLASSES, targets, scores)
-        low, high = statistics.interval([path], "accuracy", "multi-class")
+        write_predictions(path, [str(i) for i in range(n)], CLASSES, targets, scores)
+        low, high = statistics.bootstrap_interval([path], "accuracy", "multi-class")
         assert low < metrics.score(targets, scores, CLASSES, "multi-class")["accuracy"] < high
         widths.append(high - low)
     assert widths[1] < widths[0] / 2
@@ -84,6 +85,6 @@ def test_predictions_of_other_images_have_no_common_interval(tmp_path):
     for name in ("a", "b"):
         targets, scores = predictions(rng, 9)
         keys = [f"{name}{i}" for i in range(9)]
-        finetune.write_predictions(tmp_path / name, keys, CLASSES, targets, scores)
-    assert statistics.interval([tmp_path / "a", tmp_path / "b"], "accuracy", "multi-class") is None
-    assert statistics.interval([tmp_path / "a"], "auroc", "multi-class") is None
+        write_predictions(tmp_path / name, keys, CLASSES, targets, scores)
+    assert statistics.bootstrap_interval([tmp_path / "a", tmp_path / "b"], "accuracy", "multi-class") is None
+    assert statistics.bootstrap_interval([tmp_path / "a"], "auroc", "multi-class") is None

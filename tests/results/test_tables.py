@@ -1,4 +1,4 @@
-"""Tables: means and deviations by hand, the paper's values beside them, marks and every format."""
+"""Tables: means and deviations by hand, the paper's values next to them, marks and every format."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ import pytest
 
 from pipeline.data.datasets import DATASETS
 from pipeline.jobs.plan import Plan, PlannedRun
-from pipeline.results import collect, formats, tables
+from pipeline.results import collect, formats, tables, texts
 from pipeline.runs.cluster import load_cluster
 from pipeline.runs.folder import Result, Run
 from pipeline.runs.identity import run_id
 from pipeline.runs.spec import DatasetRef, FinetuneSpec
 from pipeline.study import experiments, paper
-from pipeline.study.grids import GRIDS
+from pipeline.study.grid import load_grid
+from pipeline.study.setting import DatasetInfo
 
 
-def result(value: float, *, device: str = "card") -> Result:
+def result(value: float, *, device: str = "a GPU") -> Result:
     metrics = {name: value for name in collect.METRICS} | {"majority": {"balanced_accuracy": 0.125}}
     return Result(
         metrics=metrics,
@@ -39,19 +40,19 @@ def result(value: float, *, device: str = "card") -> Result:
 def plan(tmp_path):
     """The main grid on ISIC with two seeds, CASS ViT-B/16 with all labels finished."""
     plugin = DATASETS.find("isic").DATASET
-    card = paper.DatasetInfo(DatasetRef(name="isic", fingerprint="0" * 16), plugin.label_fractions, plugin.metric)
+    dataset = DatasetInfo(DatasetRef(name="isic", fingerprint="0" * 16), plugin.label_fractions, plugin.metric)
     preset = paper.preset("paper")
-    places = GRIDS.find("main").entries([card], [77, 78], preset)
-    wanted = [place.spec for place in places]
-    out = Plan("main", load_cluster("local"), preset, [card], places)
+    entries = load_grid("main").entries([dataset], [77, 78], preset)
+    wanted = [entry.spec for entry in entries]
+    out = Plan("main", load_cluster("local"), preset, [dataset], entries)
     for spec in wanted:
         run = Run(tmp_path / run_id(spec))
-        out.items[run.id] = PlannedRun(run=run, spec=spec, state="missing", parent=None)
+        out.runs[run.id] = PlannedRun(run=run, spec=spec, state="missing", parent=None)
     for spec, value in zip([spec for spec in wanted if is_chosen(spec)], (0.5, 0.6), strict=True):
-        item = out.items[run_id(spec)]
-        item.run.announce(spec)
-        item.run.finish(result(value))
-        item.state = "done"
+        planned = out.runs[run_id(spec)]
+        planned.run.announce(spec)
+        planned.run.finish(result(value))
+        planned.state = "done"
     return out
 
 
@@ -68,12 +69,12 @@ def chosen(cells: list[collect.Cell]) -> collect.Cell:
     return next(cell for cell in cells if (cell.row, cell.column) == (("CASS", "ViT B/16"), "100%"))
 
 
-def test_a_cell_is_the_mean_and_sample_deviation_over_seeds_beside_the_papers_value(plan):
+def test_a_cell_is_the_mean_and_sample_deviation_over_seeds_next_to_the_papers_value(plan):
     cells = collect.cells(plan)
     assert len(cells) == 2 * 3 * 3
     cell = chosen(cells)
-    assert tables.ours(cell) == "0.5500 ± 0.0707 (2)"
-    assert tables.printed(cell) == "0.5819 ± 0.0015"
+    assert texts.our_score(cell) == "0.5500 ± 0.0707 (2)"
+    assert texts.printed_score(cell) == "0.5819 ± 0.0015"
     assert cell.metric == "balanced_accuracy"
     assert cell.status == "complete" and sorted(cell.runs) == [77, 78]
     text = formats.as_text(tables.tables(plan, cells))
@@ -85,13 +86,13 @@ def test_a_cell_is_the_mean_and_sample_deviation_over_seeds_beside_the_papers_va
 def test_one_seed_has_no_deviation_and_says_how_many_are_missing(plan):
     cell = chosen(collect.cells(plan))
     del cell.results[78]
-    assert tables.ours(cell) == "0.5000 (1 of 2)" and cell.status == "partial"
+    assert texts.our_score(cell) == "0.5000 (1 of 2)" and cell.status == "partial"
 
 
 def test_a_cell_that_mixes_devices_is_marked_and_explained(plan):
     cell = chosen(collect.cells(plan))
-    cell.results[78] = dataclasses.replace(cell.results[78], device="another card")
-    assert tables.ours(cell).endswith("(2)*")
+    cell.results[78] = dataclasses.replace(cell.results[78], device="another GPU")
+    assert texts.our_score(cell).endswith("(2)*")
     (table,) = [table for table in tables.tables(plan, [cell]) if table.number == 6]
     assert any("different devices" in note for note in table.notes)
 
@@ -107,7 +108,7 @@ def test_two_recipes_never_share_a_cell(plan):
     assert len({cell.row for cell in cells}) == 2
 
 
-def test_the_sound_presets_other_metric_has_no_printed_value_beside_it(plan):
+def test_where_a_preset_shows_another_metric_no_printed_value_is_next_to_it(plan):
     plan.preset = paper.preset("sound")
     cell = chosen(collect.cells(plan))
     assert cell.metric == "f1_macro"
@@ -139,21 +140,21 @@ def test_latex_and_markdown_are_well_formed(plan):
         assert {line.replace(r"\|", "").count("|") for line in lines} == {len(table.header) + 1}
 
 
-def test_every_value_in_a_table_leads_to_its_runs(plan):
+def test_a_table_knows_the_cell_of_each_of_its_scores(plan):
     table = next(table for table in tables.tables(plan, collect.cells(plan)) if table.number == 6)
     (row,) = [number for number, texts in enumerate(table.rows) if texts[:2] == ("CASS", "ViT B/16")]
     cell = table.cells[row, table.header.index("100% ours")]
-    assert tables.ours(cell) == table.rows[row][table.header.index("100% ours")]
+    assert texts.our_score(cell) == table.rows[row][table.header.index("100% ours")]
     assert {run.id for run in cell.runs.values()} == {run_id(spec) for spec in plan.wanted if is_chosen(spec)}
 
 
-def test_scores_on_a_stand_in_say_so(plan):
+def test_tables_warn_of_scores_on_a_stand_in(plan):
     assert "STAND-IN" not in formats.as_text(tables.tables(plan, collect.cells(plan)))
-    plan.datasets = [dataclasses.replace(card, stand_in=True) for card in plan.datasets]
+    plan.datasets = [dataclasses.replace(dataset, stand_in=True) for dataset in plan.datasets]
     assert "STAND-IN" in formats.as_text(tables.tables(plan, collect.cells(plan)))
 
 
-def test_table_1_repeats_the_means_beside_the_papers(plan):
+def test_table_1_repeats_the_means_next_to_the_papers(plan):
     table = next(table for table in tables.tables(plan, collect.cells(plan)) if table.number == 1)
     row = next(row for row in table.rows if row[:2] == ("isic", "CASS"))
     assert row[table.header.index("100% transformer")] == "0.5500 | 0.5819"
@@ -182,6 +183,6 @@ def test_differences_are_taken_seed_by_seed(plan):
     cells = collect.cells(plan)
     rival = next(c for c in cells if (c.row, c.column) == (("Supervised", "ViT B/16"), "100%"))
     rival.results = {78: result(0.2), 77: result(0.3)}
-    table = tables.comparisons([c for c in cells if c.experiment == "main"])
+    table = tables.comparison_table([c for c in cells if c.experiment == "main"])
     row = next(r for r in table.rows if r[1:4] == ("ViT B/16", "100%", "CASS − Supervised"))
     assert row[4:] == ("+0.3000 ± 0.1414 (2)", "–", "+0.1619")

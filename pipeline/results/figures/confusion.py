@@ -1,9 +1,8 @@
-"""What the fine-tuned networks take for what: confusion matrices, or for several labels the F1 of each."""
+"""Which classes the fine-tuned networks confuse: confusion matrices, or F1 where an image may have several classes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,16 +12,17 @@ from matplotlib.image import AxesImage
 from pipeline.jobs.plan import Plan, PlannedRun
 from pipeline.results.collect import Cell
 from pipeline.results.figures import style
-from pipeline.results.figures.book import Absent, Drawing, Sheet
-from pipeline.results.figures.series import Group, Shown, at_most_labels, groups
+from pipeline.results.figures.publish import DrawnFigure, NothingToDraw, PlannedFigure
+from pipeline.results.figures.series import FinishedRuns, Group, at_largest_fraction, groups
+from pipeline.runs.predictions import read_classes, read_predictions
 
-MOST_NUMBERED = 16  # classes; the numbers of more would not be legible
+MAX_NUMBERED = 16  # classes; with more the numbers would not be legible
 
 
-def confusion(plan: Plan, cells: Sequence[Cell]) -> Iterator[Sheet]:
-    """A figure a dataset and backbone, a panel a technique, at the largest label fraction."""
+def confusion(plan: Plan, cells: Sequence[Cell]) -> Iterator[PlannedFigure]:
+    """A figure for each dataset and backbone, with a panel for each technique, at the largest label fraction."""
     for group in groups(cells):
-        yield Sheet(
+        yield PlannedFigure(
             kind="confusion",
             name=f"confusion-{group.name}",
             dataset=group.dataset,
@@ -31,76 +31,68 @@ def confusion(plan: Plan, cells: Sequence[Cell]) -> Iterator[Sheet]:
         )
 
 
-def predictions(path: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """The classes, targets [n, classes] of 0 and 1 and scores [n, classes] of a run's predictions.parquet."""
-    import pyarrow.parquet as parquet
-
-    table = parquet.read_table(path)
-    classes = [name.removeprefix("true:") for name in table.column_names if name.startswith("true:")]
-    targets, scores = (
-        np.stack([table.column(f"{what}:{name}").to_numpy() for name in classes], axis=1) for what in ("true", "score")
-    )
-    return classes, targets.astype(int), scores
-
-
 def matrix(targets: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """How often each class (row) was taken for which (column), by the highest score: int64 [classes, classes]."""
+    """How often images of a class (row) have their highest score for a class (column): int64 [classes, classes]."""
     out = np.zeros((targets.shape[1], targets.shape[1]), dtype=np.int64)
     np.add.at(out, (targets.argmax(axis=1), scores.argmax(axis=1)), 1)
     return out
 
 
-def _draw(plan: Plan, group: Group) -> Drawing:
-    shown = [each for each in at_most_labels(plan, group) if all(i.run["predictions"].exists() for i in each.items)]
+def _draw(plan: Plan, group: Group) -> DrawnFigure:
+    shown = [
+        each
+        for each in at_largest_fraction(plan, group)
+        if all(planned.run["predictions"].exists() for planned in each.runs)
+    ]
     if not shown:
-        raise Absent("no fine-tune with predictions is done")
-    # What always naming one class would score is stored where an image has exactly one (learn/metrics).
-    single = all(item.run.result().metrics.get("majority") for each in shown for item in each.items)
+        raise NothingToDraw("no fine-tune with predictions is done")
+    runs = [planned.run for each in shown for planned in each.runs]
+    single = all(run.result().task == "multi-class" for run in runs)
     figure, what = _matrices(shown) if single else _f1_bars(shown)
     figure.suptitle(f"{group.dataset} · {group.title} · {style.percent(shown[0].fraction)} labels")
     labels = f"{style.percent(shown[0].fraction)} of the labels"
     caption = f"{group.title} on the test part of {group.dataset} after fine-tuning on {labels}: "
-    return Drawing(figure, caption + what, [item.run.id for each in shown for item in each.items])
+    return DrawnFigure(figure, caption + what, [run.id for run in runs])
 
 
-def _matrices(shown: list[Shown]) -> tuple[Figure, str]:
-    first = predictions(shown[0].items[0].run["predictions"])[0]
+def _matrices(shown: list[FinishedRuns]) -> tuple[Figure, str]:
+    classes = read_classes(shown[0].runs[0].run["predictions"])
     columns = min(len(shown), 3)
     rows = -(-len(shown) // columns)
-    side = max(2.0, 0.5 * len(first))
-    figure = style.new(1.9 + (side + 0.1) * columns, 1.2 + (side + 0.3) * rows, images=True)
+    side = max(2.0, 0.5 * len(classes))
+    figure = style.new_figure(1.9 + (side + 0.1) * columns, 1.2 + (side + 0.3) * rows, images=True)
     panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flatten()
     for axes, each in zip(panels, shown, strict=False):
-        total = sum(matrix(*_scored(item)) for item in each.items)
+        total = sum(_counts(planned) for planned in each.runs)
         assert isinstance(total, np.ndarray)
-        heat = _matrix(axes, total, first)
-        axes.set_title(f"{each.series.title} (n = {len(each.items)})")
+        heat = _draw_matrix(axes, total, classes)
+        axes.set_title(f"{each.series.title} (n = {len(each.runs)})")
     for axes in panels[len(shown) :]:
         axes.set_visible(False)
-    for place, axes in enumerate(panels[: len(shown)]):
-        axes.set_xlabel("predicted" if place + columns >= len(shown) else "")
-        axes.set_ylabel("true" if place % columns == 0 else "")
+    for number, axes in enumerate(panels[: len(shown)]):
+        axes.set_xlabel("predicted" if number + columns >= len(shown) else "")
+        axes.set_ylabel("true" if number % columns == 0 else "")
     figure.colorbar(heat, ax=panels.tolist(), label="share of the true class", shrink=0.8, aspect=25)
     return figure, (
-        "share of the images of each class (row) that are taken for which (column) by the highest score, and under "
-        "it how many they are, added up over n runs."
+        "the share of each true class (row) that is predicted as each class (column), by the highest score, and below "
+        "it the number of images, summed over n runs."
     )
 
 
-def _scored(item: PlannedRun) -> tuple[np.ndarray, np.ndarray]:
-    _, targets, scores = predictions(item.run["predictions"])
-    return targets, scores
+def _counts(planned: PlannedRun) -> np.ndarray:
+    predictions = read_predictions(planned.run["predictions"])
+    return matrix(predictions.targets, predictions.scores)
 
 
-def _matrix(axes: Axes, counted: np.ndarray, classes: list[str]) -> AxesImage:
-    totals = counted.sum(axis=1, keepdims=True)
-    shares = np.divide(counted, totals, out=np.zeros(counted.shape), where=totals > 0)
+def _draw_matrix(axes: Axes, counts: np.ndarray, classes: Sequence[str]) -> AxesImage:
+    totals = counts.sum(axis=1, keepdims=True)
+    shares = np.divide(counts, totals, out=np.zeros(counts.shape), where=totals > 0)
     heat = axes.imshow(shares, cmap=style.COUNTS, vmin=0, vmax=1)
     axes.grid(False)
     axes.set_xticks(range(len(classes)), classes, rotation=45, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(len(classes)), classes)
     axes.tick_params(length=0)
-    for (row, column), count in np.ndenumerate(counted if len(classes) <= MOST_NUMBERED else np.empty((0, 0))):
+    for (row, column), count in np.ndenumerate(counts if len(classes) <= MAX_NUMBERED else np.empty((0, 0))):
         share = f"{shares[row, column]:.0%}"
         colour = "white" if shares[row, column] > 0.55 else style.INK
         if count:
@@ -112,25 +104,25 @@ def _matrix(axes: Axes, counted: np.ndarray, classes: list[str]) -> AxesImage:
     return heat
 
 
-def _f1_bars(shown: list[Shown]) -> tuple[Figure, str]:
-    scores = [[item.run.result().metrics["per_class"] for item in each.items] for each in shown]
+def _f1_bars(shown: list[FinishedRuns]) -> tuple[Figure, str]:
+    scores = [[planned.run.result().metrics["per_class"] for planned in each.runs] for each in shown]
     classes = list(scores[0][0])
     support = {name: scores[0][0][name]["support"] for name in classes}
-    figure = style.new(max(5.4, 1.2 + 0.35 * len(classes) * len(shown)), 3.2)
+    figure = style.new_figure(max(5.4, 1.2 + 0.35 * len(classes) * len(shown)), 3.2)
     axes = figure.subplots()
     width = 0.8 / len(shown)
-    for place, (each, runs) in enumerate(zip(shown, scores, strict=True)):
+    for number, (each, runs) in enumerate(zip(shown, scores, strict=True)):
         f1 = np.array([[run[name]["f1"] for name in classes] for run in runs])
         deviation = f1.std(axis=0, ddof=1) if len(runs) > 1 else None
         axes.bar(
-            np.arange(len(classes)) + (place - (len(shown) - 1) / 2) * width,
+            np.arange(len(classes)) + (number - (len(shown) - 1) / 2) * width,
             f1.mean(axis=0),
             width * 0.92,
             yerr=deviation,
             capsize=2,
             error_kw={"elinewidth": 0.8, "ecolor": style.INK},
-            color=each.series.look.colour,
-            label=f"{each.series.title} (n = {len(each.items)})",
+            color=each.series.style.colour,
+            label=f"{each.series.title} (n = {len(each.runs)})",
         )
     axes.set_xticks(range(len(classes)), [f"{name}\n{support[name]} images" for name in classes])
     axes.tick_params(axis="x", length=0)
@@ -138,4 +130,4 @@ def _f1_bars(shown: list[Shown]) -> tuple[Figure, str]:
     axes.set_ylabel("F1 at 0.5")
     axes.set_ylim(0, 1)
     style.legend(figure, axes.get_legend_handles_labels()[0])
-    return figure, "F1 of each class, decided at 0.5: mean and standard deviation over n runs."
+    return figure, "F1 of each class, with 0.5 as the threshold: mean and standard deviation over n runs."

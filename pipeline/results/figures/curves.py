@@ -1,4 +1,4 @@
-"""Learning curves of pretraining and fine-tuning runs, from what each logged after every epoch (metrics.jsonl)."""
+"""Learning curves of pretraining and fine-tuning runs, from what each run logged after every epoch (metrics.jsonl)."""
 
 from __future__ import annotations
 
@@ -14,51 +14,52 @@ from pipeline.core import files
 from pipeline.jobs.plan import Plan, PlannedRun
 from pipeline.results.collect import Cell
 from pipeline.results.figures import style
-from pipeline.results.figures.book import Absent, Drawing, Sheet
-from pipeline.results.figures.series import Group, counts, done, groups
-from pipeline.results.tables import METRIC_TITLES
+from pipeline.results.figures.publish import DrawnFigure, NothingToDraw, PlannedFigure
+from pipeline.results.figures.series import Group, finished, groups, seed_counts
+from pipeline.results.figures.style import MarkerStyle
+from pipeline.results.texts import METRIC_TITLES
 from pipeline.runs.identity import run_id
+from pipeline.runs.methods import method_info
 from pipeline.runs.spec import PretrainSpec, method_of
-from pipeline.study.experiments import TECHNIQUES
 
-WATCHED = {"spread": "spread of the logits", "rank": "effective rank"}  # as learn/collapse logs them
+MONITORED = {"spread": "spread of the logits", "rank": "effective rank"}  # as learn/collapse logs them
+
+Rows = list[dict[str, Any]]
+"""The lines of a run's metrics.jsonl."""
 
 
 def band(curves: Sequence[Sequence[float]]) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and sample deviation at each position that at least half of the curves reach: two arrays [length]."""
-    reached = sorted((len(curve) for curve in curves), reverse=True)
-    length = reached[(len(curves) + 1) // 2 - 1]
+    """Mean and sample standard deviation at each position that at least half of the curves reach: arrays [length]."""
+    lengths = sorted((len(curve) for curve in curves), reverse=True)
+    length = lengths[(len(curves) + 1) // 2 - 1]
     columns = [[curve[i] for curve in curves if len(curve) > i] for i in range(length)]
     means = np.array([np.mean(column) for column in columns])
     return means, np.array([np.std(column, ddof=1) if len(column) > 1 else 0.0 for column in columns])
 
 
-def _draw_band(axes: Axes, curves: Sequence[Sequence[float]], look: style.Look, line: str = "-") -> None:
+def _draw_band(axes: Axes, curves: Sequence[Sequence[float]], marks: MarkerStyle, line: str = "-") -> None:
     means, deviations = band(curves)
     epochs = np.arange(1, len(means) + 1)
     for curve in curves:
-        axes.plot(np.arange(1, len(curve) + 1), curve, line, color=look.colour, linewidth=0.5, alpha=0.5)
-    axes.fill_between(epochs, means - deviations, means + deviations, color=look.colour, alpha=0.18, linewidth=0)
-    axes.plot(epochs, means, line, color=look.colour, marker=look.marker, markersize=3.5, markevery=_every(len(means)))
+        axes.plot(np.arange(1, len(curve) + 1), curve, line, color=marks.colour, linewidth=0.5, alpha=0.5)
+    axes.fill_between(epochs, means - deviations, means + deviations, color=marks.colour, alpha=0.18, linewidth=0)
+    every = max(1, len(means) // 10)
+    axes.plot(epochs, means, line, color=marks.colour, marker=marks.marker, markersize=3.5, markevery=every)
 
 
-def _every(length: int) -> int:
-    return max(1, length // 10)
-
-
-def _curve(rows: list[dict[str, Any]], name: str) -> list[float]:
-    """A column of metrics.jsonl; where a score was not defined, nothing is drawn."""
+def _curve(rows: Rows, name: str) -> list[float]:
+    """A column of metrics.jsonl; NaN, which is not drawn, where a score was not defined."""
     return [float("nan") if row.get(name) is None else float(row[name]) for row in rows]
 
 
 # --- Pretraining ---------------------------------------------------------------------------------------------------
 
 
-def pretraining(plan: Plan, cells: Sequence[Cell]) -> Iterator[Sheet]:
-    """Loss and collapse monitor of the pretraining runs, a figure a dataset."""
-    specs = [item.spec for item in plan.runs.values() if isinstance(item.spec, PretrainSpec)]
+def pretraining(plan: Plan, cells: Sequence[Cell]) -> Iterator[PlannedFigure]:
+    """Loss and collapse monitor of the pretraining runs, a figure for each dataset."""
+    specs = [planned.spec for planned in plan.runs.values() if isinstance(planned.spec, PretrainSpec)]
     for dataset in dict.fromkeys(spec.dataset.name for spec in specs):
-        yield Sheet(
+        yield PlannedFigure(
             kind="pretraining",
             name=f"pretraining-{dataset}",
             dataset=dataset,
@@ -67,80 +68,81 @@ def pretraining(plan: Plan, cells: Sequence[Cell]) -> Iterator[Sheet]:
         )
 
 
-def _pretraining(plan: Plan, dataset: str) -> Drawing:
+def _pretraining(plan: Plan, dataset: str) -> DrawnFigure:
     recipes = _recipes(plan, dataset)
     if not recipes:
-        raise Absent("no pretraining run is done")
-    figure = style.new(7.2, 2.9)
-    loss, *watched = figure.subplots(1, 3)
+        raise NothingToDraw("no pretraining run is done")
+    figure = style.new_figure(7.2, 2.9)
+    loss, *monitored = figure.subplots(1, 3)
     handles: dict[str, Line2D] = {}
     lines: dict[str, Any] = {}
     collapsed = False
-    for title, look, items in recipes:
-        tables = [files.read_jsonl(item.run["metrics"]) for item in items]
-        spec = items[0].spec
+    for title, marks, runs in recipes:
+        tables = [files.read_jsonl(planned.run["metrics"]) for planned in runs]
+        spec = runs[0].spec
         assert isinstance(spec, PretrainSpec)
         for arm in spec.arms:
             lines.setdefault(arm.name, style.ARM_LINES[len(lines) % len(style.ARM_LINES)])
         own = lines[spec.arms[0].name] if len(spec.arms) == 1 else "-"
-        _draw_band(loss, [_curve(rows, "loss") for rows in tables], look, own)
+        _draw_band(loss, [_curve(rows, "loss") for rows in tables], marks, own)
         for arm in spec.arms:
-            for axes, what in zip(watched, WATCHED, strict=True):
+            for axes, what in zip(monitored, MONITORED, strict=True):
                 name = f"{arm.name}_{what}"
                 if any(name in row for rows in tables for row in rows):
-                    _draw_band(axes, [_curve(rows, name) for rows in tables], look, lines[arm.name])
+                    _draw_band(axes, [_curve(rows, name) for rows in tables], marks, lines[arm.name])
                     collapsed |= _mark_collapse(axes, tables, arm.name, name)
-        handles.setdefault(title, Line2D([], [], color=look.colour, marker=look.marker, label=title))
+        handles.setdefault(title, Line2D([], [], color=marks.colour, marker=marks.marker, label=title))
     loss.set_title("pretraining loss")
     figure.suptitle(dataset)
-    for axes, what in zip(watched, WATCHED.values(), strict=True):
+    for axes, what in zip(monitored, MONITORED.values(), strict=True):
         axes.set_title(what)
         axes.set_ylim(bottom=0)
-    for axes in (loss, *watched):
+    for axes in (loss, *monitored):
         style.whole_epochs(axes)
-    marks = [Line2D([], [], color=style.INK, linestyle=line, label=arm) for arm, line in lines.items()]
+    arms = [Line2D([], [], color=style.INK, linestyle=line, label=arm) for arm, line in lines.items()]
     if collapsed:
-        marks.append(Line2D([], [], color=style.INK, marker="x", linestyle="", label="flagged as collapsed"))
-    style.legend(figure, [*handles.values(), *marks])
-    numbers = sorted({len(items) for _, _, items in recipes})
+        arms.append(Line2D([], [], color=style.INK, marker="x", linestyle="", label="flagged as collapsed"))
+    style.legend(figure, [*handles.values(), *arms])
+    numbers = sorted({len(runs) for _, _, runs in recipes})
+    n = " to ".join(map(str, numbers[:: max(1, len(numbers) - 1)]))
     caption = (
-        f"Pretraining on {dataset}: loss and, of each arm, what the collapse monitor sees (spread: about 1 for logits "
-        "in all directions, 0 when every image has the same ones; effective rank: how many directions they use). "
-        f"Mean and standard deviation over seeds (n = {' to '.join(map(str, numbers[:: max(1, len(numbers) - 1)]))}), "
-        "thin lines the single runs."
+        f"Pretraining on {dataset}: the loss and, for each arm, the values of the collapse monitor (spread: about 1 "
+        "where logits point in all directions, 0 where every image has the same logits; effective rank: how many "
+        f"directions they use). Mean and standard deviation over seeds (n = {n}); thin lines are single runs."
     )
-    return Drawing(figure, caption, [item.run.id for _, _, items in recipes for item in items])
+    return DrawnFigure(figure, caption, [planned.run.id for _, _, runs in recipes for planned in runs])
 
 
-def _recipes(plan: Plan, dataset: str) -> list[tuple[str, style.Look, list[PlannedRun]]]:
-    """The finished pretraining runs of a dataset, those that differ in nothing but their seed together, titled.
+def _recipes(plan: Plan, dataset: str) -> list[tuple[str, MarkerStyle, list[PlannedRun]]]:
+    """The finished pretraining runs of a dataset with a title and a style, grouped where only their seeds differ.
 
-    One-arm runs of a method share its title and look: the line tells their arms apart.
+    Runs of one method that train one arm each share its title and style: the line tells their arms apart.
     """
     found: dict[str, list[PlannedRun]] = {}
-    for item in plan.runs.values():
-        if isinstance(item.spec, PretrainSpec) and item.spec.dataset.name == dataset and item.state == "done":
-            found.setdefault(run_id(dataclasses.replace(item.spec, seed=0)), []).append(item)
-    kinds = {recipe: (method_of(items[0].spec), _arms(items[0])) for recipe, items in found.items()}
-    place = {recipe: list(kinds.values())[:i].count(kinds[recipe]) for i, recipe in enumerate(kinds)}
-    names = sorted({(method, place[recipe]): None for recipe, (method, _) in kinds.items()})
-    look = dict(zip(names, style.looks([method for method, _ in names]), strict=True))
+    for planned in plan.runs.values():
+        spec = planned.spec
+        if isinstance(spec, PretrainSpec) and spec.dataset.name == dataset and planned.state == "done":
+            found.setdefault(run_id(dataclasses.replace(spec, seed=0)), []).append(planned)
+    kinds = {recipe: (method_of(runs[0].spec), _arms(runs[0])) for recipe, runs in found.items()}
+    position = {recipe: list(kinds.values())[:i].count(kinds[recipe]) for i, recipe in enumerate(kinds)}
+    names = sorted({(method, position[recipe]): None for recipe, (method, _) in kinds.items()})
+    styles = dict(zip(names, style.marker_styles([method for method, _ in names]), strict=True))
     out = []
-    for recipe, items in found.items():
+    for recipe, runs in found.items():
         method, _ = kinds[recipe]
         alone = list(kinds.values()).count(kinds[recipe]) == 1
-        title = TECHNIQUES.get(method, method) + ("" if alone else f" #{recipe[-4:]}")
-        out.append((title, look[method, place[recipe]], items))
+        title = method_info(method).title + ("" if alone else f" #{recipe[-4:]}")
+        out.append((title, styles[method, position[recipe]], runs))
     return out
 
 
-def _arms(item: PlannedRun) -> tuple[str, ...]:
-    assert isinstance(item.spec, PretrainSpec)
-    return tuple(arm.name for arm in item.spec.arms)
+def _arms(planned: PlannedRun) -> tuple[str, ...]:
+    assert isinstance(planned.spec, PretrainSpec)
+    return tuple(arm.name for arm in planned.spec.arms)
 
 
-def _mark_collapse(axes: Axes, tables: list[list[dict[str, Any]]], arm: str, name: str) -> bool:
-    """Cross out the epochs that the monitor flagged; returns whether there were any."""
+def _mark_collapse(axes: Axes, tables: list[Rows], arm: str, name: str) -> bool:
+    """Draw a cross at each epoch that the monitor flagged; returns whether there are any."""
     points = [(i + 1, row[name]) for rows in tables for i, row in enumerate(rows) if row.get(f"{arm}_collapsed")]
     if points:
         x, y = zip(*points, strict=True)
@@ -151,10 +153,10 @@ def _mark_collapse(axes: Axes, tables: list[list[dict[str, Any]]], arm: str, nam
 # --- Fine-tuning ---------------------------------------------------------------------------------------------------
 
 
-def finetuning(plan: Plan, cells: Sequence[Cell]) -> Iterator[Sheet]:
-    """Validation loss and metric of the fine-tunes, a figure a dataset and backbone, a column a label fraction."""
+def finetuning(plan: Plan, cells: Sequence[Cell]) -> Iterator[PlannedFigure]:
+    """Validation loss and metric of the fine-tunes, a figure for each dataset and backbone."""
     for group in groups(cells):
-        yield Sheet(
+        yield PlannedFigure(
             kind="finetuning",
             name=f"finetuning-{group.name}",
             dataset=group.dataset,
@@ -163,26 +165,26 @@ def finetuning(plan: Plan, cells: Sequence[Cell]) -> Iterator[Sheet]:
         )
 
 
-def _finetuning(plan: Plan, group: Group) -> Drawing:
+def _finetuning(plan: Plan, group: Group) -> DrawnFigure:
     found = {
-        (series.title, fraction): (series, items)
+        (series.title, fraction): (series, runs)
         for series in group.series
         for fraction, cell in series.cells.items()
-        if (items := done(plan, cell))
+        if (runs := finished(plan, cell))
     }
     if not found:
-        raise Absent("no fine-tune is done")
+        raise NothingToDraw("no fine-tune is done")
     fractions = sorted({fraction for _, fraction in found})
     metric = next(iter(group.series[0].cells.values())).metric
-    tables = {key: [files.read_jsonl(item.run["metrics"]) for item in items] for key, (_, items) in found.items()}
+    tables = {key: [files.read_jsonl(planned.run["metrics"]) for planned in runs] for key, (_, runs) in found.items()}
     logged = any(f"val_{metric}" in row for several in tables.values() for rows in several for row in rows)
     metric = metric if logged else "balanced_accuracy"
-    figure = style.new(1.2 + 2.1 * len(fractions), 4.0)
+    figure = style.new_figure(1.2 + 2.1 * len(fractions), 4.0)
     grid = figure.subplots(2, len(fractions), sharey="row", squeeze=False)
     for (_, fraction), (series, _), several in zip(found, found.values(), tables.values(), strict=True):
         column = fractions.index(fraction)
-        _draw_band(grid[0, column], [_curve(rows, "val_loss") for rows in several], series.look)
-        _draw_band(grid[1, column], [_curve(rows, f"val_{metric}") for rows in several], series.look)
+        _draw_band(grid[0, column], [_curve(rows, "val_loss") for rows in several], series.style)
+        _draw_band(grid[1, column], [_curve(rows, f"val_{metric}") for rows in several], series.style)
     for column, fraction in enumerate(fractions):
         grid[0, column].set_title(f"{style.percent(fraction)} labels")
         grid[0, column].set_ylim(bottom=0)
@@ -192,13 +194,13 @@ def _finetuning(plan: Plan, group: Group) -> Drawing:
     grid[0, 0].set_ylabel("validation loss")
     grid[1, 0].set_ylabel(f"validation\n{METRIC_TITLES[metric]}")
     shown = [series for series in group.series if any(title == series.title for title, _ in found)]
-    handles = [Line2D([], [], color=s.look.colour, marker=s.look.marker, label=s.title) for s in shown]
+    handles = [Line2D([], [], color=s.style.colour, marker=s.style.marker, label=s.title) for s in shown]
     style.legend(figure, handles)
     figure.suptitle(f"{group.dataset} · {group.title}")
     cells = [cell for series in group.series for cell in series.cells.values()]
     caption = (
         f"Fine-tuning {group.title} on {group.dataset}: validation loss and {METRIC_TITLES[metric]} after each epoch. "
-        f"Mean and standard deviation over seeds ({counts(cells)}), drawn as far as half of the seeds trained; thin "
-        "lines the single runs."
+        f"Mean and standard deviation over seeds ({seed_counts(cells)}), drawn as far as half of the seeds trained; "
+        "thin lines are single runs."
     )
-    return Drawing(figure, caption, [item.run.id for _, items in found.values() for item in items])
+    return DrawnFigure(figure, caption, [planned.run.id for _, runs in found.values() for planned in runs])

@@ -1,7 +1,8 @@
-"""How every figure looks, and its files: the same runs give the same bytes, PDF and PNG alike."""
+"""The style of every figure, and its files: the same runs give the same bytes, in PDF and in PNG."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +15,12 @@ from matplotlib.ticker import MaxNLocator
 
 from pipeline.core import files
 
-# Okabe and Ito's colours, told apart with any colour vision; the marker says the same again.
+# Okabe and Ito's colours, distinct with any colour vision; each technique also has a marker of its own.
 BLUE, ORANGE, GREEN, RED, PURPLE, SKY, GREY = "#0072B2 #E69F00 #009E73 #D55E00 #CC79A7 #56B4E9 #555555".split()
 HEAT = "viridis"  # evenly darker to lighter, also in grey
 COUNTS = "Blues"
-INK, PALE = "#222222", "#D9D9D9"
-FORMATS: dict[str, dict[str, Any]] = {  # neither may say when it was made
+INK = "#222222"
+FORMATS: dict[str, dict[str, Any]] = {  # neither may hold the time at which it was made
     "pdf": {"CreationDate": None, "Producer": None, "Creator": None},
     "png": {"Software": None},
 }
@@ -54,37 +55,35 @@ RC: Any = {
 
 
 @dataclass(frozen=True)
-class Look:
-    """How the marks of one technique are drawn, the same in every figure."""
+class MarkerStyle:
+    """The colour and marker of one technique, the same in every figure."""
 
     colour: str
     marker: str
 
 
-LOOKS = {"cass": Look(BLUE, "o"), "supervised": Look(GREY, "^"), "dino": Look(RED, "s")}
-SPARE = (Look(GREEN, "D"), Look(PURPLE, "v"), Look(ORANGE, "P"), Look(SKY, "X"))
+METHOD_STYLES = {"cass": MarkerStyle(BLUE, "o"), "supervised": MarkerStyle(GREY, "^"), "dino": MarkerStyle(RED, "s")}
+SPARE_STYLES = (MarkerStyle(GREEN, "D"), MarkerStyle(PURPLE, "v"), MarkerStyle(ORANGE, "P"), MarkerStyle(SKY, "X"))
 ARM_LINES: Any = ("-", "--", ":", "-.")
 
 
-def looks(methods: Sequence[str]) -> list[Look]:
-    """A look for each of some series by their methods: a method's own the first time, a spare one after."""
-    out: list[Look] = []
-    spared = 0
+def marker_styles(methods: Sequence[str]) -> list[MarkerStyle]:
+    """A style for each series: its method's own the first time that the method comes, then spare ones."""
+    out: list[MarkerStyle] = []
+    spare = itertools.cycle(SPARE_STYLES)
     for method in methods:
-        own = LOOKS.get(method)
-        if own is None or own in out:
-            own, spared = SPARE[spared % len(SPARE)], spared + 1
-        out.append(own)
+        own = METHOD_STYLES.get(method)
+        out.append(next(spare) if own is None or own in out else own)
     return out
 
 
-def new(width: float, height: float, *, images: bool = False) -> Figure:
-    """An empty figure of so many inches, of `images` packed close or of curves; use it inside `in_style`."""
+def new_figure(width: float, height: float, *, images: bool = False) -> Figure:
+    """An empty figure of this size in inches, for curves or for closely packed images; call it inside `in_style`."""
     return Figure(figsize=(width, height), layout="compressed" if images else "constrained")
 
 
 def in_style() -> Any:
-    """The context in which a figure is made and saved."""
+    """The context in which every figure is drawn and saved."""
     return matplotlib.rc_context(RC)
 
 
@@ -94,15 +93,15 @@ def save(figure: Figure, folder: Path, name: str) -> list[str]:
     for ending, metadata in FORMATS.items():
         with files.publish(folder / f"{name}.{ending}") as file:
             figure.savefig(file, format=ending, metadata=metadata)
-        figure.set_layout_engine("none")  # laid out once: the slow part, and both files look the same
+        figure.set_layout_engine("none")  # laying out is slow; done once, both files also look the same
         out.append(f"{name}.{ending}")
     return out
 
 
 def legend(figure: Figure, handles: Sequence[Any]) -> None:
-    """One legend under the whole figure: in one row where it fits, else in as many columns as do."""
-    widths = [len(str(handle.get_label())) + 8 for handle in handles]  # with the mark and the gap beside the text
-    room = figure.get_figwidth() * 14  # characters of this size
+    """One legend under the whole figure: in one row where it fits, or else in as many columns as fit."""
+    widths = [len(str(handle.get_label())) + 8 for handle in handles]  # with the marker and the gap next to the text
+    room = figure.get_figwidth() * 14  # characters of the legend's font size
     columns = len(handles) if sum(widths) <= room else max(1, int(room / max(widths)))
     figure.legend(handles=handles, loc="outside lower center", ncols=columns)
 
@@ -111,8 +110,8 @@ def percent(fraction: float) -> str:
     return f"{fraction * 100:g}%"
 
 
-def bare(axes: Axes) -> None:
-    """Leave nothing of the axes but what is drawn in them."""
+def hide_axes(axes: Axes) -> None:
+    """Hide ticks, grid and frame; what is drawn in the axes stays."""
     axes.set(xticks=[], yticks=[])
     axes.grid(False)
     for spine in axes.spines.values():

@@ -1,0 +1,115 @@
+"""How results are written in tables and figures: scores, differences and times as text, metric names and notes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pipeline.core.console import duration
+from pipeline.jobs.plan import Plan
+from pipeline.results import times
+from pipeline.results.collect import Cell
+from pipeline.results.statistics import Paired
+from pipeline.study import paper
+
+METRIC_TITLES = {
+    "f1_micro": "F1 (micro, at 0.5)",
+    "f1_macro": "F1 (macro)",
+    "balanced_accuracy": "balanced accuracy",
+    "recall_micro": "recall (micro, at 0.5)",
+    "accuracy": "accuracy",
+    "auroc": "AUROC (macro)",
+}
+NOTHING = "–"
+MIXED = "*"
+
+
+# --- Values ----------------------------------------------------------------------------------------------------------
+
+
+def our_score(cell: Cell) -> str:
+    """`0.9909 ± 0.0032 (5)`, `0.9909 (1)`, `0.9909 ± 0.0032 (3 of 5)`, or `– (0 of 5)`."""
+    mean, deviation = cell.mean(cell.metric), cell.deviation(cell.metric)
+    n = len(cell.values(cell.metric))
+    count = str(n) if n == cell.wanted else f"{n} of {cell.wanted}"
+    if mean is None:
+        return f"{NOTHING} ({count})"
+    spread = f" ± {deviation:.4f}" if deviation is not None else ""
+    return f"{mean:.4f}{spread} ({count}){MIXED if cell.mixed else ''}"
+
+
+def printed_score(cell: Cell | None) -> str:
+    """`0.5819 ± 0.0015`, or `–`."""
+    if cell is None or cell.printed is None:
+        return NOTHING
+    return f"{cell.printed.value:.4f} ± {cell.printed.spread:.4g}"
+
+
+def both_means(cell: Cell | None) -> str:
+    """Our mean and the printed one, `0.5500 | 0.5819`; `–` for one that is missing or for no cell."""
+    if cell is None:
+        return NOTHING
+    mean = cell.mean(cell.metric)
+    ours = NOTHING if mean is None else f"{mean:.4f}"
+    return f"{ours} | {cell.printed.value:.4f}" if cell.printed else f"{ours} | {NOTHING}"
+
+
+def difference(paired: Paired | None) -> str:
+    """`+0.3000 ± 0.1414 (2)`, or `–`."""
+    if paired is None:
+        return NOTHING
+    spread = f" ± {paired.deviation:.4f}" if paired.deviation is not None else ""
+    return f"{paired.mean:+.4f}{spread} ({paired.n})"
+
+
+def seconds(value: float | None) -> str:
+    return NOTHING if value is None else duration(value)
+
+
+def hours(value: float | None) -> str:
+    return NOTHING if value is None else duration(value * 3600)
+
+
+def saving(less: float | None, more: float | None) -> str:
+    """How much less one time is than another: `75%`, or `–`."""
+    return f"{1 - less / more:.0%}" if less is not None and more else NOTHING
+
+
+# --- Notes -----------------------------------------------------------------------------------------------------------
+
+
+def cell_notes(cells: Sequence[Cell]) -> list[str]:
+    """What a reader must know of the scores of one table."""
+    notes = ["ours: mean ± sample standard deviation over seeds (number of seeds)"]
+    if numbers := sorted({cell.printed.table for cell in cells if cell.printed}):
+        tables = ", ".join(map(str, numbers))
+        notes.append(f"paper: Table {tables}; at 384 pixels, from ImageNet weights unless the table says otherwise")
+    if any(cell.mixed for cell in cells):
+        notes.append(f"{MIXED} the seeds of this cell ran on different devices or in different precisions")
+    majority = [result.metrics["majority"] for cell in cells for result in cell.results.values()]
+    if majority and (score := (majority[0] or {}).get(cells[0].metric)) is not None:
+        notes.append(f"always predicting the most frequent class of the test part scores {score:.4f}")
+    return notes
+
+
+def pair_time_notes(cells: Sequence[Cell], plan: Plan) -> list[str]:
+    """How long each pair of networks took to pretrain: the paper discusses Tables 19 and 20 with it."""
+    if cells[0].experiment not in ("two_cnns", "two_transformers"):
+        return []
+    out = []
+    for pair in dict.fromkeys(cell.row for cell in cells):
+        row = [cell for cell in cells if cell.row == pair]
+        runs = [value for each in times.pretraining_seconds(plan, row).values() for value in each]
+        printed = paper.PAIR_HOURS.get(" | ".join(pair)) if row[0].printed else None
+        ours = seconds(times.mean(runs))
+        out.append(f"pretraining {' with '.join(pair)}: ours {ours}, paper {hours(printed)}")
+    return out
+
+
+def stand_in_note(plan: Plan) -> str:
+    """A warning where the images of a dataset are a stand-in's; empty where none are."""
+    names = [dataset.ref.name for dataset in plan.datasets if dataset.stand_in]
+    if not names:
+        return ""
+    return (
+        f"A STAND-IN, not the dataset: the images of {', '.join(names)} are generated, so scores on them mean nothing"
+    )

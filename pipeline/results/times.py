@@ -1,0 +1,39 @@
+"""How long pretraining took, from the time that finished runs recorded."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable
+
+from pipeline.jobs.plan import Plan
+from pipeline.results.collect import Cell
+from pipeline.runs.folder import Result
+from pipeline.runs.spec import PretrainSpec, method_of
+
+
+def pretraining_seconds(plan: Plan, cells: Iterable[Cell]) -> dict[tuple[str, str, str], list[float]]:
+    """Seconds of each finished pretraining run that runs of these cells start from.
+
+    By (dataset, method, arm); arm is "" for a method that trains several arms at once.
+    """
+    found: dict[str, tuple[PretrainSpec, Result]] = {}
+    for cell in cells:
+        if cell.spec.pretrain is None:
+            continue
+        for run in cell.runs.values():
+            parent = plan.runs[run.id].parent
+            if parent and plan.runs[parent].state == "done" and parent not in found:
+                spec = plan.runs[parent].spec
+                assert isinstance(spec, PretrainSpec)
+                found[parent] = spec, plan.runs[parent].run.result()
+    out: dict[tuple[str, str, str], list[float]] = {}
+    for spec, result in found.values():
+        arm = spec.arms[0].name if len(spec.arms) == 1 else ""
+        out.setdefault((spec.dataset.name, method_of(spec), arm), []).append(result.seconds)
+    return out
+
+
+def mean(seconds: Iterable[float]) -> float | None:
+    """The mean; None without a value."""
+    values = list(seconds)
+    return statistics.fmean(values) if values else None
