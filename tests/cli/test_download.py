@@ -1,4 +1,4 @@
-"""Raw files come whole from a server that drops connections, and nothing wrong is kept."""
+"""Raw files arrive whole from a server that drops connections, and files that differ are deleted."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ def zipped(members: dict[str, bytes]) -> bytes:
 
 
 class Bucket(BaseHTTPRequestHandler):
-    """Answers as S3 does, with ranges and ETags, or worse."""
+    """Answers as S3 does, with ranges and ETags, or fails in the ways below."""
 
     files: dict[str, bytes]
     etags: dict[str, str]
-    drop_after: int | None  # a connection is cut after so many bytes
+    drop_after: int | None  # bytes after which a connection is cut
     has_ranges: bool
-    hold: threading.Event | None  # nothing but the first 300,000 bytes is sent before it
+    hold: threading.Event | None  # only the first 300,000 bytes are sent before it is set
     asked: list[tuple[str, str, int]]  # method, file, first byte
 
     def do_HEAD(self) -> None:
@@ -88,10 +88,10 @@ class Bucket(BaseHTTPRequestHandler):
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The address of a folder on this machine that holds the three files."""
     if shutil.which("curl") is None:
-        pytest.skip("downloads are curl's, and it is not installed")
+        pytest.skip("downloads need curl, which is not installed")
     Bucket.files = {TRUTH: b"image,MEL\nISIC_0000000,1.0\n", METADATA: b"image,lesion_id\n", ZIP: zipped(IMAGES)}
     Bucket.etags = {name: hashlib.md5(data).hexdigest() for name, data in Bucket.files.items()}
-    Bucket.etags[ZIP] = "0123456789abcdef0123456789abcdef-1164"  # S3's way with large files: no checksum
+    Bucket.etags[ZIP] = "0123456789abcdef0123456789abcdef-1164"  # as S3 gives for large files: no checksum
     Bucket.drop_after, Bucket.has_ranges, Bucket.hold, Bucket.asked = None, True, None, []
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("no_proxy", "127.0.0.1")
@@ -140,7 +140,7 @@ def test_all_parts_arrive_checked_and_unpacked(
     assert len(Bucket.asked) == asked
 
 
-def test_a_connection_that_drops_is_taken_up_where_it_broke(
+def test_a_dropped_connection_continues_where_it_broke_off(
     bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Bucket.drop_after = 1_500_000
@@ -150,7 +150,7 @@ def test_a_connection_that_drops_is_taken_up_where_it_broke(
     assert starts == [0, 1_500_000, 3_000_000]
 
 
-def test_a_server_without_ranges_is_asked_from_the_beginning(
+def test_a_server_without_ranges_sends_the_file_from_the_beginning(
     bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Bucket.drop_after, Bucket.has_ranges = 1_500_000, False
@@ -165,7 +165,9 @@ def test_a_server_without_ranges_is_asked_from_the_beginning(
     assert_complete(tmp_path)
 
 
-def test_a_killed_download_goes_on_where_it_was(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_download_continues_where_it_stopped(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     Bucket.hold = threading.Event()
     words = [sys.executable, "-m", "pipeline.download", "isic", "--out", str(tmp_path), "--from", bucket]
     process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -187,7 +189,7 @@ def test_a_killed_download_goes_on_where_it_was(bucket: str, tmp_path: Path, mon
     assert [start for method, name, start in Bucket.asked if method == "GET" and name == ZIP] == [there]
 
 
-def test_an_unpacking_that_was_stopped_goes_on(
+def test_a_stopped_unpacking_continues(
     bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     real, done = fetch.files.publish, []
@@ -209,7 +211,7 @@ def test_an_unpacking_that_was_stopped_goes_on(
     assert not [entry for entry in Bucket.asked if entry[0] == "GET"]  # and nothing was fetched again
 
 
-def test_bytes_that_are_not_those_of_the_servers_checksum_are_deleted(
+def test_a_file_that_differs_from_the_servers_checksum_is_deleted(
     bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Bucket.etags[TRUTH] = "0" * 32
@@ -219,7 +221,7 @@ def test_bytes_that_are_not_those_of_the_servers_checksum_are_deleted(
     assert {path.name for path in tmp_path.iterdir()} == {".download.lock"}
 
 
-def test_a_published_checksum_is_held_against_what_arrived(
+def test_a_file_is_checked_by_its_published_checksum(
     bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sha256 = hashlib.sha256(Bucket.files[ZIP]).hexdigest()
@@ -250,9 +252,7 @@ def test_a_damaged_archive_is_deleted_and_fetched_again(
     assert_complete(tmp_path)
 
 
-def test_another_version_on_the_server_is_not_glued_to_the_beginning_of_the_first(
-    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_two_versions_of_a_file_are_never_joined(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / f".{ZIP}.an-older-one.part").write_bytes(b"of another file" * 100)
     assert command(monkeypatch, "isic", "--out", tmp_path, "--from", bucket) == 0
     assert_complete(tmp_path)
@@ -268,7 +268,7 @@ def test_an_archive_cannot_write_outside_its_folder(
     assert not list(tmp_path.rglob("escaped.jpg"))
 
 
-def test_a_dry_run_names_the_publics_addresses_and_asks_nobody(
+def test_a_dry_run_names_the_public_addresses_and_makes_no_connection(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert command(monkeypatch, "isic", "--out", tmp_path / "raw", "--dry-run") == 0
@@ -287,7 +287,7 @@ def test_a_dry_run_names_the_publics_addresses_and_asks_nobody(
         (("iscc",), "there is no 'iscc' among datasets; known: autoimmune, brain_mri"),
     ],
 )
-def test_what_has_no_public_address_says_how_it_is_had(
+def test_a_dataset_without_a_public_address_is_an_error_that_says_how_to_get_it(
     arguments: tuple[str, ...],
     message: str,
     tmp_path: Path,
@@ -299,7 +299,7 @@ def test_what_has_no_public_address_says_how_it_is_had(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_file_the_server_does_not_have_and_a_missing_curl_are_said(
+def test_a_file_that_the_server_lacks_and_a_missing_curl_are_errors(
     bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     del Bucket.files[TRUTH]

@@ -1,4 +1,4 @@
-"""The shard command as a person uses it: on a messy folder, on the toy, and on the real images."""
+"""The shard command as a user runs it: on a messy folder, on the toy and on real images."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import messy
 import numpy as np
 import pyarrow.parquet as parquet
 import pytest
-from stock import samples
+from stock_reader import samples
 
 import pipeline.shard
 from pipeline.core import console, files
@@ -51,7 +51,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, messy.Messy]:
 def sharded(
     made: tuple[Path, messy.Messy], tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, subprocess.CompletedProcess[str]]:
-    """The messy folder's shards under --max-bad 0.5, and what the command said."""
+    """The messy folder's shards with --max-bad 0.5, and the output of the command."""
     home = tmp_path_factory.mktemp("home")
     done = shard(*MESSY, made[0], "--max-bad", "0.5", cwd=home)
     assert done.returncode == 0, done.stderr
@@ -100,26 +100,26 @@ def test_the_closing_table_counts_what_the_index_holds(
 ) -> None:
     folder = only_folder(sharded[0] / "shards")
     rows = rows_of(folder)
-    told = {
+    printed = {
         words[0]: [int(word) for word in words[1:]]
         for words in (line.split() for line in sharded[1].stdout.splitlines())
         if len(words) == 4 and all(word.isdigit() for word in words[1:])
     }
     splits = ("train", "val", "test")
-    wanted = {
+    expected = {
         name: [sum(row["split"] == split and row["labels"] == [name] for row in rows) for split in splits]
         for name in messy.CLASSES
     }
-    wanted["unlabelled"] = [16, 0, 0]
-    wanted["images"] = [sum(row["split"] == split for row in rows) for split in splits]
-    assert told == wanted
+    expected["unlabelled"] = [16, 0, 0]
+    expected["images"] = [sum(row["split"] == split for row in rows) for split in splits]
+    assert printed == expected
 
     trained = {row["group"] for row in rows if row["split"] == "train"} - {None}
     leaking = sum(row["split"] == "test" and row["group"] in trained for row in rows)
     assert leaking > 0
     assert f"{leaking} test images share a lesion or patient with a training image" in sharded[1].stdout
     sides: dict[str, set[str]] = {}
-    for row in rows:  # the same bytes in are the same bytes out, and no two other images here are alike
+    for row in rows:  # equal files give equal bytes, and no other images here are equal
         sides.setdefault(row["sha256"], set()).add(row["split"])
     crossing = sum(len(sides[row["sha256"]]) > 1 for row in rows)
     assert 0 < crossing <= 12
@@ -130,7 +130,7 @@ def test_the_closing_table_counts_what_the_index_holds(
 def test_no_name_of_a_patient_is_in_the_shards(sharded: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     folder = only_folder(sharded[0] / "shards")
     for path in folder.iterdir():
-        if path.name != "manifest.json":  # which names the quarantined files
+        if path.name != "manifest.json":  # it names the quarantined files
             assert b"Doe" not in path.read_bytes()
     manifest = json.loads((folder / "manifest.json").read_text())
     del manifest["quarantined"]
@@ -150,7 +150,7 @@ def test_a_second_run_has_nothing_to_do(
 
 
 @pytest.mark.parametrize("option", [("--strict",), ()])
-def test_a_second_run_that_accepts_less_says_so_and_leaves_the_shards(
+def test_a_second_run_that_accepts_less_is_an_error_and_the_shards_stay(
     made: tuple[Path, messy.Messy], sharded: tuple[Path, subprocess.CompletedProcess[str]], option: tuple[str, ...]
 ) -> None:
     home, _ = sharded
@@ -186,7 +186,9 @@ def test_strict_finds_an_image_that_only_decoding_shows_to_be_bad(tmp_path: Path
     assert shard(*arguments, "--max-bad", "0.1", cwd=tmp_path).returncode == 0
 
 
-def test_a_dry_run_says_what_would_be_and_writes_nothing(made: tuple[Path, messy.Messy], tmp_path: Path) -> None:
+def test_a_dry_run_prints_what_would_be_written_and_writes_nothing(
+    made: tuple[Path, messy.Messy], tmp_path: Path
+) -> None:
     done = shard(*MESSY, made[0], "--dry-run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert re.search(r"would write \d+ images in 3 tars to shards/messy-32-image-[0-9a-f]{8}\n", done.stdout)
@@ -203,7 +205,7 @@ def command(monkeypatch: pytest.MonkeyPatch, home: Path, *arguments: str) -> int
     return caught.value.code
 
 
-def test_a_dry_run_of_the_toy_writes_nothing_either(
+def test_a_dry_run_of_the_toy_writes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(toy, "COUNTS", {"disc": 4, "ring": 4, "square": 4, "cross": 4, "unlabelled": 4})
@@ -212,7 +214,7 @@ def test_a_dry_run_of_the_toy_writes_nothing_either(
     assert not list(tmp_path.iterdir())
 
 
-def test_of_two_at_once_the_second_says_so_and_leaves(
+def test_of_two_jobs_at_once_the_second_is_an_error(
     made: tuple[Path, messy.Messy], sharded: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:
     folder = tmp_path / "shards" / only_folder(sharded[0] / "shards").name
@@ -243,7 +245,7 @@ def test_of_two_at_once_the_second_says_so_and_leaves(
         (("dermofit", "--raw", "."), "dermofit: . has no folder for AK (actinic keratosis); BCC"),
     ],
 )
-def test_a_wrong_wish_ends_with_2_and_the_next_move(
+def test_a_wrong_request_ends_with_2_and_says_what_to_do(
     arguments: tuple[str, ...],
     message: str,
     tmp_path: Path,
@@ -256,7 +258,7 @@ def test_a_wrong_wish_ends_with_2_and_the_next_move(
 
 
 @pytest.mark.parametrize(("name", "images"), [("autoimmune", 40), ("brain_mri", 80), ("dermofit", 100), ("isic", 80)])
-def test_stand_ins_of_the_papers_datasets_are_sharded_and_said_to_be_stand_ins(
+def test_stand_ins_of_the_papers_datasets_are_sharded_and_named_as_stand_ins(
     name: str,
     images: int,
     stand_ins: dict[str, Path],
@@ -275,7 +277,9 @@ def test_stand_ins_of_the_papers_datasets_are_sharded_and_said_to_be_stand_ins(
     assert len(published) == (0 if name == "autoimmune" else images)  # the others are hashes
 
 
-def test_isic_s_2994_images_are_sharded_reproducibly_and_seen_by_the_stock_reader(shared: Path, tmp_path: Path) -> None:
+def test_isics_2994_images_are_sharded_reproducibly_and_the_stock_reader_reads_them(
+    shared: Path, tmp_path: Path
+) -> None:
     command = ("isic", "--raw", shared / "isic2019", "--size", "64")
     first = shard(*command, "--workers", "2", cwd=tmp_path)
     assert first.returncode == 0, first.stderr
@@ -293,7 +297,7 @@ def test_isic_s_2994_images_are_sharded_reproducibly_and_seen_by_the_stock_reade
     assert contents(only_folder(tmp_path / "other")) == contents(folder)
 
 
-def test_brain_mri_s_test_images_are_exactly_the_curators(shared: Path, tmp_path: Path) -> None:
+def test_brain_mris_test_images_are_exactly_the_curators(shared: Path, tmp_path: Path) -> None:
     done = shard("brain_mri", "--raw", shared / "brain_mri", "--size", "64", "--workers", "2", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "0 of 7020 quarantined" in done.stdout

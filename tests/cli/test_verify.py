@@ -1,4 +1,4 @@
-"""A raw folder is held against what is published: what is missing, differs or is too much is said, and nothing else."""
+"""A raw folder is compared with what is published: findings name what is missing, differs or is surplus."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Verify = Callable[[str, Path], tuple[int | str | None, str, str]]
 
 @pytest.fixture
 def verify(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Verify:
-    """The command within this process: its exit code, its findings' lines and its errors."""
+    """The command within this process: its exit code, its output and its errors."""
 
     def run(name: str, raw: Path) -> tuple[int | str | None, str, str]:
         monkeypatch.setattr(sys, "argv", ["verify", name, "--raw", str(raw)])
@@ -37,7 +37,7 @@ def verify(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
 
 @pytest.fixture
 def small(stand_ins: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
-    """A copy of a stand-in that passes for the dataset: what is published is scaled down to it."""
+    """A copy of a stand-in that passes for the dataset: the published numbers are scaled down to it."""
 
     def make(name: str) -> Path:
         shutil.copytree(stand_ins[name], tmp_path / name)
@@ -60,7 +60,7 @@ def small(stand_ins: dict[str, Path], tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("name", CONTENTS)
-def test_what_is_as_published_ends_with_0(name: str, small: Callable[[str], Path], verify: Verify) -> None:
+def test_a_folder_as_published_ends_with_0(name: str, small: Callable[[str], Path], verify: Verify) -> None:
     code, out, _ = verify(name, small(name))
     assert code == 0, out
     assert "it is as published" in out
@@ -75,7 +75,7 @@ def test_a_stand_in_never_passes_for_the_dataset(name: str, stand_ins: dict[str,
     assert DATASETS.find(name).DATASET.obtain in out
 
 
-def test_images_that_are_gone_or_broken_or_new_are_named(small: Callable[[str], Path], verify: Verify) -> None:
+def test_missing_broken_and_surplus_images_are_named(small: Callable[[str], Path], verify: Verify) -> None:
     raw = small("brain_mri")
     (raw / "Training" / "glioma" / "Tr-glTr_0003.jpg").unlink()
     (raw / "Testing" / "notumor" / "Te-noTr_0001.jpg").write_bytes(b"no image")
@@ -93,7 +93,7 @@ def test_images_that_are_gone_or_broken_or_new_are_named(small: Callable[[str], 
     )
 
 
-def test_rows_without_images_and_ids_of_another_kind_are_named(small: Callable[[str], Path], verify: Verify) -> None:
+def test_rows_without_images_and_differing_ids_are_named(small: Callable[[str], Path], verify: Verify) -> None:
     raw = small("isic")
     images = sorted((raw / "ISIC_2019_Training_Input").iterdir())
     images[0].unlink()
@@ -105,7 +105,7 @@ def test_rows_without_images_and_ids_of_another_kind_are_named(small: Callable[[
     assert "surplus    images without a label, 1: IMG_1.jpg" in out
 
 
-def test_other_sizes_and_modes_are_a_note_when_few_and_a_difference_when_most(
+def test_other_sizes_and_modes_are_a_note_if_few_and_a_difference_if_most(
     small: Callable[[str], Path], verify: Verify
 ) -> None:
     raw = small("dermofit")
@@ -123,9 +123,9 @@ def test_other_sizes_and_modes_are_a_note_when_few_and_a_difference_when_most(
     assert "differing  60 of 100 images are not 205 × 205 to 1020 × 1020 pixels: 60 are 64 × 48" in out
 
 
-def test_a_size_that_all_images_have_must_be_every_images(small: Callable[[str], Path], verify: Verify) -> None:
+def test_a_published_single_size_must_be_the_size_of_every_image(small: Callable[[str], Path], verify: Verify) -> None:
     raw = small("autoimmune")
-    Image.new("RGB", (469, 352)).save(raw / "000.tif")  # lying on its side: the same size
+    Image.new("RGB", (469, 352)).save(raw / "000.tif")  # on its side, the size is the same
     assert verify("autoimmune", raw)[0] == 0
     Image.new("RGB", (470, 352)).save(raw / "000.tif")
     code, out, _ = verify("autoimmune", raw)
@@ -133,7 +133,7 @@ def test_a_size_that_all_images_have_must_be_every_images(small: Callable[[str],
     assert "differing  1 of 40 images are not 352 × 469 pixels: 1 are 470 × 352" in out
 
 
-def test_a_part_that_is_missing_is_an_answer_and_not_a_failure(tmp_path: Path, verify: Verify) -> None:
+def test_a_missing_part_is_a_finding_and_not_an_error(tmp_path: Path, verify: Verify) -> None:
     code, out, _ = verify("isic", tmp_path)
     assert code == 1
     assert out.startswith("missing    isic: there is no ") and "pipeline.download isic" in out
@@ -147,13 +147,13 @@ def test_a_part_that_is_missing_is_an_answer_and_not_a_failure(tmp_path: Path, v
         ("isic", "nowhere", "isic: there is no nowhere; give --raw the folder that holds it"),
     ],
 )
-def test_a_wrong_wish_ends_with_2(name: str, raw: str, message: str, verify: Verify) -> None:
+def test_a_wrong_request_ends_with_2(name: str, raw: str, message: str, verify: Verify) -> None:
     code, _, err = verify(name, Path(raw))
     assert code == 2
     assert f"error: {message}" in err
 
 
-def test_the_shared_images_are_told_from_the_published_ones(shared: Path, verify: Verify) -> None:
+def test_the_shared_images_differ_from_the_published_ones(shared: Path, verify: Verify) -> None:
     code, out, _ = verify("isic", shared / "isic2019")
     assert code == 1
     assert "2,994 of 25,331 images" in out and "2,994 are 224 × 224" in out
@@ -163,7 +163,7 @@ def test_the_shared_images_are_told_from_the_published_ones(shared: Path, verify
     assert "missing    ids, 4: Tr-no_1011, Tr-no_1012, Tr-no_1019, Tr-no_1020" in out
 
 
-def test_the_stand_ins_door_names_the_command_that_shards_it(
+def test_the_standin_command_names_the_command_that_shards_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "new"

@@ -1,4 +1,4 @@
-"""Any image file becomes upright 8-bit RGB with nothing but its pixels left, or is refused with a reason."""
+"""Any image file becomes upright 8-bit RGB without metadata, or is refused with a reason."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
 
 def pixels(data: bytes) -> np.ndarray:
-    """What `decode` makes of a file, as signed numbers [h, w, 3]."""
+    """The decoded pixels of a file, as signed numbers [h, w, 3]."""
     image = images.decode(data)
     assert image.pixels.dtype == np.uint8 and image.pixels.shape == (image.height, image.width, 3)
     return image.pixels.astype(int)
@@ -102,7 +102,7 @@ def test_16_bit_grey_maps_its_full_range(data: bytes) -> None:
 
 
 def test_dark_16_bit_images_stay_dark() -> None:
-    """Never an image's own range: two images of one scanner stay comparable."""
+    """An image's own range is never used, so images of one scanner stay comparable."""
     dark = np.linspace(0, 2570, 64).astype(np.uint16).reshape(8, 8)
     assert pixels(encoded(Image.fromarray(dark), "PNG")).max() == 10
 
@@ -123,20 +123,20 @@ def test_8_bit_tiffs_whose_zero_is_white_are_not_negatives() -> None:
     assert (pixels(tiff(255 - ramp, photometric=0)) == ramp[..., None]).all()
 
 
-def test_alpha_is_laid_over_black() -> None:
+def test_alpha_is_blended_over_black() -> None:
     clear = np.dstack([noise(16, 16), np.arange(256, dtype=np.uint8).reshape(16, 16)])
     over_black = clear[..., :3] * (clear[..., 3:] / 255)
     for format in ("PNG", "TIFF"):
         assert abs(pixels(encoded(Image.fromarray(clear), format)) - over_black).max() <= 1
 
 
-def test_grey_with_alpha_is_laid_over_black() -> None:
+def test_grey_with_alpha_is_blended_over_black() -> None:
     clear = np.dstack([noise(16, 16)[..., 0], np.arange(256, dtype=np.uint8).reshape(16, 16)])
     over_black = clear[..., :1] * (clear[..., 1:] / 255)
     assert abs(pixels(encoded(Image.fromarray(clear), "PNG")) - over_black).max() <= 1
 
 
-def test_palettes_become_their_colours_and_the_transparent_one_black() -> None:
+def test_palettes_become_their_colours_and_a_transparent_entry_becomes_black() -> None:
     image = corners(0, 1, 2, 3, mode="P")  # type: ignore[arg-type]
     image.putpalette([*RED, *GREEN, *BLUE, *WHITE])
     assert middles(pixels(encoded(image, "PNG"))) == [[*RED], [*GREEN], [*BLUE], [*WHITE]]
@@ -145,7 +145,7 @@ def test_palettes_become_their_colours_and_the_transparent_one_black() -> None:
     assert middles(pixels(half)) == [[*RED], [*GREEN], [*BLUE], [51, 51, 51]]
 
 
-# EXIF 2.3, 4.6.4 A: what a viewer does to show the stored rows and columns upright
+# EXIF 2.3, 4.6.4 A: how a viewer turns the stored rows and columns upright
 UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     1: lambda a: a,
     2: lambda a: a[:, ::-1],
@@ -159,7 +159,7 @@ UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
 
 
 @pytest.mark.parametrize("orientation", UPRIGHT)
-def test_images_are_set_upright_by_their_exif(orientation: int) -> None:
+def test_images_are_turned_upright_by_their_exif(orientation: int) -> None:
     array = noise(10, 16)
     exif = Image.Exif()
     exif[274] = orientation
@@ -167,21 +167,21 @@ def test_images_are_set_upright_by_their_exif(orientation: int) -> None:
     assert (found == UPRIGHT[orientation](array)).all()
 
 
-def test_a_jpeg_lying_on_its_side_is_set_upright() -> None:
+def test_a_jpeg_on_its_side_is_turned_upright() -> None:
     exif = Image.Exif()
     exif[274] = 6
     found = pixels(encoded(corners(RED, GREEN, BLUE, WHITE), "JPEG", quality=95, subsampling=0, exif=exif))
     assert abs(np.array(middles(found)) - [BLUE, RED, WHITE, GREEN]).max() <= 4
 
 
-def test_16_bit_images_are_set_upright_too() -> None:
+def test_16_bit_images_are_turned_upright_too() -> None:
     exif = Image.Exif()
     exif[274] = 6
     found = pixels(encoded(Image.fromarray(WIDE[:10]), "PNG", exif=exif))
     assert (found == np.rot90(FULL_RANGE[:10], -1)).all()
 
 
-def test_the_stereo_jpegs_of_cameras_give_their_first_image() -> None:
+def test_stereo_jpegs_of_cameras_give_their_first_image() -> None:
     first, second = corners(RED, GREEN, BLUE, WHITE), corners(WHITE, WHITE, RED, RED)
     data = encoded(first, "MPO", save_all=True, append_images=[second], quality=95, subsampling=0)
     assert abs(np.array(middles(pixels(data))) - [RED, GREEN, BLUE, WHITE]).max() <= 4
@@ -220,7 +220,7 @@ SMALL = Image.fromarray(noise(12, 12))
     ],
     ids=["32-bit", "signed", "float", "animated gif", "animated png", "three bytes of jpeg", "eight bytes of png"],
 )
-def test_what_is_no_single_8_or_16_bit_image_is_refused(data: bytes, reason: str) -> None:
+def test_files_other_than_single_8_or_16_bit_images_are_refused(data: bytes, reason: str) -> None:
     with pytest.raises(images.BadImage, match=reason):
         images.decode(data)
 
@@ -238,7 +238,7 @@ def test_an_image_of_too_many_pixels_is_refused_before_it_fills_the_memory(width
         images.decode(claims(width, height))
 
 
-def test_a_large_image_under_the_limit_is_not_said_to_be_over_it() -> None:
+def test_a_large_image_under_the_limit_is_not_refused_as_too_large() -> None:
     with pytest.raises(images.BadImage, match="truncated|cannot be decoded") as caught:
         images.decode(claims(200_000, 1_000))
     assert "pixels" not in str(caught.value)
@@ -263,7 +263,7 @@ def test_damage_of_any_kind_gives_an_image_or_a_reason_and_never_another_error(k
 
 
 def by_pillow_alone(data: bytes, monkeypatch: pytest.MonkeyPatch) -> images.Decoded | str:
-    """What `decode` gives without its fast decoder: an image, or the reason why there is none."""
+    """The result of `decode` without its fast decoder: an image, or the reason why there is none."""
     with monkeypatch.context() as patch:
         patch.setattr(images, "_decode_jpeg", lambda *_: None)
         return decoded(data)
@@ -303,7 +303,7 @@ def test_the_fast_decoder_gives_pillows_pixels(
 
 
 @pytest.mark.parametrize("kind", ["jpeg", "progressive", "grey jpeg", "cmyk", "exif"])
-def test_a_damaged_jpeg_fares_as_with_pillow_alone(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_jpeg_has_the_result_of_pillow_alone(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(5)
     whole = GOOD[kind][1](image_of("melanoma", rng))
     reasons = set()
@@ -336,7 +336,7 @@ def test_scaled_decoding_halves_at_least_and_leaves_enough_pixels(
     assert psnr(images.resize(found.pixels, 60), images.resize(exact, 60)) > 35
 
 
-def test_scaled_decoding_leaves_all_but_plain_jpegs_alone() -> None:
+def test_only_plain_jpegs_are_decoded_scaled() -> None:
     image = Image.fromarray(noise(90, 90))
     exif = Image.Exif()
     exif[274] = 6
@@ -360,7 +360,7 @@ def test_resizing_is_torchvisions_bilinear_with_antialiasing(size: tuple[int, in
     theirs = v2.functional.resize(planes, [side, side], antialias=True).permute(1, 2, 0).numpy()
     assert mine.shape == (side, side, 3)
     assert (mine == theirs).all()
-    if size == (600, 450):  # the comparison tells: without antialiasing it is another image
+    if size == (600, 450):  # the comparison can fail: without antialiasing it is another image
         jagged = v2.functional.resize(planes, [side, side], antialias=False).permute(1, 2, 0).numpy()
         assert psnr(mine, jagged) < 20
 
@@ -403,13 +403,13 @@ def test_fine_stripes_become_grey_and_not_wider_stripes() -> None:
     assert abs(small[:, 2:-2] - 85).max() <= 25
 
 
-def test_an_image_of_the_right_size_is_not_touched() -> None:
+def test_an_image_of_the_right_size_does_not_change() -> None:
     array = noise(64, 64)
     assert (images.resize(array, 64) == array).all()
 
 
-def told(format: str) -> bytes:
-    """An image file that says whose it is in every place its format has for that."""
+def with_metadata(format: str) -> bytes:
+    """An image file with a name in every field that its format has for text."""
     image = Image.fromarray(noise(20, 30))
     exif = Image.Exif()
     exif[270] = exif[315] = SECRET
@@ -428,7 +428,7 @@ def told(format: str) -> bytes:
 @pytest.mark.parametrize("source", ["JPEG", "PNG", "TIFF"])
 @pytest.mark.parametrize("format", images.FORMATS)
 def test_nothing_but_pixels_is_left(source: str, format: str) -> None:
-    data = told(source)
+    data = with_metadata(source)
     assert SECRET.encode() in data
     out = images.encode(images.resize(images.decode(data).pixels, 16), format=format, quality=None)
     assert SECRET.encode() not in out
@@ -449,8 +449,8 @@ def segments(data: bytes) -> set[int]:
     return found
 
 
-def test_a_stored_jpeg_holds_no_segment_that_could_hold_a_word() -> None:
-    out = images.encode(images.decode(told("JPEG")).pixels, format="jpeg", quality=None)
+def test_a_stored_jpeg_has_no_segment_that_could_hold_text() -> None:
+    out = images.encode(images.decode(with_metadata("JPEG")).pixels, format="jpeg", quality=None)
     jfif, tables, frame, codes = 0xE0, 0xDB, 0xC0, 0xC4
     assert segments(out) == {jfif, tables, frame, codes}
 

@@ -1,4 +1,4 @@
-"""Anyone's own images, as folders or as a CSV; what is wrong in them is said, never guessed."""
+"""A user's own images, in folders or with a CSV file; errors in them are named and never guessed away."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def table(root: Path, text: str, *images: str) -> Listing:
     for name in images:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(b"an image")
-    (root / "pictures.csv").write_text(text, encoding="utf-8")
+    (root / "images.csv").write_text(text, encoding="utf-8")
     return UserDataset("mine", "csv").listing(root)
 
 
-def shown(listing: Listing, root: Path) -> dict[str, tuple[object, ...]]:
+def facts(listing: Listing, root: Path) -> dict[str, tuple[object, ...]]:
     """Each image's labels, group, split and problem by its path."""
     return {
         str(record.path.relative_to(root)): (record.labels, record.group, record.split, record.problem)
@@ -36,7 +36,7 @@ def shown(listing: Listing, root: Path) -> dict[str, tuple[object, ...]]:
 def test_one_folder_a_class(tmp_path: Path) -> None:
     listing = folders(tmp_path, "naevus/1.jpg", "melanoma/1.PNG", "melanoma/deeper/2.tif")
     assert (listing.classes, listing.task) == (("melanoma", "naevus"), "multi-class")
-    assert shown(listing, tmp_path) == {
+    assert facts(listing, tmp_path) == {
         "melanoma/1.PNG": (("melanoma",), None, None, None),
         "melanoma/deeper/2.tif": (("melanoma",), None, None, None),
         "naevus/1.jpg": (("naevus",), None, None, None),
@@ -47,7 +47,7 @@ def test_one_folder_a_class(tmp_path: Path) -> None:
 def test_images_outside_the_class_folders_have_no_label(tmp_path: Path) -> None:
     listing = folders(tmp_path, "a/1.jpg", "b/1.jpg", "loose.jpg", "unlabelled/1.jpg", "Unlabeled/x/2.jpg")
     assert listing.classes == ("a", "b")
-    unlabelled = {name for name, (labels, *_) in shown(listing, tmp_path).items() if labels is None}
+    unlabelled = {name for name, (labels, *_) in facts(listing, tmp_path).items() if labels is None}
     assert unlabelled == {"loose.jpg", "unlabelled/1.jpg", "Unlabeled/x/2.jpg"}
 
 
@@ -56,7 +56,7 @@ def test_train_val_and_test_folders_are_the_split(tmp_path: Path) -> None:
         tmp_path, "train/a/1.jpg", "Training/b/1.jpg", "valid/a/2.jpg", "test/b/2.jpg", "train/unlabelled/3.jpg"
     )
     assert listing.classes == ("a", "b")
-    assert shown(listing, tmp_path) == {
+    assert facts(listing, tmp_path) == {
         "train/a/1.jpg": (("a",), None, "train", None),
         "Training/b/1.jpg": (("b",), None, "train", None),
         "valid/a/2.jpg": (("a",), None, "val", None),
@@ -65,11 +65,11 @@ def test_train_val_and_test_folders_are_the_split(tmp_path: Path) -> None:
     }
 
 
-def test_what_is_no_image_and_what_is_hidden_is_passed_over(tmp_path: Path) -> None:
+def test_hidden_files_and_files_that_are_no_images_are_skipped(tmp_path: Path) -> None:
     listing = folders(
         tmp_path, "a/1.jpg", "b/1.jpg", "a/notes.txt", "a/.1.jpg", ".git/x.png", "a/.ipynb_checkpoints/1.jpg"
     )
-    assert set(shown(listing, tmp_path)) == {"a/1.jpg", "b/1.jpg"}
+    assert set(facts(listing, tmp_path)) == {"a/1.jpg", "b/1.jpg"}
 
 
 def test_images_without_any_label_are_a_dataset_to_pretrain_on(tmp_path: Path) -> None:
@@ -88,12 +88,12 @@ def test_a_single_class_is_an_error(tmp_path: Path) -> None:
         folders(tmp_path, "a/1.jpg", "a/2.jpg")
 
 
-def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="mine: there is no .*nowhere; give --raw"):
         UserDataset("mine", "folder").listing(tmp_path / "nowhere")
 
 
-def test_an_unknown_layout_is_answered_with_the_known_ones() -> None:
+def test_an_unknown_layout_is_an_error_that_names_the_known_ones() -> None:
     with pytest.raises(ValueError, match="--layout is 'zip'; known: folder, csv"):
         UserDataset("mine", "zip")
 
@@ -108,7 +108,7 @@ def test_a_csv_with_one_label_column(tmp_path: Path) -> None:
         "no_row.jpg",
     )
     assert (listing.classes, listing.task) == (("melanoma", "naevus"), "multi-class")
-    assert shown(listing, tmp_path) == {
+    assert facts(listing, tmp_path) == {
         "a.jpg": (("naevus",), "P1", "train", None),
         "sub/b.jpg": (("melanoma",), "P1", "test", None),
         "c.jpg": (None, None, None, None),
@@ -126,15 +126,15 @@ def test_a_csv_with_one_column_a_class_is_multi_label(tmp_path: Path) -> None:
         "d.jpg",
     )
     assert (listing.classes, listing.task) == (("oedema", "mass", "fracture"), "multi-label")
-    assert shown(listing, tmp_path) == {
+    assert facts(listing, tmp_path) == {
         "a.jpg": (("oedema", "mass"), "L1", None, None),
-        "b.jpg": ((), "L1", None, None),  # looked at, and none of the classes: labelled
+        "b.jpg": ((), "L1", None, None),  # labelled as none of the classes
         "c.jpg": (None, None, None, None),
         "d.jpg": (("mass",), None, None, None),
     }
 
 
-def test_one_column_a_class_with_always_one_mark_is_multi_class(tmp_path: Path) -> None:
+def test_a_csv_with_one_mark_in_every_row_is_multi_class(tmp_path: Path) -> None:
     listing = table(tmp_path, "image,a,b\n1.jpg,1,0\n2.jpg,0,1\n3.jpg,,\n", "1.jpg", "2.jpg", "3.jpg")
     assert (listing.classes, listing.task) == (("a", "b"), "multi-class")
 
@@ -145,13 +145,13 @@ def test_bad_cells_are_problems_that_name_line_and_value(tmp_path: Path) -> None
         "image,label,split\n1.jpg,a,holdout\n2.jpg,a|b,\n3.jpg,a,\n4.jpg,b,\nnot_there.jpg,b,\n",
         *(f"{number}.jpg" for number in (1, 2, 3, 4)),
     )
-    problems = {name: problem for name, (*_, problem) in shown(listing, tmp_path).items()}
+    problems = {name: problem for name, (*_, problem) in facts(listing, tmp_path).items()}
     assert problems == {
         "1.jpg": "line 2: split 'holdout' is none of train, val, test",
         "2.jpg": "line 3: 2 classes in one row: a, b",
         "3.jpg": None,
         "4.jpg": None,
-        "not_there.jpg": None,  # found out when it is read
+        "not_there.jpg": None,  # it is found when the file is read
     }
 
 
@@ -167,14 +167,14 @@ def test_a_mark_that_is_neither_0_nor_1_is_a_problem(tmp_path: Path) -> None:
     ]
 
 
-def test_the_same_row_twice_is_left_out_once_and_contradictions_altogether(tmp_path: Path) -> None:
+def test_a_repeated_row_counts_once_and_contradicting_rows_are_all_problems(tmp_path: Path) -> None:
     rows = ["1.jpg,a,train", "1.jpg,a,train", "2.jpg,a,train", "2.jpg,b,train", "3.jpg,b,train", "3.jpg,b,test"]
     listing = table(tmp_path, "\n".join(["image,label,split", *rows]) + "\n", "1.jpg", "2.jpg", "3.jpg")
     again, differing = "duplicate path: the same row again", "duplicate path with differing rows"
     assert [record.problem for record in listing.records] == [None, again] + [differing] * 4
 
 
-def test_rows_that_are_all_bad_are_left_to_the_quarantine(tmp_path: Path) -> None:
+def test_a_csv_of_bad_rows_alone_is_no_error_because_they_are_quarantined(tmp_path: Path) -> None:
     listing = table(tmp_path, "image,label\n1.jpg,a|b\n2.jpg,b|c\n", "1.jpg", "2.jpg")
     assert all(record.problem for record in listing.records)
 
@@ -182,13 +182,13 @@ def test_rows_that_are_all_bad_are_left_to_the_quarantine(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("picture,label\n1.jpg,a\n", r"pictures\.csv has no path column; name one of its columns image or path"),
-        ("image;label\n1.jpg;a\n", r"pictures\.csv has no path column"),
-        ("image,group\n1.jpg,a\n", r"pictures\.csv has no label column; add `label`, or one column of 0 and 1 a class"),
-        ("image,label\n1.jpg,a\n2.jpg\n", r"pictures\.csv, line 3: it has more or fewer cells than the header"),
-        ("image,label\n1.jpg,a,b\n", r"pictures\.csv, line 2: it has more or fewer cells than the header"),
+        ("picture,label\n1.jpg,a\n", r"images\.csv has no path column; name one of its columns image or path"),
+        ("image;label\n1.jpg;a\n", r"images\.csv has no path column"),
+        ("image,group\n1.jpg,a\n", r"images\.csv has no label column; add `label`, or one column of 0 and 1 a class"),
+        ("image,label\n1.jpg,a\n2.jpg\n", r"images\.csv, line 3: it has more or fewer cells than the header"),
+        ("image,label\n1.jpg,a,b\n", r"images\.csv, line 2: it has more or fewer cells than the header"),
         ("image,label\n1.jpg,a\n", "only one class, 'a'"),
-        ("", r"pictures\.csv has no path column"),
+        ("", r"images\.csv has no path column"),
     ],
 )
 def test_a_csv_that_cannot_be_understood_is_an_error(tmp_path: Path, text: str, message: str) -> None:
@@ -197,13 +197,13 @@ def test_a_csv_that_cannot_be_understood_is_an_error(tmp_path: Path, text: str, 
 
 
 def test_a_csv_in_another_encoding_is_an_error_that_names_it(tmp_path: Path) -> None:
-    (tmp_path / "pictures.csv").write_bytes("image,label\n1.jpg,nævus\n".encode("latin-1"))
-    with pytest.raises(ValueError, match=r"pictures\.csv is not UTF-8 .*; save it as UTF-8"):
+    (tmp_path / "images.csv").write_bytes("image,label\n1.jpg,nævus\n".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"images\.csv is not UTF-8 .*; save it as UTF-8"):
         UserDataset("mine", "csv").listing(tmp_path)
 
 
 @pytest.mark.parametrize("names", [(), ("a.csv", "b.csv")])
-def test_which_csv_is_meant_is_not_guessed(tmp_path: Path, names: tuple[str, ...]) -> None:
+def test_no_csv_or_several_are_an_error(tmp_path: Path, names: tuple[str, ...]) -> None:
     for name in names:
         (tmp_path / name).write_text("image,label\n")
     with pytest.raises(ValueError, match=f"needs exactly one CSV file in .*found: {', '.join(names) or 'none'}"):

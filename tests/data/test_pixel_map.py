@@ -1,4 +1,4 @@
-"""Pixels come from a map that is built once, checked against the index, bounded, and never trusted half-built."""
+"""Pixel maps are built once, checked against the index and limited in size; a half-built one is never used."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import seven
+import seven_images
 
 from pipeline.data import pixel_map
 from pipeline.data.pixel_map import PixelMap, open_pixels
@@ -22,12 +22,12 @@ from pipeline.runs.cluster import Cluster
 
 @pytest.fixture
 def shards(tmp_path: Path) -> Shards:
-    return seven.make_shards(tmp_path)
+    return seven_images.make_shards(tmp_path)
 
 
 @pytest.fixture
 def images() -> np.ndarray:
-    return seven.IMAGES
+    return seven_images.IMAGES
 
 
 BYTES = 7 * 12 * 12 * 3
@@ -73,7 +73,7 @@ def test_scratch_may_be_emptied_at_any_time(shards, images, site) -> None:
     assert (every(old) == images).all()
 
 
-def test_a_damaged_tar_is_named_with_the_image_and_leaves_no_map(shards, site) -> None:
+def test_a_damaged_tar_is_named_with_its_image_and_leaves_no_map(shards, site) -> None:
     tar = shards.folder / "val-000000.tar"
     data = bytearray(tar.read_bytes())
     data[shards.rows["offset"][5] + 30] ^= 1  # one bit of the sixth image
@@ -83,7 +83,7 @@ def test_a_damaged_tar_is_named_with_the_image_and_leaves_no_map(shards, site) -
     assert not maps(site)
 
 
-def test_a_builder_killed_half_way_leaves_nothing_that_is_taken_for_a_map(shards, images, site) -> None:
+def test_a_builder_killed_half_way_leaves_no_map(shards, images, site) -> None:
     code = (
         "import os, signal, sys; from pathlib import Path; from pipeline.data import images, pixel_map\n"
         "from pipeline.runs.cluster import Cluster\n"
@@ -122,7 +122,7 @@ def test_another_decoder_has_another_map(shards, site, monkeypatch) -> None:
     assert len(maps(site)) == 2
 
 
-def test_the_map_used_least_lately_makes_room_and_one_in_use_never_does(shards, images, site, capsys) -> None:
+def test_an_unused_map_makes_room_and_an_open_one_never_does(shards, images, site, capsys) -> None:
     small = replace(site, scratch_gb=1.5 * BYTES / 1e9)
     held = open_pixels(shards, small)
     (path,) = maps(site)
@@ -135,7 +135,7 @@ def test_the_map_used_least_lately_makes_room_and_one_in_use_never_does(shards, 
     assert len(maps(site)) == 1 and maps(site) != [path]
 
 
-def test_the_oldest_of_several_goes_first(shards, site, monkeypatch) -> None:
+def test_the_least_recently_used_map_is_deleted_first(shards, site, monkeypatch) -> None:
     open_pixels(shards, site)
     monkeypatch.setattr(pixel_map.images, "stored_decoder", lambda: "other-1.0")
     open_pixels(shards, site)
@@ -146,7 +146,7 @@ def test_the_oldest_of_several_goes_first(shards, site, monkeypatch) -> None:
     assert len(maps(site)) == 2 and not other.exists()
 
 
-def test_without_room_on_the_disk_images_are_decoded_on_the_fly(shards, images, site, monkeypatch, capsys) -> None:
+def test_without_disk_space_images_are_decoded_when_they_are_needed(shards, images, site, monkeypatch, capsys) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(pixel_map.shutil, "disk_usage", lambda path: usage(10**6, 10**6 - 51_000, 51_000))
     pixels = open_pixels(shards, site)
@@ -155,7 +155,7 @@ def test_without_room_on_the_disk_images_are_decoded_on_the_fly(shards, images, 
     assert not maps(site)
 
 
-def test_a_scratch_in_memory_is_left_alone_unless_asked(shards, images, site, monkeypatch, capsys) -> None:
+def test_scratch_in_memory_is_not_used_unless_asked(shards, images, site, monkeypatch, capsys) -> None:
     monkeypatch.setattr(pixel_map, "file_system", lambda path: "tmpfs")
     pixels = open_pixels(shards, replace(site, scratch_in_ram=False))
     assert isinstance(pixels, TarReader) and (every(pixels) == images).all()

@@ -1,4 +1,4 @@
-"""Splits are 80/10/10 in every class, whole lesions where asked; label fractions lie inside each other."""
+"""Splits are 80/10/10 in every class and keep lesions whole if asked; label fractions are nested."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def split(
 
 
 def shares(labels: list[Labels], table: list[str], name: str | None = None) -> dict[str, float]:
-    """Which share of a class (or of all images) each part got."""
+    """The share of a class (or of all images) in each part."""
     parts = Counter(part for names, part in zip(labels, table, strict=True) if name is None or name in (names or ()))
     return {part: parts[part] / sum(parts.values()) for part in SPLITS}
 
@@ -61,7 +61,7 @@ def test_isic_is_split_80_10_10_in_every_class(isic: tuple[list[Labels], list[st
         assert shares(labels, table, name) == pytest.approx(SHARES, abs=0.015 if grouped else 0.005)
 
 
-def test_grouped_keeps_every_lesion_on_one_side_and_image_does_not(
+def test_a_grouped_split_keeps_every_lesion_in_one_part_and_a_split_by_image_does_not(
     isic: tuple[list[Labels], list[str | None]],
 ) -> None:
     labels, lesions = isic
@@ -75,8 +75,8 @@ def test_grouped_keeps_every_lesion_on_one_side_and_image_does_not(
     assert shared_groups(lesions, split(labels, ISIC, groups=lesions)) > 1000
 
 
-def test_often_photographed_lesions_are_on_every_side(isic: tuple[list[Labels], list[str | None]]) -> None:
-    """A test of lesions with one image each would be another question."""
+def test_lesions_with_many_images_are_in_every_part(isic: tuple[list[Labels], list[str | None]]) -> None:
+    """Test images of lesions with one image each alone would measure something else."""
     labels, lesions = isic
     table = split(labels, ISIC, groups=lesions, grouped=True)
     images = Counter(lesions)
@@ -103,7 +103,7 @@ def test_images_of_several_classes_are_stratified_by_each() -> None:
         assert shares(labels, table, name) == pytest.approx(SHARES, abs=max(0.01, 1.5 / number)), name
 
 
-def test_images_of_several_classes_are_grouped_too() -> None:
+def test_images_of_several_classes_can_be_grouped() -> None:
     labels, classes = made()
     groups: list[str | None] = [f"patient {i // 7}" if i % 10 else None for i in range(len(labels))]
     table = split(labels, classes, groups=groups, grouped=True)
@@ -112,22 +112,22 @@ def test_images_of_several_classes_are_grouped_too() -> None:
         assert shares(labels, table, name) == pytest.approx(SHARES, abs=0.015), name
 
 
-def test_what_the_curator_fixed_stays_and_what_is_missing_is_carved_from_training() -> None:
+def test_a_fixed_split_stays_and_a_missing_part_is_carved_from_training() -> None:
     labels: list[Labels] = [("a",), ("b",)] * 300
     fixed: list[str | None] = ["train"] * 400 + ["test"] * 200
     table = split(labels, ("a", "b"), fixed=fixed)
     assert table[400:] == ["test"] * 200
-    assert Counter(table[:400]) == {"train": 360, "val": 40}  # a tenth of training, the test set being there
+    assert Counter(table[:400]) == {"train": 360, "val": 40}  # a tenth of training, because there is a test set
     assert Counter(zip(labels[:400], table[:400], strict=True))[("a",), "val"] == 20
 
 
-def test_a_split_that_is_fixed_altogether_is_left_alone() -> None:
+def test_a_split_that_is_fixed_for_all_parts_stays() -> None:
     labels: list[Labels] = [("a",), ("b",), None] * 10
     fixed: list[str | None] = ["train", "val", "test", "train", None] * 6
     assert split(labels, ("a", "b"), fixed=fixed) == [part or "train" for part in fixed]
 
 
-def test_images_without_labels_are_trained_on() -> None:
+def test_images_without_labels_are_in_the_training_split() -> None:
     labels: list[Labels] = [("a",), ("b",), None, None] * 50
     table = split(labels, ("a", "b"))
     assert {part for names, part in zip(labels, table, strict=True) if names is None} == {"train"}
@@ -138,8 +138,8 @@ def test_images_without_labels_are_trained_on() -> None:
     }
 
 
-def test_grouped_takes_a_patients_unlabelled_images_along() -> None:
-    """Else pretraining would see the patients of the test set."""
+def test_a_grouped_split_keeps_a_patients_unlabelled_images_with_the_labelled_ones() -> None:
+    """Otherwise pretraining would see the patients of the test set."""
     labels: list[Labels] = [("a",), None, ("b",), None] * 50
     groups: list[str | None] = [f"patient {i // 2}" for i in range(200)]
     table = split(labels, ("a", "b"), groups=groups, grouped=True)
@@ -147,27 +147,27 @@ def test_grouped_takes_a_patients_unlabelled_images_along() -> None:
     assert set(table) == set(SPLITS)
 
 
-def test_patients_without_any_label_are_trained_on() -> None:
+def test_patients_without_any_label_are_in_the_training_split() -> None:
     labels: list[Labels] = [("a",), ("b",), None, None] * 25
     groups: list[str | None] = [f"patient {i}" for i in range(100)]
     table = split(labels, ("a", "b"), groups=groups, grouped=True)
     assert {table[i] for i in range(100) if labels[i] is None} == {"train"}
 
 
-def test_a_class_of_one_image_is_trained_on() -> None:
+def test_the_only_image_of_a_class_is_in_the_training_split() -> None:
     labels: list[Labels] = [("a",)] * 50 + [("rare",)]
     assert split(labels, ("a", "rare"))[-1] == "train"
 
 
-def test_nothing_to_split_is_split_into_nothing() -> None:
+def test_an_empty_dataset_has_an_empty_split() -> None:
     assert split([], ("a", "b")) == []
     assert split([None, None], ()) == ["train", "train"]
 
 
-def test_leaks_are_counted_by_hand() -> None:
+def test_leaks_between_splits_are_counted() -> None:
     groups = ["p", "p", "q", "q", "r", None, None, "s", "s"]
     table = ["train", "test", "test", "test", "train", "train", "test", "val", "test"]
-    assert shared_groups(groups, table) == 1  # p; q is in test alone, s in val and test, None is nobody
+    assert shared_groups(groups, table) == 1  # p; q is in test only, s in val and test, None is no group
     checksums = ["1", "1", "2", "2", "3", "3", "3", "4", "5"]
     parts = ["train", "test", "train", "train", "val", "test", "test", "train", "test"]
     assert identical_across(checksums, parts) == 5  # both of 1, all three of 3
@@ -178,20 +178,20 @@ def classes_of(positions: np.ndarray, labels: list[Labels]) -> Counter[str]:
 
 
 @pytest.mark.parametrize("seed", [77, 78])
-def test_a_smaller_fraction_lies_in_a_larger_one(isic: tuple[list[Labels], list[str | None]], seed: int) -> None:
+def test_a_larger_fraction_contains_a_smaller_one(isic: tuple[list[Labels], list[str | None]], seed: int) -> None:
     labels, _ = isic
     hundredth, tenth, everything = (set(label_fraction(labels, ISIC, part, seed)) for part in (0.01, 0.1, 1))
     assert hundredth < tenth < everything == set(range(len(labels)))
 
 
-def test_a_fraction_takes_its_share_of_every_class(isic: tuple[list[Labels], list[str | None]]) -> None:
+def test_a_fraction_takes_this_share_of_every_class(isic: tuple[list[Labels], list[str | None]]) -> None:
     labels, _ = isic
     # a hundredth of 4522, 12875, 3323, 867, 2624, 239, 253 and 628
     expected = {"MEL": 45, "NV": 129, "BCC": 33, "AK": 9, "BKL": 26, "DF": 2, "VASC": 3, "SCC": 6}
     assert classes_of(label_fraction(labels, ISIC, 0.01, 77), labels) == expected
 
 
-def test_another_seed_sees_other_images(isic: tuple[list[Labels], list[str | None]]) -> None:
+def test_another_seed_chooses_other_images(isic: tuple[list[Labels], list[str | None]]) -> None:
     labels, _ = isic
     first, second = (set(label_fraction(labels, ISIC, 0.1, seed)) for seed in (77, 78))
     assert len(first) == len(second)
@@ -199,13 +199,13 @@ def test_another_seed_sees_other_images(isic: tuple[list[Labels], list[str | Non
 
 
 @pytest.mark.parametrize("fraction", [1e-6, 0.01, 0.1])
-def test_every_class_that_has_a_image_keeps_one(fraction: float) -> None:
+def test_every_class_with_an_image_keeps_at_least_one(fraction: float) -> None:
     labels: list[Labels] = [("a",)] * 500 + [("b",)] * 20 + [("c",)]
     for seed in range(5):
         assert set(classes_of(label_fraction(labels, ("a", "b", "c", "absent"), fraction, seed), labels)) == set("abc")
 
 
-def test_fractions_of_several_classes_are_nested_with_every_class_and_about_their_share() -> None:
+def test_fractions_of_images_of_several_classes_are_nested_and_hold_about_their_share_of_every_class() -> None:
     labels, classes = made()
     for seed in range(5):
         hundredth, tenth, everything = (label_fraction(labels, classes, part, seed) for part in (0.01, 0.1, 1))
@@ -216,7 +216,7 @@ def test_fractions_of_several_classes_are_nested_with_every_class_and_about_thei
             assert abs(part[name] - whole[name] / 10) <= 0.3 * whole[name] / 10 + 2, name
 
 
-def test_images_without_labels_are_in_no_fraction_and_those_of_no_class_are() -> None:
+def test_images_of_no_class_are_in_fractions_and_images_without_labels_are_not() -> None:
     labels: list[Labels] = [("a",), None, (), ("b",), None, ()] * 40
     for fraction in (0.01, 0.1, 1):
         chosen = label_fraction(labels, ("a", "b"), fraction, 77)
@@ -224,7 +224,7 @@ def test_images_without_labels_are_in_no_fraction_and_those_of_no_class_are() ->
         assert list(chosen) == sorted(set(chosen))
 
 
-def test_no_labels_at_all_are_no_images() -> None:
+def test_a_fraction_without_any_label_is_empty() -> None:
     assert len(label_fraction([None, None], ("a", "b"), 0.1, 77)) == 0
 
 
@@ -242,7 +242,7 @@ def test_splits_and_fractions_depend_on_their_arguments_alone() -> None:
     np.random.seed(2)
     assert digest() == first
     for hash_seed in ("1", "2"):
-        told = subprocess.run(
+        done = subprocess.run(
             [sys.executable, "-c", "import test_splits; print(test_splits.digest())"],
             cwd=Path(__file__).parent,
             env={**os.environ, "PYTHONHASHSEED": hash_seed},
@@ -250,10 +250,10 @@ def test_splits_and_fractions_depend_on_their_arguments_alone() -> None:
             text=True,
             check=True,
         )
-        assert told.stdout.strip() == first
+        assert done.stdout.strip() == first
 
 
-def test_a_image_the_curator_left_open_follows_its_group_to_the_curators_part():
+def test_an_image_without_a_fixed_split_follows_its_group():
     labels = [("a",)] * 6
     groups = ["p1", "p1", "p2", "p2", None, None]
     fixed = ["test", None, "val", None, None, "train"]

@@ -1,4 +1,4 @@
-"""Stand-ins lie as their datasets do, in the same classes and sizes, and are drawn alike every time."""
+"""Stand-ins have the layout, classes and sizes of their datasets, and every drawing is the same."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline.core.console import silent
 from pipeline.data.datasets import DATASETS
 from pipeline.data.records import STANDIN_MARK, Dataset
 from pipeline.data.standins import CONTENTS, MIN_IMAGES, draw_standin, scaled_count
@@ -18,10 +19,6 @@ def plugin(name: str) -> Dataset:
     found = DATASETS.find(name).DATASET
     assert isinstance(found, Dataset)
     return found
-
-
-def plainly(items: object, **_: object) -> object:
-    return items
 
 
 def bytes_of(root: Path) -> dict[Path, bytes]:
@@ -56,22 +53,22 @@ def test_at_full_scale_there_are_as_many_images_classes_groups_and_ids_as_publis
 
 
 @pytest.mark.parametrize("name", CONTENTS)
-def test_a_small_one_is_read_as_the_dataset_is(name: str, stand_ins: dict[str, Path]) -> None:
+def test_a_small_stand_in_is_read_as_the_dataset_is(name: str, stand_ins: dict[str, Path]) -> None:
     dataset = plugin(name)
     records = dataset.listing(stand_ins[name]).records
-    shown = Counter(label for record in records for label in record.labels or ())
+    images = Counter(label for record in records for label in record.labels or ())
     parts = len(dataset.published.counts) if dataset.published else 0
     if parts:
-        assert shown == dict.fromkeys(dataset.classes, MIN_IMAGES * parts)
+        assert images == dict.fromkeys(dataset.classes, MIN_IMAGES * parts)
     else:
-        assert set(shown) == set(dataset.classes) and len(records) == 40
+        assert set(images) == set(dataset.classes) and len(records) == 40
     if name != "brain_mri":  # nobody published its patients
         assert 1 < len({record.group for record in records} - {None}) < len(records)
     with Image.open(records[0].path) as image:
         assert dataset.published is not None and image.mode in dataset.published.modes
 
 
-def test_classes_are_told_apart_by_their_colour(stand_ins: dict[str, Path]) -> None:
+def test_classes_differ_in_colour(stand_ins: dict[str, Path]) -> None:
     colours: dict[str, list[np.ndarray]] = {}
     for record in plugin("dermofit").listing(stand_ins["dermofit"]).records:
         assert record.labels is not None
@@ -83,7 +80,7 @@ def test_classes_are_told_apart_by_their_colour(stand_ins: dict[str, Path]) -> N
     assert (distances[~np.eye(len(means), dtype=bool)] > 1).all()
 
 
-def test_it_is_drawn_alike_every_time_and_goes_on_when_stopped(tmp_path: Path, stand_ins: dict[str, Path]) -> None:
+def test_a_stand_in_is_always_the_same_and_continues_after_a_stop(tmp_path: Path, stand_ins: dict[str, Path]) -> None:
     whole = bytes_of(stand_ins["autoimmune"])
     drawn = 0
 
@@ -98,11 +95,11 @@ def test_it_is_drawn_alike_every_time_and_goes_on_when_stopped(tmp_path: Path, s
         draw_standin(plugin("autoimmune"), tmp_path / "new", scale=0.0001, progress=stop_after_five)
     assert 0 < len(list((tmp_path / "new").glob("*.tif"))) <= 6
     assert not (tmp_path / "new" / STANDIN_MARK).exists()
-    draw_standin(plugin("autoimmune"), tmp_path / "new", scale=0.0001, progress=plainly)
+    draw_standin(plugin("autoimmune"), tmp_path / "new", scale=0.0001, progress=silent)
     assert bytes_of(tmp_path / "new") == whole
 
 
-def test_a_scaled_count_keeps_ten_where_there_are_ten() -> None:
+def test_a_scaled_count_keeps_at_least_ten() -> None:
     assert [scaled_count(count, 0.1) for count in (1000, 101, 50, 10, 7)] == [100, 10, 10, 10, 7]
     assert scaled_count(331, 1.0) == 331
 
@@ -115,16 +112,16 @@ def test_a_scaled_count_keeps_ten_where_there_are_ten() -> None:
         ("isic", 2.0, "--scale is 2.0; give a fraction above 0"),
     ],
 )
-def test_a_wrong_wish_is_answered(name: str, scale: float, message: str, tmp_path: Path) -> None:
+def test_a_wrong_request_is_an_error(name: str, scale: float, message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message):
-        draw_standin(plugin(name), tmp_path / "new", scale=scale, progress=plainly)
+        draw_standin(plugin(name), tmp_path / "new", scale=scale, progress=silent)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_folder_that_holds_anything_else_is_left_alone(tmp_path: Path, stand_ins: dict[str, Path]) -> None:
+def test_a_folder_with_other_files_does_not_change(tmp_path: Path, stand_ins: dict[str, Path]) -> None:
     (tmp_path / "letters.txt").write_text("mine")
     with pytest.raises(ValueError, match="is not empty; give the stand-in a folder of its own"):
-        draw_standin(plugin("isic"), tmp_path, scale=0.0001, progress=plainly)
+        draw_standin(plugin("isic"), tmp_path, scale=0.0001, progress=silent)
     assert [path.name for path in tmp_path.iterdir()] == ["letters.txt"]
     with pytest.raises(ValueError, match="holds another stand-in"):
-        draw_standin(plugin("isic"), stand_ins["dermofit"], scale=0.0001, progress=plainly)
+        draw_standin(plugin("isic"), stand_ins["dermofit"], scale=0.0001, progress=silent)

@@ -30,7 +30,7 @@ def test_answers_come_in_the_order_of_the_items(workers: int, threads: bool) -> 
         assert list(pool.map(tenfold, [])) == []
 
 
-def test_an_image_that_crashes_its_decoder_costs_no_other() -> None:
+def test_an_image_that_crashes_its_decoder_costs_no_other_image() -> None:
     with Workers(2) as pool:
         answers = list(pool.map(tenfold_but_3_and_90, range(100)))
     crashed = [item for item, answer in enumerate(answers) if isinstance(answer, images.BadImage)]
@@ -39,7 +39,7 @@ def test_an_image_that_crashes_its_decoder_costs_no_other() -> None:
     assert all(answers[item] == item * 10 for item in range(100) if item not in crashed)
 
 
-def test_a_crash_further_on_costs_nothing_to_a_writer_that_lags_behind() -> None:
+def test_a_crash_ahead_of_a_slow_writer_costs_no_other_image() -> None:
     with Workers(1) as pool:
         answers = pool.map(tenfold_but_40, range(100))
         found = [next(answers)]
@@ -66,7 +66,7 @@ def test_slurms_signal_to_every_process_of_a_job_ends_no_worker() -> None:
     assert len(workers) == 2
 
 
-def test_workers_run_this_package_though_another_of_its_name_lies_in_the_current_folder(tmp_path: Path) -> None:
+def test_workers_import_this_package_even_if_the_current_folder_holds_another_of_its_name(tmp_path: Path) -> None:
     other, script = tmp_path / "elsewhere", tmp_path / "script.py"
     (other / "pipeline" / "data" / "shards").mkdir(parents=True)
     for name in ("__init__.py", "data/__init__.py", "data/shards/__init__.py", "data/shards/transcode.py"):

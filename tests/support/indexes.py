@@ -1,9 +1,9 @@
-"""The indexes of all four datasets of the paper, without their images: enough to plan the main grid.
+"""Write indexes of the paper's four datasets without their images: enough to plan the main grid.
 
 python tests/support/indexes.py SHARDS [ISIC_LABELS]
 
-ISIC's rows are those of the published label file where ISIC_LABELS (../shared/data/isic2019_labels_full) is there; the
-others have the paper's classes and counts, with labels drawn at random.
+ISIC's rows are those of the published label file if the folder ISIC_LABELS exists (default:
+../shared/data/isic2019_labels_full); the other datasets have the paper's classes and counts with random labels.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def isic_labels(folder: Path) -> list[str]:
 
 
 def write(shards: Path, name: str, labels: list[str], *, size: int = paper.IMAGE_SIZE) -> Path:
-    """A shard folder with index and manifest and no tars."""
+    """Write a shard folder with index and manifest and without tars."""
     plugin = DATASETS.find(name).DATASET
     folder = shards / f"{name}-{size}-image-{'0' * 8}"
     folder.mkdir(parents=True)
@@ -44,13 +44,13 @@ def write(shards: Path, name: str, labels: list[str], *, size: int = paper.IMAGE
             "labels": [labels[row]],
             "group": None,
             "tar": f"{part}-000000.tar",
-            "offset": 512 + 40_000 * place,
+            "offset": 512 + 40_000 * position,
             "size": 30_000,
             "sha256": files.sha256_bytes(b"%d" % row),
             "width": 600,
             "height": 450,
         }
-        for place, (row, part) in enumerate(zip(order.tolist(), parts, strict=True))
+        for position, (row, part) in enumerate(zip(order.tolist(), parts, strict=True))
     ]
     write_index(folder / "index.parquet", rows)
     counts = {

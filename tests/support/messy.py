@@ -1,6 +1,6 @@
-"""200 generated images with every kind of bad input among them, as a person would find them in a hospital's folder.
+"""Generate 200 images with every kind of bad input among them, like the folder of a hospital.
 
-python tests/messy.py DIR
+python tests/support/messy.py DIR
 python -m pipeline.shard messy --layout csv --raw DIR --max-bad 0.5
 """
 
@@ -25,26 +25,26 @@ SECRET = "Jane Doe"
 
 @dataclass
 class Messy:
-    """What was made: the usable files, the rows that must be quarantined with a part of the reason, and so on."""
+    """The contents of a messy folder: usable files, rows that must be quarantined, images without a label."""
 
     good: list[str] = field(default_factory=list)
     bad: list[tuple[str, str]] = field(default_factory=list)
-    """(file, part of its reason), one a row of the CSV."""
+    """File and a part of its reason, one entry a row of the CSV."""
     unlabelled: list[str] = field(default_factory=list)
-    """Those of `good` that carry no label."""
+    """The files in `good` that have no label."""
     twins: int = 0
-    """How many good files have a byte-identical other."""
+    """How many good files are byte-identical to another one."""
 
     @property
     def total(self) -> int:
-        """Rows and images without a row."""
+        """The number of rows and of images without a row."""
         return len(self.good) + len(self.bad)
 
 
 def tiff(pixels: np.ndarray, *, photometric: int = 1, big_endian: bool = False, bits: int = 0) -> bytes:
     """An uncompressed TIFF of any integer or float pixels [h, w] or [h, w, 3]; `bits=12` packs two in three bytes.
 
-    Written by hand, for Pillow writes neither 16-bit RGB nor images whose zero is white.
+    It is written by hand because Pillow writes neither 16-bit RGB nor images whose zero is white.
     """
     order = ">" if big_endian else "<"
     height, width = pixels.shape[:2]
@@ -63,7 +63,7 @@ def tiff(pixels: np.ndarray, *, photometric: int = 1, big_endian: bool = False, 
         (258, "H", [bits] * channels),
         (259, "H", [1]),
         (262, "H", [2 if channels == 3 else photometric]),
-        (273, "I", [0]),  # where the pixels start, known below
+        (273, "I", [0]),  # the offset of the pixels, set below
         (277, "H", [channels]),
         (278, "I", [height]),
         (279, "I", [len(data)]),
@@ -76,11 +76,11 @@ def tiff(pixels: np.ndarray, *, photometric: int = 1, big_endian: bool = False, 
         values = [start] if tag == 273 else values
         raw = struct.pack(f"{order}{len(values)}{code}", *values)
         if len(raw) > 4:
-            place = struct.pack(f"{order}I", after + len(extra))
+            value = struct.pack(f"{order}I", after + len(extra))
             extra += raw
         else:
-            place = raw.ljust(4, b"\0")
-        body += struct.pack(f"{order}HHI", tag, {"H": 3, "I": 4}[code], len(values)) + place
+            value = raw.ljust(4, b"\0")
+        body += struct.pack(f"{order}HHI", tag, {"H": 3, "I": 4}[code], len(values)) + value
     head = (b"MM" if big_endian else b"II") + struct.pack(f"{order}HIH", 42, 8, len(tags))
     return head + body + struct.pack(f"{order}I", 0) + extra + data
 
@@ -93,7 +93,7 @@ def encoded(image: Image.Image, format: str, **options: object) -> bytes:
 
 def _exif(image: Image.Image) -> bytes:
     exif = Image.Exif()
-    exif[274] = 6  # lying on its side
+    exif[274] = 6  # on its side
     exif[315] = SECRET
     return encoded(image, "JPEG", exif=exif)
 
@@ -137,7 +137,7 @@ def _pages(image: Image.Image) -> bytes:
     return encoded(image, "TIFF", save_all=True, append_images=[image.rotate(90)])
 
 
-# kind: its extension, its bytes, a part of the reason the quarantine must give
+# for each kind its extension, its bytes and a part of the reason in its quarantine entry
 BAD: dict[str, tuple[str, Callable[[Image.Image], bytes], str]] = {
     "broken": ("png", lambda p: encoded(p, "PNG")[:60] + bytes(5000), "broken data stream"),
     "truncated jpeg": ("jpg", lambda p: _half(encoded(p, "JPEG", quality=95)), "truncated"),
@@ -163,7 +163,7 @@ def image_of(label: str, rng: np.random.Generator) -> Image.Image:
 
 
 def make(root: Path) -> Messy:
-    """Write the 200 images and `images.csv` (image, label, patient, split) under `root`; always the same ones."""
+    """Write the 200 images and `images.csv` (image, label, patient, split) under `root`, always the same ones."""
     rng = np.random.default_rng(2019)
     messy = Messy()
     rows: list[tuple[str, str, str, str]] = []
@@ -185,7 +185,7 @@ def make(root: Path) -> Messy:
         rows.append((name, label, f"{SECRET} {made // 4}", split))
         return name, data
 
-    for label in CLASSES:  # every bad kind once a class
+    for label in CLASSES:  # every bad kind in every class
         for suffix, encode, reason in BAD.values():
             name = write(label, suffix, encode(image_of(label, rng)))
             rows.append((name, label, f"{SECRET} {made // 4}", ""))
@@ -193,10 +193,10 @@ def make(root: Path) -> Messy:
         rows.append((f"{label}/never_delivered.jpg", label, "", ""))
         messy.bad.append((f"{label}/never_delivered.jpg", "no such file"))
 
-    name, _ = good("jpeg", "naevus")  # the same row twice: one of them stays
+    name, _ = good("jpeg", "naevus")  # the same row twice: the first one stays
     rows.append(rows[-1])
     messy.bad.append((name, "the same row again"))
-    for wrong in (("image", "melanoma", "", ""), ("image", "naevus", "", "test")):  # contradictions: none stays
+    for wrong in (("image", "melanoma", "", ""), ("image", "naevus", "", "test")):  # contradicting rows: none stays
         name, _ = good("png", "naevus")
         messy.good.remove(name)
         rows.append((name, *wrong[1:]))
@@ -209,11 +209,11 @@ def make(root: Path) -> Messy:
     rows[-1] = (name, "keratosis|naevus", "", "")
     messy.bad.append((name, "2 classes in one row: keratosis, naevus"))
 
-    for number in range(6):  # twins under two names
+    for number in range(6):  # byte-identical files with two names
         _, data = good("jpeg", CLASSES[number % 3])
         good("jpeg", CLASSES[number % 3], data=data)
         messy.twins += 2
-    for number in range(16):  # without a label: an empty cell, or no row at all
+    for number in range(16):  # without a label: an empty cell or no row
         name = write("unlabelled", "jpg", GOOD["jpeg"][1](image_of(CLASSES[number % 3], rng)))
         messy.good.append(name)
         messy.unlabelled.append(name)
@@ -222,7 +222,7 @@ def make(root: Path) -> Messy:
     while made < IMAGES:
         good(list(GOOD)[made % len(GOOD)], CLASSES[made % 3])
 
-    with open(root / "pictures.csv", "w", newline="", encoding="utf-8") as file:
+    with open(root / "images.csv", "w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([("image", "label", "patient", "split"), *rows])
     return messy
 
@@ -230,7 +230,7 @@ def make(root: Path) -> Messy:
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit(__doc__)
-    made_of = make(Path(sys.argv[1]))
-    print(f"{IMAGES} images: {len(made_of.good)} usable, {len(made_of.unlabelled)} of them without a label;")
-    print(f"{len(made_of.bad)} of {made_of.total} rows are to be quarantined. Now:")
+    contents = make(Path(sys.argv[1]))
+    print(f"{IMAGES} images: {len(contents.good)} usable, {len(contents.unlabelled)} of them without a label;")
+    print(f"{len(contents.bad)} of {contents.total} rows will be quarantined. Next:")
     print(f"python -m pipeline.shard messy --layout csv --raw {sys.argv[1]} --max-bad 0.5")

@@ -40,19 +40,19 @@ def test_the_checkpoint_copy_of_a_notebook_is_kept_as_the_curator_delivered_it(r
     assert "Te-no_0001-checkpoint" in keys
 
 
-def test_one_id_in_two_places_is_left_out(raw: Path) -> None:
+def test_an_id_in_two_folders_is_a_problem(raw: Path) -> None:
     (raw / "Training" / "glioma" / "Te-gl_0001.jpg").write_bytes(b"another")
     problems = {record.path: record.problem for record in DATASET.listing(raw).records if record.problem}
     assert set(problems) == {raw / part / "glioma" / "Te-gl_0001.jpg" for part in ("Training", "Testing")}
     assert set(problems.values()) == {"duplicate id Te-gl_0001 with differing rows"}
 
 
-def test_ids_hold_no_periods_for_readers_split_names_at_them(raw: Path) -> None:
+def test_ids_hold_no_periods_because_readers_split_names_there(raw: Path) -> None:
     (raw / "Training" / "glioma" / "Tr-gl_0002.rotated.jpg").write_bytes(b"an image")
     assert "Tr-gl_0002_rotated" in {record.key for record in DATASET.listing(raw).records}
 
 
-def test_a_class_folder_that_is_missing_is_named(raw: Path) -> None:
+def test_a_missing_class_folder_is_named(raw: Path) -> None:
     (raw / "Testing" / "pituitary").rename(raw / "elsewhere")
     with pytest.raises(ValueError, match=r"brain_mri: there is no .*Testing/pituitary; .*kaggle\.com"):
         DATASET.listing(raw)

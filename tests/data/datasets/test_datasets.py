@@ -1,4 +1,4 @@
-"""What holds for every dataset: its facts are complete, and its records are unique and readable."""
+"""Every dataset plugin is complete, and its records are unique and readable."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def plugin(name: str) -> Dataset:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_leaf_says_all_that_a_plan_needs(name: str) -> None:
+def test_a_plugin_has_all_that_a_plan_needs(name: str) -> None:
     dataset = plugin(name)
     assert dataset.name == name
     assert len(set(dataset.classes)) == len(dataset.classes) >= 2
@@ -34,7 +34,7 @@ def test_a_leaf_says_all_that_a_plan_needs(name: str) -> None:
     assert dataset.obtain.endswith(".")
 
 
-# Tables 3 to 6 of the paper: which fractions were run
+# Tables 3 to 6 of the paper: the fractions that were run
 @pytest.mark.parametrize(
     ("name", "classes", "fractions"),
     [
@@ -52,7 +52,7 @@ def test_the_papers_datasets_have_its_classes_and_label_fractions(
 
 
 @pytest.mark.parametrize("name", PAPERS)
-def test_what_is_published_of_the_papers_datasets_adds_up(name: str) -> None:
+def test_the_published_numbers_of_the_papers_datasets_add_up(name: str) -> None:
     dataset = plugin(name)
     published = dataset.published
     assert published is not None and published.source
@@ -64,7 +64,7 @@ def test_what_is_published_of_the_papers_datasets_adds_up(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_addresses_are_public_ones_and_name_what_they_give(name: str) -> None:
+def test_sources_have_public_addresses_that_end_in_their_target(name: str) -> None:
     for source in plugin(name).sources:
         assert source.address.startswith("https://")
         assert source.address.rpartition("/")[2] in (source.target, f"{source.target}.zip")
@@ -85,7 +85,7 @@ def test_isics_published_counts_are_those_of_its_label_files(shared: Path, tmp_p
     assert all(re.fullmatch(str(published.ids), str(record.key)) for record in records)
 
 
-def test_brain_mris_delivered_ids_are_the_published_ones_but_for_five(shared: Path) -> None:
+def test_brain_mris_delivered_ids_differ_from_the_published_ones_in_five(shared: Path) -> None:
     published = plugin("brain_mri").published
     assert published is not None and isinstance(published.ids, frozenset)
     here = {str(record.key) for record in plugin("brain_mri").listing(shared / "brain_mri").records}
@@ -133,7 +133,7 @@ def test_the_toy_is_drawn_with_its_classes_and_images_without_labels(tmp_path: P
 
 
 @pytest.mark.usefixtures("few")
-def test_the_toy_is_drawn_alike_every_time_and_only_once(tmp_path: Path) -> None:
+def test_the_toy_is_drawn_once_and_always_the_same(tmp_path: Path) -> None:
     toy.DATASET.generate(tmp_path / "one")
     toy.DATASET.generate(tmp_path / "two")
     first = {path.relative_to(tmp_path / "one"): path for path in (tmp_path / "one").rglob("*.png")}
@@ -146,7 +146,7 @@ def test_the_toy_is_drawn_alike_every_time_and_only_once(tmp_path: Path) -> None
 
 
 @pytest.mark.usefixtures("few")
-def test_a_toy_whose_drawing_was_stopped_is_drawn_to_its_end(tmp_path: Path) -> None:
+def test_a_toy_whose_drawing_was_stopped_is_completed(tmp_path: Path) -> None:
     toy.DATASET.generate(tmp_path)
     (tmp_path / ".complete").unlink()
     whole = (tmp_path / "ring" / "0003.png").read_bytes()

@@ -47,12 +47,12 @@ def test_rows_become_records_with_their_class_and_lesion(tmp_path: Path) -> None
     ]
 
 
-def test_unknown_and_no_class_at_all_are_images_without_labels(tmp_path: Path) -> None:
+def test_rows_of_unknown_or_no_class_are_images_without_labels(tmp_path: Path) -> None:
     listing = make(tmp_path, [row("ISIC_1", "UNK"), row("ISIC_2")], images=["ISIC_1.jpg", "ISIC_2.jpg"], metadata=[])
     assert [(record.labels, record.problem) for record in listing.records] == [(None, None)] * 2
 
 
-def test_a_image_without_a_row_is_a_image_without_labels(tmp_path: Path) -> None:
+def test_an_image_without_a_row_is_an_image_without_labels(tmp_path: Path) -> None:
     listing = make(
         tmp_path, [row("ISIC_1", "NV")], images=["ISIC_1.jpg", "ISIC_9.jpg"], metadata=["ISIC_9,45,,HAM_7,male"]
     )
@@ -60,7 +60,7 @@ def test_a_image_without_a_row_is_a_image_without_labels(tmp_path: Path) -> None
     assert (extra.labels, extra.group, extra.problem) == (None, "HAM_7", None)
 
 
-def test_a_row_without_a_image_keeps_its_place_for_the_quarantine(tmp_path: Path) -> None:
+def test_a_row_without_an_image_is_listed_for_the_quarantine(tmp_path: Path) -> None:
     listing = make(tmp_path, [row("ISIC_1", "NV"), row("ISIC_2", "MEL")], images=["ISIC_1.jpg"], metadata=[])
     missing = by_key(listing)["ISIC_2"]
     assert missing.path.name == "ISIC_2.jpg"
@@ -81,18 +81,18 @@ def test_a_value_that_is_neither_0_nor_1_has_a_problem(tmp_path: Path) -> None:
     ]
 
 
-def test_the_same_row_twice_is_left_out_once(tmp_path: Path) -> None:
+def test_a_repeated_row_counts_once(tmp_path: Path) -> None:
     listing = make(tmp_path, [row("ISIC_1", "NV"), row("ISIC_1", "NV")], images=["ISIC_1.jpg"], metadata=[])
     assert [record.problem for record in listing.records] == [None, "duplicate id ISIC_1: the same row again"]
 
 
-def test_rows_of_one_id_that_contradict_are_all_left_out(tmp_path: Path) -> None:
+def test_contradicting_rows_of_one_id_are_all_problems(tmp_path: Path) -> None:
     rows = [row("ISIC_1", "NV"), row("ISIC_1", "MEL"), row("ISIC_2", "MEL")]
     listing = make(tmp_path, rows, images=["ISIC_1.jpg", "ISIC_2.jpg"], metadata=[])
     assert [record.problem for record in listing.records] == ["duplicate id ISIC_1 with differing rows"] * 2 + [None]
 
 
-def test_two_images_of_one_id_are_both_left_out(tmp_path: Path) -> None:
+def test_two_images_with_one_id_are_both_problems(tmp_path: Path) -> None:
     listing = make(tmp_path, [row("ISIC_1", "NV")], images=["ISIC_1.jpg", "ISIC_1.png"], metadata=[])
     assert sorted((record.path.name, record.problem) for record in listing.records) == [
         ("ISIC_1.jpg", "duplicate id ISIC_1 with differing rows"),
@@ -103,7 +103,7 @@ def test_two_images_of_one_id_are_both_left_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "name", ["ISIC_2019_Training_GroundTruth.csv", "ISIC_2019_Training_Input", "ISIC_2019_Training_Metadata.csv"]
 )
-def test_a_part_that_is_missing_is_named_with_where_it_comes_from(tmp_path: Path, name: str) -> None:
+def test_a_missing_part_is_named_with_its_origin(tmp_path: Path, name: str) -> None:
     make(tmp_path, [], images=[], metadata=[])
     (tmp_path / name).rename(tmp_path / "elsewhere")
     with pytest.raises(ValueError, match=rf"isic: there is no .*{name}; give --raw .* challenge\.isic-archive\.com"):
@@ -111,7 +111,7 @@ def test_a_part_that_is_missing_is_named_with_where_it_comes_from(tmp_path: Path
 
 
 @pytest.mark.parametrize(("name", "column"), [("GroundTruth", "BKL"), ("Metadata", "lesion_id")])
-def test_a_column_that_is_missing_is_named(tmp_path: Path, name: str, column: str) -> None:
+def test_a_missing_column_is_named(tmp_path: Path, name: str, column: str) -> None:
     make(tmp_path, [], images=[], metadata=[])
     table = tmp_path / f"ISIC_2019_Training_{name}.csv"
     table.write_text(table.read_text().replace(column, "other"))

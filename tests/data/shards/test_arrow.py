@@ -1,4 +1,4 @@
-"""Columns of plain values are what pyarrow's own conversion makes of them, and pandas stays out of the process."""
+"""Arrays of plain values equal those of pyarrow's own conversion, and pandas is not imported."""
 
 from __future__ import annotations
 

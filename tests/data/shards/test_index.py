@@ -1,4 +1,4 @@
-"""Shards are found by name, size and split, or by the fingerprint a Spec holds, and only when complete."""
+"""Shards are found by name, size and split, or by the fingerprint in a spec, and only if they are complete."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_the_index_gives_back_its_rows_in_their_order(
     )
     assert shards.of_split("train") == [0, 1, 2] and shards.of_split("test") == [3]
     assert shards.of_split("val") == []
-    # not labelled, and labelled as none of the classes, are two things
+    # not labelled differs from labelled as none of the classes
     assert shards.labels([3, 1, 2]) == [("MEL", "NV"), None, ()]
     assert (shards.name, shards.size, shards.classes) == ("isic", 64, ("MEL", "NV"))
 
@@ -72,7 +72,7 @@ def test_shards_are_found_by_name_size_and_split(tmp_path: Path) -> None:
     assert find_shards(tmp_path / "nowhere", "isic", size=64, split="image") is None
 
 
-def test_of_shards_of_differing_contents_the_newest_are_found(tmp_path: Path) -> None:
+def test_the_newest_of_differing_shards_are_found(tmp_path: Path) -> None:
     for number, seconds in (("1", 3000), ("2", 5000), ("3", 4000)):
         manifest = make(tmp_path, number * 16).folder / "manifest.json"
         os.utime(manifest, (seconds, seconds))
@@ -80,7 +80,7 @@ def test_of_shards_of_differing_contents_the_newest_are_found(tmp_path: Path) ->
     assert found is not None and found.fingerprint == "2" * 16
 
 
-def test_shards_that_are_not_finished_are_not_found(tmp_path: Path) -> None:
+def test_unfinished_shards_are_not_found(tmp_path: Path) -> None:
     shards = make(tmp_path, "1" * 16)
     (shards.folder / "manifest.json").unlink()
     assert find_shards(tmp_path, "isic", size=64, split="image") is None
@@ -98,7 +98,7 @@ def test_a_spec_finds_its_shards_by_their_whole_fingerprint(tmp_path: Path) -> N
         shards_of(tmp_path, OTHER, size=64)
 
 
-def test_a_spec_that_wants_another_size_is_answered_with_both(tmp_path: Path) -> None:
+def test_a_spec_that_needs_another_size_is_an_error_that_names_both(tmp_path: Path) -> None:
     make(tmp_path, ONE.fingerprint)
     with pytest.raises(ValueError, match="the spec needs images of 384 pixels, the shards of isic hold 64; shard"):
         shards_of(tmp_path, ONE, size=384)

@@ -31,7 +31,7 @@ def test_the_share_of_bad_images_is_compared_exactly(
         assert accepted
 
 
-def test_of_many_bad_images_twenty_are_shown_and_the_rest_counted() -> None:
+def test_an_error_lists_twenty_bad_images_and_counts_the_others() -> None:
     entries = [{"file": f"{number:02d}.jpg", "reason": "is empty"} for number in range(30)]
     with pytest.raises(ValueError) as caught:
         quarantine.check(entries, total=30, max_bad=0.5, strict=False)

@@ -1,4 +1,4 @@
-"""Images straight from the tars are checked against the index and are the same whatever decodes them."""
+"""Images read from the tars are checked against the index, and both decoders give the same pixels."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import seven
+import seven_images
 from PIL import Image
 
 from pipeline.data import images
@@ -17,12 +17,12 @@ from pipeline.data.shards.read import TarReader, read_pixels
 
 @pytest.fixture
 def shards(tmp_path: Path) -> Shards:
-    return seven.make_shards(tmp_path)
+    return seven_images.make_shards(tmp_path)
 
 
 @pytest.fixture
 def stored_images() -> np.ndarray:
-    return seven.IMAGES
+    return seven_images.IMAGES
 
 
 def test_a_few_images_come_straight_from_the_tars(shards, stored_images) -> None:
@@ -66,7 +66,7 @@ def test_both_decoders_give_the_same_bytes_of_real_images(shared, monkeypatch) -
         assert (fast == slow).all(), path.name
 
 
-def test_pixels_are_written_where_they_belong() -> None:
+def test_pixels_are_written_to_the_given_place() -> None:
     array = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
     for format in ("jpeg", "png", "webp"):
         data = images.encode(array, format=format, quality=None)

@@ -1,4 +1,4 @@
-"""A plan names shards by all that they hold; keys and groups say no name unless asked, and no reader splits them."""
+"""A plan's fingerprint covers all that the shards hold; keys are unique, and no tar reader splits them."""
 
 from __future__ import annotations
 
@@ -75,13 +75,13 @@ def test_another_dataset_of_the_same_files_is_another_dataset(raw: Path) -> None
         ({"format": "png", "quality": 90}, "--quality does not go with --format png"),
     ],
 )
-def test_settings_that_make_no_sense_are_answered(change: dict[str, Any], message: str) -> None:
+def test_settings_that_make_no_sense_are_an_error(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ShardSettings(**{**SETTINGS.__dict__, **change})
 
 
 @pytest.mark.usefixtures("inline")
-def test_kept_names_stay_apart_and_whole_for_any_reader(tmp_path: Path) -> None:
+def test_kept_names_are_unique_and_no_reader_splits_them(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     names = ["a/b.c.png", "a/b_c.png", "a/b c.png", "病人.png", "患者.png", "_x.png", "a/" + "long" * 40 + ".png"]
     for name in names:
@@ -98,7 +98,7 @@ def test_kept_names_stay_apart_and_whole_for_any_reader(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("inline")
-def test_published_ids_are_the_keys_with_or_without_names_kept(tmp_path: Path) -> None:
+def test_published_ids_are_the_keys_with_and_without_keep_names(tmp_path: Path) -> None:
     images = tmp_path / "raw" / "ISIC_2019_Training_Input"
     images.mkdir(parents=True)
     header = ["image", *ISIC.classes, "UNK"]
@@ -121,7 +121,7 @@ def test_published_ids_are_the_keys_with_or_without_names_kept(tmp_path: Path) -
 
 
 class Odd(Dataset):
-    """A dataset with ids that no tar reader could take."""
+    """A dataset with ids that tar readers would split."""
 
     name, classes, task, metric, label_fractions, obtain = "odd", ("a", "b"), "multi-class", "", (1.0,), "."
 
@@ -137,5 +137,5 @@ def test_ids_that_readers_would_split_are_quarantined(raw: Path) -> None:
     plan = plan_of(raw, dataset=Odd())
     reasons = [entry["reason"] for entry in plan.quarantined]
     assert [reason for reason in reasons if "'x.y'" in reason or "'a/b'" in reason or "'_x'" in reason] == reasons
-    assert len(reasons) == 3  # an empty id is none: that key is a hash
+    assert len(reasons) == 3  # an empty id counts as none: the key is a hash
     assert "fine-1_A" in {sample.key for sample in plan.samples}

@@ -1,4 +1,4 @@
-"""Tars are plain, the same bytes every time, and their writer knows where the bytes lie."""
+"""Tars are plain, have the same bytes every time, and their writer knows the position of each member."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_any_reader_of_tars_reads_them() -> None:
         assert {member.name: member.offset_data for member in members} == offsets
 
 
-def test_the_offset_is_where_the_bytes_lie() -> None:
+def test_the_offset_is_the_position_of_the_bytes() -> None:
     data, offsets = write()
     for name, content in MEMBERS.items():
         assert data[offsets[name] : offsets[name] + len(content)] == content
@@ -45,7 +45,7 @@ def test_the_tar_of_the_system_reads_them(tmp_path: Path) -> None:
     assert not listed.stderr
 
 
-def test_headers_carry_no_time_owner_or_host() -> None:
+def test_headers_hold_no_time_owner_or_host() -> None:
     with tarfile.open(fileobj=io.BytesIO(write()[0])) as tar:
         for member in tar:
             assert (member.mtime, member.uid, member.gid, member.uname, member.gname) == (0, 0, 0, "", "")

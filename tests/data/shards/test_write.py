@@ -1,4 +1,4 @@
-"""Shards: reproducible to the byte, resumed tar by tar, complete in their counts, never silent about bad files."""
+"""Shards have the same bytes every time, are resumed tar by tar and count every image, bad ones too."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import pytest
 from messy import CLASSES
 from PIL import Image
 from small_shards import SETTINGS, contents, plan_of, rows_of, written
-from stock import samples
+from stock_reader import samples
 
 from pipeline.core import files
 from pipeline.core.console import silent
@@ -85,7 +85,7 @@ def test_the_stock_webdataset_reader_sees_every_sample(raw: Path, tmp_path: Path
 
 @pytest.mark.usefixtures("inline", "small_tars")
 def test_classes_are_mixed_within_a_tar(raw: Path, tmp_path: Path) -> None:
-    """For readers that shuffle through a small buffer."""
+    """Some readers shuffle with a small buffer only."""
     rows = rows_of(written(plan_of(raw), tmp_path))
     full = [list(group) for _, group in itertools.groupby(rows, key=lambda row: row["tar"])]
     for group in full:
@@ -95,7 +95,7 @@ def test_classes_are_mixed_within_a_tar(raw: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("inline")
-def test_a_tar_stays_below_its_cap_even_if_nothing_compresses(
+def test_a_tar_stays_below_its_limit_even_if_nothing_compresses(
     raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rng = np.random.default_rng(0)
@@ -125,7 +125,7 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, name: str, calls: int) -> None:
 @pytest.mark.parametrize(
     ("name", "calls", "tars"), [("_write_tar", 1, 0), ("_write_tar", 3, 2), ("_write_tar", 8, 7), ("write_index", 1, 8)]
 )
-def test_a_stopped_job_goes_on_from_its_finished_tars_to_the_same_bytes(
+def test_a_stopped_job_continues_after_its_finished_tars_to_the_same_bytes(
     raw: Path, tmp_path: Path, name: str, calls: int, tars: int
 ) -> None:
     calm = written(plan_of(raw), tmp_path / "calm")
@@ -173,12 +173,12 @@ if __name__ == "__main__":
 
 
 @pytest.mark.usefixtures("small_tars")
-def test_a_job_killed_within_a_tar_goes_on_to_the_same_bytes_and_leaves_no_process(raw: Path, tmp_path: Path) -> None:
+def test_a_job_killed_within_a_tar_continues_to_the_same_bytes_and_leaves_no_process(raw: Path, tmp_path: Path) -> None:
     (tmp_path / "killed.py").write_text(KILLED)
     process = subprocess.Popen(
         [sys.executable, tmp_path / "killed.py", raw, tmp_path / "rough", "25"],
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "support")},
-        stdout=subprocess.PIPE,  # held open by every process that descends from it
+        stdout=subprocess.PIPE,  # every descendant process holds it open
         stderr=subprocess.STDOUT,
     )
     said, _ = process.communicate(timeout=60)
@@ -193,7 +193,7 @@ def test_a_job_killed_within_a_tar_goes_on_to_the_same_bytes_and_leaves_no_proce
 
 
 @pytest.mark.usefixtures("inline")
-def test_finished_shards_are_left_as_they_are(raw: Path, tmp_path: Path) -> None:
+def test_finished_shards_do_not_change(raw: Path, tmp_path: Path) -> None:
     first = written(plan_of(raw), tmp_path)
     before = {path: path.stat().st_mtime_ns for path in first.folder.iterdir()}
     second = written(plan_of(raw), tmp_path)
@@ -202,7 +202,7 @@ def test_finished_shards_are_left_as_they_are(raw: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.usefixtures("inline")
-def test_of_two_at_once_the_second_says_so_and_leaves(raw: Path, tmp_path: Path) -> None:
+def test_of_two_jobs_at_once_the_second_is_an_error(raw: Path, tmp_path: Path) -> None:
     plan = plan_of(raw)
     folder = tmp_path / plan.folder_name
     with (
@@ -214,10 +214,10 @@ def test_of_two_at_once_the_second_says_so_and_leaves(raw: Path, tmp_path: Path)
 
 
 @pytest.mark.usefixtures("inline")
-def test_who_gets_the_lock_after_another_finished_has_nothing_to_do(
+def test_a_job_that_gets_the_lock_after_another_finished_has_nothing_to_do(
     raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The other finishes between the look at the manifest and the lock."""
+    """The other job finishes after this one looked for the manifest and before it gets the lock."""
     plan = plan_of(raw)
     folder = tmp_path / plan.folder_name
     real = files.lock
@@ -247,15 +247,15 @@ def test_parts_written_by_others_in_any_order_give_the_bytes_of_one_job(raw: Pat
     assert count_missing_tars(plan, out) == len(plan.tars()[1::3])
     assert not (out / plan.folder_name / "manifest.json").exists()
     first = {path: path.stat().st_mtime_ns for path in out.rglob("*.tar")}
-    shards = written(plan, out)  # the rest, and the index
+    shards = written(plan, out)  # the other tars, and the index
     assert contents(shards.folder) == contents(calm.folder)
     assert {path: path.stat().st_mtime_ns for path in first} == first
-    write_part(plan, out, 1, 3, **options)  # one that comes late finds all done
+    write_part(plan, out, 1, 3, **options)  # a late part finds everything done
     assert contents(shards.folder) == contents(calm.folder)
 
 
 @pytest.mark.usefixtures("inline")
-def test_parts_keep_a_whole_job_away_but_not_each_other(raw: Path, tmp_path: Path) -> None:
+def test_parts_exclude_a_whole_job_but_not_each_other(raw: Path, tmp_path: Path) -> None:
     plan = plan_of(raw)
     with files.lock(tmp_path / plan.folder_name / ".lock", shared=True):
         write_part(plan, tmp_path, 0, 2, workers=1, progress=silent, patience=0.0)
@@ -271,7 +271,7 @@ def spoil(raw: Path, count: int, data: bytes = b"") -> list[str]:
     return [str(path.relative_to(raw)) for path in paths]
 
 
-# found when the file is read, and found when its image is decoded
+# bad when it is read, and bad when it is decoded
 @pytest.mark.usefixtures("inline")
 @pytest.mark.parametrize(("data", "reason"), [(b"", "is empty"), (b"GIF89a", "cannot be decoded|no image format")])
 def test_too_many_bad_images_end_the_job_without_an_index(raw: Path, tmp_path: Path, data: bytes, reason: str) -> None:
@@ -303,7 +303,7 @@ def test_an_image_that_changed_between_the_passes_is_not_written_under_the_old_f
 
 
 @pytest.mark.usefixtures("inline")
-def test_shards_without_a_single_image_are_an_error(tmp_path: Path) -> None:
+def test_shards_without_any_image_are_an_error(tmp_path: Path) -> None:
     (tmp_path / "raw").mkdir()
     (tmp_path / "raw" / "1.jpg").write_bytes(b"")
     (tmp_path / "raw" / "2.jpg").write_bytes(b"no image")
@@ -314,12 +314,12 @@ def test_shards_without_a_single_image_are_an_error(tmp_path: Path) -> None:
 
 
 def csv_of(root: Path, rows: list[str]) -> UserDataset:
-    (root / "pictures.csv").write_text("\n".join(["image,label,patient,split", *rows]) + "\n")
+    (root / "images.csv").write_text("\n".join(["image,label,patient,split", *rows]) + "\n")
     return UserDataset("mine", "csv")
 
 
 @pytest.mark.usefixtures("inline")
-def test_the_manifest_counts_by_split_and_class_what_by_hand_is_there(raw: Path, tmp_path: Path) -> None:
+def test_the_manifest_counts_images_by_split_and_class(raw: Path, tmp_path: Path) -> None:
     for path in raw.rglob("*.png"):
         path.rename(raw / path.name)
     shutil.copy(raw / "000.png", raw / "twin.png")
@@ -347,7 +347,7 @@ def test_the_manifest_counts_by_split_and_class_what_by_hand_is_there(raw: Path,
 
 
 @pytest.mark.usefixtures("inline")
-def test_neither_file_names_nor_patients_are_in_the_shards_unless_asked(raw: Path, tmp_path: Path) -> None:
+def test_file_names_and_patients_are_in_the_shards_only_if_asked(raw: Path, tmp_path: Path) -> None:
     for path in raw.rglob("*.png"):
         path.rename(raw / f"Jane_Doe-{path.name}")
     names = sorted(path.name for path in raw.glob("*.png"))
@@ -355,7 +355,7 @@ def test_neither_file_names_nor_patients_are_in_the_shards_unless_asked(raw: Pat
     shards = written(plan_of(raw, dataset=dataset), tmp_path)
     assert not [name for name, data in contents(shards.folder).items() if b"Doe" in data]
     groups = [row["group"] for row in rows_of(shards)]
-    assert len(set(groups)) == 33  # they still tell patients apart
+    assert len(set(groups)) == 33  # they still distinguish patients
 
     named = ShardSettings(**{**SETTINGS.__dict__, "keep_names": True})
     rows = rows_of(written(plan_of(raw, dataset=dataset, settings=named), tmp_path))

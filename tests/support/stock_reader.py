@@ -1,6 +1,6 @@
-"""The stock WebDataset reader, in a process of its own: it leaves its files open and warns.
+"""Read tars with the stock WebDataset reader, in a process of its own because it warns and leaves files open.
 
-python tests/stock.py TAR...
+python tests/support/stock_reader.py TAR...
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import Any
 
 
 def samples(tars: Iterable[Path]) -> dict[str, dict[str, Any]]:
-    """Every sample the reader sees, by key: its labels, and how many bytes each of its files has."""
+    """The labels of every sample that the reader yields and the sizes of its files in bytes, by key."""
     command = [sys.executable, __file__, *map(str, sorted(tars))]
-    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
-    found = dict(json.loads(line) for line in told)
-    assert len(found) == len(told), "two samples have one key"
-    return found
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    by_key = dict(json.loads(line) for line in lines)
+    assert len(by_key) == len(lines), "two samples have one key"
+    return by_key
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Shards of seven drawn images, for the tests of reading."""
+"""Shards of seven random images, for tests of reading."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (7, SIZE, SIZE, 3), dtype=np.
 
 
 def make_shards(root: Path) -> Shards:
-    """`IMAGES` without loss in two tars below `root`."""
+    """Shards of IMAGES below `root`, lossless, in two tars."""
     folder = root / "shards" / "mine-12-image-0123abcd"
     folder.mkdir(parents=True)
     rows = []
