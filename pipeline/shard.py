@@ -161,8 +161,8 @@ def shard(
 def print_shards(manifest: dict[str, Any]) -> None:
     """Print the closing table: images by class and split, leaks between splits and the quarantine."""
     counts = manifest["counts"]
-    names = {**{name: name for name in (*manifest["classes"], "unlabelled")}, "images": "pictures"}
-    rows = [[name, *(counts[split][key] for split in counts)] for name, key in names.items()]
+    keys = [*((name, name) for name in (*manifest["classes"], "unlabelled")), ("images", "pictures")]
+    rows = [[name, *(counts[split][key] for split in counts)] for name, key in keys]
     print(f"{manifest['name']}: {manifest['task']}, fingerprint {manifest['fingerprint']}\n")
     print(table(rows, header=("", *counts)))
     print(
