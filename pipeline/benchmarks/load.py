@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import itertools
 import multiprocessing
@@ -131,13 +132,19 @@ def _building(settings: Settings, data: Data) -> Table:
 def _memory(settings: Settings, data: Data) -> Table:
     raw_files = partial(paper_loader.batches, data.raw, size=data.shards.size, batch=BATCH)
     from_map = partial(_epoch_from_map, data.shards, data.site)
-    cases = [
-        Case(name="ours, from the map", measure=partial(_memory_of_reader, from_map)),
-        Case(name="ours, from tars", measure=partial(_memory_of_reader, partial(_epoch_from_tars, data.shards))),
-        Case(name="paper's: raw files", measure=partial(_memory_of_reader, raw_files), role="peer"),
-    ]
-    note = "memory that a new process and its workers have gained after 20 batches, without the page cache"
-    return compare("memory of the reader", "MB", cases, settings, more_is_better=False, notes=[*data.notes, note])
+    with _new_process() as shared:  # --quick uses one process for all: starting one takes seconds
+
+        def measure(batches: Batches) -> float:
+            with contextlib.nullcontext(shared) if settings.quick else _new_process() as process:
+                return process.submit(_memory_gained, batches).result()
+
+        cases = [
+            Case(name="ours, from the map", measure=partial(measure, from_map)),
+            Case(name="ours, from tars", measure=partial(measure, partial(_epoch_from_tars, data.shards))),
+            Case(name="paper's: raw files", measure=partial(measure, raw_files), role="peer"),
+        ]
+        note = "memory that a new process and its workers have gained after 20 batches, without the page cache"
+        return compare("memory of the reader", "MB", cases, settings, more_is_better=False, notes=[*data.notes, note])
 
 
 def _stored_files(settings: Settings, shards: Shards) -> Path:
@@ -209,10 +216,9 @@ def _printed_number(command: list[str]) -> float:
     return float(done.stdout.split()[-1])
 
 
-def _memory_of_reader(batches: Batches) -> float:
-    """MB that a new process gains while it reads."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(_memory_gained, batches).result()
+def _new_process() -> ProcessPoolExecutor:
+    """A pool of one process, which starts with the first task."""
+    return ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
 
 
 def _memory_gained(batches: Batches) -> float:

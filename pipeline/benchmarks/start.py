@@ -16,6 +16,7 @@ from pipeline.benchmarks.support.trials import ENGINES, WORKLOADS, command, is_i
 TITLE = "commands, runs and trials, from the start of a process"
 COMMANDS = (("launch", "--help"), ("launch", "--grid", "main", "--dry-run"), ("status", "--grid", "main"))
 LIBRARIES = "import torch, timm, sklearn.metrics"
+QUICK_LIBRARIES = "import numpy"
 
 
 def run(settings: Settings) -> list[Table]:
@@ -25,15 +26,14 @@ def run(settings: Settings) -> list[Table]:
 
 def commands(settings: Settings) -> Table:
     """Commands that must answer at once, and the libraries that they therefore do not import."""
-    imports = ["torch"] if settings.quick else ["torch", "timm"] + ["ray.tune"] * is_installed("ray_tune")
+    imports = ["import torch", "import timm"] + ["import ray.tune"] * is_installed("ray_tune")
+    if settings.quick:
+        imports = [QUICK_LIBRARIES]
     cases = [
         Case(name=" ".join(words), measure=partial(_process, settings, "-m", f"pipeline.{words[0]}", *words[1:]))
         for words in COMMANDS
     ]
-    cases += [
-        Case(name=f"import {name}", measure=partial(_process, settings, "-c", f"import {name}"), role="limit")
-        for name in imports
-    ]
+    cases += [Case(name=line, measure=partial(_process, settings, "-c", line), role="limit") for line in imports]
     cases += [Case(name="python alone", measure=partial(_process, settings, "-c", "pass"), role="limit")]
     return compare("commands as whole processes", "seconds", cases, settings, more_is_better=False)
 
@@ -61,7 +61,7 @@ def first_step(settings: Settings) -> Table:
         process.wait()
         return taken
 
-    imports = "import torch" if settings.quick else LIBRARIES
+    imports = QUICK_LIBRARIES if settings.quick else LIBRARIES
     cases = [
         Case(name=f"a fine-tune of {workload.backbone.title}", measure=measure),
         Case(name=imports, measure=partial(_process, settings, "-c", imports), role="limit"),
