@@ -1,4 +1,4 @@
-# Every target does its own set-up; the first one takes minutes (torch and its CUDA libraries are some 6 GB).
+# Every target does its own set-up; the first takes minutes (torch and its CUDA libraries have about 6 GB).
 PYTHON ?= python3
 JOBS ?= 2
 BIN := .venv/bin
@@ -27,18 +27,19 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/pytest -s tests/test_architecture.py -k longest
 
-# What needs Slurm runs alone afterwards: it starts real daemons and watches the clock.
+# The tests that need Slurm run alone, at the end: they start real daemons and measure time.
 test: lint
 	$(BIN)/pytest --ignore tests/slurm --numprocesses $(JOBS) --dist loadfile
 	$(BIN)/pytest tests/slurm
 
-# Ours beside its peers, one after another, on a machine that has nothing else to do; about half an hour.
+# Measure this project and its peers, one after another, on an otherwise idle machine; about half an hour.
 bench: setup peers
 	$(BIN)/python -m pipeline.bench
 
-# What ours is measured beside, in an environment of its own: their dependencies do not go with ours. ffcv is built here
-# where its headers are or can be installed; where it cannot be built, the benchmarks say so and leave it out.
+# The peers of the benchmarks, in an environment of their own: their dependencies conflict with ours. ffcv is built here
+# if its headers are installed or can be; if it cannot be built, the benchmarks say so and leave it out.
 peers: .venv-peers/ready
 
 HEADERS := libopencv-dev libturbojpeg0-dev pkg-config g++
@@ -52,11 +53,11 @@ HEADERS := libopencv-dev libturbojpeg0-dev pkg-config g++
 		echo "ffcv cannot be built here and is left out; it needs $(HEADERS)"
 	touch $@
 
-# A real Slurm on this machine (root on Debian), a grid on it, and everything that can go wrong; about ten minutes.
+# Start a real Slurm on this machine (root on Debian), run a grid on it and disturb it in every way; about ten minutes.
 chaos: setup
 	slurm/devcluster/up
 	$(BIN)/python tests/slurm/chaos.py --events 33 --seed 3
 
-# Exact versions and hashes for Python 3.10 and later; no address may stand in the file.
+# Exact versions and hashes for Python 3.10 and later; the file must not contain an address.
 lock:
 	$(BIN)/uv pip compile --universal --python-version 3.10 --generate-hashes --no-header --quiet --all-extras pyproject.toml -o requirements.lock

@@ -1,4 +1,6 @@
-"""Fetch the raw files of a public dataset. If it is stopped, the same command continues.
+"""Fetch the raw files of a public dataset.
+
+Run the same command again to continue an interrupted download.
 
 python -m pipeline.download isic --out DIR
 python -m pipeline.verify isic --raw DIR

@@ -1,4 +1,4 @@
-"""Draw a stand-in of one of the paper's datasets, for trials and tests without the dataset.
+"""Draw a stand-in of a dataset, for trials without the dataset.
 
 python -m pipeline.standin dermofit --out DIR --scale 0.1
 python -m pipeline.shard dermofit --raw DIR --size 32

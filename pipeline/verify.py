@@ -1,4 +1,6 @@
-"""Compare a raw folder with what is published of its dataset. Reads listings and image headers, changes nothing.
+"""Compare a raw folder with what is published of its dataset.
+
+It reads listings and image headers, and changes nothing.
 
 python -m pipeline.verify isic --raw DIR
 

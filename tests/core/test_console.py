@@ -70,6 +70,8 @@ def test_an_error_in_the_program_keeps_its_traceback() -> None:
         console.run_command(raising(AssertionError()))
 
 
-def test_progress_yields_every_item_and_prints_nothing_for_a_short_job_in_a_log(capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_yields_every_item_and_prints_nothing_for_a_short_job_in_a_log(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert list(console.progress(iter("abc"), total=3, what="reading")) == ["a", "b", "c"]
     assert capsys.readouterr().err == ""
