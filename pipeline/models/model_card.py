@@ -17,7 +17,7 @@ For research: to repeat this run's scores, to compare methods, or to start other
 
 - It works on images like those it was trained on. Another camera, scanner, stain, clinic or population changes its
   scores, and nothing warns you.
-- It gives every image one of its classes, even an image that shows none of them.
+- It scores every image for these classes, even an image that shows none of them.
 - Scores are sigmoids trained with focal loss, not calibrated probabilities; those of one image need not add up to 1.
 - The metrics above are of one split of one dataset. Images of one patient may be in both the training and the test
   part, unless the dataset names its patients and was split by them."""

@@ -43,38 +43,39 @@ def verdicts(plan: Plan, cells: Sequence[Cell]) -> list[Verdict]:
         for other in ("DINO", "Supervised"):
             out.append(_gain(main, fraction, claimed, other))
     out.append(_saving(plan, main))
-    out.append(_robustness(cells, "batch_size", "another batch size", _span, STEADY))
-    out.append(_robustness(cells, "epochs", "fewer epochs", _drop, STEEP))
+    out.append(_robustness(cells, "batch_size", "a change of batch size", "varies", _span, STEADY))
+    out.append(_robustness(cells, "epochs", "fewer epochs", "drops", _drop, STEEP))
     return out
 
 
 def _gain(main: Sequence[Cell], fraction: str, claimed: float, other: str) -> Verdict:
     """The mean over datasets and backbones of CASS minus the other technique, and its interval over seeds."""
-    claim = f"CASS gains over {other} with {fraction} of the labels"
+    rival = "supervised training" if other == "Supervised" else other
+    claim = f"CASS gains over {rival} with {fraction} of the labels"
     found = {(c.dataset, c.arm, c.row[0]): c for c in main if c.column == fraction}
     pairs = [
-        (cass, rival)
-        for (dataset, arm, technique), cass in found.items()
-        if technique == "CASS" and (rival := found.get((dataset, arm, other)))
+        (ours, theirs)
+        for (dataset, arm, technique), ours in found.items()
+        if technique == "CASS" and (theirs := found.get((dataset, arm, other)))
     ]
-    in_paper = [cass.printed.value - rival.printed.value for cass, rival in pairs if cass.printed and rival.printed]
+    in_paper = [ours.printed.value - theirs.printed.value for ours, theirs in pairs if ours.printed and theirs.printed]
     printed = f"{claimed:+.1%} claimed; its own tables give {statistics.fmean(in_paper):+.1%}" if in_paper else "–"
     if not pairs:
         return Verdict(claim, printed, NO_RUN, UNTESTED)
-    scores = [(cass.scores(cass.metric), rival.scores(rival.metric)) for cass, rival in pairs]
-    seeds = set.intersection(*(set(cass) & set(rival) for cass, rival in scores))
+    scores = [(ours.scores(ours.metric), theirs.scores(theirs.metric)) for ours, theirs in pairs]
+    seeds = set.intersection(*(set(ours) & set(theirs) for ours, theirs in scores))
     if not seeds:
-        ours = f"no seed has finished all {2 * len(pairs)} runs of this comparison yet"
-        return Verdict(claim, printed, ours, OPEN)
-    gains = [statistics.fmean(cass[seed] - rival[seed] for cass, rival in scores) for seed in sorted(seeds)]
+        text = f"no seed has finished all {2 * len(pairs)} runs of this comparison yet"
+        return Verdict(claim, printed, text, OPEN)
+    gains = [statistics.fmean(ours[seed] - theirs[seed] for ours, theirs in scores) for seed in sorted(seeds)]
     interval = t_interval(gains)
-    ours = f"{statistics.fmean(gains):+.1%} over {len(pairs)} cells, {len(gains)} seed{'s' * (len(gains) > 1)}"
+    text = f"{statistics.fmean(gains):+.1%} over {len(pairs)} cells, {len(gains)} seed{'s' * (len(gains) > 1)}"
     if interval is None:
-        return Verdict(claim, printed, ours, TOO_FEW)
+        return Verdict(claim, printed, text, TOO_FEW)
     low, high = interval
-    ours += f", 95 % interval {low:+.1%} to {high:+.1%}"
+    text += f", 95 % interval {low:+.1%} to {high:+.1%}"
     verdict = HOLDS if low > 0 else FAILS if high < 0 else f"{OPEN} (the interval contains zero)"
-    return Verdict(claim, printed, ours, verdict)
+    return Verdict(claim, printed, text, verdict)
 
 
 def _saving(plan: Plan, main: Sequence[Cell]) -> Verdict:
@@ -98,7 +99,12 @@ def _saving(plan: Plan, main: Sequence[Cell]) -> Verdict:
 
 
 def _robustness(
-    cells: Sequence[Cell], experiment: str, change: str, measure: Callable[[list[float]], float], limit: float
+    cells: Sequence[Cell],
+    experiment: str,
+    change: str,
+    verb: str,
+    measure: Callable[[list[float]], float],
+    limit: float,
 ) -> Verdict:
     """How much the better arm of each dataset changes over the settings of an experiment, by `measure`."""
     claim = f"CASS is robust to {change}"
@@ -120,7 +126,7 @@ def _robustness(
         return Verdict(claim, printed_text, NO_RUN, UNTESTED)
     if not changes:
         return Verdict(claim, printed_text, "no dataset has finished a run of every setting yet", OPEN)
-    ours = f"the better arm changes by {_by_dataset(changes)}"
+    ours = f"the better arm {verb} by {_by_dataset(changes)}"
     if min(len(cell.values(cell.metric)) for cell in members if cell.dataset in changes) < MIN_SEEDS:
         return Verdict(claim, printed_text, ours, TOO_FEW)
     return Verdict(claim, printed_text, ours, HOLDS if max(changes.values()) <= limit else FAILS)

@@ -104,10 +104,13 @@ def _score(text: str, cell: Cell, interval: tuple[float, float] | None) -> Table
 
 
 def _figure(figure: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """A figure with the bytes of its PNG file in base64."""
+    """A figure with the bytes of its PNG file in base64, and the paper's figure that it repeats or resembles."""
+    paper = figure["paper"]
+    if paper:
+        paper = f"Like the paper's {paper[3:]}" if paper.startswith("as ") else f"The paper's {paper}"
     (name,) = [name for name in figure["files"] if name.endswith(".png")]
     data = base64.b64encode((folder / name).read_bytes()).decode()
-    return {"caption": figure["caption"], "paper": figure["paper"], "data": data}
+    return {"caption": figure["caption"], "paper": paper, "data": data}
 
 
 def _cost(computed: Sequence[tuple[PlannedRun, Result]]) -> dict[str, Any]:

@@ -77,7 +77,7 @@ def test_a_seed_with_a_missing_cell_is_not_counted(tmp_path):
     del cells[0].results[77]  # DINO, ResNet-50, 1 %
     found = claims.verdicts(plan, cells)
     assert "4 seeds" in verdict(found, "DINO with 1% of").ours
-    assert "5 seeds" in verdict(found, "Supervised with 1% of").ours
+    assert "5 seeds" in verdict(found, "supervised training with 1% of").ours
 
 
 @pytest.mark.parametrize(("moved", "wanted"), [(0.005, "holds"), (0.05, "does not hold")])

@@ -77,6 +77,7 @@ def test_images_are_embedded_only_when_asked(folder):
     assert "Test images" not in shown
     more = report(folder, "--with-images")
     assert more.count("<figure") > shown.count("<figure")
+    assert report(folder, "--with-pictures") == more  # the old spelling of the flag
 
 
 def test_text_of_a_run_cannot_become_markup(folder):
