@@ -29,7 +29,7 @@ class LoadedImage:
     pixels: np.ndarray
     """What the network is given: uint8 [size, size, 3]."""
     shown: np.ndarray | None
-    """For people, in its own shape, at most `SHOWN` pixels wide and high; None where that was not asked for."""
+    """A copy for people, in the image's own shape, at most `SHOWN` pixels wide and high; None unless `show`."""
 
 
 def find_images(arguments: Sequence[Path]) -> list[Path]:

@@ -61,7 +61,7 @@ class Cell:
 
     @property
     def variant(self) -> str:
-        """Four digits that stand for its recipe: the same for all label fractions."""
+        """Four hexadecimal digits for its recipe, the same for all label fractions."""
         return recipe(self.spec)[-4:]
 
     @property

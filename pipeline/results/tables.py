@@ -142,21 +142,21 @@ def comparison_table(main: Sequence[Cell]) -> Table:
     found = {(c.dataset, _technique(c), c.arm, c.column): c for c in main}
     pairs: list[tuple[Cell, str, Paired | None, float | None]] = []
     for cell in [cell for cell in main if _technique(cell) == "CASS"]:
-        for rival in ("DINO", "Supervised"):
-            other = found.get((cell.dataset, rival, cell.arm, cell.column))
+        for technique in ("DINO", "Supervised"):
+            other = found.get((cell.dataset, technique, cell.arm, cell.column))
             if other:
                 ours = paired(cell.scores(cell.metric), other.scores(other.metric))
                 printed = cell.printed.value - other.printed.value if cell.printed and other.printed else None
-                pairs.append((cell, rival, ours, printed))
+                pairs.append((cell, technique, ours, printed))
     corrected = holm([ours.p if ours else None for _, _, ours, _ in pairs])
     rows: list[tuple[str, ...]] = []
-    for (cell, rival, ours, printed), p in zip(pairs, corrected, strict=True):
+    for (cell, technique, ours, printed), p in zip(pairs, corrected, strict=True):
         rows.append(
             (
                 cell.dataset,
                 cell.row[1],
                 cell.column,
-                f"CASS − {rival}",
+                f"CASS − {technique}",
                 texts.difference(ours),
                 texts.NOTHING if p is None else f"{p:.3f}",
                 texts.NOTHING if printed is None else f"{printed:+.4f}",

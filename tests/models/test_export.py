@@ -184,7 +184,7 @@ def test_the_model_card_says_what_the_run_was(exported, finetuned):
     spec, result = finetuned.spec, finetuned.result()
     block = re.search(r"```json\n(.*?)```", card, re.DOTALL)
     assert block is not None and json.loads(block[1]) == files.read_json(finetuned["spec"])
-    for said in (
+    for text in (
         finetuned.id,
         spec.backbone,
         spec.dataset.fingerprint,
@@ -194,7 +194,7 @@ def test_the_model_card_says_what_the_run_was(exported, finetuned):
         "not a medical device",
         "CASS, self-supervised, 2 epochs from random weights on tiny",
     ):
-        assert said in card
+        assert text in card
     assert str(ROOT) not in card and str(finetuned.folder.parent) not in card
 
 
@@ -211,8 +211,8 @@ def test_the_onnx_graph_gives_the_runs_own_predictions_for_any_batch(exported, f
 
     done = command("export", finetuned.id, "--out", exported, "--onnx", cwd=home)
     assert done.returncode == 0, done.stderr
-    said = re.search(r"largest difference from torch ([0-9.e+-]+)", done.stdout)
-    assert said is not None and float(said[1]) < 1e-3
+    printed = re.search(r"largest difference from torch ([0-9.e+-]+)", done.stdout)
+    assert printed is not None and float(printed[1]) < 1e-3
     assert "model.onnx" in (exported / "README.md").read_text(encoding="utf-8")
     paths = sorted(test_images.iterdir())
     known = ModelInfo.of_export(exported)
@@ -255,7 +255,7 @@ def test_an_export_killed_half_way_leaves_no_folder_and_the_next_is_whole(pretra
     parent.mkdir()
     killed = subprocess.run([sys.executable, "-c", code, str(pretrained.folder), str(parent / "new")])
     assert killed.returncode == -signal.SIGKILL
-    assert not (parent / "new").exists() and any(parent.iterdir())  # something lies there, under another name
+    assert not (parent / "new").exists() and any(parent.iterdir())  # a folder is there, under another name
     for out in (parent / "new", tmp_path / "undisturbed"):
         assert command("export", pretrained.id, "--arm", "cnn", "--out", out, cwd=home).returncode == 0
     assert [path.name for path in parent.iterdir()] == ["new"]
@@ -278,7 +278,7 @@ def test_a_folder_with_anything_else_is_not_touched(finetuned, exported, pretrai
 
 def test_what_cannot_be_exported_is_said_with_the_next_move(finetuned, pretrained, shards, site, home, tmp_path):
     waiting = tiny.announce(tiny.make_finetune(shards, None, seed=5), site)
-    for arguments, said in (
+    for arguments, message in (
         ((waiting.id,), "is pending; only a finished run has a network"),
         ((finetuned.id, "--arm", "cnn"), "is a fine-tuning run and has one network; leave --arm cnn out"),
         ((pretrained.id,), "with the arms cnn (test_resnet.r160_in1k), transformer (test_vit.r160_in1k); choose one"),
@@ -287,7 +287,7 @@ def test_what_cannot_be_exported_is_said_with_the_next_move(finetuned, pretraine
     ):
         done = command("export", *arguments, "--out", tmp_path / "out", cwd=home)
         assert done.returncode == 2, done.stderr
-        assert said in done.stderr
+        assert message in done.stderr
     assert list(tmp_path.iterdir()) == []
     shutil.rmtree(waiting.folder)
 

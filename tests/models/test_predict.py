@@ -169,7 +169,7 @@ def test_what_cannot_be_predicted_is_said_with_the_next_move(vit, cnn, shards, s
     image = home / "raw" / "disc" / "0.png"
     pretraining = tiny.announce(tiny.make_pretrain(shards), site)
     (tmp_path / "nothing").mkdir()
-    for arguments, said in (
+    for arguments, message in (
         ((cnn.id, image, "--attention", tmp_path / "maps"), "has no class-attention map"),
         ((pretraining.id, image), "is a pretraining run, which knows no classes; give one of its fine-tuning runs"),
         ((vit.id, tmp_path / "nothing"), "there is no image in"),
@@ -178,6 +178,6 @@ def test_what_cannot_be_predicted_is_said_with_the_next_move(vit, cnn, shards, s
     ):
         done = command("predict", *arguments, cwd=home)
         assert done.returncode == 2, done.stderr
-        assert said in done.stderr
+        assert message in done.stderr
     assert not (tmp_path / "maps").exists()
     shutil.rmtree(pretraining.folder)

@@ -181,8 +181,8 @@ def test_table_2_sums_the_two_networks_of_dino_and_says_what_cass_saves(plan):
 
 def test_differences_are_taken_seed_by_seed(plan):
     cells = collect.cells(plan)
-    rival = next(c for c in cells if (c.row, c.column) == (("Supervised", "ViT B/16"), "100%"))
-    rival.results = {78: result(0.2), 77: result(0.3)}
+    theirs = next(c for c in cells if (c.row, c.column) == (("Supervised", "ViT B/16"), "100%"))
+    theirs.results = {78: result(0.2), 77: result(0.3)}
     table = tables.comparison_table([c for c in cells if c.experiment == "main"])
     row = next(r for r in table.rows if r[1:4] == ("ViT B/16", "100%", "CASS − Supervised"))
     assert row[4:] == ("+0.3000 ± 0.1414 (2)", "–", "+0.1619")
