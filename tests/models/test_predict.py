@@ -165,7 +165,7 @@ def test_the_map_is_the_class_tokens_row_of_timms_own_attention():
     assert torch.allclose(found.flatten(1), weights.mean(dim=1)[:, 0, 1:], atol=1e-6)
 
 
-def test_what_cannot_be_predicted_is_said_with_the_next_move(vit, cnn, shards, site, home, tmp_path):
+def test_what_cannot_be_predicted_is_an_error_that_names_the_next_step(vit, cnn, shards, site, home, tmp_path):
     image = home / "raw" / "disc" / "0.png"
     pretraining = tiny.announce(tiny.make_pretrain(shards), site)
     (tmp_path / "nothing").mkdir()
