@@ -276,7 +276,9 @@ def test_a_folder_with_anything_else_is_not_touched(finetuned, exported, pretrai
         export.exists(exported, other)
 
 
-def test_what_cannot_be_exported_is_an_error_that_names_the_next_step(finetuned, pretrained, shards, site, home, tmp_path):
+def test_what_cannot_be_exported_is_an_error_that_names_the_next_step(
+    finetuned, pretrained, shards, site, home, tmp_path
+):
     waiting = tiny.announce(tiny.make_finetune(shards, None, seed=5), site)
     for arguments, message in (
         ((waiting.id,), "is pending; only a finished run has a network"),
