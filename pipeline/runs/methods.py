@@ -1,6 +1,6 @@
 """The methods, and what the rest of the package must know of each one without importing torch.
 
-A method is one file in `pipeline/learn/methods/` and one entry here. Nothing else lists the methods.
+A method is one file in `pipeline/learn/methods/` and one entry here; no other list has to name it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Weights come from the hub, or from a mirror that speaks as the hub does, with their checksums."""
+"""Weights come from the hub, or from a mirror with the same protocol, with their checksums."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ SHA256 = hashlib.sha256(WEIGHTS).hexdigest()
 
 
 class Hub(BaseHTTPRequestHandler):
-    """What the hub answers to `resolve`, for one repository and no other."""
+    """A server that answers `resolve` as the hub does, for one repository only."""
 
-    asked: list[tuple[str, str]] = []
+    requests: list[tuple[str, str]] = []
 
     def do_HEAD(self) -> None:
         self.answer(body=False)
@@ -32,7 +32,7 @@ class Hub(BaseHTTPRequestHandler):
         self.answer(body=True)
 
     def answer(self, *, body: bool) -> None:
-        type(self).asked.append((self.command, self.path))
+        type(self).requests.append((self.command, self.path))
         if self.path not in (f"/timm/{TAG}/resolve/{revision}/model.safetensors" for revision in ("main", COMMIT)):
             self.send_response(404)
             self.send_header("X-Error-Code", "RepoNotFound")
@@ -54,7 +54,7 @@ class Hub(BaseHTTPRequestHandler):
 @pytest.fixture
 def hub() -> Iterator[str]:
     """The address of a hub on this machine."""
-    Hub.asked = []
+    Hub.requests = []
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
@@ -91,23 +91,23 @@ def test_weights_are_fetched_with_their_checksum_and_only_once(tmp_path: Path, h
     assert (tmp_path / "fetched" / f"{TAG}.safetensors").read_bytes() == WEIGHTS
     assert json.loads((tmp_path / "fetched" / f"{TAG}.json").read_text()) == {"tag": TAG, "sha256": SHA256}
 
-    asked = len(Hub.asked)
-    assert asked > 0
+    before = len(Hub.requests)
+    assert before > 0
     second = prefetch(tmp_path, hub, "--tags", TAG)
     assert second.returncode == 0, second.stderr
     assert "1 backbones, 1 of them in" in second.stdout
-    assert len(Hub.asked) == asked
+    assert len(Hub.requests) == before
 
 
-def test_a_dry_run_names_what_it_would_fetch_and_asks_nobody(tmp_path: Path, hub: str) -> None:
+def test_a_dry_run_names_what_it_would_fetch_and_sends_no_request(tmp_path: Path, hub: str) -> None:
     done = prefetch(tmp_path, hub, "--tags", TAG, "--dry-run")
     assert done.returncode == 0, done.stderr
     assert f"would fetch timm/{TAG}/model.safetensors" in done.stdout
-    assert Hub.asked == []
+    assert Hub.requests == []
     assert not (tmp_path / "fetched").exists()
 
 
-def test_a_tag_the_hub_does_not_have_ends_in_a_message(tmp_path: Path, hub: str) -> None:
+def test_a_tag_that_the_hub_does_not_have_ends_in_a_message(tmp_path: Path, hub: str) -> None:
     done = prefetch(tmp_path, hub, "--tags", "resnet18.no_such_tag")
     assert done.returncode == 2
     assert "error: timm/resnet18.no_such_tag could not be fetched" in done.stderr
@@ -115,10 +115,17 @@ def test_a_tag_the_hub_does_not_have_ends_in_a_message(tmp_path: Path, hub: str)
     assert not (tmp_path / "fetched" / "resnet18.no_such_tag.safetensors").exists()
 
 
-def test_without_a_network_it_says_where_to_run_it(tmp_path: Path) -> None:
-    # offline by setting, for the hub's client knocks at a closed port for half a minute before it gives up
+def test_without_a_network_the_message_says_where_to_run_the_command(tmp_path: Path) -> None:
+    # offline by a setting: the hub's client tries a closed port for half a minute before it gives up
     done = prefetch(tmp_path, "http://127.0.0.1:9", "--tags", TAG, offline="1")
     assert done.returncode == 2
     assert f"error: timm/{TAG} could not be fetched" in done.stderr
     assert "run this where there is a network, or set HF_ENDPOINT to a mirror" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_grid_needs_the_backbones_that_it_starts_from_imagenet_weights(tmp_path: Path) -> None:
+    done = prefetch(tmp_path, "http://127.0.0.1:9", "--grid", "cnn", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    tags = ("resnet18.tv_in1k", "resnet50.a1_in1k", "vit_base_patch16_384.augreg_in21k_ft_in1k")  # not ResNet-200
+    assert done.stdout.splitlines()[1:] == [f"would fetch timm/{tag}/model.safetensors" for tag in tags]
