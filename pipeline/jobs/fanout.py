@@ -15,11 +15,12 @@ from typing import Any
 
 from pipeline.core import files
 from pipeline.jobs import submissions
-from pipeline.jobs.execute import Task, site_of
+from pipeline.jobs.execute import RunPayload, site_of
 from pipeline.jobs.life import STOPPED, TOLD, Stop, gpus, grace_of, leave, output_to, see_gpus
 from pipeline.jobs.plan import TO_DO
 from pipeline.runs.folder import Run
-from pipeline.runs.spec import FinetuneSpec, run_id
+from pipeline.runs.identity import run_id
+from pipeline.runs.spec import FinetuneSpec
 
 RETRIES = 2  # of a trial whose process died, or that failed for another reason than a ValueError, in one job
 
@@ -110,10 +111,10 @@ def note_death(run: Run, times: int) -> None:
     )
 
 
-def carrier(submission: submissions.Submission, index: int) -> Task | FanOut:
+def carrier(submission: submissions.Submission, index: int) -> RunPayload | FanOut:
     """What travels as one task of a submission: it knows a folder's path and nothing else."""
     folder = str(submission.task_folder(index))
-    return FanOut(folder) if submission.fan_out else Task(folder)
+    return FanOut(folder) if submission.fan_out else RunPayload(folder)
 
 
 if __name__ == "__main__":  # in the scripts of launch --print-sbatch: ORDER_FOLDER

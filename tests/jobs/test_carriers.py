@@ -202,6 +202,6 @@ def test_milestones_of_a_run_that_fails_are_run_without_it(site, shards):
     assert code == 1 and "2 of 3 runs are done" in out, out
     runs = runs_of(site)
     assert {epochs: run.state() for epochs, run in runs.items()} == {4: "failed", 2: "done", 1: "done"}
-    assert "began with device elsewhere" in runs[4].reason()
+    assert "started with device elsewhere" in runs[4].reason()
     assert runs[1].result().notes["carried_by"] == runs[2].id
     assert "carried_by" not in runs[2].result().notes

@@ -22,7 +22,7 @@ def broken(run, stop):
     raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
 
 execute._train = broken
-execute.carry_out(Run(Path(sys.argv[1])))
+execute.execute_run(Run(Path(sys.argv[1])))
 print("went on")
 """
 
@@ -52,7 +52,7 @@ def test_a_card_that_torch_cannot_use_is_no_reason_to_begin_on_the_cpu(runs, mon
 
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert execute.carry_out(runs[0]) == 1
+    assert execute.execute_run(runs[0]) == 1
     assert runs[0].state() == "failed" and "this run has GPU 0, but torch cannot use it" in runs[0].reason()
     assert not runs[0]["start"].exists()
 

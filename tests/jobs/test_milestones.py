@@ -13,7 +13,7 @@ from stops import StopAt
 from pipeline.core import files
 from pipeline.jobs import execute, milestones, submissions
 from pipeline.runs.folder import Run
-from pipeline.runs.spec import run_id
+from pipeline.runs.identity import run_id
 
 LENGTHS = (2, 4, 8)  # their weights are averaged at the ends of epoch 1, of 3, and of 6 and 7
 STEPS = 9  # an epoch
@@ -41,7 +41,7 @@ def alone(specs, site, tmp_path_factory):
         epochs: tiny.announce(spec, dataclasses.replace(site, runs=str(tmp_path_factory.mktemp("alone"))))
         for epochs, spec in specs.items()
     }
-    assert [execute.carry_out(run) for run in runs.values()] == [0, 0, 0]
+    assert [execute.execute_run(run) for run in runs.values()] == [0, 0, 0]
     return runs
 
 
@@ -60,7 +60,7 @@ def differences(runs, others):
 
 
 def test_a_milestone_is_bit_for_bit_the_shorter_run_and_changes_none_of_the_longer(carried, alone):
-    assert execute.carry_out(carried[8]) == 0
+    assert execute.execute_run(carried[8]) == 0
     assert differences(carried, alone) == {}
     for epochs in (2, 4):
         result, other = carried[epochs].result(), alone[epochs].result()
@@ -71,32 +71,32 @@ def test_a_milestone_is_bit_for_bit_the_shorter_run_and_changes_none_of_the_long
         assert (result.device, result.precision, result.threads) == (other.device, other.precision, other.threads)
         assert 0 < result.seconds < carried[8].result().seconds
         assert len(files.read_jsonl(carried[epochs]["metrics"])) == epochs
-    assert execute.carry_out(carried[2]) == 0  # done already
+    assert execute.execute_run(carried[2]) == 0  # done already
 
 
 def test_stops_around_a_milestone_change_no_bit_and_it_is_published_once(carried, alone):
     at = 2 * STEPS
     for look in (at - 1, 1, 1, 1):  # before the milestone's last step, at it, after it, and one further
-        assert execute.carry_out(carried[8], StopAt(look)) == execute.STOPPED
+        assert execute.execute_run(carried[8], StopAt(look)) == execute.STOPPED
         if carried[2]["result"].exists():
             break
     written = carried[2]["result"].stat().st_mtime_ns
-    assert execute.carry_out(carried[8], StopAt(2 * STEPS + 3)) == execute.STOPPED
+    assert execute.execute_run(carried[8], StopAt(2 * STEPS + 3)) == execute.STOPPED
     assert carried[4].state() == "done"
     newest = carried[8].checkpoints()[0]
     newest.write_bytes(newest.read_bytes()[:-1])  # damaged: back to the one before the second milestone
-    assert execute.carry_out(carried[8]) == 0
+    assert execute.execute_run(carried[8]) == 0
     assert carried[2]["result"].stat().st_mtime_ns == written
     assert differences(carried, alone) == {}
 
 
 def test_a_shorter_run_that_is_done_at_work_or_begun_by_itself_is_left_alone(carried, alone, capfd, monkeypatch):
-    assert execute.carry_out(carried[2]) == 0
+    assert execute.execute_run(carried[2]) == 0
     state = carried[2].checkpoints()[0]
     away = state.rename(state.with_suffix(".away"))  # or the longest would begin there
-    assert execute.carry_out(carried[4], StopAt(3)) == execute.STOPPED
+    assert execute.execute_run(carried[4], StopAt(3)) == execute.STOPPED
     kept = {epochs: carried[epochs]["start"].read_bytes() for epochs in (2, 4)}
-    assert execute.carry_out(carried[8]) == 0
+    assert execute.execute_run(carried[8]) == 0
     assert {epochs: carried[epochs]["start"].read_bytes() for epochs in (2, 4)} == kept
     assert carried[4].state() == "interrupted"
     out = capfd.readouterr().out
@@ -106,7 +106,7 @@ def test_a_shorter_run_that_is_done_at_work_or_begun_by_itself_is_left_alone(car
     with carried[4].lock():
         milestones.publish(carried[4].spec, carried[8], {}, finish=None)
     assert "another process is at work" in capfd.readouterr().out
-    assert execute.carry_out(carried[4]) == 0
+    assert execute.execute_run(carried[4]) == 0
     away.rename(state)
     assert differences(carried, alone) == {}
 
@@ -115,9 +115,9 @@ def test_a_longer_run_goes_on_from_the_end_of_the_longest_finished_one_with_the_
     runs = {n: tiny.announce(spec, dataclasses.replace(site, runs=str(tmp_path))) for n, spec in specs.items()}
     for epochs in (2, 4):
         shutil.copytree(alone[epochs].folder, runs[epochs].folder, dirs_exist_ok=True)
-    assert execute.carry_out(runs[8], StopAt(3)) == execute.STOPPED
+    assert execute.execute_run(runs[8], StopAt(3)) == execute.STOPPED
     assert files.read_jsonl(runs[8]["metrics"]) == files.read_jsonl(alone[4]["metrics"])
-    assert execute.carry_out(runs[8]) == 0
+    assert execute.execute_run(runs[8]) == 0
     assert runs[8].result().notes["goes_on_from"] == runs[4].id
     assert runs[8].result().seconds > alone[4].result().seconds
     assert differences(runs, alone) == {}
@@ -143,11 +143,11 @@ def test_a_run_goes_on_from_no_other_hardware_inputs_or_past_its_milestones(spec
 
 def test_a_carrier_keeps_the_milestones_of_its_first_start(carried, specs):
     submissions.request_milestones(carried[8], [specs[4]])
-    assert execute.carry_out(carried[8], StopAt(3)) == execute.STOPPED
+    assert execute.execute_run(carried[8], StopAt(3)) == execute.STOPPED
     submissions.request_milestones(carried[8], [specs[4], specs[2]])
     files.write_json(carried[8]["milestones"], [2, 4])
     assert carried[8].milestones() == [4]
-    assert execute.carry_out(carried[8]) == 0
+    assert execute.execute_run(carried[8]) == 0
     assert (carried[2].state(), carried[4].state()) == ("pending", "done")
 
 
@@ -155,14 +155,14 @@ def test_a_start_that_a_killed_carrier_noted_does_not_count(carried, alone):
     files.write_json(carried[2]["start"], {"hardware": {"model": "elsewhere"}, "starts": [], "carried_by": "another"})
     (carried[2].folder / f"checkpoint-{99:010d}-{0:016d}.pt").write_bytes(b"of another device")
     assert carried[2].state() == "pending" and not carried[2].began
-    assert execute.carry_out(carried[2]) == 0
+    assert execute.execute_run(carried[2]) == 0
     assert "carried_by" not in files.read_json(carried[2]["start"])
     assert kill.differences(carried[2], alone[2]) == []
 
 
 def test_a_wish_that_cannot_be_is_an_error_that_says_so(carried):
     files.write_json(carried[8]["milestones"], [7])
-    assert execute.carry_out(carried[8]) == 1
+    assert execute.execute_run(carried[8]) == 1
     assert "milestones.json wishes for 7 epochs" in carried[8].reason()
     assert run_id(carried[8].spec) in carried[8].reason()
 

@@ -75,7 +75,7 @@ def test_a_grid_goes_through_arrays_and_dependencies_to_its_end_and_a_failed_see
     code, out = site.run("status")
     assert "4 done" in out and "which is failed" in out
     code, out = site.run("status", "--failed")
-    assert "began with device another card" in out and "log.txt" in out and "done  " not in out
+    assert "started with device another card" in out and "log.txt" in out and "done  " not in out
 
     # mended, the failed run and what it blocked come back, and nothing else
     runs["cass-s78"]["start"].unlink()

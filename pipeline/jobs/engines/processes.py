@@ -86,7 +86,7 @@ def work(pipe: Any) -> None:
     with contextlib.suppress(EOFError, OSError):
         while True:
             folder = pipe.recv()
-            pipe.send(execute.trial(folder))
+            pipe.send(execute.execute_trial(folder))
 
 
 def _leave_with_job() -> None:

@@ -81,7 +81,7 @@ class Trial(tune.Trainable):  # type: ignore[misc]
         return True
 
     def step(self) -> dict[str, Any]:
-        execute.trial(self.folder)
+        execute.execute_trial(self.folder)
         return {"done": True}
 
 
