@@ -130,7 +130,8 @@ def _building(settings: Settings, data: Data) -> Table:
 
 
 def _memory(settings: Settings, data: Data) -> Table:
-    raw_files = partial(paper_loader.batches, data.raw, size=data.shards.size, batch=BATCH)
+    workers = 1 if settings.quick else 2  # each imports torch: the new process spawns them
+    raw_files = partial(paper_loader.batches, data.raw, size=data.shards.size, batch=BATCH, workers=workers)
     from_map = partial(_epoch_from_map, data.shards, data.site)
     with _new_process() as shared:  # --quick uses one process for all: starting one takes seconds
 
