@@ -28,34 +28,30 @@ def main() -> int:
     plan = flags.read_plan(args)
     if plan.cluster.executor != "slurm":
         raise ValueError("there is no queue on this machine: press Ctrl-C in launch, or send its process SIGTERM")
-    from pipeline.jobs import submissions
-    from pipeline.jobs.slurm import reconcile, scheduler
+    from pipeline.jobs.slurm import queue, reconcile, scheduler
 
     runs = Path(plan.cluster.runs)
-    carried = reconcile.carried(runs, scheduler.queued_jobs(runs))
-    chosen = {carried[name].id: carried[name] for name in plan.runs if name in carried}
-    if not chosen:
-        print("no job in the queue carries a run of this grid")
+    queued = queue.queued_runs(runs, scheduler.queued_jobs(runs))
+    jobs = {queued[name].id: queued[name] for name in plan.runs if name in queued}
+    if not jobs:
+        print("no job in the queue has a run of this grid")
         return 0
-    carries = {job: sorted(run for run in carried if carried[run].id == job) for job in chosen}
-    others = {run for found in carries.values() for run in found} - set(plan.runs)
-    rows = [[job, chosen[job].state.lower(), len(carries[job]), carries[job][0]] for job in sorted(chosen)]
+    runs_of = {job: sorted(run for run in queued if queued[run].id == job) for job in jobs}
+    others = {run for found in runs_of.values() for run in found} - set(plan.runs)
+    rows = [[job, jobs[job].state.lower(), len(runs_of[job]), runs_of[job][0]] for job in sorted(jobs)]
     print(table(rows, header=("job", "state", "runs", "the first")))
     if others:
-        print(f"with them end {len(others)} runs that you did not name, such as {min(others)}")
-    if not args.yes and not confirmed(f"cancel these {len(chosen)} jobs? [y/N] "):
+        print(f"these jobs also have {len(others)} runs that you did not name, such as {min(others)}")
+    if not args.yes and not confirmed(f"cancel these {len(jobs)} jobs? [y/N] "):
         print("nothing was cancelled")
         return 1
-    tokens = {job.token for job in chosen.values()}
-    for submission in submissions.read_submissions(runs):
-        if submission.token in tokens:  # a launch that waits for it must not send it again
-            (submission.folder / "cancelled").touch()
-    scheduler.cancel(sorted(chosen))
-    print(f"cancelled {len(chosen)} jobs; to go on: python -m pipeline.launch {flags.grid_flags(args)}")
+    reconcile.cancel_jobs(runs, list(jobs.values()))
+    print(f"cancelled {len(jobs)} jobs; to continue: python -m pipeline.launch {flags.grid_flags(args)}")
     return 0
 
 
 def confirmed(question: str) -> bool:
+    """What the user answers; `ValueError` if there is no terminal."""
     if not sys.stdin.isatty():
         raise ValueError("there is nobody to ask; add --yes to cancel without asking")
     return input(question).strip().lower() in ("y", "yes")

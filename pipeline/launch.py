@@ -10,20 +10,17 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import shutil
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.cli import flags
-from pipeline.core.console import duration, run_command, table
+from pipeline.core.console import run_command
 
 if TYPE_CHECKING:
-    from pipeline.jobs.plan import Plan, PlannedRun
+    from pipeline.jobs.plan import Plan
     from pipeline.runs.cluster import Cluster
-
-LINE_SECONDS = 30.0  # between looks printed into a log
 
 
 def parser() -> argparse.ArgumentParser:
@@ -39,10 +36,10 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--dry-run",
         action="store_true",
-        help="print the plan and what the site lacks, change nothing; 3 if it lacks any",
+        help="print the plan and what the site lacks, change nothing; exit code 3 if it lacks anything",
     )
     add("--retry", action="store_true", help="start failed runs again, from their last checkpoints")
-    add("--no-ray", action="store_true", help="fine-tunes run in plain worker processes, without Ray")
+    add("--no-ray", action="store_true", help="run fine-tunes in plain worker processes, without Ray")
     add(
         "--print-sbatch",
         action="store_true",
@@ -50,63 +47,38 @@ def parser() -> argparse.ArgumentParser:
     )
     wait = out.add_mutually_exclusive_group()
     wait.add_argument("--wait", action="store_true", help="stay until all runs have ended (default on this machine)")
-    wait.add_argument("--no-wait", action="store_true", help="leave at once, the runs go on (default on Slurm)")
+    wait.add_argument("--no-wait", action="store_true", help="leave at once, the runs continue (default on Slurm)")
     return out
 
 
 def main() -> int:
     args = parser().parse_args()
-    from pipeline.jobs import plan as plans
     from pipeline.jobs import preflight
+    from pipeline.jobs.plan import TO_DO, retry_failed
 
     plan = flags.read_plan(args)
     plan.cluster = chosen_cluster(plan.cluster, args)
-    on_slurm = plan.cluster.executor == "slurm"
     if args.print_sbatch:
         return print_sbatch(plan)
     print_plan(plan)
     if args.dry_run:
         return dry_run(plan)
-
-    if lacking := preflight.unmet(plan.cluster, plan):
-        raise ValueError("nothing was started; first:\n  " + "\n  ".join(lacking))
-    items = list(plan.runs.values())
+    if found := preflight.problems(plan.cluster, plan):
+        raise ValueError("nothing was started; first:\n  " + "\n  ".join(found))
     if args.retry:
-        for item in items:
-            if item.state == "failed":
-                item.run["error"].unlink(missing_ok=True)
-                item.state = item.run.state()
-        plans.assign_milestones(items)
-    todo = [item for item in items if item.state in plans.TO_DO]
-    if not todo and not any(item.state == "running" for item in items):
-        print("nothing to start" + ("; failed runs wait for --retry" if _having(items, "failed") else ""))
-        return finish(plan, flags.grid_flags(args))
-    if on_slurm and not args.wait:
-        return send(plan, flags.grid_flags(args))
+        retry_failed(plan)
+    if not plan.in_state(*TO_DO, "running"):
+        print("nothing to start" + ("; failed runs wait for --retry" if plan.in_state("failed") else ""))
+        return print_end(plan, flags.grid_flags(args))
+    if plan.cluster.executor == "slurm" and not args.wait:
+        return submit(plan, flags.grid_flags(args))
     if args.no_wait:
-        return leave(Path(plan.cluster.runs))
-    display = Display(len(items))
-    if on_slurm:
-        from pipeline.jobs.slurm import reconcile
-
-        completed = reconcile.follow(plan, display.show, display.say)
-        farewell = "no longer watching; the jobs go on. The same command watches again."
-    else:
-        from pipeline.jobs import life, local
-
-        plans.publish(plan, todo)
-        jobs = plan.cluster.jobs or max(1, len(life.gpus(plan.cluster)))
-        completed = local.Queue(plan, jobs).run(display.show)
-        farewell = "stopped; every run saved what it had. The same command goes on."
-    display.close()
-    if not completed:
-        print(farewell, file=sys.stderr)
-        return 130
-    return finish(plan, flags.grid_flags(args))
+        return start_in_background(Path(plan.cluster.runs))
+    return run_to_end(plan, flags.grid_flags(args))
 
 
 def chosen_cluster(cluster: Cluster, args: argparse.Namespace) -> Cluster:
-    """The cluster file's facts, with what the flags say otherwise."""
+    """The cluster file's facts, changed as the flags say."""
     if args.no_ray:
         cluster = dataclasses.replace(cluster, ray=False)
     if args.jobs is not None:
@@ -117,55 +89,33 @@ def chosen_cluster(cluster: Cluster, args: argparse.Namespace) -> Cluster:
     return cluster
 
 
+def print_plan(plan: Plan) -> None:
+    """Print how many runs are in which state."""
+    from pipeline.cli.plan_text import plan_text
+
+    print(plan_text(plan), flush=True)
+
+
 def dry_run(plan: Plan) -> int:
-    """Say what would be sent, what it would take and what is missing; 3 when something is."""
-    from pipeline.jobs import estimate, preflight
+    """Print what would be submitted, what it would take and what is missing; 3 if something is."""
+    from pipeline.cli.estimate_text import estimate_lines
+    from pipeline.cli.plan_text import arrays_text, milestones_text
+    from pipeline.jobs import preflight
+    from pipeline.jobs.estimate import estimate
 
     if plan.cluster.executor == "slurm":
-        print_arrays(plan)
-    rows = [[item.run.id, item.spec.epochs, item.published_by] for item in plan.runs.values() if item.published_by]
-    if rows:
-        print(table(rows, header=("milestone", "epochs", "carried by")) + "\n")
-    print("\n".join(estimate.lines(estimate.estimate(plan, plan.cluster))))
-    lacking = preflight.unmet(plan.cluster, plan)
-    if lacking:
-        print("\nnot met:\n  " + "\n  ".join(lacking))
-    return 3 if lacking else 0
-
-
-def print_arrays(plan: Plan) -> None:
-    """The arrays that would be sent, as a table; where Slurm cannot be asked, as if its queue were empty."""
-    from pipeline.jobs.slurm import reconcile, scheduler
-
-    try:
-        live = reconcile.carried(Path(plan.cluster.runs), scheduler.queued_jobs(Path(plan.cluster.runs)))
-        limit = scheduler.max_array_size()
-    except ValueError as error:
-        live, limit = {}, scheduler.MAX_ARRAY
-        print(f"as if the queue were empty: {error}")
-    rows = []
-    for array in reconcile.arrays_to_send(plan, live, limit=limit):
-        runs = sum(len(job.runs) for job in array.jobs)
-        after = f"afterany {len(array.parents)} runs" if array.parents else ""
-        rows.append([array.name, len(array.jobs), array.parallelism, runs, after])
-    if live:
-        print(f"{len(live)} runs are carried by jobs in the queue")
-    print(table(rows, header=("array", "tasks", "at once", "runs", "waits for")) if rows else "nothing to send")
-    print()
-
-
-def send(plan: Plan, hint: str) -> int:
-    """Send what is to be sent and leave."""
-    from pipeline.jobs.slurm import reconcile
-
-    submissions, said = reconcile.submit_missing(plan)
-    print("\n".join(said) if said else "nothing to send: every run to do is carried by a job in the queue")
-    print(f"where they stand: python -m pipeline.status {hint}")
-    return 0
+        print(arrays_text(plan))
+    if text := milestones_text(plan):
+        print(text)
+    print("\n".join(estimate_lines(estimate(plan, plan.cluster))))
+    found = preflight.problems(plan.cluster, plan)
+    if found:
+        print("\nnot met:\n  " + "\n  ".join(found))
+    return 3 if found else 0
 
 
 def print_sbatch(plan: Plan) -> int:
-    """Publish the plan and print the script that sends it."""
+    """Publish the plan and print the script that submits it."""
     from pipeline.jobs.slurm import reconcile
 
     if plan.cluster.executor != "slurm":
@@ -174,8 +124,18 @@ def print_sbatch(plan: Plan) -> int:
     return 0
 
 
-def leave(runs: Path) -> int:
-    """Start the same launch in a session of its own, its output in a log file."""
+def submit(plan: Plan, hint: str) -> int:
+    """Submit what is to be submitted to Slurm, and leave."""
+    from pipeline.jobs.slurm import reconcile
+
+    _, said = reconcile.submit_missing(plan)
+    print("\n".join(said) if said else "nothing to send: every run to do has a job in the queue")
+    print(f"their states: python -m pipeline.status {hint}")
+    return 0
+
+
+def start_in_background(runs: Path) -> int:
+    """Start the same launch in a session of its own, with its output in a log file."""
     import subprocess
 
     runs.mkdir(parents=True, exist_ok=True)
@@ -188,105 +148,35 @@ def leave(runs: Path) -> int:
     return 0
 
 
-def print_plan(plan: Plan) -> None:
-    counts = plan.counts()
-    states = sorted({state for states in counts.values() for state in states})
-    rows = [
-        [kind, sum(states_of.values()), *(states_of.get(state, 0) for state in states)]
-        for kind, states_of in counts.items()
-    ]
-    print(f"grid {plan.grid}, preset {plan.preset.name}:\n")
-    print(table(rows, header=("runs", "wanted", *states)))
-    shared = [item for item in plan.runs.values() if item.children > 1]
-    if shared:
-        print(f"\n{sum(item.children for item in shared)} fine-tunes share {len(shared)} pretraining runs")
-    carried = [item for item in plan.runs.values() if item.published_by]
-    if carried:
-        longer = len({item.published_by for item in carried})
-        print(f"{len(carried)} pretraining runs are milestones of {longer} longer ones, published on their way")
-    repeated = len(plan.wanted) - sum(counts["finetune"].values())
-    if repeated:
-        print(f"{repeated} fine-tunes are wanted more than once and run once")
-    print(flush=True)
+def run_to_end(plan: Plan, hint: str) -> int:
+    """Run or watch the plan until all runs have ended; 130 if the user asked to stop before."""
+    from pipeline.cli.progress import LaunchProgress
+
+    progress = LaunchProgress()
+    if plan.cluster.executor == "slurm":
+        from pipeline.jobs.slurm import reconcile
+
+        completed = reconcile.run_plan(plan, progress)
+        farewell = "no longer watching; the jobs continue. The same command watches again."
+    else:
+        from pipeline.jobs import local
+
+        completed = local.run_plan(plan, progress)
+        farewell = "stopped; every run saved its state. The same command continues."
+    progress.close()
+    if not completed:
+        print(farewell, file=sys.stderr)
+        return 130
+    return print_end(plan, hint)
 
 
-def finish(plan: Plan, hint: str) -> int:
-    """The closing table; exit code 0 when every run is done, 1 otherwise."""
-    items = list(plan.runs.values())
-    bad = [item for item in items if item.state != "done"]
-    print(f"{len(items) - len(bad)} of {len(items)} runs are done")
-    if bad:
-        rows = [[item.run.id, item.state, item.run.reason()[:100], item.run["log"]] for item in bad]
-        print(table(rows, header=("run", "state", "reason", "log")))
+def print_end(plan: Plan, hint: str) -> int:
+    """Print which runs are not done; 0 if all are, else 1."""
+    from pipeline.cli.plan_text import end_text
+
+    print(end_text(plan))
     print(f"the table: python -m pipeline.report {hint}")
-    return 1 if bad else 0
-
-
-def _having(items: list[PlannedRun], state: str) -> list[PlannedRun]:
-    return [item for item in items if item.state == state]
-
-
-class Display:
-    """A bar of finished runs with one line a working run on a terminal; plain lines now and then in a log."""
-
-    def __init__(self, total: int) -> None:
-        self.total = total
-        self.seen: dict[str, str] = {}
-        self.said = 0.0
-        self.live = sys.stdout.isatty()
-        self.drawn = 0
-
-    def show(self, items: list[PlannedRun], working: list[PlannedRun]) -> None:
-        now = time.monotonic()
-        changed = []
-        for item in items:
-            if self.seen.get(item.run.id, item.state) != item.state or (
-                item.run.id not in self.seen and item.state == "running"
-            ):
-                changed.append(f"{item.state:12} {item.run.id} {item.run.reason()[:100]}".rstrip())
-            self.seen[item.run.id] = item.state
-        if not changed and now - self.said < (1.0 if self.live else LINE_SECONDS):
-            return
-        self.said = now
-        done = len(_having(items, "done"))
-        lines = [f"{item.run.id}: {_where(item)}" for item in working]
-        if self.live:
-            self._erase()
-            for line in changed:
-                print(line)
-            filled = round(30 * done / self.total)
-            lines.append(f"[{'#' * filled}{'.' * (30 - filled)}] {done} of {self.total} runs done")
-            width = shutil.get_terminal_size().columns - 1  # a wrapped line would be erased in part only
-            print("\n".join(line[:width] for line in lines), flush=True)
-            self.drawn = len(lines)
-        else:
-            print("\n".join(changed or lines), flush=True)
-
-    def say(self, lines: list[str]) -> None:
-        """Lines that stay."""
-        self._erase()
-        for line in lines:
-            print(line, flush=True)
-
-    def close(self) -> None:
-        self._erase()
-
-    def _erase(self) -> None:
-        if self.live and self.drawn:
-            print(f"\x1b[{self.drawn}F\x1b[J", end="")
-            self.drawn = 0
-
-
-def _where(item: PlannedRun) -> str:
-    """`epoch 2/3 step 40/149, 36 images a second, 4 min left`."""
-    at = item.run.progress()
-    if not at:
-        return "starting"
-    left = f", {duration(at['eta_seconds'])} left at most" if at["eta_seconds"] else ""
-    return (
-        f"epoch {at['epoch'] + 1}/{at['epochs']}, step {at['step']}/{at['steps']}, "
-        f"{at['images_per_second']:.0f} images a second{left}"
-    )
+    return 0 if len(plan.in_state("done")) == len(plan.runs) else 1
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Show what a run printed, and where its job's output is.
 
-python -m pipeline.logs RUN              RUN: an id, or any part of one that no other has
+python -m pipeline.logs RUN              RUN: an id, or any part of it that only one run has
 python -m pipeline.logs RUN --follow
 """
 
@@ -10,18 +10,24 @@ import argparse
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.cli import flags
 from pipeline.core.console import run_command
+
+if TYPE_CHECKING:
+    from pipeline.runs.folder import Run
+
+POLL_SECONDS = 1.0
 
 
 def parser() -> argparse.ArgumentParser:
     out = argparse.ArgumentParser(prog="python -m pipeline.logs", description=__doc__, allow_abbrev=False)
     out.formatter_class = argparse.RawDescriptionHelpFormatter
     add = out.add_argument
-    add("run", metavar="RUN", help="a run's id, or any part of it that names one run")
-    add("--follow", action="store_true", help="go on printing until the run has ended")
-    add("--job", action="store_true", help="the output of the jobs that carried it: starts, signals, what Slurm said")
+    add("run", metavar="RUN", help="a run's id, or any part of it that only one run has")
+    add("--follow", action="store_true", help="continue to print until the run has ended")
+    add("--job", action="store_true", help="the output of the jobs that trained it: starts, signals, what Slurm said")
     flags.add_cluster_flag(out)
     return out
 
@@ -34,12 +40,19 @@ def main() -> int:
     runs = Path(load_cluster(args.cluster).runs)
     run = find_run(runs, args.run)
     if args.job:
-        return print_job_logs(runs, run.id)
+        print_job_logs(runs, run.id)
+        return 0
     if not run["log"].exists():
         print(f"{run.id} is {run.state()} and has printed nothing yet", file=sys.stderr)
         print_job_logs(runs, run.id)
         if not args.follow:
             return 0
+    print_log(run, follow=args.follow)
+    return 0
+
+
+def print_log(run: Run, *, follow: bool) -> None:
+    """Print the run's log; with `follow`, until the run has ended."""
     position = 0
     while True:
         ended = run.state() != "running"
@@ -48,25 +61,18 @@ def main() -> int:
                 file.seek(position)
                 print(file.read(), end="", flush=True)
                 position = file.tell()
-        if not args.follow or ended:
-            return 0
-        time.sleep(1)
+        if not follow or ended:
+            return
+        time.sleep(POLL_SECONDS)
 
 
-def print_job_logs(runs: Path, run_id: str) -> int:
-    """The output of every job that carried the run, oldest first."""
-    from pipeline.jobs import submissions
+def print_job_logs(runs: Path, run_id: str) -> None:
+    """Print the output of every job that trained the run, oldest first, each file under its path."""
+    from pipeline.jobs.submissions import job_logs
 
-    for submission in submissions.read_submissions(runs):
-        for index in [index for index, part in enumerate(submission.tasks) if run_id in part]:
-            jobs = [task for task, _ in submission.live_tasks()]
-            paths = sorted((submission.folder / "submitit").glob(f"{jobs[index]}_0_log.*" if jobs else "*_log.*"))
-            paths += [submission.folder / str(index) / "log.txt"] if submission.fan_out else []
-            for path in paths:
-                if path.exists():
-                    print(f"--- {path}")
-                    print(path.read_text(encoding="utf-8", errors="replace"), end="", flush=True)
-    return 0
+    for path in job_logs(runs, run_id):
+        print(f"--- {path}")
+        print(path.read_text(encoding="utf-8", errors="replace"), end="", flush=True)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from pipeline.benchmarks.support.raw_images import make_shards
 from pipeline.benchmarks.support.tables import Table
 from pipeline.benchmarks.support.trials import ENGINES, WORKLOADS, command, is_installed, make_runs
 from pipeline.core import files
-from pipeline.jobs.life import gpus
+from pipeline.jobs.gpus import gpus
 from pipeline.runs.cluster import Cluster
 from pipeline.runs.folder import Run
 

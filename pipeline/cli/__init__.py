@@ -1,1 +1,1 @@
-"""What several commands share: the flags that say which runs are meant, and the progress display."""
+"""What the commands share: the flags that say which runs are meant, and what they print of a plan."""

@@ -18,7 +18,7 @@ from typing import IO
 
 import numpy as np
 
-from pipeline.core import files
+from pipeline.core import disks, files
 from pipeline.core.console import progress
 from pipeline.data import images
 from pipeline.data.shards.index import Shards
@@ -61,7 +61,7 @@ def open_pixels(shards: Shards, cluster: Cluster) -> Pixels:
         return pixel_map
     tars = TarReader(shards)
     scratch.mkdir(parents=True, exist_ok=True)
-    if not cluster.scratch_in_ram and (kind := file_system(scratch)) in IN_MEMORY:
+    if not cluster.scratch_in_ram and (kind := disks.mount_of(scratch).kind) in IN_MEMORY:
         return _report_no_map(tars, f"{scratch} is in memory ({kind}); give a disk, or set scratch_in_ram = true")
     with files.lock(path.with_suffix(".lock"), patience=3600, what=str(path)):
         if (pixel_map := _open(path, tars.side)) is None:
@@ -127,18 +127,3 @@ def _make_room(scratch: Path, wanted: int, max_bytes: float) -> None:
             path.unlink()
     if lacking > 0:
         raise NoRoom(f"{lacking / 1e9:.1f} of {wanted / 1e9:.1f} GB are lacking")
-
-
-def file_system(path: Path) -> str:
-    """The kind of the file system that holds `path`: `ext4`, `tmpfs`; empty if the system does not say."""
-    try:
-        lines = Path("/proc/self/mounts").read_text().splitlines()
-    except OSError:
-        return ""
-    real, longest, kind = str(path.resolve()), "", ""
-    for line in lines:
-        _, point, this_kind, *_ = line.split(" ")
-        point = point.replace("\\040", " ")
-        if len(point) >= len(longest) and (real + "/").startswith(point.rstrip("/") + "/"):
-            longest, kind = point, this_kind
-    return kind

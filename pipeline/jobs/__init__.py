@@ -1,1 +1,1 @@
-"""Work orders: the plan, the task that travels, and the executors that carry it."""
+"""The plan of a grid, the payloads that jobs execute, and the executors that run them."""

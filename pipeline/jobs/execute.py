@@ -19,7 +19,10 @@ from typing import TYPE_CHECKING, Any
 from pipeline.core import files
 from pipeline.data.shards.index import shards_of
 from pipeline.jobs import milestones
-from pipeline.jobs.life import STOPPED, TOLD, Stop, beating, gpus, grace_of, leave, output_to, see_gpus
+from pipeline.jobs.gpus import gpus, use_assigned_gpu
+from pipeline.jobs.heartbeat import heartbeat
+from pipeline.jobs.output import output_to
+from pipeline.jobs.signals import STOP_FILE, STOPPED, Stop, grace_of, leave
 from pipeline.jobs.snapshot import code_version, library_versions
 from pipeline.learn.weights import imagenet_tags, weights_file
 from pipeline.runs import cluster
@@ -43,7 +46,7 @@ class RunPayload:
 
     def __call__(self) -> None:
         run = Run(Path(self.folder))
-        see_gpus()
+        use_assigned_gpu()
         with Stop(grace=grace_of(site_of(run))) as stop, output_to(run["log"]):
             code = execute_run(run, stop)
         leave(code, stop)
@@ -58,7 +61,7 @@ class RunPayload:
 def execute_trial(folder: str) -> int:
     """Execute one of the runs that share this process; 0: done, `STOPPED`: it left as asked, 1: it failed."""
     run = Run(Path(folder))
-    with Stop(told=os.environ.get(TOLD)) as stop, output_to(run["log"]):
+    with Stop(watched_file=os.environ.get(STOP_FILE)) as stop, output_to(run["log"]):
         code = STOPPED if stop() else execute_run(run, stop)
     gc.collect()
     if "torch" in sys.modules:
@@ -73,7 +76,7 @@ def execute_run(run: Run, stop: Callable[[], bool] = lambda: False) -> int:
     """Run to the end; 0 when the run is done, `STOPPED` when it was asked to stop, 1 when it failed."""
     patience = SLURM_PATIENCE if "SLURM_JOB_ID" in os.environ else PATIENCE
     try:
-        with run.lock(patience=patience, stop=stop), beating(run):
+        with run.lock(patience=patience, stop=stop), heartbeat(run):
             return _execute_locked(run, stop)
     except files.Busy as error:
         print(error, flush=True)

@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Callable, Iterable
 
 from pipeline.core import files
-from pipeline.jobs.life import beating
+from pipeline.jobs.heartbeat import heartbeat
 from pipeline.runs.folder import PUBLISHED_BY, Result, Run, Start
 from pipeline.runs.identity import milestone_of, run_id
 from pipeline.runs.spec import PretrainSpec
@@ -76,7 +76,7 @@ def publish(spec: PretrainSpec, longer: Run, start: Start, finish: Callable[[Run
     """
     run = Run(longer.folder.parent / run_id(spec))
     try:
-        with run.lock(), beating(run):
+        with run.lock(), heartbeat(run):
             if run["result"].exists() or run.began:
                 why = "is done" if run["result"].exists() else "has started by itself"
                 print(f"milestone {run.id} {why}; left alone", flush=True)

@@ -1,7 +1,7 @@
-"""The plan: every run a grid wants, each once, parents before children, and where each of them stands.
+"""The plan: every run that a grid wants, each once, pretraining before fine-tuning, with its state.
 
-Launching is reconciliation: wanted minus finished minus live. The plan is read off the specs; nothing is stored but
-the run folders.
+Launching is reconciliation: wanted minus finished minus live. A plan is made from the specs and the run folders;
+nothing else is stored.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal, Protocol
 
 from pipeline.core import files
 from pipeline.data.datasets import DATASETS
@@ -17,17 +18,18 @@ from pipeline.data.shards.index import find_shards
 from pipeline.learn.weights import imagenet_tags, weights_file
 from pipeline.runs import cluster as clusters
 from pipeline.runs.cluster import Cluster
-from pipeline.runs.folder import Run
+from pipeline.runs.folder import Run, State
 from pipeline.runs.identity import milestone_of, run_id
 from pipeline.runs.spec import DatasetRef, FinetuneSpec, PretrainSpec, Spec, kind_of
 from pipeline.study import paper
 from pipeline.study.grid import load_grid
 from pipeline.study.setting import DatasetInfo, TableEntry
 
-# A plan's states are a run's own (runs.Run.state) and two more: it waits for shards, or its parent will never be done.
+PlanState = Literal[State, "no shards", "blocked"]
+"""A run's own state, or: its dataset has no shards yet; the run that it starts from will not be done."""
 TO_DO = ("missing", "pending", "interrupted")
 STUCK = ("failed", "blocked", "no shards")
-BEGUN = ("interrupted", "running")
+STARTED = ("interrupted", "running")
 
 
 @dataclass
@@ -36,9 +38,9 @@ class PlannedRun:
 
     run: Run
     spec: Spec
-    state: str
+    state: PlanState
     parent: str | None
-    """The id of the pretraining run it starts from."""
+    """The id of the pretraining run that it starts from."""
     children: int = 0
     """How many runs of the plan start from this one."""
     published_by: str | None = None
@@ -47,31 +49,47 @@ class PlannedRun:
 
 @dataclass
 class Plan:
-    """A grid as a desired state of the run folder."""
+    """A grid as a desired state of the run folders."""
 
     grid: str
     cluster: Cluster
     preset: paper.Preset
     datasets: list[DatasetInfo]
     entries: list[TableEntry]
-    """The wanted fine-tunes, each where it stands in a table."""
+    """The wanted fine-tunes, each with its cell of a table."""
     pretrains: list[PretrainSpec] = field(default_factory=list)
-    """Pretraining runs that a grid of one's own wants for themselves."""
+    """Pretraining runs that a user's own grid lists itself."""
     runs: dict[str, PlannedRun] = field(default_factory=dict)
+    """All runs, by id."""
     missing_shards: list[str] = field(default_factory=list)
-    """The commands that make the shards that are not there."""
+    """The commands that make the missing shards."""
 
     @property
     def wanted(self) -> list[Spec]:
-        return [*self.pretrains, *(place.spec for place in self.entries)]
+        """The specs as the grid lists them; a spec may be listed more than once."""
+        return [*self.pretrains, *(entry.spec for entry in self.entries)]
+
+    def in_state(self, *states: str) -> list[PlannedRun]:
+        """The runs in one of these states."""
+        return [planned for planned in self.runs.values() if planned.state in states]
 
     def counts(self) -> dict[str, dict[str, int]]:
         """How many runs of each kind are in which state."""
         out: dict[str, dict[str, int]] = {"pretrain": {}, "finetune": {}}
-        for item in self.runs.values():
-            states = out[kind_of(item.spec)]
-            states[item.state] = states.get(item.state, 0) + 1
+        for planned in self.runs.values():
+            states = out[kind_of(planned.spec)]
+            states[planned.state] = states.get(planned.state, 0) + 1
         return out
+
+
+class PlanProgress(Protocol):
+    """What shows a person how a plan proceeds."""
+
+    def show(self, plan: Plan) -> None:
+        """Show the states of the runs; called at every poll."""
+
+    def say(self, lines: Sequence[str]) -> None:
+        """Print lines that stay."""
 
 
 def make_plan(
@@ -82,13 +100,13 @@ def make_plan(
     seeds: int | None = None,
     preset: str = "paper",
 ) -> Plan:
-    """Read the plan of a grid off its specs and the run folders; writes nothing."""
+    """The plan of a grid, from its specs and the run folders; writes nothing."""
     found = load_grid(grid)
     chosen = paper.preset(preset)
     plan = Plan(grid=found.name, cluster=cluster, preset=chosen, datasets=[], entries=[])
     for name in datasets or found.datasets:
-        card, command = _card(name, cluster, size=found.image_size, split=chosen.split)
-        plan.datasets.append(card)
+        info, command = _dataset_info(name, cluster, size=found.image_size, split=chosen.split)
+        plan.datasets.append(info)
         if command:
             plan.missing_shards.append(command)
     wanted_seeds = seeds_of(seeds if seeds is not None else found.seeds)
@@ -99,53 +117,62 @@ def make_plan(
         _add(plan, spec, parent=parent)
         if parent is not None:
             parent.children += len(plan.runs) - before
-    plan.runs = dict(sorted(plan.runs.items(), key=lambda entry: kind_of(entry[1].spec) != "pretrain"))
+    plan.runs = dict(sorted(plan.runs.items(), key=lambda pair: kind_of(pair[1].spec) != "pretrain"))
     assign_milestones(plan.runs.values())
     return plan
 
 
-def assign_milestones(items: Iterable[PlannedRun], taken: Container[str] = ()) -> None:
-    """Set `PlannedRun.published_by` of the runs that longer ones will publish; `taken` are those that jobs have already.
+def assign_milestones(runs: Iterable[PlannedRun], taken: Container[str] = ()) -> None:
+    """Set `PlannedRun.published_by` of the runs that longer ones will publish; runs in `taken` have a job already.
 
-    A run that has begun carries what its first start fixed. One that has not carries all it can of those that have not
-    begun either; those begun choose first, then the longest.
+    A run that has started publishes what its first start fixed. One that has not publishes all it can of those that
+    have not started either. Started runs choose first, then the longest.
     """
     families: dict[str, list[PlannedRun]] = {}
-    for item in items:
-        item.published_by = None
-        open_ = item.state in ("missing", "pending", "interrupted", "running") and item.run.id not in taken
-        if open_ and isinstance(item.spec, PretrainSpec):
-            families.setdefault(run_id(dataclasses.replace(item.spec, epochs=1)), []).append(item)
+    for planned in runs:
+        planned.published_by = None
+        open_ = planned.state in (*TO_DO, "running") and planned.run.id not in taken
+        if open_ and isinstance(planned.spec, PretrainSpec):
+            families.setdefault(run_id(dataclasses.replace(planned.spec, epochs=1)), []).append(planned)
     for family in families.values():
-        family.sort(key=lambda item: item.spec.epochs, reverse=True)
-        for longer in sorted(family, key=lambda item: item.state not in BEGUN):
+        family.sort(key=lambda planned: planned.spec.epochs, reverse=True)
+        for longer in sorted(family, key=lambda planned: planned.state not in STARTED):
             if longer.published_by is None:
                 _assign_family(longer, family)
 
 
 def _assign_family(longer: PlannedRun, family: list[PlannedRun]) -> None:
-    """Let a run carry what it can of its family, the longest first."""
-    begun = longer.state in BEGUN
-    fixed = longer.run.milestones() if begun else []
-    passed_by = len(files.read_jsonl(longer.run["metrics"])) if fixed else 0  # epochs it has ended
-    passed: list[Spec] = [longer.spec]
-    for item in family:
-        if item.published_by or item.state not in ("missing", "pending"):
+    """Let a run publish what it can of its family, the longest first."""
+    started = longer.state in STARTED
+    fixed = longer.run.milestones() if started else []
+    ended = len(files.read_jsonl(longer.run["metrics"])) if fixed else 0  # epochs
+    publishes: list[Spec] = [longer.spec]
+    for planned in family:
+        if planned.published_by or planned.state not in ("missing", "pending"):
             continue
-        to_come = item.spec.epochs in fixed and item.spec.epochs >= passed_by  # the row precedes the publishing
-        if to_come if begun else all(milestone_of(item.spec, spec) for spec in passed):
-            item.published_by = longer.run.id
-            passed.append(item.spec)
+        to_come = planned.spec.epochs in fixed and planned.spec.epochs >= ended  # the row comes before the publishing
+        if to_come if started else all(milestone_of(planned.spec, spec) for spec in publishes):
+            planned.published_by = longer.run.id
+            publishes.append(planned.spec)
+
+
+def retry_failed(plan: Plan) -> None:
+    """Make the failed runs runs to do; they continue from their last checkpoints."""
+    for planned in plan.in_state("failed"):
+        planned.run["error"].unlink(missing_ok=True)
+        planned.state = planned.run.state()
+    assign_milestones(plan.runs.values())
 
 
 def seeds_of(count: int) -> list[int]:
-    """The paper's seeds, and on from the last when more are asked for."""
+    """The first `count` seeds: the paper's, then those that follow its last one."""
     if count < 1:
         raise ValueError(f"--seeds is {count}; give 1 or more")
     return [paper.SEEDS[0] + i for i in range(count)]
 
 
-def _card(name: str, cluster: Cluster, *, size: int, split: str) -> tuple[DatasetInfo, str | None]:
+def _dataset_info(name: str, cluster: Cluster, *, size: int, split: str) -> tuple[DatasetInfo, str | None]:
+    """What a grid knows of a dataset, and, if it has no shards yet, the command that makes them."""
     shards = find_shards(Path(cluster.shards), name, size=size, split=split)
     if shards is not None:
         ref = DatasetRef(name=name, fingerprint=shards.fingerprint)
@@ -157,8 +184,8 @@ def _card(name: str, cluster: Cluster, *, size: int, split: str) -> tuple[Datase
         plugin = DATASETS.find(name).DATASET
         raw = "" if name == "toy" else "--raw DIR "
         command = f"python -m pipeline.shard {name} {raw}{flags}"
-        card = DatasetInfo(DatasetRef(name=name, fingerprint=""), plugin.label_fractions, plugin.metric)
-        return card, command
+        info = DatasetInfo(DatasetRef(name=name, fingerprint=""), plugin.label_fractions, plugin.metric)
+        return info, command
     known = ", ".join(DATASETS.names())
     raise ValueError(
         f"there are no shards of {name!r} at {size} pixels under {cluster.shards}, and it is none of {known}; "
@@ -174,21 +201,20 @@ def _add(plan: Plan, spec: Spec, *, parent: PlannedRun | None = None) -> Planned
     return plan.runs[identity]
 
 
-def state_of(run: Run, spec: Spec) -> str:
-    """The run's own state, or `no shards` for what cannot start yet."""
+def state_of(run: Run, spec: Spec) -> PlanState:
+    """The run's own state, or `no shards` if it cannot start for that reason."""
     state = run.state()
     if state in ("done", "running"):
         return state
-    parts = [
-        spec.dataset,
-        *([spec.pretrain.dataset] if isinstance(spec, FinetuneSpec) and spec.pretrain else []),
-    ]
-    return "no shards" if any(not part.fingerprint for part in parts) else state
+    datasets = [spec.dataset]
+    if isinstance(spec, FinetuneSpec) and spec.pretrain:
+        datasets.append(spec.pretrain.dataset)
+    return state if all(dataset.fingerprint for dataset in datasets) else "no shards"
 
 
 def missing_weights(plan: Plan) -> list[str]:
-    """What is wrong with the ImageNet weights of runs that are still to do, one line a backbone."""
-    tags = {tag for item in plan.runs.values() if item.state in (*TO_DO, "failed") for tag in imagenet_tags(item.spec)}
+    """What is wrong with the ImageNet weights of the runs to do, one line a backbone."""
+    tags = {tag for planned in plan.in_state(*TO_DO, "failed") for tag in imagenet_tags(planned.spec)}
     out = []
     for tag in sorted(tags):
         try:
@@ -199,8 +225,8 @@ def missing_weights(plan: Plan) -> list[str]:
 
 
 def publish(plan: Plan, chosen: Iterable[PlannedRun]) -> None:
-    """Make the run folders of what will start, each with its spec and where it is sent."""
+    """Make the folders of the runs that will start, each with its spec and the cluster's facts."""
     facts = clusters.to_json(plan.cluster)
-    for item in chosen:
-        item.run.announce(item.spec)
-        files.write_json(item.run["job"], facts, durable=False)  # a launch that goes on writes it again
+    for planned in chosen:
+        planned.run.announce(planned.spec)
+        files.write_json(planned.run["job"], facts, durable=False)  # the next launch writes it again

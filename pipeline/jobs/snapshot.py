@@ -1,4 +1,4 @@
-"""The code a job runs is the code that was launched: a copy of the package by content, shared between jobs."""
+"""A job runs the code that was launched: a copy of the package by content, which jobs share."""
 
 from __future__ import annotations
 
@@ -12,21 +12,23 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent
+USED = ("core", "runs", "data", "learn", "study", "jobs")  # the packages that a job imports; no other changes a result
 
 
 def code_version() -> str:
-    """12 hex digits of the SHA-256 of the package's source: the same code has the same version anywhere."""
+    """12 hex digits of the SHA-256 of the source that jobs run: the same code has the same version anywhere."""
     digest = hashlib.sha256()
-    for path in sorted(PACKAGE.rglob("*.py")):
+    sources = [PACKAGE / "__init__.py", *(path for name in USED for path in (PACKAGE / name).rglob("*.py"))]
+    for path in sorted(sources):
         digest.update(f"{path.relative_to(PACKAGE)}\0".encode() + path.read_bytes())
     return digest.hexdigest()[:12]
 
 
 def library_versions(device: str = "cpu") -> dict[str, str]:
-    """Of what the numbers of a run depend on besides this code; simplejpeg may be absent, CUDA is a GPU's."""
+    """The versions of the other software that a run's numbers depend on; with `cuda` also those of CUDA and cuDNN."""
     out = {"python": platform.python_version()}
     for name in ("torch", "timm", "numpy", "pillow", "simplejpeg", "scikit-learn"):
-        with contextlib.suppress(PackageNotFoundError):
+        with contextlib.suppress(PackageNotFoundError):  # simplejpeg may be absent
             out[name] = version(name)
     if device == "cuda":
         import torch
@@ -36,13 +38,16 @@ def library_versions(device: str = "cpu") -> dict[str, str]:
 
 
 def snapshot(runs: Path) -> Path:
-    """The folder `runs`/.code/<version>, which holds the package as it is now; made once, whole or not at all."""
+    """The folder `runs`/.code/<version>, which holds the package as it is now; it is made once, and never in part."""
     folder = runs / ".code" / code_version()
     if not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".copy-"))
         temporary.chmod(0o755)
-        shutil.copytree(PACKAGE, temporary / PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__"))
+        copy = temporary / PACKAGE.name
+        for name in USED:
+            shutil.copytree(PACKAGE / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(PACKAGE / "__init__.py", copy)
         try:
             os.rename(temporary, folder)
         except OSError:  # another launch was faster

@@ -1,8 +1,7 @@
-"""Work orders: which runs travel together, and the folder that says so before anything is sent.
+"""Submissions: job arrays on disk, each in a folder that says which runs its tasks train before anything is sent.
 
-A pretraining run travels with its milestones alone; the fine-tunes of one (dataset, method, arm) travel as one
-fan-out. A submission is an array of such jobs, `runs`/.orders/<token>/: `order.json` is there before sbatch is called,
-`job.json` once the job id is known. Both are about jobs only: deleting them loses no result.
+A submission is the folder `runs`/.submissions/<id>/. `submission.json` is there before sbatch is called, `job.json`
+once the job id is known. Both are about jobs only: deleting them loses no result.
 """
 
 from __future__ import annotations
@@ -13,107 +12,29 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipeline.core import files
-from pipeline.jobs.plan import PlannedRun
+from pipeline.jobs.arrays import JobArray
 from pipeline.runs.folder import Run
-from pipeline.runs.identity import recipe
-from pipeline.runs.spec import FinetuneSpec, Spec, method_of
+from pipeline.runs.spec import Spec
 
-FOLDER = ".orders"
-
-
-@dataclass
-class Job:
-    """The runs one job carries; a pretraining run comes before its milestones."""
-
-    runs: list[PlannedRun] = field(default_factory=list)
-
-    @property
-    def spec(self) -> Spec:
-        return self.runs[0].spec
-
-    @property
-    def fan_out(self) -> bool:
-        return isinstance(self.spec, FinetuneSpec)
-
-    @property
-    def parents(self) -> set[str]:
-        return {item.parent for item in self.runs if item.parent}
-
-    def name(self) -> str:
-        """Dataset, method, arm and seeds."""
-        arm = [self.spec.arm] if isinstance(self.spec, FinetuneSpec) else []
-        return ".".join([self.spec.dataset.name, method_of(self.spec), *arm, seeds_of(self.runs)])
-
-
-def jobs_of(items: Iterable[PlannedRun]) -> list[Job]:
-    """The runs as jobs, in their order; one whose carrier is not among them travels by itself."""
-    chosen = {item.run.id: item for item in items}
-    out: dict[str, Job] = {}
-    for item in chosen.values():
-        own = item.published_by if item.published_by in chosen else item.run.id
-        key = recipe(item.spec) if isinstance(item.spec, FinetuneSpec) else str(own)
-        out.setdefault(key, Job()).runs.append(item)
-    for job in out.values():
-        if not job.fan_out:
-            job.runs.sort(key=lambda item: item.spec.epochs, reverse=True)
-    return list(out.values())
-
-
-@dataclass
-class JobArray:
-    """An array that could be sent: jobs of one kind that wait for the same pretraining runs."""
-
-    name: str
-    jobs: list[Job]
-    parents: frozenset[str]
-    """The pretraining runs it waits for; those done are left out."""
-    parallelism: int
-
-    def __str__(self) -> str:
-        """`an array of 5, 2 at once, 20 runs, after 5 pretraining runs`."""
-        count = sum(len(job.runs) for job in self.jobs)
-        after = f", after {len(self.parents)} pretraining runs" if self.parents else ""
-        tasks = "a job" if len(self.jobs) == 1 else f"an array of {len(self.jobs)}, {self.parallelism} at once"
-        return f"{tasks}, {count} runs{after}"
-
-
-def job_arrays(grid: str, chosen: list[Job], *, waits_for: set[str], limit: int, parallelism: int) -> list[JobArray]:
-    """The jobs as arrays of at most `limit` tasks, pretraining first; `waits_for` are the runs not done yet."""
-    groups: dict[tuple[Any, ...], list[Job]] = {}
-    for job in chosen:
-        parents = frozenset(job.parents & waits_for)
-        key = (job.fan_out, job.spec.dataset.name, method_of(job.spec), parents)
-        groups.setdefault(key, []).append(job)
-    out = []
-    for (fan_out, dataset, method, parents), group in groups.items():
-        chunks = [group[start : start + limit] for start in range(0, len(group), limit)]
-        for chunk in chunks:
-            items = [item for job in chunk for item in job.runs]
-            name = ".".join([grid, dataset, method, *(["finetune"] if fan_out else []), seeds_of(items)])
-            out.append(JobArray(name, chunk, parents, min(len(chunk), max(1, parallelism // len(chunks)))))
-    return sorted(out, key=lambda array: array.jobs[0].fan_out)
-
-
-def seeds_of(items: list[PlannedRun]) -> str:
-    """`s77`, `s77-81` or `s77,79`."""
-    seeds = sorted({item.spec.seed for item in items})
-    if len(seeds) > 1 and seeds == list(range(seeds[0], seeds[-1] + 1)):
-        return f"s{seeds[0]}-{seeds[-1]}"
-    return "s" + ",".join(str(seed) for seed in seeds)
+FOLDER, FILE = ".submissions", "submission.json"
+# The code up to commit 0a3c75c wrote these, with the key `parts` instead of `tasks`. They are still read, so that the
+# jobs that it sent are known, repaired, cancelled and cleaned.
+OLD_FOLDER, OLD_FILE = ".orders", "order.json"
 
 
 @dataclass(frozen=True)
 class Submission:
-    """An array that was published: its folder, and which runs each of its tasks carries."""
+    """A job array that was published: its folder, and which runs each of its tasks trains."""
 
     folder: Path
     name: str
     tasks: tuple[tuple[str, ...], ...]
+    """The run ids of each task, by its index in the array."""
     fan_out: bool
     code: str
     """The version of the code that its jobs run."""
@@ -121,17 +42,22 @@ class Submission:
     """Whether a person sends it, from a script of `launch --print-sbatch`."""
 
     @property
-    def token(self) -> str:
+    def id(self) -> str:
         return self.folder.name
 
+    @property
+    def runs(self) -> set[str]:
+        """The ids of the runs of all tasks."""
+        return {run for task in self.tasks for run in task}
+
     def task_folder(self, index: int) -> Path:
-        """What the task with this index carries: a run's folder, or one of the order's own with a list of runs."""
+        """What the task with this index executes: a run's folder, or its own folder with a list of runs."""
         runs = self.folder.parent.parent
         return self.folder / str(index) if self.fan_out else runs / self.tasks[index][0]
 
     @property
     def job(self) -> Mapping[str, Any]:
-        """`id`, once it is known, and `released`."""
+        """`id` and `released`; empty until the job's id is known."""
         path = self.folder / "job.json"
         value: dict[str, Any] = files.read_json(path) if path.exists() else {}
         return value
@@ -139,39 +65,48 @@ class Submission:
     def note_job(self, job_id: str, *, released: bool) -> None:
         files.write_json(self.folder / "job.json", {"id": job_id, "released": released})
 
-    def live_tasks(self) -> Iterator[tuple[str, tuple[str, ...]]]:
-        """The Slurm id of each task with the runs it still stands for: those it skipped are anyone's again.
+    @property
+    def cancelled(self) -> bool:
+        """Whether a person cancelled it."""
+        return (self.folder / "cancelled").exists()
 
-        Nothing, while the order's job id is not known.
+    def note_cancelled(self) -> None:
+        """Say that a person cancelled it, so that a launch that waits for it does not submit its runs again."""
+        (self.folder / "cancelled").touch()
+
+    def live_tasks(self) -> Iterator[tuple[str, tuple[str, ...]]]:
+        """The Slurm id of each task with its runs, without those that it skipped: they may be submitted again.
+
+        Yields nothing until the job's id is known.
         """
         if job := self.job:
-            for index, part in enumerate(self.tasks):
+            for index, task in enumerate(self.tasks):
                 skipped = skipped_runs(self.folder / str(index)) if self.fan_out else {}
                 name = f"{job['id']}_{index}" if len(self.tasks) > 1 else str(job["id"])
-                yield name, tuple(run for run in part if run not in skipped)
+                yield name, tuple(run for run in task if run not in skipped)
 
     def remove(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def publish(runs: Path, array: JobArray, code: Path, *, by_hand: bool = False) -> Submission:
-    """Write a submission's folder, its own file last; before it, which milestones the pretraining runs are to carry."""
+    """Write a submission's folder, `submission.json` last; first, what milestones its pretraining runs publish."""
     folder = runs / FOLDER / f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:8]}"
-    tasks = tuple(tuple(item.run.id for item in job.runs) for job in array.jobs)
+    tasks = tuple(tuple(planned.run.id for planned in job.runs) for job in array.jobs)
     fan_out = array.jobs[0].fan_out
     if fan_out:
-        for index, part in enumerate(tasks):
-            files.write_json(folder / str(index) / "runs.json", list(part))
+        for index, task in enumerate(tasks):
+            files.write_json(folder / str(index) / "runs.json", list(task))
     else:
-        for first, *others in (job.runs for job in array.jobs):
-            request_milestones(first.run, [item.spec for item in others])
+        for longest, *shorter in (job.runs for job in array.jobs):
+            request_milestones(longest.run, [planned.spec for planned in shorter])
     submission = Submission(folder, array.name, tasks, fan_out, code.name, by_hand)
     write_submission(submission)
     return submission
 
 
 def request_milestones(longer: Run, shorter: Iterable[Spec]) -> None:
-    """Note what a run is to carry; one that has begun keeps what it has."""
+    """Note which milestones a run is to publish. A run that has started keeps its milestones."""
     epochs = sorted(spec.epochs for spec in shorter)
     if not longer.began and epochs != longer.milestones():
         files.write_json(longer["milestones"], epochs)
@@ -180,43 +115,56 @@ def request_milestones(longer: Run, shorter: Iterable[Spec]) -> None:
 def write_submission(submission: Submission) -> None:
     value = dataclasses.asdict(submission)
     del value["folder"]
-    files.write_json(submission.folder / "order.json", value)
+    files.write_json(submission.folder / FILE, value)
 
 
 def read_submissions(runs: Path) -> list[Submission]:
     """Every submission that was published, oldest first."""
+    found = [*(runs / OLD_FOLDER).glob(f"*/{OLD_FILE}"), *(runs / FOLDER).glob(f"*/{FILE}")]
     out = []
-    for path in sorted((runs / FOLDER).glob("*/order.json")):
+    for path in sorted(found, key=lambda path: path.parent.name):
         with contextlib.suppress(FileNotFoundError):  # removed meanwhile by another launch or clean
             out.append(read_submission(path.parent))
     return out
 
 
-def cancelled(runs: Path) -> set[str]:
-    """The runs of submissions that a person cancelled."""
-    marked = (submission for submission in read_submissions(runs) if (submission.folder / "cancelled").exists())
-    return {run for submission in marked for part in submission.tasks for run in part}
-
-
 def read_submission(folder: Path) -> Submission:
-    value = files.read_json(folder / "order.json")
-    tasks = tuple(tuple(task) for task in value.pop("tasks"))
+    """The submission in a folder; raises `FileNotFoundError` where there is none."""
+    old = folder.parent.name == OLD_FOLDER
+    value = files.read_json(folder / (OLD_FILE if old else FILE))
+    tasks = tuple(tuple(task) for task in value.pop("parts" if old else "tasks"))
     return Submission(folder=folder, tasks=tasks, **value)
 
 
+def cancelled_runs(runs: Path) -> set[str]:
+    """The ids of the runs of submissions that a person cancelled."""
+    return {run for submission in read_submissions(runs) if submission.cancelled for run in submission.runs}
+
+
+def job_logs(runs: Path, run_id: str) -> list[Path]:
+    """The output files of every job that trained a run, oldest first."""
+    out = []
+    for submission in read_submissions(runs):
+        for index in [index for index, task in enumerate(submission.tasks) if run_id in task]:
+            jobs = [job for job, _ in submission.live_tasks()]
+            out += sorted((submission.folder / "submitit").glob(f"{jobs[index]}_0_log.*" if jobs else "*_log.*"))
+            out += [submission.folder / str(index) / "log.txt"] if submission.fan_out else []
+    return [path for path in out if path.exists()]
+
+
 def runs_of(folder: Path) -> list[Path]:
-    """The run folders that a fan-out's folder names."""
+    """The run folders that a fan-out's folder lists."""
     return [folder.parent.parent.parent / run for run in files.read_json(folder / "runs.json")]
 
 
 def skipped_runs(folder: Path) -> dict[str, str]:
-    """The runs a fan-out left out, each with the reason."""
+    """The runs that a fan-out skips, each with the reason."""
     path = folder / "skipped.json"
     value: dict[str, str] = files.read_json(path) if path.exists() else {}
     return value
 
 
 def note_skipped(folder: Path, skipped: dict[str, str]) -> None:
-    """Say which runs a fan-out leaves out, so that the next launch may send them again."""
+    """Say which runs a fan-out skips, so that the next launch may submit them again."""
     if skipped or (folder / "skipped.json").exists():
         files.write_json(folder / "skipped.json", skipped)

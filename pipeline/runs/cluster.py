@@ -19,17 +19,19 @@ else:
 
 FOLDER = Path(__file__).parents[2] / "slurm"
 PATHS = ("shards", "runs", "scratch", "weights")
-CARDS: Mapping[str, Mapping[str, float]] = {"RTX8000": {"float32": 16.3, "float16": 130.0, "auto": 130.0}}
-"""Peak TFLOP/s of a card by precision, as its maker gives them."""
+GPU_PEAKS: Mapping[str, Mapping[str, float]] = {"RTX8000": {"float32": 16.3, "float16": 130.0, "auto": 130.0}}
+"""Peak TFLOP/s of a GPU model by precision, as its maker gives them."""
+RENAMED = {"card": "gpu_model"}
+"""Old names of keys, which cluster files and job.json of earlier code still have, and their names now."""
 
-# flags of sbatch on which sending, finding and requeueing jobs rests
+# flags of sbatch that submitting, finding and requeueing jobs depend on
 OURS = "array chdir comment cpus-per-task dependency error hold job-name mem nodes ntasks ntasks-per-node".split()
 OURS += "open-mode output requeue signal time".split()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Slurm:
-    """What one job asks of Slurm: one node, one task. An empty text is the site's own default."""
+    """What one job requests of Slurm: one node, one task. An empty text is the site's own default."""
 
     partition: str = ""
     account: str = ""
@@ -37,23 +39,23 @@ class Slurm:
     constraint: str = ""
     """Node features, as `sbatch --constraint` takes them."""
     gres: str = "gpu:1"
-    """Generic resources of a job; empty: none, on a partition without GPUs."""
+    """Generic resources of a job; empty: none, for a partition without GPUs."""
     cpus: int = 2
     memory_gb: float = 64.0
     hours: float = 168.0
-    """Time limit. A run may meet it any number of times: it saves, is requeued and goes on."""
+    """Time limit. A run may reach it any number of times: it saves, is requeued and continues."""
     signal_seconds: int = 300
-    """How long before the time limit the job is told; two full checkpoints must fit, one at work and the last."""
+    """How long before the time limit the job gets a signal; two full checkpoints must fit: one in work and the last."""
     requeues: int = 1000
-    """How often a job may meet its time limit before submitit gives it up."""
+    """How often a job may reach its time limit before submitit gives it up."""
     parallelism: int = 64
     """Tasks of one array at the same time."""
     max_jobs: int = 0
-    """Most jobs this user may have in the queue, array tasks counted each; 0: no limit but the site's."""
+    """Maximum number of this user's jobs in the queue; each array task counts. 0: no limit but the site's."""
     accounting: bool = True
     """Whether `sacct` answers; false where the site has no accounting."""
     shared_disks: bool = False
-    """True where a disk that looks local to the login node is exported to the nodes."""
+    """True if a disk that looks local to the login node is exported to the nodes."""
     python: str = ""
     """The interpreter on the nodes; empty: the one that launches."""
     setup: tuple[str, ...] = ()
@@ -84,45 +86,45 @@ class Slurm:
 
 @dataclass(frozen=True, kw_only=True)
 class Cluster:
-    """The facts of a site. Paths are absolute; a relative one in the file starts at the current folder."""
+    """The facts of a site. Paths are absolute; a relative path in the file starts at the current folder."""
 
     executor: str = "local"
     """`local` (this machine) or `slurm`."""
     shards: str = "shards"
     """Parent folder of the shard folders."""
     runs: str = "runs"
-    """One folder a run."""
+    """Parent folder of the run folders."""
     scratch: str = "scratch"
     """Node-local disk for decoded images; anything in it may be deleted while nothing runs."""
     scratch_gb: float = 0.0
-    """Most that decoded images may take there, in GB; 0: all but a twentieth of the disk."""
+    """Maximum size of the decoded images there, in GB; 0: all but a twentieth of the disk."""
     scratch_in_ram: bool = False
-    """Whether decoded images may lie on a scratch that is memory (tmpfs); without, they are decoded every time."""
+    """Whether decoded images may be on a scratch that is memory (tmpfs); if not, they are decoded every time."""
     weights: str = "weights"
-    """ImageNet weights fetched by `pipeline.prefetch`; the hub's own cache is looked at next."""
+    """ImageNet weights fetched by `pipeline.prefetch`; the hub's own cache is read next."""
     device: str = "auto"
     """`auto` (a GPU where there is one), `cpu` or `cuda`."""
-    card: str = ""
-    """The model of the GPU, one of `CARDS`: what a run takes on it is modelled until one is measured."""
+    gpu_model: str = ""
+    """One of `GPU_PEAKS`: the hours of runs on it are modelled until a run is measured. Empty: not modelled."""
     precision: str = "auto"
     """What a Spec's `auto` means here: `auto` is bfloat16 from sm_80, float16 from sm_70, else float32."""
     threads: int = 1
-    """CPU threads of a run; part of what its bits depend on, so never taken from the machine."""
+    """CPU threads of a run. Its bits depend on them, so they are never taken from the machine."""
     jobs: int = 0
-    """Jobs at the same time on one machine (executor `local`); 0: one a GPU, else one."""
+    """Jobs at the same time on one machine (executor `local`); 0: one for each GPU, else one."""
     trials_per_gpu: int = 1
-    """Fine-tunes of one fan-out at the same time on its GPU (or, where there is none, on its CPUs)."""
+    """Fine-tunes of one fan-out at the same time on its GPU (or, if there is none, on its CPUs)."""
     ray: bool = True
-    """Whether Ray Tune runs the trials of a fan-out; else plain worker processes do."""
+    """Whether Ray Tune executes the trials of a fan-out; if not, plain worker processes do."""
     checkpoint_minutes: float = 10.0
     keep_state: bool = False
-    """Whether a finished pretraining run keeps its last checkpoint, from which a longer run can go on."""
+    """Whether a finished pretraining run keeps its last checkpoint, from which a longer run can continue."""
     slurm: Slurm = dataclasses.field(default_factory=Slurm)
 
     def __post_init__(self) -> None:
         one_of("executor", self.executor, ("local", "slurm"))
         one_of("device", self.device, ("auto", "cpu", "cuda"))
-        one_of("card", self.card, ("", *CARDS))
+        one_of("gpu_model", self.gpu_model, ("", *GPU_PEAKS))
         one_of("precision", self.precision, PRECISIONS)
         if self.threads < 1:
             raise ValueError(f"threads is {self.threads}; give 1 or more")
@@ -149,8 +151,8 @@ def load_cluster(name: str) -> Cluster:
 
 
 def from_json(value: dict[str, Any]) -> Cluster:
-    """A checked `Cluster`; unknown keys are answered with the known ones, wrong types with the right one."""
-    cluster = _build(Cluster, value, "")
+    """A checked `Cluster`; raises `ValueError` that names the known keys for an unknown one, or the right type."""
+    cluster = _build(Cluster, {RENAMED.get(key, key): item for key, item in value.items()}, "")
     paths: dict[str, Any] = {name: str(Path(getattr(cluster, name)).expanduser().absolute()) for name in PATHS}
     return dataclasses.replace(cluster, **paths)
 

@@ -32,7 +32,7 @@ within() {
 
 as_root() { ((EUID == 0)) || refuse "This needs root: the daemons start jobs, and $CONF and $STATE are root's."; }
 
-# The lock lies outside the state folder, which comes and goes.
+# The lock is outside the state folder, which `down` deletes.
 one_at_a_time() {
     exec 9>/run/lock/cass-devcluster.lock
     flock --nonblock 9 || { say "Another up or down is at work; waiting for it." >&2; flock 9; }

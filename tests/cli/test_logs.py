@@ -1,4 +1,4 @@
-"""The command to what runs printed."""
+"""The command that prints what runs printed."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def test_any_part_that_names_one_run_shows_its_log(folder):
     assert logs(folder, "s77", "--follow").stdout == "epoch=0 loss=1\n"  # it has ended
 
 
-def test_a_part_of_several_or_of_none_is_answered(folder):
+def test_a_part_that_several_runs_have_or_none_is_an_error(folder):
     done = logs(folder, "cass")
     assert done.returncode == 2 and "could be any of 2 runs" in done.stderr
     done = logs(folder, "dino")
     assert done.returncode == 2 and "there is no run 'dino'" in done.stderr
 
 
-def test_a_run_that_printed_nothing_is_said(folder):
+def test_a_run_that_has_printed_nothing_is_reported(folder):
     done = logs(folder, "s78")
     assert done.returncode == 0 and "has printed nothing yet" in done.stderr

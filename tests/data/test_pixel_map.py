@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import seven_images
 
+from pipeline.core.disks import Mount
 from pipeline.data import pixel_map
 from pipeline.data.pixel_map import PixelMap, open_pixels
 from pipeline.data.shards.index import Shards, write_index
@@ -156,13 +157,8 @@ def test_without_disk_space_images_are_decoded_when_they_are_needed(shards, imag
 
 
 def test_scratch_in_memory_is_not_used_unless_asked(shards, images, site, monkeypatch, capsys) -> None:
-    monkeypatch.setattr(pixel_map, "file_system", lambda path: "tmpfs")
+    monkeypatch.setattr(pixel_map.disks, "mount_of", lambda path: Mount("/", "tmpfs"))
     pixels = open_pixels(shards, replace(site, scratch_in_ram=False))
     assert isinstance(pixels, TarReader) and (every(pixels) == images).all()
     assert "is in memory (tmpfs)" in capsys.readouterr().err
     assert isinstance(open_pixels(shards, site), PixelMap)
-
-
-def test_the_file_system_of_a_folder_is_known(tmp_path) -> None:
-    assert pixel_map.file_system(Path("/proc/self")) == "proc"
-    assert pixel_map.file_system(tmp_path) not in ("", "proc")

@@ -26,13 +26,13 @@ asked = []
 for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):
     signal.signal(number, lambda number, frame: asked.append(number))
 engine, trials, *folders = sys.argv[1:]
-engine = importlib.import_module("pipeline.jobs." + engine)
+engine = importlib.import_module("pipeline.jobs.engines." + engine)
 engine.run_trials(folders, trials=int(trials), gpus=0, stop=lambda: bool(asked))
 """
 
 
 class Driver:
-    """A job in a session of its own, whose processes can all be told, as Slurm tells those of a step."""
+    """A job in a session of its own; all its processes can get a signal, as Slurm sends it to those of a step."""
 
     def __init__(self, engine, folder, runs, *, trials):
         (folder / "home").mkdir(exist_ok=True)
@@ -58,21 +58,21 @@ class Driver:
         return found
 
     def at_work_on(self, run):
-        """The process that has the run, else None."""
+        """The process that executes the run, else None."""
         for pid in self.processes():
             with contextlib.suppress(OSError):
                 if any(os.readlink(link) == str(run["lock"]) for link in Path(f"/proc/{pid}/fd").iterdir()):
                     return pid
         return None
 
-    def begun(self, run):
-        until(lambda: self.at_work_on(run), "the trial did not begin")
+    def wait_for_start(self, run):
+        until(lambda: self.at_work_on(run), "the trial did not start")
 
     def rays(self):
-        """What Ray has of this job on the disk."""
+        """The folders that Ray made for this job."""
         return list(Path("/tmp").glob(f"*ray*/session_*_{self.process.pid}"))
 
-    def tell(self, number):
+    def send(self, number):
         for pid in self.processes():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
@@ -99,7 +99,7 @@ def until(condition, otherwise, seconds=PATIENCE):
 
 @pytest.fixture(scope="module")
 def calm(tmp_path_factory):
-    """Two short runs, each carried out by a process of its own."""
+    """Two short runs, each executed by a process of its own."""
     folder = tmp_path_factory.mktemp("engines")
     shards = tiny.make_shards(folder)
     site = tiny.make_cluster(folder, checkpoint_minutes=60.0, runs=str(folder / "calm"))
@@ -111,7 +111,7 @@ def calm(tmp_path_factory):
 
 @pytest.fixture
 def runs(calm, tmp_path):
-    """A run to be held, the short ones anew, three long ones."""
+    """A run to be held, the short ones again, three long ones."""
     site = cluster.from_json(files.read_json(calm[0]["job"]))
     site = dataclasses.replace(site, runs=str(tmp_path / "runs"))
     short = [run.spec for run in calm]
@@ -121,7 +121,7 @@ def runs(calm, tmp_path):
 
 @pytest.fixture
 def drive(tmp_path):
-    """Starts drivers, none of which outlives the test."""
+    """Start drivers, none of which outlives the test."""
     drivers = []
 
     def start(engine, runs, *, trials):
@@ -136,19 +136,19 @@ def drive(tmp_path):
 
 @contextlib.contextmanager
 def held(run):
-    """Until the end of the block a trial of this run waits for its lock, as long as Slurm jobs do."""
+    """Until the end of the block, a trial of this run waits for its lock, as long as Slurm jobs do."""
     with run.lock():
         yield
 
 
-@pytest.mark.parametrize(("engine", "number"), [("workers", signal.SIGUSR2), ("tune", signal.SIGTERM)])
-def test_trials_have_the_same_bits_die_alone_and_save_when_all_processes_are_told(engine, number, runs, calm, drive):
+@pytest.mark.parametrize(("engine", "number"), [("processes", signal.SIGUSR2), ("ray_tune", signal.SIGTERM)])
+def test_trials_have_the_same_bits_die_alone_and_save_at_a_signal_to_all_processes(engine, number, runs, calm, drive):
     with held(runs[0]):
         driver = drive(engine, runs, trials=2)
         until(lambda: all(run["result"].exists() for run in runs[1:3]), "one worker did not do both short runs")
         os.kill(driver.at_work_on(runs[0]), signal.SIGKILL)
         until(lambda: all(run["progress"].exists() for run in runs[3:5]), "the killed worker was not replaced")
-        driver.tell(number)
+        driver.send(number)
         driver.wait()
     assert [run.state() for run in runs] == ["pending", "done", "done", "interrupted", "interrupted", "pending"]
     assert [kill.differences(*pair) for pair in zip(runs[1:3], calm, strict=True)] == [[], []]
@@ -159,25 +159,25 @@ def test_trials_have_the_same_bits_die_alone_and_save_when_all_processes_are_tol
 
 def test_no_worker_outlives_a_killed_job(runs, drive):
     with held(runs[0]):
-        driver = drive("workers", runs, trials=1)
-        driver.begun(runs[0])
+        driver = drive("processes", runs, trials=1)
+        driver.wait_for_start(runs[0])
         driver.process.kill()
         driver.ended()
 
 
-def test_jobs_with_ray_on_one_node_do_not_meet_and_sweep_up_after_a_killed_one(runs, calm, drive):
+def test_jobs_with_ray_on_one_node_do_not_meet_and_remove_what_a_killed_one_left(runs, calm, drive):
     with held(runs[0]):
-        killed, other = drive("tune", runs, trials=1), drive("tune", runs, trials=1)
-        killed.begun(runs[0])
-        other.begun(runs[0])
+        killed, other = drive("ray_tune", runs, trials=1), drive("ray_tune", runs, trials=1)
+        killed.wait_for_start(runs[0])
+        other.wait_for_start(runs[0])
         killed.process.kill()
         killed.ended()
         assert len(killed.rays()) == 1
-        later = drive("tune", calm, trials=1)
+        later = drive("ray_tune", calm, trials=1)
         later.wait()
         assert later.log.read_text() == ""
         assert killed.rays() == []
         assert other.at_work_on(runs[0])
         assert len(other.rays()) == 1
-        other.tell(signal.SIGTERM)
+        other.send(signal.SIGTERM)
         other.wait()

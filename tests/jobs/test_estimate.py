@@ -1,4 +1,4 @@
-"""GPU-hours and disk of what is still to do, against arithmetic by hand."""
+"""GPU-hours and storage of what is to do, against arithmetic by hand."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 import tiny
 
+from pipeline.cli.estimate_text import estimate_lines
 from pipeline.core import files
 from pipeline.jobs import plan as plans
-from pipeline.jobs.estimate import DERIVED, MODELLED, TABLE_2, UNKNOWN, estimate, lines
+from pipeline.jobs.costs import DERIVED, MODELLED, TABLE_2, UNKNOWN
+from pipeline.jobs.estimate import estimate
 from pipeline.jobs.plan import Plan, PlannedRun, assign_milestones
 from pipeline.runs.cluster import Slurm
 from pipeline.runs.folder import Result, Run
@@ -26,12 +28,12 @@ R50, VIT = 25_560_000, 86_860_000
 
 
 def plan_of(cluster, *chosen, state="missing"):
-    items = {}
+    runs = {}
     for spec in chosen:
         parent = getattr(spec, "pretrain", None)
         run = Run(Path(cluster.runs) / run_id(spec))
-        items[run.id] = PlannedRun(run, spec, state, run_id(parent) if parent else None)
-    return Plan("mine", cluster, PRESET, [], [], runs=items)
+        runs[run.id] = PlannedRun(run, spec, state, run_id(parent) if parent else None)
+    return Plan("mine", cluster, PRESET, [], [], runs=runs)
 
 
 def cass(ref=BRAIN, backbones=paper.STANDARD, **changes):
@@ -73,15 +75,17 @@ def test_the_papers_hours_add_up(site):
     out = estimate(plans.make_plan("main", site), site)
     assert out.pretrain.runs == {TABLE_2: 60}
     assert out.finetune.runs == {DERIVED: 300}
-    assert lines(out)[0].startswith("GPU-hours: 1,594 of pretraining (by Table 2), ")
+    assert estimate_lines(out)[0].startswith("GPU-hours: 1,594 of pretraining (by Table 2), ")
 
 
 def test_both_readings_of_dinos_hours(site):
     out = estimate(plans.make_plan("main", site), site)
     dino = 1 + 13 / 60 + 3 + 9 / 60 + 26 + 21 / 60 + 109 + 21 / 60
     assert out.pretrain.hours == pytest.approx(5 * sum(HOURS.values()) + 10 * dino)  # study/experiments.py: 1,600
-    assert out.dino_shared == pytest.approx(5 * dino)  # and 900 without
-    assert "  894 of pretraining if Table 2's hours of DINO are those of both backbones, not of each" in lines(out)
+    assert out.dino_excess == pytest.approx(5 * dino)  # and 900 without
+    assert "  894 of pretraining if Table 2's hours of DINO are those of both backbones, not of each" in estimate_lines(
+        out
+    )
 
 
 def test_hours_follow_epochs_and_images(site):
@@ -103,7 +107,7 @@ def test_milestones_cost_no_hours_but_their_weights(site):
     assert out.wall_hours == pytest.approx(out.pretrain.hours + out.finetune.hours)  # it waits for the longer run's job
 
 
-def test_ones_own_dataset_is_taken_for_isic(site):
+def test_a_users_dataset_is_taken_for_isic(site):
     mine = DatasetRef(name="mine", fingerprint="a" * 16)
     assert estimate(plan_of(site, cass(mine)), site).pretrain.runs == {UNKNOWN: 1}
     shards(site, mine, train=2026)
@@ -119,10 +123,10 @@ def test_finished_runs_replace_the_paper(site):
     run = finish(site, done, speed=40, seconds=25.0, epochs=1, device="cuda", model="Tesla T4")
     plan.runs[run.id].state = "done"
     out = estimate(plan, site)
-    # 40 · 25 images trained on and a third of 90 looked at in 25 s; 50 epochs of 100 and a third of 90 are to come
+    # 40 · 25 training images and a third of 90 validation images in 25 s; 50 epochs of 100 and a third of 90 are to do
     assert out.finetune.hours == pytest.approx(50 * 130 / (1030 / 25) / 3600)
     assert out.finetune.runs == {"measured on Tesla T4": 1}
-    assert lines(out)[0] == "GPU-hours: less than 0.1 of fine-tuning at most (measured on Tesla T4)"
+    assert estimate_lines(out)[0] == "GPU-hours: less than 0.1 of fine-tuning at most (measured on Tesla T4)"
 
 
 def test_runs_of_other_plans_count_but_not_of_other_devices(site):
@@ -136,7 +140,7 @@ def test_runs_of_other_plans_count_but_not_of_other_devices(site):
     assert estimate(plan_of(gpu, cass()), gpu).pretrain.runs == {TABLE_2: 1}
 
 
-def test_damaged_results_are_passed_by(site):
+def test_damaged_results_are_left_out(site):
     shards(site, BRAIN, train=3600)
     for seed, name in ((5, "result"), (6, "spec"), (7, "start")):
         files.write_text(finish(site, cass(seed=seed), speed=10)[name], "{}")
@@ -144,11 +148,11 @@ def test_damaged_results_are_passed_by(site):
     assert estimate(plan_of(site, cass()), site).pretrain.hours == pytest.approx(5.0)
 
 
-def test_a_card_is_modelled_by_its_peak_until_a_run_is_measured(site):
+def test_a_gpu_is_modelled_by_its_peak_until_a_run_is_measured(site):
     shards(site, BRAIN, train=3600, val=0)
     dino = recipes.dino(BRAIN, paper.VIT_B16, preset=PRESET, seed=77)
     for precision, used in (("auto", 0.25 * 130.0), ("float16", 0.25 * 130.0), ("float32", 0.45 * 16.3)):
-        here = dataclasses.replace(site, card="RTX8000", precision=precision, device="cuda")
+        here = dataclasses.replace(site, gpu_model="RTX8000", precision=precision, device="cuda")
         chosen = [(cass(epochs=1), 71.4 + 332.2), (dataclasses.replace(dino, epochs=1), 886.7)]
         chosen.append((finetune(epochs=1), 71.4))
         for spec, gflops in chosen:  # the DINO's is vit-pytorch's, counted
@@ -156,8 +160,8 @@ def test_a_card_is_modelled_by_its_peak_until_a_run_is_measured(site):
             assert out.pretrain.hours + out.finetune.hours == pytest.approx(gflops / (used * 1000), rel=1e-3)
             assert out.pretrain.runs + out.finetune.runs == {MODELLED: 1}
     out = estimate(plan_of(here, cass(epochs=100)), here)
-    assert out.table_2 == pytest.approx(HOURS["brain_mri"] * 3600 / 5141)
-    said = "\n".join(lines(out))
+    assert out.hours_by_table_2 == pytest.approx(HOURS["brain_mri"] * 3600 / 5141)
+    said = "\n".join(estimate_lines(out))
     assert "at 40 to 50 % it makes 16 to 20 images a second of CASS in float32; Table 2's, on ISIC, makes 19" in said
     emulated = dataclasses.replace(here, precision="bfloat16")  # its peak tells nothing of that
     assert estimate(plan_of(emulated, cass()), emulated).pretrain.runs == {TABLE_2: 1}
@@ -165,15 +169,15 @@ def test_a_card_is_modelled_by_its_peak_until_a_run_is_measured(site):
     assert estimate(plan_of(here, cass()), here).pretrain.runs == {"measured on Quadro RTX 8000": 1}
 
 
-def test_what_the_paper_cannot_tell_is_counted_and_said(site, monkeypatch):
+def test_what_the_paper_cannot_tell_is_counted_and_printed(site, monkeypatch):
     monkeypatch.setenv("HF_HUB_CACHE", site.weights)
     shards(site, BRAIN, train=100, size=tiny.SIZE)
     spec = cass(backbones=tiny.BACKBONES, image_size=tiny.SIZE)
     out = estimate(plan_of(site, spec), site)
     assert out.pretrain.runs == {UNKNOWN: 1}
-    assert out.unsized == tuple(sorted(b.tag for b in tiny.BACKBONES))
-    assert lines(out) == [
-        "of unknown length: 1 run; nothing like that has finished here yet",
+    assert out.unknown_sizes == tuple(sorted(b.tag for b in tiny.BACKBONES))
+    assert estimate_lines(out) == [
+        "of unknown length: 1 run; no run like that has finished here yet",
         "of unknown size, and not in the storage: test_resnet.r160_in1k, test_vit.r160_in1k",
     ]
     cpu = tiny.make_cluster(Path(site.runs).parent, device="cpu")
@@ -184,7 +188,7 @@ def test_sizes_come_from_finished_runs_and_imagenet_weights(site):
     spec = cass(backbones=tiny.BACKBONES, image_size=tiny.SIZE)
     finish(site, cass(backbones=tiny.BACKBONES, image_size=tiny.SIZE, seed=5), speed=1, size=4000)
     out = estimate(plan_of(site, spec), site)
-    assert (out.final_bytes, out.unsized) == (1000 * 8, ())
+    assert (out.final_bytes, out.unknown_sizes) == (1000 * 8, ())
     Path(site.weights).mkdir()
     (Path(site.weights) / f"{tiny.BACKBONES[0].tag}.safetensors").write_bytes(bytes(400))
     assert estimate(plan_of(site, finetune(backbone=tiny.BACKBONES[0])), site).final_bytes == 400
@@ -204,7 +208,7 @@ def test_storage_by_hand(site):
     assert out.peak_bytes == 3 * (3 * 16 * (R50 + VIT)) + 2 * (3 * 16 * VIT)  # three alone, two trials on one GPU
 
 
-def test_states_that_are_kept_take_a_checkpoint_more_each_and_milestones_too(site):
+def test_kept_states_take_one_more_checkpoint_each_for_milestones_too(site):
     long, short = cass(epochs=300), cass(epochs=100)
     plan = plan_of(site, short, long, finetune(pretrain=short))
     assign_milestones(plan.runs.values())
@@ -212,7 +216,7 @@ def test_states_that_are_kept_take_a_checkpoint_more_each_and_milestones_too(sit
     assert estimate(plan, kept).final_bytes == estimate(plan, site).final_bytes + 2 * 16 * (R50 + VIT)
 
 
-def test_wall_clock_is_the_work_or_the_longest_way(site):
+def test_wall_clock_is_the_work_or_the_longest_chain_of_jobs(site):
     parents = [cass(seed=seed) for seed in (77, 78, 79)]
     out = estimate(plan_of(site, *parents), site)
     assert out.wall_hours == pytest.approx(1.5 * HOURS["brain_mri"])
@@ -224,15 +228,17 @@ def test_wall_clock_is_the_work_or_the_longest_way(site):
 def test_only_what_is_to_do_counts(site):
     for state in ("done", "failed", "blocked"):
         out = estimate(plan_of(site, cass(), state=state), site)
-        assert (out.pretrain.hours, out.final_bytes, lines(out)) == (0.0, 0, [])
+        assert (out.pretrain.hours, out.final_bytes, estimate_lines(out)) == (0.0, 0, [])
     plan = plan_of(site, cass(), state="interrupted")
-    (item,) = plan.runs.values()
-    files.write_json(item.run["progress"], {"epoch": 74, "epochs": 100, "step": 50, "steps": 100, "time": time.time()})
+    (planned,) = plan.runs.values()
+    files.write_json(
+        planned.run["progress"], {"epoch": 74, "epochs": 100, "step": 50, "steps": 100, "time": time.time()}
+    )
     assert estimate(plan, site).pretrain.hours == pytest.approx(0.255 * HOURS["brain_mri"])
 
 
 def test_ten_thousand_runs_are_estimated(site):
     plan = plans.make_plan("main", site)
-    plan.runs = {f"{name}-{copy}": item for name, item in plan.runs.items() for copy in range(28)}
+    plan.runs = {f"{name}-{copy}": planned for name, planned in plan.runs.items() for copy in range(28)}
     out = estimate(plan, site)
     assert len(plan.runs) == 10_080 and out.pretrain.runs == {TABLE_2: 1680}

@@ -1,4 +1,4 @@
-"""What becomes of a run when its card is at fault, cannot be used, or is too small for its neighbours."""
+"""What becomes of a run when its GPU has a fault, cannot be used, or is too small for several trials."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def broken(run, stop):
 
 execute._train = broken
 execute.execute_run(Run(Path(sys.argv[1])))
-print("went on")
+print("still here")
 """
 
 
@@ -38,16 +38,16 @@ def runs(shards, tmp_path):
     return [tiny.announce(tiny.make_finetune(shards, None, arm=arm, epochs=1), site) for arm in (0, 1)]
 
 
-def test_a_fault_of_the_card_ends_the_process_and_leaves_a_run_that_is_sent_again(runs):
+def test_a_fault_of_the_gpu_ends_the_process_and_leaves_a_run_that_is_submitted_again(runs):
     run = runs[0]
     run["start"].write_text("{}")
     done = subprocess.run([sys.executable, "-c", FAULT, str(run.folder)], capture_output=True, text=True)
-    assert done.returncode == 1 and "went on" not in done.stdout
+    assert done.returncode == 1 and "still here" not in done.stdout
     assert "illegal memory access" in done.stderr
     assert run.state() == "interrupted"
 
 
-def test_a_card_that_torch_cannot_use_is_no_reason_to_begin_on_the_cpu(runs, monkeypatch):
+def test_a_run_does_not_start_on_the_cpu_when_torch_cannot_use_its_gpu(runs, monkeypatch):
     import torch
 
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
@@ -57,8 +57,8 @@ def test_a_card_that_torch_cannot_use_is_no_reason_to_begin_on_the_cpu(runs, mon
     assert not runs[0]["start"].exists()
 
 
-def test_trials_too_many_for_the_card_are_tried_again_one_at_a_time(runs, tmp_path, monkeypatch):
-    folder = tmp_path / "runs" / FOLDER / "token" / "0"
+def test_too_many_trials_for_the_gpu_are_tried_again_one_at_a_time(runs, tmp_path, monkeypatch):
+    folder = tmp_path / "runs" / FOLDER / "id" / "0"
     files.write_json(folder / "runs.json", [run.id for run in runs])
     asked = []
 
@@ -71,6 +71,6 @@ def test_trials_too_many_for_the_card_are_tried_again_one_at_a_time(runs, tmp_pa
             if str(run.folder) in folders:
                 files.write_json(run["result"], {})
 
-    monkeypatch.setattr(fanout, "_carry", lambda ray: engine)
-    assert fanout.fan_out(folder, lambda: False) == 0
+    monkeypatch.setattr(fanout, "engine", lambda ray: engine)
+    assert fanout.execute_fan_out(folder, lambda: False) == 0
     assert asked == [(2, 2), (1, 1)]

@@ -1,4 +1,4 @@
-"""Launching for real: the local executor brings a grid to its end, whatever happens on the way."""
+"""Launching for real: the local executor runs a grid to its end, whatever happens on the way."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_a_failed_run_fails_alone_and_waits_for_retry(site):
     assert runs["cass"]["error"].stat().st_mtime_ns > failed_at
 
 
-def test_ctrl_c_saves_every_run_and_the_same_command_goes_on(site):
+def test_ctrl_c_saves_every_run_and_the_same_command_continues(site):
     site.write_grid(epochs=150)
     process = site.start("launch")
     run = site.wait_for_a_step("cass")
@@ -84,14 +84,14 @@ def test_ctrl_c_saves_every_run_and_the_same_command_goes_on(site):
     assert run.state() == "interrupted"
     assert run.checkpoints()
 
-    # and a launch that is killed leaves its run working; the next one waits for it instead of starting it twice
+    # a launch that is killed leaves its run running; the next one waits for it instead of starting it twice
     process = site.start("launch")
     stopped = run["progress"].stat().st_mtime_ns
     deadline = time.monotonic() + 120
     while run["progress"].stat().st_mtime_ns == stopped and time.monotonic() < deadline:
         time.sleep(0.05)
     process.kill()
-    process.wait()  # not communicate: the run that goes on holds the pipe
+    process.wait()  # not communicate: the run holds the pipe
     process.stdout.close()
     assert run.state() == "running"
     starts = run["log"].read_text().count("float32, 1 threads")

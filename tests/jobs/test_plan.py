@@ -1,4 +1,4 @@
-"""The plan: each run once, parents first, states read off the folders; commands for what is missing."""
+"""The plan: each run once, parents first, states from the folders; commands for what is missing."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ SEEDS = 2
 def grid(datasets, seeds, preset):
     from pipeline.data.shards.index import find_shards
     out = []
-    for card in datasets:
+    for info in datasets:
         class shards:
-            name, fingerprint = card.ref.name, card.ref.fingerprint
+            name, fingerprint = info.ref.name, info.ref.fingerprint
         for seed in seeds:
             pretrain = tiny.make_pretrain(shards, seed=seed, epochs=2)
             for arm in (0, 1):
@@ -52,30 +52,30 @@ def site(shards, tmp_path):
 
 def test_each_run_is_planned_once_and_parents_come_first(grid, site):
     plan = plans.make_plan(grid, site)
-    kinds = [isinstance(item.spec, PretrainSpec) for item in plan.runs.values()]
+    runs = plan.runs.values()
+    kinds = [isinstance(planned.spec, PretrainSpec) for planned in runs]
     assert kinds == [True] * 2 + [False] * 8
     assert len(plan.wanted) == 9  # one of them twice
-    assert {item.state for item in plan.runs.values()} == {"missing"}
-    parents = [item for item in plan.runs.values() if isinstance(item.spec, PretrainSpec)]
-    assert [item.children for item in parents] == [2, 2]
-    assert not any((tmp := item.run.folder).exists() for item in plan.runs.values()), tmp
+    assert {planned.state for planned in runs} == {"missing"}
+    assert [planned.children for planned in runs if isinstance(planned.spec, PretrainSpec)] == [2, 2]
+    assert not any((folder := planned.run.folder).exists() for planned in runs), folder
 
 
 def test_states_follow_the_files(grid, site):
-    item = next(iter(plans.make_plan(grid, site).runs.values()))
+    planned = next(iter(plans.make_plan(grid, site).runs.values()))
 
     def state():
-        return plans.make_plan(grid, site).runs[item.run.id].state
+        return plans.make_plan(grid, site).runs[planned.run.id].state
 
-    item.run.announce(item.spec)
+    planned.run.announce(planned.spec)
     assert state() == "pending"
-    files.write_json(item.run["start"], {})
+    files.write_json(planned.run["start"], {})
     assert state() == "interrupted"
-    files.write_text(item.run["error"], "Traceback\nValueError: broken\n")
+    files.write_text(planned.run["error"], "Traceback\nValueError: broken\n")
     assert state() == "failed"
-    with item.run.lock():
+    with planned.run.lock():
         assert state() == "running"
-    files.write_json(item.run["result"], {})
+    files.write_json(planned.run["result"], {})
     assert state() == "done"
 
 
@@ -85,10 +85,10 @@ def test_missing_shards_are_named_with_the_command_that_makes_them(site):
         "python -m pipeline.shard brain_mri --raw DIR --size 64 --split grouped",
         "python -m pipeline.shard isic --raw DIR --size 64 --split grouped",
     ]
-    assert {item.state for item in plan.runs.values()} == {"no shards"}
+    assert {planned.state for planned in plan.runs.values()} == {"no shards"}
 
 
-def test_ones_own_dataset_without_shards_is_an_error_with_the_command(site):
+def test_a_users_dataset_without_shards_is_an_error_with_the_command(site):
     with pytest.raises(ValueError, match="python -m pipeline.shard my_lesions --layout folder --raw DIR --size 64"):
         plans.make_plan("small", site, datasets=["my_lesions"])
 
@@ -97,7 +97,7 @@ def test_every_method_of_the_main_grid_can_start_once_its_shards_are_there(shard
     monkeypatch.setattr(plans, "find_shards", lambda root, name, size, split: shards)
     plan = plans.make_plan("main", site)
     assert any("-dino-" in identity for identity in plan.runs)
-    assert {item.state for item in plan.runs.values()} == {"missing"}
+    assert {planned.state for planned in plan.runs.values()} == {"missing"}
 
 
 def test_missing_weights_are_an_error_before_any_job(shards, site, monkeypatch, tmp_path):
@@ -109,23 +109,23 @@ def test_missing_weights_are_an_error_before_any_job(shards, site, monkeypatch, 
     assert "pipeline.prefetch --tags resnet50.a1_in1k" in missing[0]
 
 
-def test_other_contents_are_another_datasets_runs(grid, site, shards, monkeypatch):
+def test_other_contents_of_a_dataset_give_other_runs(grid, site, shards, monkeypatch):
     before = set(plans.make_plan(grid, site).runs)
     other = type(shards)(shards.folder, {**shards.manifest, "fingerprint": "f" * 16})
     monkeypatch.setattr(plans, "find_shards", lambda root, name, size, split: other)
     assert not before & set(plans.make_plan(grid, site).runs)
 
 
-def test_published_runs_hold_their_spec_and_where_they_go(grid, site):
+def test_published_runs_hold_their_spec_and_the_facts_of_the_cluster(grid, site):
     plan = plans.make_plan(grid, site)
     plans.publish(plan, list(plan.runs.values()))
-    for identity, item in plan.runs.items():
-        run = Run(item.run.folder)
+    for identity, planned in plan.runs.items():
+        run = Run(planned.run.folder)
         assert run_id(run.spec) == identity
         assert files.read_json(run["job"])["runs"] == site.runs
 
 
-def test_more_seeds_than_the_papers_go_on_from_the_last():
+def test_more_seeds_than_the_papers_follow_its_last_one():
     assert plans.seeds_of(6) == [77, 78, 79, 80, 81, 82]
     with pytest.raises(ValueError, match="--seeds is 0"):
         plans.seeds_of(0)

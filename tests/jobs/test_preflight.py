@@ -1,4 +1,4 @@
-"""What a site must offer: every line that can be said, against Slurm's own words as recorded, and a real Slurm."""
+"""What a site must offer: every line that can be printed, with Slurm's recorded answers and with a real Slurm."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import socket
 import pytest
 import tiny
 
-from pipeline.core import files
+from pipeline.core import disks, files
 from pipeline.jobs import plan as plans
 from pipeline.jobs import preflight
+from pipeline.jobs.slurm import preflight as slurm_preflight
 from pipeline.jobs.slurm import scheduler
 from pipeline.runs.cluster import Slurm
 
@@ -47,13 +48,13 @@ WANTED = Slurm(gres="gpu:rtx8000:1", cpus=2, memory_gb=32.0)
 
 
 class Fake:
-    """Slurm's tools as scripts that print what lies in their folder, or fail where nothing does."""
+    """Slurm's tools as scripts that print the text files in their folder, or fail where there is none."""
 
     def __init__(self, folder, monkeypatch):
         self.folder = folder
         self.say(config=CONFIG, partition=PARTITION, node=NODE, sacct="", sacctmgr="lab||normal,long\nother|urgent|\n")
         scontrol = 'for word in config partition node; do case "$*" in *$word*) said=$word;; esac; done\n'
-        for tool in (*preflight.TOOLS, "sacct", "sacctmgr"):
+        for tool in (*slurm_preflight.TOOLS, "sacct", "sacctmgr"):
             said = f"said={tool}\n{scontrol if tool == 'scontrol' else ''}"
             (folder / tool).write_text(
                 f"#!/bin/sh\n{said}echo $said >>{folder}/calls\n"
@@ -76,13 +77,13 @@ def fake(tmp_path, monkeypatch):
     return Fake(tmp_path / "bin", monkeypatch)
 
 
-def unmet(folder, **changes):
+def problems(folder, **changes):
     slurm = dataclasses.replace(WANTED, **{"shared_disks": True, **changes})
-    return preflight.unmet(tiny.make_cluster(folder, executor="slurm", slurm=slurm))
+    return preflight.problems(tiny.make_cluster(folder, executor="slurm", slurm=slurm))
 
 
-def test_nothing_is_said_where_all_is_well_in_five_calls(fake, tmp_path):
-    assert unmet(tmp_path) == []
+def test_a_site_that_offers_all_has_no_problem_after_five_calls(fake, tmp_path):
+    assert problems(tmp_path) == []
     assert fake.calls() == ["config", "partition", "node", "sacct", "sacctmgr"]
     assert not (tmp_path / "runs").exists() and not list(tmp_path.glob(".*"))
 
@@ -105,8 +106,8 @@ def test_nothing_is_said_where_all_is_well_in_five_calls(fake, tmp_path):
         ({"account": "nobody"}, "may use: lab"),
     ],
 )
-def test_what_is_not_met_is_said_with_its_value(fake, tmp_path, changes, said):
-    assert said in "\n".join(unmet(tmp_path, **changes))
+def test_what_the_site_does_not_offer_is_named_with_its_value(fake, tmp_path, changes, said):
+    assert said in "\n".join(problems(tmp_path, **changes))
 
 
 @pytest.mark.parametrize(
@@ -122,18 +123,18 @@ def test_what_is_not_met_is_said_with_its_value(fake, tmp_path, changes, said):
         {"constraint": "[rack1*2&rack2]"},
     ],
 )
-def test_what_is_met_is_not_spoken_of(fake, tmp_path, changes):
-    assert unmet(tmp_path, **changes) == []
+def test_what_the_site_offers_is_no_problem(fake, tmp_path, changes):
+    assert problems(tmp_path, **changes) == []
 
 
 def test_nodes_of_a_larger_site(fake, tmp_path):
     fake.say(node=f"{NODE}\n{BIG}\n")
     big = {"gres": "gpu:a100:4", "cpus": 64, "memory_gb": 500.0}
-    assert unmet(tmp_path, **big, constraint="volta|a100&nvlink") == []
-    assert unmet(tmp_path, gres="gpu:3,mps:100") == []
-    assert 'constraint = "volta&a100"' in unmet(tmp_path, **big, constraint="volta&a100")[0]
-    assert 'gres = "gpu:a100:5"' in unmet(tmp_path, gres="gpu:a100:5")[0]
-    (said,) = unmet(tmp_path, gres="gpu:rtx8000:1", cpus=64)
+    assert problems(tmp_path, **big, constraint="volta|a100&nvlink") == []
+    assert problems(tmp_path, gres="gpu:3,mps:100") == []
+    assert 'constraint = "volta&a100"' in problems(tmp_path, **big, constraint="volta&a100")[0]
+    assert 'gres = "gpu:a100:5"' in problems(tmp_path, gres="gpu:a100:5")[0]
+    (said,) = problems(tmp_path, gres="gpu:rtx8000:1", cpus=64)
     assert 'all at once: cpus = 64, memory_gb = 32, gres = "gpu:rtx8000:1"' in said
     assert "1 × gpu:a100:4,mps:400, 64 CPUs, 502.9 GB, features a100,nvlink" in said
 
@@ -141,109 +142,111 @@ def test_nodes_of_a_larger_site(fake, tmp_path):
 @pytest.mark.parametrize("state", ["DOWN*", "IDLE+DRAIN", "MIXED+DRAIN+INVALID_REG"])
 def test_nodes_out_of_service_do_not_count(fake, tmp_path, state):
     fake.say(node=NODE.replace("State=IDLE", f"State={state}") + "Reason=bad disk State=IDLE [root@2026]")
-    assert f"(gpu1 is {state}: bad disk State=IDLE)" in unmet(tmp_path)[0]
+    assert f"(gpu1 is {state}: bad disk State=IDLE)" in problems(tmp_path)[0]
 
 
 @pytest.mark.parametrize("state", ["IDLE+CLOUD+POWERED_DOWN", "ALLOCATED", "IDLE~", "MIXED+RESERVED"])
-def test_nodes_at_work_or_asleep_count(fake, tmp_path, state):
+def test_nodes_that_work_or_sleep_count(fake, tmp_path, state):
     fake.say(node=NODE.replace("State=IDLE", f"State={state}"))
-    assert unmet(tmp_path) == []
+    assert problems(tmp_path) == []
 
 
 def test_partitions_that_cannot_be_used(fake, tmp_path):
     fake.say(partition=PARTITION.replace("State=UP", "State=DRAIN"))
-    assert "partition main is DRAIN; wait until it is UP" in unmet(tmp_path)[0]
+    assert "partition main is DRAIN; wait until it is UP" in problems(tmp_path)[0]
     fake.say(partition=PARTITION.replace("Default=YES", "Default=NO"))
-    assert unmet(tmp_path) == ["the site has no default partition; name one as slurm.partition, of: main"]
+    assert problems(tmp_path) == ["the site has no default partition; name one as slurm.partition, of: main"]
     fake.say(partition=PARTITION.replace("MaxTime=7-00:00:00", "MaxTime=UNLIMITED"), node="")
-    assert "no node of partition main meets" in unmet(tmp_path, hours=9999.0)[0]
+    assert "no node of partition main meets" in problems(tmp_path, hours=9999.0)[0]
 
 
-def test_tools_that_are_not_there(fake, tmp_path, monkeypatch):
+def test_missing_tools(fake, tmp_path, monkeypatch):
     (fake.folder / "srun").unlink()
     monkeypatch.setenv("PATH", str(fake.folder))
-    assert unmet(tmp_path) == ["not on PATH: srun; run this on a login node, or load the site's Slurm module"]
+    assert problems(tmp_path) == ["not on PATH: srun; run this on a login node, or load the site's Slurm module"]
 
 
 def test_a_controller_that_does_not_answer(fake, tmp_path, monkeypatch):
     (fake.folder / "config.txt").unlink()
-    assert unmet(tmp_path) == ["Slurm does not answer: scontrol show failed: config: error: no"]
+    assert problems(tmp_path) == ["Slurm does not answer: scontrol show failed: config: error: no"]
     (fake.folder / "scontrol").write_text("#!/bin/sh\nexec sleep 30\n")
-    monkeypatch.setattr(preflight, "SECONDS", 0.1)
-    assert "did not answer within" in unmet(tmp_path)[0]
+    monkeypatch.setattr(slurm_preflight, "SECONDS", 0.1)
+    assert "did not answer within" in problems(tmp_path)[0]
 
 
 def test_accounting(fake, tmp_path):
     (fake.folder / "sacct.txt").unlink()
-    (said,) = unmet(tmp_path)
+    (said,) = problems(tmp_path)
     assert "accounting does not answer" in said and "set slurm.accounting = false" in said
-    assert unmet(tmp_path, accounting=False) == []
+    assert problems(tmp_path, accounting=False) == []
     fake.say(sacct="", sacctmgr="")
-    assert "does not know user" in unmet(tmp_path)[0]
+    assert "does not know user" in problems(tmp_path)[0]
     fake.say(config=CONFIG.replace("associations,limits,qos", "none"))
-    assert unmet(tmp_path) == []
+    assert problems(tmp_path) == []
     (fake.folder / "sacctmgr.txt").unlink()  # not permitted
-    assert unmet(tmp_path, account="any") == []
+    assert problems(tmp_path, account="any") == []
 
 
 def test_disks_of_one_machine_alone(fake, tmp_path, monkeypatch):
     mounts = tmp_path / "mounts"
-    monkeypatch.setattr(preflight, "MOUNTS", mounts)
+    monkeypatch.setattr(disks, "MOUNTS", mounts)
     mounts.write_text(f"/dev/sda / ext4 rw 0 0\nnas:/x {tmp_path} nfs4 rw 0 0\nt {tmp_path}/my\\040runs xfs rw 0 0\n")
-    assert unmet(tmp_path, shared_disks=False) == []
+    assert problems(tmp_path, shared_disks=False) == []
     cluster = tiny.make_cluster(tmp_path, executor="slurm", slurm=WANTED, runs=str(tmp_path / "my runs" / "r"))
-    (said,) = preflight.unmet(cluster)
+    (said,) = preflight.problems(cluster)
     assert said.startswith(f"runs ({tmp_path}/my runs/r): on a disk of this machine alone, by its type (xfs at")
     assert "slurm.shared_disks = true" in said
     mounts.write_text("/dev/sda / ext4 rw 0 0\n")
-    (said,) = unmet(tmp_path, shared_disks=False)
+    (said,) = problems(tmp_path, shared_disks=False)
     assert all(f"{name} ({tmp_path}/{name})" in said for name in ("runs", "shards", "weights"))
-    assert unmet(tmp_path, shared_disks=True) == []
+    assert problems(tmp_path, shared_disks=True) == []
     fake.say(node=NODE.replace("NodeHostName=gpu1", f"NodeHostName={socket.gethostname()}"))
-    assert unmet(tmp_path, shared_disks=False) == []
+    assert problems(tmp_path, shared_disks=False) == []
 
 
 def test_a_runs_folder_that_cannot_be_written_or_locked(tmp_path, monkeypatch):
-    assert preflight.unmet(tiny.make_cluster(tmp_path)) == []
+    assert preflight.problems(tiny.make_cluster(tmp_path)) == []
     (tmp_path / "file").write_text("")
-    (said,) = preflight.unmet(tiny.make_cluster(tmp_path, runs=str(tmp_path / "file" / "runs")))
+    (said,) = preflight.problems(tiny.make_cluster(tmp_path, runs=str(tmp_path / "file" / "runs")))
     assert f"{tmp_path}/file cannot be written" in said
 
     def refuse(*_):
         raise OSError(37, "No locks available")
 
     monkeypatch.setattr(files.fcntl, "flock", refuse)
-    assert "files cannot be locked on that disk (No locks available)" in preflight.unmet(tiny.make_cluster(tmp_path))[0]
+    assert (
+        "files cannot be locked on that disk (No locks available)" in preflight.problems(tiny.make_cluster(tmp_path))[0]
+    )
     monkeypatch.setattr(files.fcntl, "flock", lambda *_: None)
-    assert "file locks do not hold" in preflight.unmet(tiny.make_cluster(tmp_path))[0]
+    assert "file locks do not hold" in preflight.problems(tiny.make_cluster(tmp_path))[0]
     assert not [path for path in os.listdir(tmp_path) if path.startswith(".")]
 
 
-def test_the_plans_own_needs_stand_in_the_same_list(tmp_path, monkeypatch):
+def test_what_the_plan_needs_is_in_the_same_list(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
     cluster = tiny.make_cluster(tmp_path)
     plan = plans.make_plan("main", cluster, datasets=["isic"], seeds=1)
-    assert preflight.unmet(cluster, plan) == [
+    assert preflight.problems(cluster, plan) == [
         "shards are missing; make them: python -m pipeline.shard isic --raw DIR --size 384"
     ]
-    for item in plan.runs.values():
-        item.state = "missing"
-    assert "pipeline.prefetch --tags resnet50.a1_in1k" in preflight.unmet(cluster, plan)[1]
+    for planned in plan.runs.values():
+        planned.state = "missing"
+    assert "pipeline.prefetch --tags resnet50.a1_in1k" in preflight.problems(cluster, plan)[1]
 
 
-def test_a_full_disk_but_for_what_is_there_already(tmp_path, monkeypatch):
+def test_a_full_disk_counts_checkpoints_that_are_there_already(tmp_path, monkeypatch):
     cluster = tiny.make_cluster(tmp_path)
     plan = plans.make_plan("main", cluster, datasets=["isic"], seeds=1)
     usage = preflight.shutil.disk_usage(tmp_path)
     monkeypatch.setattr(preflight.shutil, "disk_usage", lambda _: usage._replace(free=10**9))
-    (said, _) = preflight.unmet(cluster, plan)
+    (said, _) = preflight.problems(cluster, plan)
     assert "1.0 GB are free, the plan takes up to" in said and "--jobs" in said
-    item = next(iter(plan.runs.values()))
-    item.state = "interrupted"
-    item.run.folder.mkdir(parents=True)
-    with open(item.run.folder / "checkpoint-1-abc.pt", "wb") as file:
+    planned = next(iter(plan.runs.values()))
+    planned.state = "interrupted"
+    planned.run.folder.mkdir(parents=True)
+    with open(planned.run.folder / "checkpoint-1-abc.pt", "wb") as file:
         file.truncate(10**11)  # sparse
-    assert not any("the plan takes" in line for line in preflight.unmet(cluster, plan))
+    assert not any("the plan takes" in line for line in preflight.problems(cluster, plan))
 
 
 def test_a_real_slurm(request, tmp_path):
@@ -253,10 +256,10 @@ def test_a_real_slurm(request, tmp_path):
         pytest.skip("there is no fixture devcluster")
     slurm = Slurm(partition="main", gres="gpu:rtx8000:1", cpus=2, memory_gb=4.0, hours=2.0)
     cluster = tiny.make_cluster(tmp_path, executor="slurm", slurm=slurm)
-    assert preflight.unmet(cluster) == []
+    assert preflight.problems(cluster) == []
     assert scheduler.max_array_size() == 1001
     wrong = dataclasses.replace(slurm, gres="gpu:a100:1", hours=169.0, memory_gb=64.0)
-    assert preflight.unmet(dataclasses.replace(cluster, slurm=wrong)) == [
+    assert preflight.problems(dataclasses.replace(cluster, slurm=wrong)) == [
         "slurm.hours is 169, partition main allows 168; make it 168 or less",
         'no node of partition main meets memory_gb = 64 nor gres = "gpu:a100:1"; change the table [slurm]. '
         "It has: 3 × gpu:rtx8000:1, 2 CPUs, 58.5 GB",

@@ -1,4 +1,4 @@
-"""Sharding as Slurm jobs: what is sent, once, and that its tasks make the shards of one machine; no Slurm here."""
+"""Sharding as Slurm jobs: what is sent, once, and that its tasks make the shards of one machine. No Slurm here."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ class Fake:
     """Keeps what is sent, in place of Slurm."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.sent: dict[str, list[sharding.Task]] = {}
+        self.sent: dict[str, list[sharding.ShardPayload]] = {}
         self.after: dict[str, list[str]] = {}
         self.jobs: list[scheduler.QueuedJob] = []
         monkeypatch.setattr(scheduler, "queued_jobs", lambda folder: list(self.jobs))
         monkeypatch.setattr(scheduler, "max_array_size", lambda: 1001)
-        monkeypatch.setattr(submit, "send_tasks", self.send)
+        monkeypatch.setattr(submit, "send_payloads", self.send)
 
-    def send(self, submission, cluster, code, tasks, *, after, parallelism):  # type: ignore[no-untyped-def]
+    def send(self, submission, cluster, code, payloads, *, after, parallelism):  # type: ignore[no-untyped-def]
         assert cluster.slurm.gres == ""
-        self.sent[submission.token], self.after[submission.token] = list(tasks), list(after)
+        self.sent[submission.id], self.after[submission.id] = list(payloads), list(after)
         number = str(len(self.sent))
         submission.note_job(number, released=True)
-        self.jobs.append(scheduler.QueuedJob(number, "PENDING", "", submission.token, ""))
+        self.jobs.append(scheduler.QueuedJob(number, "PENDING", "", submission.id, ""))
         return number
 
 
@@ -84,10 +84,10 @@ def test_after_a_lost_job_only_what_is_left_is_sent(fake: Fake, tmp_path: Path) 
     assert (out / plan.folder_name / "manifest.json").exists()
 
 
-def test_a_killed_submission_of_the_last_job_is_made_good(fake: Fake, tmp_path: Path) -> None:
+def test_a_last_job_that_was_lost_is_sent_again(fake: Fake, tmp_path: Path) -> None:
     plan = one_machine.plan_of(one_machine.draw(tmp_path / "raw"))
     submit_missing(plan, tmp_path / "out")
-    fake.jobs = [job for job in fake.jobs if job.token == "tars"]
+    fake.jobs = [job for job in fake.jobs if job.submission == "tars"]
     fake.sent.clear()
     submit_missing(plan, tmp_path / "out")
     assert list(fake.sent) == ["index"] and fake.after["index"] == ["1"]

@@ -1,117 +1,166 @@
-"""Which runs travel together, and what a submission's folder remembers."""
+"""What a submission's folder remembers, also one of earlier code, and what the queue says of it."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
+import os
 from pathlib import Path
 
+import pytest
 import tiny
+from planned import planned_runs
 
-from pipeline.jobs import submissions
-from pipeline.jobs.plan import PlannedRun
-from pipeline.jobs.slurm import reconcile, scheduler
-from pipeline.runs.folder import Run
-from pipeline.runs.identity import run_id
-
-
-class shards:
-    name, fingerprint = "tiny", "0" * 16
+from pipeline.core import files
+from pipeline.jobs import cleanup, submissions
+from pipeline.jobs.arrays import JobArray, job_arrays, jobs_of
+from pipeline.jobs.slurm import reconcile
+from pipeline.jobs.slurm.queue import queued_runs
+from pipeline.jobs.slurm.scheduler import QueuedJob
 
 
-def items(folder: Path, seeds=(77, 78, 79)) -> list[PlannedRun]:
-    """For each seed a pretraining run, its fine-tunes of both arms at two label fractions, and supervised ones."""
-    out = []
-
-    def add(spec, parent=None):
-        run = Run(folder / run_id(spec))
-        out.append(PlannedRun(run, spec, "missing", parent.run.id if parent else None))
-        return out[-1]
-
-    for seed in seeds:
-        parent = add(tiny.make_pretrain(shards, seed=seed))
-        for arm in (0, 1):
-            for fraction in (0.5, 1.0):
-                add(tiny.make_finetune(shards, parent.spec, arm=arm, seed=seed, label_fraction=fraction), parent)
-                add(tiny.make_finetune(shards, None, arm=arm, seed=seed, label_fraction=fraction))
-    return out
-
-
-def test_a_pretraining_run_travels_alone_and_a_recipes_seeds_and_fractions_together(tmp_path):
-    found = submissions.jobs_of(items(tmp_path))
-    assert [len(job.runs) for job in found if not job.fan_out] == [1, 1, 1]
-    fan_outs = [job for job in found if job.fan_out]
-    assert [len(job.runs) for job in fan_outs] == [6, 6, 6, 6]
-    assert {job.name() for job in fan_outs} == {
-        f"tiny.{method}.{arm}.s77-79" for method in ("cass", "supervised") for arm in ("cnn", "transformer")
-    }
-
-
-def test_fan_outs_wait_for_the_runs_they_need_that_are_not_done_and_no_others(tmp_path):
-    wanted = items(tmp_path)
-    done, *others = [item for item in wanted if item.parent is None and "supervised" not in item.run.id]
-    waits_for = {item.run.id for item in others}
-    jobs = submissions.jobs_of(item for item in wanted if item is not done)
-    found = {
-        array.name: array
-        for array in submissions.job_arrays("mine", jobs, waits_for=waits_for, limit=1001, parallelism=8)
-    }
-    assert list(found) == [
-        "mine.tiny.cass.s78-79",
-        "mine.tiny.cass.finetune.s77-79",
-        "mine.tiny.supervised.finetune.s77-79",
-    ]
-    assert found["mine.tiny.cass.finetune.s77-79"].parents == waits_for
-    assert not found["mine.tiny.supervised.finetune.s77-79"].parents
-
-
-def test_long_arrays_are_cut_and_share_their_parallelism(tmp_path):
-    jobs = submissions.jobs_of(items(tmp_path, seeds=range(10)))
-    pretraining = [job for job in jobs if not job.fan_out]
-    found = submissions.job_arrays("mine", pretraining, waits_for=set(), limit=4, parallelism=6)
-    assert [len(array.jobs) for array in found] == [4, 4, 2]
-    assert [array.parallelism for array in found] == [2, 2, 2]
-    assert [array.name for array in found] == [f"mine.tiny.cass.s{seeds}" for seeds in ("0-3", "4-7", "8-9")]
-
-
-def test_an_order_is_read_back_and_knows_its_jobs_and_what_a_fan_out_skipped(tmp_path):
-    jobs = [job for job in submissions.jobs_of(items(tmp_path)) if job.fan_out][:2]
-    array = submissions.JobArray("mine", jobs, frozenset(), 2)
+def test_a_submission_is_read_back_and_knows_its_jobs_and_what_a_fan_out_skipped(tmp_path):
+    jobs = [job for job in jobs_of(planned_runs(tmp_path)) if job.fan_out][:2]
+    array = JobArray("mine", jobs, frozenset(), 2)
     submission = submissions.publish(tmp_path, array, tmp_path / ".code" / "abc")
     assert submissions.read_submissions(tmp_path) == [submission] and submission.code == "abc"
     assert submission.job == {} and list(submission.live_tasks()) == []
     submission.note_job("17", released=False)
     assert submission.job == {"id": "17", "released": False}
     assert list(submission.live_tasks()) == [("17_0", submission.tasks[0]), ("17_1", submission.tasks[1])]
-    one = dataclasses.replace(submission, parts=submission.tasks[:1])
+    one = dataclasses.replace(submission, tasks=submission.tasks[:1])
     assert list(one.live_tasks()) == [("17", submission.tasks[0])]
 
     folder = submission.task_folder(1)
     assert [path.name for path in submissions.runs_of(folder)] == list(submission.tasks[1])
     first, *others = submission.tasks[1]
     submissions.note_skipped(folder, {first: "failed"})
-    assert [carries for _, carries in submission.live_tasks()] == [submission.tasks[0], tuple(others)]
+    assert [runs for _, runs in submission.live_tasks()] == [submission.tasks[0], tuple(others)]
     submissions.note_skipped(folder, {})
-    assert [carries for _, carries in submission.live_tasks()] == list(submission.tasks)
+    assert [runs for _, runs in submission.live_tasks()] == list(submission.tasks)
+
+
+def test_the_files_of_a_submission_have_these_names_and_keys(tmp_path):
+    """Jobs in a queue read them with the code that sent them, later launches with other code."""
+    (job,) = [job for job in jobs_of(planned_runs(tmp_path, [77])) if job.fan_out and "cnn" in job.name()][:1]
+    submission = submissions.publish(tmp_path, JobArray("mine", [job], frozenset(), 1), tmp_path / ".code" / "abc")
+    submission.note_job("17", released=True)
+    submissions.note_skipped(submission.task_folder(0), {"a": "failed"})
+    submission.note_cancelled()
+    folder = tmp_path / ".submissions" / submission.id
+    assert json.loads((folder / "submission.json").read_text()) == {
+        "name": "mine",
+        "tasks": [[planned.run.id for planned in job.runs]],
+        "fan_out": True,
+        "code": "abc",
+        "by_hand": False,
+    }
+    assert json.loads((folder / "job.json").read_text()) == {"id": "17", "released": True}
+    assert json.loads((folder / "0" / "runs.json").read_text()) == [planned.run.id for planned in job.runs]
+    assert json.loads((folder / "0" / "skipped.json").read_text()) == {"a": "failed"}
+    assert (folder / "cancelled").exists()
 
 
 def published(folder: Path, seed: int) -> submissions.Submission:
     """A submission of one pretraining run."""
-    (job,) = [found for found in submissions.jobs_of(items(folder, [seed])) if not found.fan_out]
-    (array,) = submissions.job_arrays("grid", [job], waits_for=set(), limit=10, parallelism=1)
+    (job,) = [found for found in jobs_of(planned_runs(folder, [seed])) if not found.fan_out]
+    (array,) = job_arrays("grid", [job], waits_for=set(), limit=10, parallelism=1)
     return submissions.publish(folder, array, folder / "code")
 
 
-def test_a_cluster_that_gives_ids_again_confuses_no_order_with_another(tmp_path):
-    """Slurm's ids begin anew with its state; the token in a job's comment tells whose it is."""
+def test_a_cluster_that_gives_ids_again_confuses_no_submission_with_another(tmp_path):
+    """Slurm's ids start again with its state; the submission id in a job's comment tells whose it is."""
     old, new = published(tmp_path, 77), published(tmp_path, 78)
     for submission in (old, new):
         submission.note_job("7", released=True)
-    live = scheduler.QueuedJob("7", "RUNNING", "None", new.token, "gpu1")
-    assert reconcile.carried(tmp_path, [live]) == {new.tasks[0][0]: live}
+    live = QueuedJob("7", "RUNNING", "None", new.id, "gpu1")
+    assert queued_runs(tmp_path, [live]) == {new.tasks[0][0]: live}
 
 
-def test_what_a_person_cancelled_is_known_by_its_order(tmp_path):
+def test_the_submission_remembers_that_a_person_cancelled_it(tmp_path):
     submission = published(tmp_path, 77)
-    assert submissions.cancelled(tmp_path) == set()
-    (submission.folder / "cancelled").touch()
-    assert submissions.cancelled(tmp_path) == set(submission.tasks[0])
+    assert submissions.cancelled_runs(tmp_path) == set()
+    submission.note_cancelled()
+    assert submissions.cancelled_runs(tmp_path) == set(submission.tasks[0])
+
+
+# --- Submissions of earlier code -------------------------------------------------------------------------------------
+
+OLD_ID = "20260101-120000-0a1b2c3d"
+
+
+@pytest.fixture
+def old(tmp_path) -> Path:
+    """The folder that the code up to commit 0a3c75c made for an array of two fan-outs, sent as job 17."""
+    folder = tmp_path / ".orders" / OLD_ID
+    parts = [["a-1", "a-2"], ["b-1"]]
+    value = {"name": "main.isic.cass.finetune.s77", "parts": parts, "fan_out": True, "code": "abc", "by_hand": False}
+    files.write_json(folder / "order.json", value)
+    files.write_json(folder / "job.json", {"id": "17", "released": True})
+    for index, part in enumerate(parts):
+        files.write_json(folder / str(index) / "runs.json", part)
+    files.write_json(folder / "1" / "skipped.json", {"b-1": "failed"})
+    return folder
+
+
+@pytest.fixture
+def told(monkeypatch) -> list[tuple[str, ...]]:
+    """What Slurm is told."""
+    commands: list[tuple[str, ...]] = []
+    monkeypatch.setattr(reconcile, "ask", lambda *command: commands.append(command))
+    monkeypatch.setattr(reconcile, "scancel", lambda jobs: commands.append(("scancel", *jobs)))
+    return commands
+
+
+def queued(job: str, *, reason: str = "None") -> QueuedJob:
+    return QueuedJob(job, "PENDING", reason, OLD_ID, "")
+
+
+def test_jobs_of_an_old_submission_are_known_by_their_runs(tmp_path, old):
+    new = published(tmp_path, 77)
+    found, other = submissions.read_submissions(tmp_path)  # oldest first
+    assert (found.id, found.tasks, found.code, found.folder) == (OLD_ID, (("a-1", "a-2"), ("b-1",)), "abc", old)
+    assert other == new
+    jobs = [queued("17_0"), queued("17_1")]
+    assert queued_runs(tmp_path, jobs) == {"a-1": jobs[0], "a-2": jobs[0]}  # it skipped b-1
+    assert found.task_folder(1) == old / "1" and [path.name for path in submissions.runs_of(old / "1")] == ["b-1"]
+
+
+def test_an_old_submission_is_repaired(tmp_path, old, told):
+    files.write_json(old / "job.json", {"id": "17", "released": False})
+    assert "released 17" in reconcile.repair(tmp_path, [queued("17_0", reason="JobHeldUser")])[0]
+    assert told == [("scontrol", "release", "17")]
+    assert files.read_json(old / "job.json") == {"id": "17", "released": True}
+    (old / "job.json").unlink()
+    assert "cancelled 17" in reconcile.repair(tmp_path, [queued("17_0", reason="JobHeldUser")])[0]
+    assert told[1:] == [("scancel", "17")] and not old.exists()
+
+
+def test_an_old_submission_is_cancelled(tmp_path, old, told):
+    reconcile.cancel_jobs(tmp_path, [queued("17_0")])
+    assert told == [("scancel", "17_0")]
+    assert (old / "cancelled").exists() and submissions.cancelled_runs(tmp_path) == {"a-1", "a-2", "b-1"}
+
+
+def test_the_logs_of_an_old_submission_are_found(tmp_path, old):
+    for path in (old / "submitit" / "17_0_0_log.out", old / "submitit" / "17_1_0_log.out", old / "0" / "log.txt"):
+        files.write_text(path, "")
+    assert submissions.job_logs(tmp_path, "a-2") == [old / "submitit" / "17_0_0_log.out", old / "0" / "log.txt"]
+
+
+def test_an_old_submission_is_removed_when_its_runs_are_done_and_its_code_kept_until_then(tmp_path, old):
+    cluster = tiny.make_cluster(tmp_path, runs=str(tmp_path))
+    code = tmp_path / ".code" / "abc"
+    code.mkdir(parents=True)
+    os.utime(code, (0, 0))
+
+    def removable() -> set[tuple[str, Path]]:
+        return set(cleanup.find_removable(cluster, scratch=False))
+
+    for run in ("a-1", "a-2"):
+        files.write_json(tmp_path / run / "result.json", {})
+    assert removable() == set()
+    files.write_json(tmp_path / "b-1" / "result.json", {})
+    assert removable() == {("a finished job's output", old), ("a copy of the code", code)}
+    cleanup.remove(cleanup.find_removable(cluster, scratch=False), tmp_path)
+    assert submissions.read_submissions(tmp_path) == [] and not code.exists()

@@ -38,7 +38,7 @@ def test_relative_paths_start_at_the_current_folder_and_end_up_absolute(
     assert found.weights == str(tmp_path / "here" / "weights")
 
 
-def test_an_unknown_key_is_answered_with_the_known_ones(tmp_path: Path) -> None:
+def test_an_unknown_key_is_an_error_that_names_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"site\.toml: unknown key 'thread'; known: .*threads, jobs") as caught:
         load(tmp_path, "thread = 4\n")
     assert "checkpoint_minutes" in str(caught.value)
@@ -57,11 +57,12 @@ def test_an_unknown_key_is_answered_with_the_known_ones(tmp_path: Path) -> None:
         ("checkpoint_minutes = -1", r"checkpoint_minutes is -1; give minutes"),
         ('device = "tpu"', "device is 'tpu'; known: auto, cpu, cuda"),
         ('precision = "fp8"', "precision is 'fp8'; known: auto, float32, float16, bfloat16"),
+        ('gpu_model = "H900"', "gpu_model is 'H900'; known: .*RTX8000"),
         ('executor = "pbs"', "executor is 'pbs'; known: local, slurm"),
         ("threads = ", "site.toml: "),
     ],
 )
-def test_a_wrong_value_is_answered_with_the_file_the_key_and_what_would_be_right(
+def test_a_wrong_value_is_an_error_that_names_the_file_the_key_and_the_right_values(
     tmp_path: Path, line: str, message: str
 ) -> None:
     with pytest.raises(ValueError, match=r"site\.toml: ") as caught:
@@ -73,7 +74,7 @@ def test_whole_minutes_are_minutes_too(tmp_path: Path) -> None:
     assert load(tmp_path, "checkpoint_minutes = 5\n").checkpoint_minutes == 5
 
 
-def test_a_file_that_is_not_there_is_answered_with_the_known_ones() -> None:
+def test_a_missing_file_is_an_error_that_names_the_known_ones() -> None:
     with pytest.raises(ValueError, match=r"there is no cluster file .*; known: .*local.*ends in \.toml"):
         load_cluster("locl")
 
@@ -84,6 +85,15 @@ def test_a_cluster_comes_back_from_its_json(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("flag", ["comment=project42", "job_name=mine", "signal=USR1@60"])
-def test_flags_of_sbatch_on_which_the_pipeline_rests_are_refused(flag):
+def test_flags_of_sbatch_that_the_pipeline_sets_are_refused(flag):
     with pytest.raises(ValueError, match="which the pipeline sets itself"):
         cluster.from_json({"slurm": {"sbatch": [flag]}})
+
+
+def test_the_old_name_of_a_key_is_read_in_files_and_in_json_and_written_under_the_new_one(tmp_path: Path) -> None:
+    found = load(tmp_path, 'card = "RTX8000"\n')
+    assert found.gpu_model == "RTX8000"
+    stored = cluster.to_json(found)
+    assert "card" not in stored and stored["gpu_model"] == "RTX8000"
+    old = {"card" if key == "gpu_model" else key: value for key, value in stored.items()}  # a job.json of earlier code
+    assert cluster.from_json(old) == found

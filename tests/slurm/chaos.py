@@ -1,10 +1,10 @@
-"""A grid of 22 runs on the dev cluster while everything that can go wrong does, at random moments, and then a
+"""A grid of 22 runs on the dev cluster while everything that can go wrong goes wrong at random moments, and then a
 comparison of every bit with undisturbed runs.
 
 python tests/slurm/chaos.py [FOLDER] [--events 30] [--seed 0] [--epochs 120] [--ray]
 
-Jobs live two minutes at most, of which Slurm leaves them about one. Ray on three nodes that share two cores needs most
-of that to start, so plain workers carry the fan-outs unless told otherwise.
+Jobs have two minutes at most, of which Slurm leaves them about one. Ray on three nodes that share two cores needs most
+of that to start, so plain workers execute the fan-outs unless --ray is given.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ sys.path[:0] = [str(ROOT / "tests" / "support"), str(ROOT / "tests")]
 import kill  # noqa: E402
 import tiny  # noqa: E402
 
+from pipeline.jobs.submissions import FILE, FOLDER  # noqa: E402
 from pipeline.runs.folder import Run  # noqa: E402
 
 STATE = Path(os.environ.get("CASS_DEVCLUSTER", "/var/lib/cass-devcluster"))
@@ -40,9 +41,9 @@ SEEDS = 2
 
 def grid(datasets, seeds, preset):
     out = []
-    for card in datasets:
+    for info in datasets:
         class shards:
-            name, fingerprint = card.ref.name, card.ref.fingerprint
+            name, fingerprint = info.ref.name, info.ref.fingerprint
         for seed in seeds:
             pretrain = tiny.make_pretrain(shards, seed=seed, epochs={epochs})
             shorter = tiny.make_pretrain(shards, seed=seed, epochs={epochs} // 2)  # the longer publishes it
@@ -143,7 +144,7 @@ class Chaos:
         return self.some_job() is not None and slurm(*URGENT, "sleep 5")
 
     def near_time_limit(self) -> bool:
-        """Cut the time limit short, so that its signal comes at once; the job's next life has the whole again."""
+        """Cut the time limit short, so that its signal comes at once; the requeued job has the whole limit again."""
         job = self.some_job()
         if job is None or not slurm("scontrol", "update", f"JobId={job}", "TimeLimit=1"):
             return False
@@ -154,7 +155,7 @@ class Chaos:
         return True
 
     def kill_task(self) -> bool:
-        """SIGKILL one process that works on our runs: a task, a trial's worker, or a part of Ray."""
+        """SIGKILL one process that works on our runs: a job, a trial's worker, or a part of Ray."""
         found = self.processes()
         return bool(found) and killed(self.chance.choice(found))
 
@@ -205,10 +206,10 @@ class Chaos:
         process.communicate()
         return True
 
-    # --- Looks -----------------------------------------------------------------------------------------------------
+    # --- What is there ----------------------------------------------------------------------------------------------
 
     def sent(self) -> list[Path]:
-        return list((self.folder / "rough" / ".orders").glob("*/order.json"))
+        return list((self.folder / "rough" / FOLDER).glob(f"*/{FILE}"))
 
     def running_jobs(self) -> list[str]:
         """Our running jobs."""
@@ -231,7 +232,7 @@ class Chaos:
                 continue
         return [pid for pid in out if pid != os.getpid()]
 
-    def look(self) -> None:
+    def note_results(self) -> None:
         """Note when results were written; one that is written again was not done exactly once."""
         for run in self.runs("rough"):
             if run["result"].exists():
@@ -240,7 +241,7 @@ class Chaos:
                     self.changed.append(run.id)
 
     def say(self, text: str) -> None:
-        self.look()
+        self.note_results()
         states = Counter(run.state() for run in self.runs("rough"))
         shown = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
         print(f"{time.monotonic() - self.started:6.0f} s  {text:24} {shown}", flush=True)
@@ -276,12 +277,12 @@ class Chaos:
             assert time.monotonic() < end, subprocess.run(["squeue"], capture_output=True, text=True).stdout
             came_up()
             self.launch()
-            self.say("going on")
+            self.say("continuing")
             time.sleep(15)
 
     def wrong(self) -> list[str]:
         """What is not as it should be, once all is over."""
-        self.look()
+        self.note_results()
         out = [f"{name}: its result was written twice" for name in self.changed]
         calm = {run.id: run for run in self.runs("calm")}
         rough = {run.id: run for run in self.runs("rough")}
@@ -328,7 +329,7 @@ def came_up() -> bool:
 
 
 def main(folder: Path, *, events: int, seed: int, epochs: int, ray: bool = False) -> list[str]:
-    """What went wrong; an empty list is the promise kept."""
+    """What went wrong; empty if all went well."""
     came_up()
     chaos = Chaos(folder, seed=seed, epochs=epochs, ray=ray)
     process = chaos.command("launch", "calm")
@@ -343,7 +344,7 @@ def main(folder: Path, *, events: int, seed: int, epochs: int, ray: bool = False
     print(f"{sum(chaos.done.values())} events: {counts}")
     requeues = sum(
         path.read_text(errors="replace").count("Requeued job")
-        for path in (folder / "rough" / ".orders").glob("*/submitit/*_log.out")
+        for path in (folder / "rough" / FOLDER).glob("*/submitit/*_log.out")
     )
     stopped = sum(run["log"].read_text(errors="replace").count("stopped as asked") for run in chaos.runs("rough"))
     print(f"{requeues} requeues by submitit's handler, {stopped} times a run saved and left as asked")

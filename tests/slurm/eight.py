@@ -1,4 +1,4 @@
-"""Eight fan-outs with Ray on one node at once, half of them another user's: none meets another, nothing stays.
+"""Eight fan-outs with Ray on one node at once, half of them another user's: none disturbs another, and nothing is left.
 
 python tests/slurm/eight.py [FOLDER]
 
@@ -23,9 +23,11 @@ import tiny  # noqa: E402
 from pipeline.runs.folder import Run  # noqa: E402
 
 NOBODY = "setpriv --reuid=65534 --regid=65534 --clear-groups".split()
-DRIVER = (
-    "import sys\nfrom pipeline.jobs.engines import ray_tune\nray_tune.run_trials(sys.argv[1:], trials=1, gpus=0, stop=lambda: False)\n"
-)
+DRIVER = """
+import sys
+from pipeline.jobs.engines import ray_tune
+ray_tune.run_trials(sys.argv[1:], trials=1, gpus=0, stop=lambda: False)
+"""
 
 
 def start(runs: list[Run], home: Path, user: list[str]) -> subprocess.Popen[bytes]:

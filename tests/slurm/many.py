@@ -2,7 +2,7 @@
 
 python tests/slurm/many.py [FOLDER] [TASKS]
 
-Sends TASKS (1,200) pretraining runs that are done already, so that each task takes a second, against the site's own
+Sends TASKS (1,200) pretraining runs that are done already, so that each task takes a second, with the site's own
 MaxArraySize. The dev cluster must be up.
 """
 
@@ -20,6 +20,7 @@ import tiny  # noqa: E402
 
 from pipeline.core import files  # noqa: E402
 from pipeline.jobs import snapshot, submissions  # noqa: E402
+from pipeline.jobs.arrays import job_arrays, jobs_of  # noqa: E402
 from pipeline.jobs.plan import PlannedRun  # noqa: E402
 from pipeline.jobs.slurm import scheduler, submit  # noqa: E402
 from pipeline.runs.cluster import Slurm  # noqa: E402
@@ -33,25 +34,25 @@ def send(folder: Path, *, tasks: int, limit: int) -> list[int]:
 
     wanted = Slurm(partition="main", gres="", cpus=1, memory_gb=0.5, hours=0.5, signal_seconds=60)
     site = dataclasses.replace(tiny.make_cluster(folder), executor="slurm", slurm=wanted)
-    items = []
+    runs = []
     for seed in range(tasks):
         spec = tiny.make_pretrain(shards, seed=seed)
         run = tiny.announce(spec, site)
         files.write_json(run["result"], {})
-        items.append(PlannedRun(run, spec, "pending", None))
+        runs.append(PlannedRun(run, spec, "pending", None))
     copy = snapshot.snapshot(Path(site.runs))
-    arrays = submissions.job_arrays("many", submissions.jobs_of(items), waits_for=set(), limit=limit, parallelism=1000)
+    arrays = job_arrays("many", jobs_of(runs), waits_for=set(), limit=limit, parallelism=1000)
     for array in arrays:
         submission = submissions.publish(Path(site.runs), array, copy)
-        submit.send(submission, site, copy, after=(), array=array)
+        submit.send(submission, site, copy, after=(), parallelism=array.parallelism)
     return [len(array.jobs) for array in arrays]
 
 
 def ran(folder: Path) -> int:
     """How many tasks have run, each once."""
     logs = [path.read_text() for path in (folder / "runs").glob("*/log.txt")]
-    assert all(text.count("done already") <= 1 for text in logs), "a task ran twice"
-    return sum("done already" in text for text in logs)
+    assert all(text.count("this run is done already") <= 1 for text in logs), "a task ran twice"
+    return sum("this run is done already" in text for text in logs)
 
 
 def main(folder: Path, tasks: int) -> None:

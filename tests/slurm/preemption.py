@@ -1,4 +1,4 @@
-"""What an interruption costs: work lost, and the way to the first new step, on the dev cluster.
+"""What an interruption costs on the dev cluster: the work lost, and the time to the first new step.
 
 python tests/slurm/preemption.py [FOLDER]
 
@@ -20,7 +20,7 @@ import sites  # noqa: E402
 import tiny  # noqa: E402
 
 from pipeline.core.console import table  # noqa: E402
-from pipeline.jobs.slurm import reconcile, scheduler  # noqa: E402
+from pipeline.jobs.slurm import queue, scheduler  # noqa: E402
 from pipeline.runs.folder import Run  # noqa: E402
 
 URGENT = "sbatch -p urgent --exclusive -t 2 -o /dev/null --wrap".split()
@@ -28,7 +28,7 @@ CLUSTER = sites.SLURM.replace("checkpoint_minutes = 60.0", "checkpoint_minutes =
 
 
 def until(condition: Callable[[], object]) -> float:
-    """Wait for it; returns when it came."""
+    """Wait until it holds; returns the time, in seconds of a clock."""
     while not condition():
         time.sleep(0.01)
     return time.monotonic()
@@ -36,7 +36,7 @@ def until(condition: Callable[[], object]) -> float:
 
 def job_of(run: Run) -> scheduler.QueuedJob | None:
     runs = run.folder.parent
-    return reconcile.carried(runs, scheduler.queued_jobs(runs)).get(run.id)
+    return queue.queued_runs(runs, scheduler.queued_jobs(runs)).get(run.id)
 
 
 def call(*command: str) -> None:
@@ -78,7 +78,7 @@ def main(folder: Path) -> None:
     assert code == 0, out
     run = site.wait_for_a_step("cass")
     for job in {job.id for job in scheduler.queued_jobs(folder / "runs")} - {job_of(run).id}:  # type: ignore[union-attr]
-        scheduler.cancel([job])
+        scheduler.scancel([job])
     first, began = global_step(run), time.monotonic()
     time.sleep(20)
     seconds_a_step = (time.monotonic() - began) / max(1, global_step(run) - first)
@@ -94,7 +94,7 @@ def main(folder: Path) -> None:
         assert site.run("launch")[0] == 0
 
     ways = {
-        "time limit or preemption, told by SIGUSR2": lambda: call("scancel", "--signal=USR2", the_job()),
+        "time limit or preemption, with SIGUSR2": lambda: call("scancel", "--signal=USR2", the_job()),
         "preempted by a job in urgent": lambda: [call(*URGENT, "sleep 1") for _ in range(3)],
         "scontrol requeue (SIGTERM)": lambda: call("scontrol", "requeue", the_job()),
         "kill -9 of the step, then launch": killed,
@@ -106,7 +106,7 @@ def main(folder: Path) -> None:
             rows.append([name, *measure(run, way, seconds_a_step)])  # type: ignore[arg-type]
             print("  ".join(rows[-1]), flush=True)
             time.sleep(5)
-    scheduler.cancel(sorted({job.id for job in scheduler.queued_jobs(folder / "runs")}))
+    scheduler.scancel(sorted({job.id for job in scheduler.queued_jobs(folder / "runs")}))
     print(f"seconds; a step takes {seconds_a_step:.3f} s\n" + table(rows, header=header))
 
 

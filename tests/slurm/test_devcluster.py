@@ -1,4 +1,4 @@
-"""The Slurm on this machine comes up whole, mends itself, and leaves another Slurm alone."""
+"""The Slurm on this machine starts completely, repairs itself, and leaves another Slurm alone."""
 
 from __future__ import annotations
 

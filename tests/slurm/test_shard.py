@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from sites import SLURM
-from test_life import wait
+from test_interruptions import wait
 
 from pipeline.core import files
 from pipeline.jobs.slurm import scheduler

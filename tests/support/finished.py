@@ -1,4 +1,4 @@
-"""Finished runs that nobody trained: random weights and predictions, made-up curves, for tests of what reads runs.
+"""Finished runs that nobody trained, for tests of what reads runs: random weights and predictions, invented curves.
 
 A grid file imports this too, so torch is imported only where runs are made.
 """
@@ -30,7 +30,7 @@ DATASETS = ("{name}",)
 SEEDS = 2
 
 def grid(datasets, seeds, preset):
-    return [spec for card in datasets for seed in seeds for spec in finished.specs(card.ref, seed)]
+    return [spec for info in datasets for seed in seeds for spec in finished.specs(info.ref, seed)]
 """
 FRACTIONS = (0.1, 1.0)
 
@@ -39,11 +39,11 @@ def specs(ref, seed: int) -> list[FinetuneSpec]:
     """CASS, DINO and supervised on both tiny backbones at two label fractions."""
     cass = tiny.make_pretrain(ref, seed=seed)
     out = []
-    for place, arm in enumerate(cass.arms):
+    for index, arm in enumerate(cass.arms):
         dino = dataclasses.replace(cass, method=dataclasses.replace(cass.method, name="dino"), arms=(arm,))
         for pretrain in (cass, dino, None):
             for fraction in FRACTIONS:
-                out.append(tiny.make_finetune(ref, pretrain, arm=place, seed=seed, label_fraction=fraction))
+                out.append(tiny.make_finetune(ref, pretrain, arm=index, seed=seed, label_fraction=fraction))
     return out
 
 
@@ -98,8 +98,8 @@ def _row(spec: PretrainSpec | FinetuneSpec, epoch: int, rng: np.random.Generator
     decay = float(np.exp(-epoch / 3) + rng.normal(0, 0.03))
     row = {"epoch": epoch, "loss": 0.1 + decay}
     if isinstance(spec, PretrainSpec):
-        for place, arm in enumerate(spec.arms):
-            row |= {f"{arm.name}_spread": 0.6 * decay + 0.1 * place, f"{arm.name}_rank": 2 + 20 * decay}
+        for index, arm in enumerate(spec.arms):
+            row |= {f"{arm.name}_spread": 0.6 * decay + 0.1 * index, f"{arm.name}_rank": 2 + 20 * decay}
         return row
     scores = {f"val_{name}": 0.9 - 0.5 * decay for name in ("f1_micro", "f1_macro", "balanced_accuracy", "auroc")}
     return {**row, "val_loss": 0.15 + decay, **scores}

@@ -44,7 +44,7 @@ def undisturbed(run: Run) -> Run:
 
 
 def killed_when(run: Run, path: Path) -> None:
-    """Start the run and kill it as soon as a file is there."""
+    """Start the run and kill it as soon as a file exists."""
     process = start(run)
     deadline = time.monotonic() + PATIENCE
     while not path.exists():
@@ -80,8 +80,8 @@ def disturbed(run: Run, kills: int, seconds: float, chance: random.Random) -> Ru
 def untimed(value: Any) -> Any:
     """A value of dictionaries and lists without the times in it."""
     if isinstance(value, dict):
-        return {key: untimed(item) for key, item in value.items() if key not in TIMES}
-    return [untimed(item) for item in value] if isinstance(value, list) else value
+        return {key: untimed(entry) for key, entry in value.items() if key not in TIMES}
+    return [untimed(entry) for entry in value] if isinstance(value, list) else value
 
 
 def equal(one: Any, other: Any) -> bool:
@@ -98,7 +98,7 @@ def equal(one: Any, other: Any) -> bool:
 
 
 def differences(run: Run, other: Run) -> list[str]:
-    """What differs between two finished runs of one spec, times aside."""
+    """What differs between two finished runs of one spec, without the times."""
     out = []
     for name in BITS:
         if run[name].exists() != other[name].exists():
@@ -110,14 +110,14 @@ def differences(run: Run, other: Run) -> list[str]:
         out.append("metrics.jsonl: values differ")
     states = [[untimed(torch.load(path, weights_only=True)) for path in one.checkpoints()] for one in (run, other)]
     if not equal(*states):
-        out.append("the states that were kept differ")
+        out.append("the kept states differ")
     if run.result().metrics != other.result().metrics:
         out.append("result.json: metrics differ")
     return out
 
 
 def main(folder: Path, kills: int, device: str = "cpu", seed: int = 0) -> dict[str, list[str]]:
-    """Differences by kind of run; empty lists are the promise kept."""
+    """Differences by kind of run; empty lists mean that every bit is the same."""
     shards = tiny.make_shards(folder)
     epochs = 3 * kills
     calm = tiny.make_cluster(folder, runs=str(folder / "calm"), keep_state=True, device=device)
@@ -129,13 +129,13 @@ def main(folder: Path, kills: int, device: str = "cpu", seed: int = 0) -> dict[s
     rough_runs = {kind: tiny.announce(spec, rough) for kind, spec in specs.items()}
     shorter = dataclasses.replace(
         pretrain, epochs=epochs // 2
-    )  # a milestone of the killed one, by itself beside the calm
-    alone, carried = tiny.announce(shorter, calm), tiny.announce(shorter, rough)
+    )  # a milestone of the killed run; alone in the other folder
+    alone, milestone = tiny.announce(shorter, calm), tiny.announce(shorter, rough)
     submissions.request_milestones(rough_runs["pretraining"], [shorter])
 
     undisturbed(calm_runs["pretraining"])
     undisturbed(alone)
-    # The killed fine-tuning starts from a copy of the calm parent, so that both kinds can run side by side.
+    # The killed fine-tuning starts from a copy of the calm parent, so that both kinds can run at the same time.
     copied = Path(rough.runs) / "parent"
     rough_parent = dataclasses.replace(rough, runs=str(copied))
     rough_runs["fine-tuning"] = tiny.announce(finetune, rough_parent)
@@ -147,7 +147,7 @@ def main(folder: Path, kills: int, device: str = "cpu", seed: int = 0) -> dict[s
         seconds = calm_runs[kind].result().seconds
         run = disturbed(rough_runs[kind], kills, seconds, random.Random(f"{seed} {kind}"))
         found = differences(run, calm_runs[kind])
-        return found + (differences(carried, alone) if kind == "pretraining" else [])
+        return found + (differences(milestone, alone) if kind == "pretraining" else [])
 
     with ThreadPoolExecutor(2) as pool:
         return dict(zip(specs, pool.map(both, specs), strict=True))

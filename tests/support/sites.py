@@ -1,4 +1,4 @@
-"""A folder to launch in, with shards, a cluster file and a small grid of one's own, driven by the commands."""
+"""A folder to launch in, with shards, a cluster file and a small grid file, driven by the commands."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ SEEDS = {seeds}
 
 def grid(datasets, seeds, preset):
     out = []
-    for card in datasets:
+    for info in datasets:
         class shards:
-            name, fingerprint = card.ref.name, card.ref.fingerprint
+            name, fingerprint = info.ref.name, info.ref.fingerprint
         for seed in seeds:
             pretrain = tiny.make_pretrain(shards, seed=seed, epochs={epochs})
             {change}

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 
 class StopAt:
-    """A stop flag that comes up at the given look (one a step)."""
+    """A stop flag that is up at the call with this number (one a step), from 1 on."""
 
-    def __init__(self, look: int) -> None:
-        self.look = look
-        self.looks = 0
+    def __init__(self, call: int) -> None:
+        self.call = call
+        self.calls = 0
 
     def __call__(self) -> bool:
-        self.looks += 1
-        return self.looks == self.look
+        self.calls += 1
+        return self.calls == self.call

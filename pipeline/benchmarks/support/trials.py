@@ -16,7 +16,7 @@ from pipeline.benchmarks.support.measure import Settings
 from pipeline.core import files
 from pipeline.data.shards.index import Shards
 from pipeline.jobs.execute import site_of
-from pipeline.jobs.life import gpus
+from pipeline.jobs.gpus import gpus
 from pipeline.runs import cluster as clusters
 from pipeline.runs.folder import Run
 from pipeline.runs.identity import run_id

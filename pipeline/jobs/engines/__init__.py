@@ -1,1 +1,1 @@
-"""The engines that carry out the trials of a fan-out inside one job: Ray Tune, or plain worker processes."""
+"""The engines that execute the trials of a fan-out inside one job: Ray Tune, or plain worker processes."""

@@ -1,6 +1,6 @@
-"""The engine without Ray: worker processes that carry run folders to their end, several at a time, inside one job.
+"""The engine without Ray: worker processes that execute runs, several at a time, inside one job.
 
-A worker that dies costs the run it had, nothing else. What became of the runs stands in their folders.
+A worker that dies costs the run that it had, nothing else. The state of the runs is in their folders.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.jobs import execute
-from pipeline.jobs.life import SIGNALS
+from pipeline.jobs.signals import SIGNALS
 
 POLL_SECONDS = 0.2
 
 
 def run_trials(folders: Sequence[str], *, trials: int, gpus: int, stop: Callable[[], bool]) -> None:
-    """Carry run folders out, `trials` at a time; begin no more once `stop()` is true, and wait for those at work.
+    """Execute the runs in these folders, `trials` at a time. Once `stop()` is true, start no more and wait.
 
     All workers share one GPU, so `gpus` changes nothing here.
     """
@@ -34,12 +34,12 @@ def run_trials(folders: Sequence[str], *, trials: int, gpus: int, stop: Callable
         while busy or (waiting and not stop()):
             while waiting and len(busy) < trials and not stop():
                 worker = idle.pop() if idle else Worker()
-                if worker.begin(waiting[0]):
+                if worker.start(waiting[0]):
                     waiting.popleft()
                     busy[worker.pipe] = worker
             for pipe in connection.wait(list(busy), POLL_SECONDS):
                 worker = busy.pop(pipe)
-                if worker.ended_well():
+                if worker.is_ready():
                     idle.append(worker)
     finally:
         for worker in (*idle, *busy.values()):
@@ -47,27 +47,27 @@ def run_trials(folders: Sequence[str], *, trials: int, gpus: int, stop: Callable
 
 
 class Worker:
-    """A process that carries out one run folder after another, as the job sees it."""
+    """The job's end of a process that executes one run after another."""
 
     def __init__(self) -> None:
         context = multiprocessing.get_context("spawn")
         self.pipe, other_end = context.Pipe()
         self.process = context.Process(target=work, args=(other_end,))
         with signals_blocked():
-            resource_tracker.ensure_running()  # lets SIGTERM through once it has started, so not in one block with
+            resource_tracker.ensure_running()  # it unblocks SIGTERM once it has started: so the next has its own block
         with signals_blocked():
             self.process.start()
         other_end.close()
 
-    def begin(self, folder: str) -> bool:
-        """Whether the worker took the run; one that died while idle did not."""
+    def start(self, folder: str) -> bool:
+        """Give the worker a run; False if it died while it was idle."""
         with contextlib.suppress(OSError):
             self.pipe.send(folder)
             return True
         return False
 
-    def ended_well(self) -> bool:
-        """Whether the worker is there for another run, once its pipe has something to say."""
+    def is_ready(self) -> bool:
+        """Once its pipe has something to read: whether the worker lives and can take another run."""
         with contextlib.suppress(EOFError, OSError):
             self.pipe.recv()
             return True
@@ -76,12 +76,12 @@ class Worker:
 
     def leave(self) -> None:
         self.pipe.close()
-        self.process.terminate()  # kept waiting while the worker is idle
+        self.process.terminate()  # an idle worker blocks this signal; the closed pipe ends it
         self.process.join()
 
 
 def work(pipe: Any) -> None:
-    """A worker's life, until the job closes the pipe or is killed."""
+    """What a worker does until the job closes the pipe or is killed."""
     threading.Thread(target=_leave_with_job, daemon=True).start()
     with contextlib.suppress(EOFError, OSError):
         while True:
@@ -90,7 +90,7 @@ def work(pipe: Any) -> None:
 
 
 def _leave_with_job() -> None:
-    """When the job is killed, have the run at work save; the pipe tells the worker the rest."""
+    """When the job is killed, make the running trial save; then the pipe ends the worker."""
     job = multiprocessing.parent_process()
     assert job is not None
     job.join()
@@ -99,9 +99,9 @@ def _leave_with_job() -> None:
 
 @contextlib.contextmanager
 def signals_blocked() -> Iterator[None]:
-    """Processes started in this block get no signal of Slurm's, which go to all, until they let it through.
+    """Processes started in this block do not get Slurm's signals, which go to all processes, until they unblock them.
 
-    A signal that is blocked waits: a run that lets it through gets one that came before.
+    A blocked signal waits: a run that unblocks it gets one that arrived before.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:

@@ -1,7 +1,7 @@
-"""Ray Tune as the engine that carries run folders to their end, several at a time, inside one job.
+"""Ray Tune as the engine: it executes runs, several at a time, inside one job.
 
-Ray is started for the job alone and nothing of it is left afterwards. Tune hands out the folders and does nothing
-else: it keeps no results, saves no state and tries nothing again, since all that stands in the run folders.
+The job starts a Ray of its own and leaves nothing of it behind. Tune hands out the run folders and does nothing else:
+it keeps no results, saves no state and retries nothing, since the run folders hold all that.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from ray.tune.search.basic_variant import BasicVariantGenerator
 from pipeline.jobs import execute
 from pipeline.jobs.engines.processes import signals_blocked
 
-TEMPORARY = Path("/tmp")  # not $TMPDIR: Ray's sockets lie below, and a socket's path has at most 107 bytes
+TEMPORARY = Path("/tmp")  # not $TMPDIR: it holds Ray's sockets, whose paths have at most 107 bytes
 PREFIX = "cass-ray-"
 ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # trials without a GPU: CUDA_VISIBLE_DEVICES is left alone
@@ -41,13 +41,13 @@ ENVIRONMENT = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
 }
-STORE_BYTES = 100 * 2**20  # of Ray's object store, which holds the paths of folders
-TRIES = 5  # to start Ray: on a busy node its processes miss each other, or a port is taken meanwhile
-SWEEP_SECONDS = 10.0  # for the last of Ray's processes to end and let go of the folder
+STORE_BYTES = 100 * 2**20  # of Ray's object store; it holds the paths of folders
+TRIES = 5  # attempts to start Ray: on a busy node its processes miss each other, or a port is taken meanwhile
+SWEEP_SECONDS = 10.0  # for the last of Ray's processes to end and release the folder
 
 
 def run_trials(folders: Sequence[str], *, trials: int, gpus: int, stop: Callable[[], bool]) -> None:
-    """Carry run folders out, `trials` at a time; begin no more once `stop()` is true, and wait for those at work."""
+    """Execute the runs in these folders, `trials` at a time. Once `stop()` is true, start no more and wait."""
     if not folders:
         return
     search = BasicVariantGenerator(max_concurrent=trials)
@@ -62,7 +62,7 @@ def run_trials(folders: Sequence[str], *, trials: int, gpus: int, stop: Callable
                 run_config=tune.RunConfig(
                     storage_path=str(temporary / "tune"),
                     checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-                    callbacks=[BeginNoMore(search, stop)],
+                    callbacks=[StartNoMore(search, stop)],
                     verbose=0,
                 ),
             ).fit()
@@ -71,7 +71,7 @@ def run_trials(folders: Sequence[str], *, trials: int, gpus: int, stop: Callable
 
 
 class Trial(tune.Trainable):  # type: ignore[misc]
-    """An actor: a process that carries out one run folder after another."""
+    """An actor: a process that executes one run after another."""
 
     def setup(self, config: dict[str, Any]) -> None:
         self.folder: str = config["folder"]
@@ -85,8 +85,8 @@ class Trial(tune.Trainable):  # type: ignore[misc]
         return {"done": True}
 
 
-class BeginNoMore(tune.Callback):  # type: ignore[misc]
-    """Ends the search when asked to stop. A stopper of Tune's would also kill trials that take seconds to save."""
+class StartNoMore(tune.Callback):  # type: ignore[misc]
+    """Ends the search when asked to stop. Tune's own stoppers also kill trials that take seconds to save."""
 
     def __init__(self, search: BasicVariantGenerator, stop: Callable[[], bool]) -> None:
         self.search = search
@@ -106,19 +106,19 @@ def cpus() -> int:
 
 
 def resources(trials: int, gpus: int) -> dict[str, float]:
-    """What a trial asks of Ray, so that `trials` of them fit; Ray counts in ten-thousandths and rounds up."""
+    """What a trial requests of Ray, so that `trials` of them fit; Ray counts in ten-thousandths and rounds up."""
     cpu = cpus() / trials
     gpu = 1 / math.ceil(trials / gpus) if gpus else 0.0
     return {"cpu": math.floor(cpu * 10_000) / 10_000, "gpu": math.floor(gpu * 10_000) / 10_000}
 
 
 def start_ray(temporary: Path, gpus: int, stop: Callable[[], bool]) -> bool:
-    """Start a Ray of our own: its processes, ports and password, whatever others this node has. False when stopped.
+    """Start a Ray with processes, ports and a password of its own, whatever else this node has; False when stopped.
 
-    One job of the node starts after the other, for Ray gives up where a slow start meets others as slow.
+    The jobs of a node start one after the other, since Ray gives up if several slow starts happen at the same time.
     """
     os.environ.pop("RAY_ADDRESS", None)
-    os.environ.update(ENVIRONMENT, RAY_AUTH_TOKEN=secrets.token_hex(32))  # Ray would leave one in the home folder
+    os.environ.update(ENVIRONMENT, RAY_AUTH_TOKEN=secrets.token_hex(32))  # else Ray leaves one in the home folder
     with locked(TEMPORARY):
         for left in reversed(range(TRIES)):
             if stop():
@@ -134,14 +134,14 @@ def start_ray(temporary: Path, gpus: int, stop: Callable[[], bool]) -> bool:
                     raise
                 print(f"Ray did not start, trying again: {error}", flush=True)
     with open(temporary / "session_latest" / "logs" / "raylet.out", "a") as log:
-        log.write("Raylet received SIGTERM")  # or, were this job killed, two agents would take a minute to report it
+        log.write("Raylet received SIGTERM")  # else, if this job is killed, two agents take a minute to report it
     return True
 
 
 def init_ray(temporary: Path, gpus: int) -> None:
-    """Slurm sends its signals to all of Ray's processes. They are born with these blocked, and outlive them.
+    """Start Ray's processes with Slurm's signals blocked: Slurm sends them to all processes, and Ray's must survive.
 
-    A `Trial` lets them through while a run is at work, which then saves by itself.
+    A `Trial` unblocks them while a run is working, which then saves by itself.
     """
     handler = signal.getsignal(signal.SIGTERM)
     with signals_blocked():
@@ -157,17 +157,17 @@ def init_ray(temporary: Path, gpus: int) -> None:
                 _temp_dir=str(temporary),
             )
         finally:
-            signal.signal(signal.SIGTERM, handler)  # Ray has put its own in place, which ends this process
+            signal.signal(signal.SIGTERM, handler)  # Ray installed its own, which ends this process
 
 
 def children() -> set[int]:
-    """The processes that this one has started."""
+    """The process ids of the processes that this one started."""
     return {int(pid) for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()}
 
 
 @contextlib.contextmanager
 def temporary_folder() -> Iterator[Path]:
-    """A short-named folder of our own, locked, and gone afterwards; those of jobs that were killed go too."""
+    """A locked folder with a short name, removed at the end; the folders of killed jobs are removed too."""
     for old in TEMPORARY.glob(PREFIX + "*"):
         with contextlib.suppress(OSError):
             if old.lstat().st_uid == os.getuid():
@@ -176,7 +176,7 @@ def temporary_folder() -> Iterator[Path]:
     with contextlib.ExitStack() as stack:
         while True:
             folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=TEMPORARY))
-            with contextlib.suppress(FileNotFoundError):  # another job swept it before it was locked
+            with contextlib.suppress(FileNotFoundError):  # another job removed it before it was locked
                 stack.enter_context(locked(folder))
                 folder.stat()
                 break

@@ -1,1 +1,1 @@
-"""Slurm: what it is asked and told, arrays sent to it, and the plan reconciled with its queue."""
+"""Slurm: its tools, the arrays submitted to it, and the plan reconciled with its queue."""

@@ -1,4 +1,4 @@
-"""What Slurm is asked and told: its queue, how jobs ended, its settings, and to cancel; in its tools' own words."""
+"""Calls of Slurm's tools: the queue, how jobs ended, the site's settings, cancelling; errors are in their own words."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pathlib import Path
 
 from pipeline.core import files
 
-TAG = "cass-pipeline"  # heads the comment of every job sent from here; the runs folder and the order follow
+TAG = "cass-pipeline"  # starts the comment of every job from here; the runs folder and the submission id follow
 MAX_ARRAY = 1001  # Slurm's default MaxArraySize
 ME = str(os.getuid())
-OWN_FILTERS = ("SQUEUE_", "SACCT_")  # a person's settings of what these tools show
+USER_SETTINGS = ("SQUEUE_", "SACCT_")  # environment variables by which a person sets what these tools show
 
 
 @dataclass(frozen=True)
@@ -24,13 +24,14 @@ class QueuedJob:
     state: str
     """PENDING, RUNNING, …"""
     reason: str
-    token: str
+    submission: str
+    """The id of the submission that it belongs to."""
     node: str
 
 
 def ask(*command: str, timeout: float = 60.0) -> str:
-    """What a Slurm tool prints; `ValueError` with its own words where it is missing, fails or does not answer."""
-    plain = {name: value for name, value in os.environ.items() if not name.startswith(OWN_FILTERS)}
+    """What a Slurm tool prints; `ValueError` with its own words if it is missing, fails or does not answer."""
+    plain = {name: value for name, value in os.environ.items() if not name.startswith(USER_SETTINGS)}
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, env={**plain, "LC_ALL": "C"})
     except FileNotFoundError:
@@ -54,18 +55,18 @@ def queued_jobs(runs: Path) -> list[QueuedJob]:
     return out
 
 
-def comment_of(runs: Path, token: str = "") -> str:
+def comment_of(runs: Path, submission: str = "") -> str:
     """The comment of a submission's jobs; it names the runs folder too, since a user may have several."""
-    return f"{TAG}:{files.sha256_bytes(str(runs).encode())[:8]}:{token}"
+    return f"{TAG}:{files.sha256_bytes(str(runs).encode())[:8]}:{submission}"
 
 
 def user_jobs() -> int:
-    """How many jobs this user has in the queue, array tasks counted each, from here or not."""
+    """How many jobs this user has in the queue, from here or not; each array task counts."""
     return len(ask("squeue", "-h", "-r", "-u", ME, "-o", "%i").splitlines())
 
 
 def ended(job_ids: Iterable[str], *, timeout: float = 15.0) -> dict[str, str]:
-    """How jobs ended, by accounting, in one call; empty where accounting is off, slow or does not know."""
+    """How jobs ended, from one call of accounting; empty where accounting is off, slow or does not know."""
     wanted = set(job_ids)
     if not wanted:
         return {}
@@ -85,11 +86,11 @@ def config(*, timeout: float = 60.0) -> dict[str, str]:
 
 
 def max_array_size() -> int:
-    """MaxArraySize of the site: indices stay below it, so an array has at most so many tasks."""
+    """The site's MaxArraySize: indices are below it, so an array has at most this many tasks."""
     return max(1, int(config().get("MaxArraySize", MAX_ARRAY)))
 
 
-def cancel(job_ids: Sequence[str]) -> None:
-    """End jobs for good; running ones save first."""
+def scancel(job_ids: Sequence[str]) -> None:
+    """Cancel jobs; they do not come back. Running ones save first."""
     for start in range(0, len(job_ids), 500):
         ask("scancel", *job_ids[start : start + 500])

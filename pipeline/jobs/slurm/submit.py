@@ -1,4 +1,4 @@
-"""Sending arrays to Slurm through submitit: held, noted on disk, released; or as the text of an sbatch script."""
+"""Sends arrays to Slurm through submitit: held, noted on disk, released. Or gives the text of an sbatch script."""
 
 from __future__ import annotations
 
@@ -9,30 +9,33 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.jobs.fanout import carrier
+from pipeline.jobs.fanout import payload_of
 from pipeline.jobs.slurm.scheduler import ask, comment_of
-from pipeline.jobs.submissions import JobArray, Submission
+from pipeline.jobs.submissions import Submission
 from pipeline.runs.cluster import Cluster
 
-KEPT = ("SLURM_CONF", "SLURM_CLUSTERS")  # say which Slurm it is
+KEPT = ("SLURM_CONF", "SLURM_CLUSTERS")  # these say which Slurm it is
 
 
-def send(submission: Submission, cluster: Cluster, code: Path, *, after: Sequence[str], array: JobArray) -> str:
+def send(submission: Submission, cluster: Cluster, code: Path, *, after: Sequence[str], parallelism: int) -> str:
     """Send a submission of runs; returns the job's id."""
-    tasks = [carrier(submission, index) for index in range(len(submission.tasks))]
-    return send_tasks(submission, cluster, code, tasks, after=after, parallelism=array.parallelism)
+    payloads = [payload_of(submission, index) for index in range(len(submission.tasks))]
+    return send_payloads(submission, cluster, code, payloads, after=after, parallelism=parallelism)
 
 
-def send_tasks(
+def send_payloads(
     submission: Submission,
     cluster: Cluster,
     code: Path,
-    tasks: Sequence[Callable[[], object]],
+    payloads: Sequence[Callable[[], object]],
     *,
     after: Sequence[str],
     parallelism: int,
 ) -> str:
-    """Send callables as a held array, note its id in their order, release it; returns the id."""
+    """Send the payloads of a submission as a held array, note the job's id, release the array; returns the id.
+
+    `ValueError` with sbatch's own words if it refuses; the submission's folder is removed then.
+    """
     from submitit.core.utils import FailedJobError, FailedSubmissionError
     from submitit.helpers import clean_env
 
@@ -41,11 +44,11 @@ def send_tasks(
     try:
         with clean_env():  # a launch inside an allocation would pass that job's settings on
             os.environ.update(kept)
-            if len(tasks) == 1:
-                jobs = [executor.submit(tasks[0])]
+            if len(payloads) == 1:
+                jobs = [executor.submit(payloads[0])]
             else:
                 with executor.batch():
-                    jobs = [executor.submit(task) for task in tasks]
+                    jobs = [executor.submit(payload) for payload in payloads]
     except (FailedJobError, FailedSubmissionError) as error:
         submission.remove()
         words = " ".join(str(error).split())
@@ -58,7 +61,7 @@ def send_tasks(
 
 
 def sbatch_text(submission: Submission, cluster: Cluster, code: Path, *, parallelism: int) -> str:
-    """A batch script that does a submission's runs, for sbatch alone."""
+    """A batch script that executes a submission without submitit."""
     python = cluster.slurm.python or sys.executable
     command = f"srun {shlex.join(cluster.slurm.srun)} {shlex.quote(python)} -u -m pipeline.jobs.fanout "
     executor = executor_for(submission, cluster, code, after=(), parallelism=parallelism)
@@ -67,14 +70,14 @@ def sbatch_text(submission: Submission, cluster: Cluster, code: Path, *, paralle
         "map_count": len(submission.tasks) if len(submission.tasks) > 1 else None,
     }
     executor.parameters["additional_parameters"].pop("hold")
-    text: str = executor._make_submission_file_text(command + shlex.quote(str(submission.folder)), submission.token)
+    text: str = executor._make_submission_file_text(command + shlex.quote(str(submission.folder)), submission.id)
     return text.rstrip()
 
 
 def executor_for(
     submission: Submission, cluster: Cluster, code: Path, *, after: Sequence[str], parallelism: int
 ) -> Any:
-    """submitit's executor with everything this site and this submission ask for."""
+    """submitit's executor with all settings of this site and this submission."""
     from submitit import SlurmExecutor
 
     slurm = cluster.slurm
@@ -83,7 +86,7 @@ def executor_for(
     executor = SlurmExecutor(
         folder=folder, max_num_timeout=slurm.requeues, python=shlex.quote(slurm.python) if slurm.python else None
     )
-    named = {"partition": slurm.partition, "account": slurm.account, "qos": slurm.qos, "constraint": slurm.constraint}
+    site = {"partition": slurm.partition, "account": slurm.account, "qos": slurm.qos, "constraint": slurm.constraint}
     further = dict(flag.split("=", 1) for flag in slurm.sbatch)
     executor.update_parameters(
         job_name=submission.name,
@@ -95,23 +98,23 @@ def executor_for(
         signal_delay_s=slurm.signal_seconds,
         array_parallelism=parallelism,
         stderr_to_stdout=True,
-        comment=comment_of(submission.folder.parent.parent, submission.token),
+        comment=comment_of(submission.folder.parent.parent, submission.id),
         setup=setup_lines(submission, cluster, code),
         srun_args=list(slurm.srun),
         dependency="afterany:" + ":".join(after) if after else None,
         gres=slurm.gres or None,
         additional_parameters={"hold": True, "requeue": True, "chdir": str(code), **further},
-        **{name: value for name, value in named.items() if value},
+        **{name: value for name, value in site.items() if value},
     )
     return executor
 
 
 def setup_lines(submission: Submission, cluster: Cluster, code: Path) -> list[str]:
-    """What the node's shell does before srun, at every start of the job."""
+    """What the node's shell executes before srun, at every start of the job."""
     pickle = f"{shlex.quote(str(submission.folder))}/submitit/${{SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}}"
     pickle += "${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}_submitted.pkl"
-    mending = [
-        "# submitit replaces its pickle in two steps; a kill in between left the new one beside the old or alone",
+    repair_pickle = [
+        "# submitit replaces its pickle in two steps; a kill in between leaves the new one alone, or both",
         f"pickle={pickle}",
         'if [ -e "$pickle" ]; then rm -f "$pickle.save_tmp"; elif [ -e "$pickle.save_tmp" ]; '
         'then mv "$pickle.save_tmp" "$pickle"; fi',
@@ -120,5 +123,5 @@ def setup_lines(submission: Submission, cluster: Cluster, code: Path) -> list[st
         *cluster.slurm.setup,
         f"export PYTHONPATH={shlex.quote(str(code))}${{PYTHONPATH:+:$PYTHONPATH}}",
         "export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK  # srun does not inherit it from 22.05 on",
-        *([] if submission.by_hand else mending),
+        *([] if submission.by_hand else repair_pickle),
     ]

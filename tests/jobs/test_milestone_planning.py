@@ -1,4 +1,4 @@
-"""Which runs carry which, how they travel, and a grid with milestones launched for real."""
+"""Which runs publish which, how they are submitted, and a grid with milestones launched for real."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ SEEDS = 1
 
 def grid(datasets, seeds, preset):
     out = []
-    for card in datasets:
+    for info in datasets:
         class shards:
-            name, fingerprint = card.ref.name, card.ref.fingerprint
+            name, fingerprint = info.ref.name, info.ref.fingerprint
         for seed in seeds:
             for epochs in {lengths}:
                 pretrain = tiny.make_pretrain(shards, seed=seed, epochs=epochs)
@@ -38,7 +38,7 @@ PAPER = (50, 100, 200, 300)  # Tables 8 and 16
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory):
-    return tiny.make_shards(tmp_path_factory.mktemp("carriers")).folder.parent
+    return tiny.make_shards(tmp_path_factory.mktemp("milestone-planning")).folder.parent
 
 
 @pytest.fixture
@@ -55,92 +55,93 @@ def plan_of(tmp_path, shards):
 
 def by_epochs(plan):
     """The pretraining runs of a plan with one seed."""
-    return {item.spec.epochs: item for item in plan.runs.values() if isinstance(item.spec, PretrainSpec)}
+    return {planned.spec.epochs: planned for planned in plan.runs.values() if isinstance(planned.spec, PretrainSpec)}
 
 
-def carriers(plan):
-    """Who carries whom, in epochs."""
+def publishers(plan):
+    """Who publishes whom, in epochs."""
     found = by_epochs(plan)
-    epochs = {item.run.id: item.spec.epochs for item in found.values()}
-    return {count: epochs[item.published_by] for count, item in found.items() if item.published_by}
+    epochs = {planned.run.id: planned.spec.epochs for planned in found.values()}
+    return {count: epochs[planned.published_by] for count, planned in found.items() if planned.published_by}
 
 
-def begin(item, fixed=()):
-    item.run.announce(item.spec)
-    files.write_json(item.run["start"], {"milestones": list(fixed)})
+def start(planned, fixed=()):
+    planned.run.announce(planned.spec)
+    files.write_json(planned.run["start"], {"milestones": list(fixed)})
 
 
-def test_the_longest_run_carries_every_shorter_one(plan_of):
-    assert carriers(plan_of(*PAPER)) == {50: 300, 100: 300, 200: 300}
+def test_the_longest_run_publishes_every_shorter_one(plan_of):
+    assert publishers(plan_of(*PAPER)) == {50: 300, 100: 300, 200: 300}
     plan = plan_of(*PAPER, seeds=3)
-    items = plan.runs
-    assert all(items[item.published_by].spec.seed == item.spec.seed for item in items.values() if item.published_by)
-    assert sum(item.published_by is not None for item in items.values()) == 9
+    runs = plan.runs
+    milestones = [planned for planned in runs.values() if planned.published_by]
+    assert all(runs[planned.published_by].spec.seed == planned.spec.seed for planned in milestones)
+    assert len(milestones) == 9
 
 
-def test_runs_whose_averaging_overlaps_travel_apart(plan_of):
-    assert carriers(plan_of(50, 90, 100)) == {50: 100}
-    assert carriers(plan_of(50, 90, 100, 300)) == {50: 300, 100: 300}
+def test_runs_whose_averaging_overlaps_are_trained_apart(plan_of):
+    assert publishers(plan_of(50, 90, 100)) == {50: 100}
+    assert publishers(plan_of(50, 90, 100, 300)) == {50: 300, 100: 300}
 
 
-def test_what_is_done_at_work_failed_or_begun_by_itself_is_left_alone(plan_of):
+def test_what_is_done_running_failed_or_started_by_itself_is_left_alone(plan_of):
     found = by_epochs(plan_of(10, *PAPER))
     found[10].run.announce(found[10].spec)
-    begin(found[50])
-    begin(found[100])
+    start(found[50])
+    start(found[100])
     files.write_json(found[100].run["result"], {})
     files.write_text(found[200].run["error"], "ValueError: broken\n")
-    assert carriers(plan_of(10, *PAPER)) == {10: 300}
+    assert publishers(plan_of(10, *PAPER)) == {10: 300}
     with found[10].run.lock():
-        assert carriers(plan_of(10, *PAPER)) == {}
+        assert publishers(plan_of(10, *PAPER)) == {}
 
 
-def test_a_run_that_has_begun_carries_what_its_start_fixed_and_no_more(plan_of):
+def test_a_run_that_has_started_publishes_what_its_start_fixed_and_no_more(plan_of):
     found = by_epochs(plan_of(*PAPER))
-    begin(found[300], [100])
-    assert carriers(plan_of(*PAPER)) == {100: 300, 50: 200}
+    start(found[300], [100])
+    assert publishers(plan_of(*PAPER)) == {100: 300, 50: 200}
     with found[300].run.lock():
-        assert carriers(plan_of(*PAPER)) == {100: 300, 50: 200}
+        assert publishers(plan_of(*PAPER)) == {100: 300, 50: 200}
     files.write_text(found[300].run["error"], "ValueError: broken\n")
-    assert carriers(plan_of(*PAPER)) == {100: 200, 50: 200}
+    assert publishers(plan_of(*PAPER)) == {100: 200, 50: 200}
     files.write_json(found[300].run["result"], {})
-    assert carriers(plan_of(*PAPER)) == {100: 200, 50: 200}
+    assert publishers(plan_of(*PAPER)) == {100: 200, 50: 200}
 
 
-def test_carrier_and_milestones_are_one_job_and_their_fine_tunes_wait_for_it(plan_of):
+def test_a_publisher_and_its_milestones_are_one_job_and_their_fine_tunes_wait_for_it(plan_of):
     plan = plan_of(*PAPER)
     pretraining, *fan_outs = reconcile.arrays_to_send(plan, {}, limit=1001)
     (job,) = pretraining.jobs
-    assert [item.spec.epochs for item in job.runs] == [300, 200, 100, 50]
+    assert [planned.spec.epochs for planned in job.runs] == [300, 200, 100, 50]
     assert str(pretraining) == "a job, 4 runs"
     assert [len(array.parents) for array in fan_outs] == [1, 1, 1, 1]
 
     runs = plan.runs[job.runs[0].run.id].run.folder.parent
     submission = submissions.publish(runs, pretraining, runs / ".code" / "abc")
-    carrier = job.runs[0].run
-    assert carrier.milestones() == files.read_json(carrier["milestones"]) == [50, 100, 200]
-    assert submission.task_folder(0) == carrier.folder
+    longest = job.runs[0].run
+    assert longest.milestones() == files.read_json(longest["milestones"]) == [50, 100, 200]
+    assert submission.task_folder(0) == longest.folder
     submission.note_job("17", released=True)
-    jobs = {run: task for task, carries in submission.live_tasks() for run in carries}
+    jobs = {run: task for task, its_runs in submission.live_tasks() for run in its_runs}
     assert {jobs[run] for array in fan_outs for run in array.parents} == {"17"}
 
 
-def test_what_a_job_in_the_queue_carries_is_not_sent_again_nor_made_to_carry_more(plan_of):
+def test_a_run_with_a_job_in_the_queue_is_not_sent_again_nor_given_more_milestones(plan_of):
     found = by_epochs(plan_of(*PAPER))
-    job = scheduler.QueuedJob("17", "PENDING", "", "token", "")
+    job = scheduler.QueuedJob("17", "PENDING", "", "submission", "")
     plan = plan_of(*PAPER)
     arrays = reconcile.arrays_to_send(plan, {found[300].run.id: job, found[100].run.id: job}, limit=1001)
-    sent = [[item.spec.epochs for item in job.runs] for job in arrays[0].jobs]
+    sent = [[planned.spec.epochs for planned in job.runs] for job in arrays[0].jobs]
     assert sent == [[200, 50]]
     assert len(arrays) == 5  # the fine-tunes of all four
 
-    begin(found[300], [50])
-    with found[300].run.lock():  # at work, started by hand: its milestone waits, and so does what starts from that
+    start(found[300], [50])
+    with found[300].run.lock():  # running, started by hand: its milestone waits, and so does what starts from that
         arrays = reconcile.arrays_to_send(plan_of(50, 300), {}, limit=1001)
     assert arrays == []
 
 
-def test_a_wish_is_written_anew_until_the_run_begins(plan_of):
+def test_requested_milestones_are_written_again_until_the_run_starts(plan_of):
     found = by_epochs(plan_of(*PAPER))
     longer = found[300].run
     submissions.request_milestones(longer, [])
@@ -148,7 +149,7 @@ def test_a_wish_is_written_anew_until_the_run_begins(plan_of):
     submissions.request_milestones(longer, [found[100].spec, found[50].spec])
     submissions.request_milestones(longer, [found[200].spec])
     assert longer.milestones() == [200]
-    begin(found[300], [200])
+    start(found[300], [200])
     submissions.request_milestones(longer, [found[100].spec])
     assert longer.milestones() == [200]
 
@@ -168,7 +169,7 @@ def runs_of(site):
 def test_a_grid_with_milestones_is_trained_once(site):
     code, out = site.run("launch", "--dry-run")
     assert code == 0 and "2 pretraining runs are milestones of 1 longer ones" in out
-    assert len([line for line in out.splitlines() if "-cass-s77-" in line]) == 2  # each with who carries it
+    assert len([line for line in out.splitlines() if "-cass-s77-" in line]) == 2  # each with its publisher
 
     code, out = site.run("launch", "--jobs", "2")
     assert code == 0, out
@@ -176,7 +177,7 @@ def test_a_grid_with_milestones_is_trained_once(site):
     runs = runs_of(site)
     for epochs in (1, 2):
         assert runs[epochs].result().notes["carried_by"] == runs[4].id
-        assert runs[epochs]["log"].read_text() == f"published on its way by {runs[4].id}, whose log tells the rest\n"
+        assert runs[epochs]["log"].read_text() == f"published by {runs[4].id} on its way, whose log has the rest\n"
     assert "milestone" in runs[4]["log"].read_text()
     sent = [
         submission.tasks for submission in submissions.read_submissions(site.folder / "runs") if not submission.fan_out
@@ -196,7 +197,7 @@ def test_milestones_of_a_run_that_fails_are_run_without_it(site, shards):
     files.write_json(longest["start"], start)
     code, out = site.run("status", "--json")
     says = {row["run"]: row["says"] for row in json.loads(out)["runs"]}
-    assert says[by_epochs(plan)[2].run.id] == f"carried by {longest.id}, which is interrupted"
+    assert says[by_epochs(plan)[2].run.id] == f"published by {longest.id}, which is interrupted"
 
     code, out = site.run("launch", "--jobs", "2")
     assert code == 1 and "2 of 3 runs are done" in out, out

@@ -1,4 +1,4 @@
-"""The life of jobs on a real Slurm: each way they can be interrupted, and what follows."""
+"""Jobs on a real Slurm: each way they can be interrupted, and what follows."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from sites import SLURM, Site
 
 from pipeline.core import files
 from pipeline.jobs import submissions
-from pipeline.jobs.slurm import reconcile, scheduler
+from pipeline.jobs.slurm import queue, reconcile, scheduler
 
 pytestmark = pytest.mark.usefixtures("devcluster")
-LONG = 400  # epochs that do not end while a test looks on
+LONG = 400  # epochs that do not end while a test watches
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def site(tmp_path, shards):
     yield made
     runs = tmp_path / "runs"
     if runs.exists() and (left := {job.id.split("_")[0] for job in scheduler.queued_jobs(runs)}):
-        scheduler.cancel(sorted(left))
+        scheduler.scancel(sorted(left))
         wait(lambda: not scheduler.queued_jobs(runs), "the queue to be empty")
 
 
@@ -46,7 +46,7 @@ def call(*command: str) -> str:
 
 def job_of(site: Site, name: str) -> str:
     runs = site.folder / "runs"
-    return reconcile.carried(runs, scheduler.queued_jobs(runs))[site.runs()[name].id].id
+    return queue.queued_runs(runs, scheduler.queued_jobs(runs))[site.runs()[name].id].id
 
 
 def starts(run) -> int:
@@ -60,7 +60,7 @@ def test_a_grid_goes_through_arrays_and_dependencies_to_its_end_and_a_failed_see
     assert "mine.tiny.cass.s77-78" in out and "afterany 2 runs" in out and not (site.folder / "runs").exists()
     rows = json.loads(site.run("status", "--json")[1])["runs"]
     broken = next(row["run"] for row in rows if "tiny-cass-s78" in row["run"])
-    elsewhere = {"hardware": {"model": "another card"}, "inputs": {}, "starts": []}
+    elsewhere = {"hardware": {"model": "another GPU"}, "inputs": {}, "starts": []}
     files.write_json(site.folder / "runs" / broken / "start.json", elsewhere)
 
     code, out = site.run("launch", "--wait")
@@ -75,9 +75,9 @@ def test_a_grid_goes_through_arrays_and_dependencies_to_its_end_and_a_failed_see
     code, out = site.run("status")
     assert "4 done" in out and "which is failed" in out
     code, out = site.run("status", "--failed")
-    assert "started with device another card" in out and "log.txt" in out and "done  " not in out
+    assert "started with device another GPU" in out and "log.txt" in out and "done  " not in out
 
-    # mended, the failed run and what it blocked come back, and nothing else
+    # once it is repaired, the failed run and what it blocked are retried, and nothing else
     runs["cass-s78"]["start"].unlink()
     code, out = site.run("launch")
     assert "nothing to s" in out
@@ -86,7 +86,7 @@ def test_a_grid_goes_through_arrays_and_dependencies_to_its_end_and_a_failed_see
     assert starts(runs["cass"]) == starts(runs["cass-test_resnet-100pct"]) == 1
 
 
-def test_the_time_limits_signal_saves_requeues_and_the_same_job_goes_on(site):
+def test_the_time_limits_signal_saves_and_requeues_and_the_same_job_continues(site):
     site.write_grid(epochs=LONG)
     assert site.run("launch")[0] == 0
     run = site.wait_for_a_step("cass")
@@ -100,7 +100,7 @@ def test_the_time_limits_signal_saves_requeues_and_the_same_job_goes_on(site):
     assert "Requeued job" in out
 
 
-def test_scancel_saves_and_nothing_comes_back_until_the_next_launch(site):
+def test_scancel_saves_and_no_job_comes_back_until_the_next_launch(site):
     site.write_grid(epochs=LONG)
     assert site.run("launch")[0] == 0
     run = site.wait_for_a_step("cass")
@@ -165,14 +165,14 @@ def test_launches_at_once_and_launches_killed_in_between_send_every_run_once(sit
     both = [site.start("launch"), site.start("launch")]
     said = [process.communicate()[0] for process in both]
     assert [process.returncode for process in both] == [0, 0], said
-    sent = [run for submission in submissions.read_submissions(runs) for part in submission.tasks for run in part]
+    sent = [run for submission in submissions.read_submissions(runs) for task in submission.tasks for run in task]
     assert sorted(sent) == sorted(run.id for run in site.runs().values())
     jobs = scheduler.queued_jobs(runs)
     assert len(jobs) == 4 and not [job for job in jobs if job.reason == "JobHeldUser"]
     assert site.run("launch")[1].count("nothing to send") == 1
 
 
-def test_a_held_array_that_no_order_knows_is_cancelled_and_a_known_one_released(site):
+def test_a_held_array_that_no_submission_knows_is_cancelled_and_a_known_one_released(site):
     site.write_grid(epochs=LONG)
     assert site.run("launch")[0] == 0
     runs = site.folder / "runs"
@@ -194,7 +194,7 @@ def test_a_held_array_that_no_order_knows_is_cancelled_and_a_known_one_released(
     assert stray not in {job.id for job in scheduler.queued_jobs(runs)}
 
 
-def test_the_script_for_sbatch_users_runs_the_grid_and_its_jobs_are_known(site):
+def test_the_script_for_sbatch_runs_the_grid_and_its_jobs_are_known(site):
     code, script = site.run("launch", "--print-sbatch")
     assert code == 0 and "#SBATCH --array" not in script and "afterany:$" in script
     (site.folder / "send.sh").write_text(script)
@@ -212,7 +212,7 @@ def test_an_array_longer_than_the_sites_limit_is_sent_in_chunks(tmp_path):
     wait(lambda: many.ran(tmp_path) == 40, "forty tasks")
 
 
-def test_wrong_settings_are_said_before_anything_is_sent(site, monkeypatch):
+def test_wrong_settings_are_reported_before_anything_is_sent(site, monkeypatch):
     good = (site.folder / "here.toml").read_text()
     for change, words in {
         'partition = "gold"': "there is no partition 'gold'",
@@ -229,7 +229,7 @@ def test_wrong_settings_are_said_before_anything_is_sent(site, monkeypatch):
     (site.folder / "here.toml").write_text('runs = "/proc/runs"\n' + good)
     code, out = site.run("launch")
     assert code == 2 and "cannot be written" in out
-    assert not (site.folder / "runs" / ".orders").exists()
+    assert not (site.folder / "runs" / submissions.FOLDER).exists()
 
     (site.folder / "here.toml").write_text(good)
     bare = site.folder / "bin"

@@ -1,4 +1,4 @@
-"""What signals ask of a job, and how it leaves."""
+"""What signals ask of a job and how it leaves; its output, its heartbeat and its lock."""
 
 from __future__ import annotations
 
@@ -12,54 +12,54 @@ import time
 import pytest
 
 from pipeline.core import files
-from pipeline.jobs import life
-from pipeline.jobs.life import STOPPED, Stop
+from pipeline.jobs import heartbeat, signals
+from pipeline.jobs.signals import STOPPED, Stop
 from pipeline.runs.folder import Run
 
 
-def tell(number: int) -> None:
+def send(number: int) -> None:
     os.kill(os.getpid(), number)
     time.sleep(0.01)
 
 
-def test_the_time_limits_signal_asks_to_come_back_and_sigterm_never_does():
+def test_the_time_limits_signal_asks_for_a_requeue_and_sigterm_never_does():
     with Stop() as stop:
-        assert not stop() and not stop.comes_back
-        tell(signal.SIGUSR2)
-        assert stop() and stop.comes_back
-        tell(signal.SIGTERM)
-        assert stop() and not stop.comes_back
+        assert not stop() and not stop.requeues
+        send(signal.SIGUSR2)
+        assert stop() and stop.requeues
+        send(signal.SIGTERM)
+        assert stop() and not stop.requeues
 
 
 def test_handlers_and_the_mask_are_as_before_afterwards():
-    before = [signal.getsignal(number) for number in life.SIGNALS]
+    before = [signal.getsignal(number) for number in signals.SIGNALS]
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR2])
     try:
-        signal.pthread_kill(threading.get_ident(), signal.SIGUSR2)  # kept for the one who lets it through
+        signal.pthread_kill(threading.get_ident(), signal.SIGUSR2)  # it waits until someone unblocks it
         with Stop() as stop:
             assert stop()
         assert signal.SIGUSR2 in signal.pthread_sigmask(signal.SIG_BLOCK, [])
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGUSR2])
-    assert [signal.getsignal(number) for number in life.SIGNALS] == before
+    assert [signal.getsignal(number) for number in signals.SIGNALS] == before
 
 
 def test_an_ignored_signal_stays_ignored():
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         with Stop() as stop:
-            tell(signal.SIGINT)
+            send(signal.SIGINT)
             assert not stop()
     finally:
         signal.signal(signal.SIGINT, before)
 
 
-def test_other_processes_are_told_by_a_file(tmp_path):
-    told = tmp_path / "stop"
-    with Stop(tell=told) as stop:
-        trial = Stop(told=str(told))
+def test_other_processes_learn_of_a_signal_by_a_file(tmp_path):
+    path = tmp_path / "stop"
+    with Stop(stop_file=path) as stop:
+        trial = Stop(watched_file=str(path))
         assert not trial()
-        tell(signal.SIGTERM)
+        send(signal.SIGTERM)
         assert stop() and trial()
 
 
@@ -72,22 +72,22 @@ def test_leaving_calls_submitits_handler_again_until_slurm_answers(monkeypatch, 
             raise subprocess.CalledProcessError(1, "scontrol")
         sys.exit(-1)
 
-    monkeypatch.setattr(life, "REQUEUE_SECONDS", 0.0)
+    monkeypatch.setattr(signals, "REQUEUE_SECONDS", 0.0)
     before = signal.signal(signal.SIGUSR2, handler)
     try:
         with Stop() as stop:
-            tell(signal.SIGUSR2)
+            send(signal.SIGUSR2)
         with pytest.raises(SystemExit) as left:
-            life.leave(STOPPED, stop)
+            signals.leave(STOPPED, stop)
         assert left.value.code == -1 and calls == [signal.SIGUSR2] * 3
         assert capsys.readouterr().out.count("not requeued yet") == 2
 
         with Stop() as stop:
-            tell(signal.SIGTERM)
+            send(signal.SIGTERM)
         with pytest.raises(SystemExit) as left:
-            life.leave(STOPPED, stop)
+            signals.leave(STOPPED, stop)
         assert left.value.code == STOPPED and len(calls) == 3
-        life.leave(0, stop)
+        signals.leave(0, stop)
     finally:
         signal.signal(signal.SIGUSR2, before)
 
@@ -96,7 +96,7 @@ def test_a_run_in_a_long_step_is_requeued_without_saving_when_its_grace_is_over(
     before = signal.signal(signal.SIGUSR2, lambda number, frame: sys.exit(-1))
     try:
         with pytest.raises(SystemExit) as left, Stop(grace=0.1):
-            tell(signal.SIGUSR2)
+            send(signal.SIGUSR2)
             time.sleep(5)
             raise AssertionError("nothing ended the long step")
         assert left.value.code == -1
@@ -104,7 +104,7 @@ def test_a_run_in_a_long_step_is_requeued_without_saving_when_its_grace_is_over(
         signal.signal(signal.SIGUSR2, before)
 
 
-def test_a_script_of_ones_own_is_requeued_by_scontrol(tmp_path, monkeypatch):
+def test_a_job_without_submitit_is_requeued_by_scontrol(tmp_path, monkeypatch):
     (tmp_path / "scontrol").write_text(f'#!/bin/sh\necho "$@" >>{tmp_path}/asked\n')
     (tmp_path / "scontrol").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -112,17 +112,17 @@ def test_a_script_of_ones_own_is_requeued_by_scontrol(tmp_path, monkeypatch):
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("SUBMITIT_FOLDER", raising=False)
     with Stop() as stop:
-        tell(signal.SIGUSR2)
+        send(signal.SIGUSR2)
     with pytest.raises(SystemExit):
-        life.leave(STOPPED, stop)
+        signals.leave(STOPPED, stop)
     assert (tmp_path / "asked").read_text() == "requeue 10_3\n"
 
 
 def test_output_goes_to_a_file_and_comes_back(tmp_path):
     code = (
         "import os, pathlib\n"
-        "from pipeline.jobs import life\n"
-        "with life.output_to(pathlib.Path('log.txt')):\n"
+        "from pipeline.jobs.output import output_to\n"
+        "with output_to(pathlib.Path('log.txt')):\n"
         "    print('of the run')\n"
         "    os.write(2, b'of a decoder\\n')\n"
         "print('of the job')\n"
@@ -132,24 +132,24 @@ def test_output_goes_to_a_file_and_comes_back(tmp_path):
     assert done.stdout == "of the job\n" and done.stderr == ""
 
 
-def test_a_working_run_gives_signs_of_life(tmp_path, monkeypatch):
-    monkeypatch.setattr(life, "BEAT_SECONDS", 0.05)
+def test_a_working_run_has_a_heartbeat(tmp_path, monkeypatch):
+    monkeypatch.setattr(heartbeat, "SECONDS", 0.05)
     run = Run(tmp_path)
     with run.lock():
         os.utime(run["lock"], (0, 0))
         assert run.silence() > 1e9
-        with life.beating(run):
+        with heartbeat.heartbeat(run):
             time.sleep(0.3)
         assert run.silence() < 60
 
 
-def test_a_lock_is_waited_for_no_longer_than_the_stop_allows(tmp_path):
+def test_a_stop_ends_the_wait_for_a_lock(tmp_path):
     run = Run(tmp_path)
-    looks = []
+    calls = []
 
     def stop() -> bool:
-        looks.append(1)
-        return len(looks) > 3
+        calls.append(1)
+        return len(calls) > 3
 
     with run.lock(), pytest.raises(files.Busy), run.lock(patience=60, stop=stop):
         pass

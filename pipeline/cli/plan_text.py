@@ -1,0 +1,89 @@
+"""A plan as text: before a launch, in a dry run, and at the end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pipeline.core.console import table
+from pipeline.jobs.plan import Plan
+
+
+def plan_text(plan: Plan) -> str:
+    """How many runs are in which state, and what the runs share."""
+    lines = [
+        f"grid {plan.grid}, preset {plan.preset.name}:\n",
+        _state_table(plan),
+        *_shared_lines(plan),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _state_table(plan: Plan) -> str:
+    counts = plan.counts()
+    states = sorted({state for states in counts.values() for state in states})
+    rows = [
+        [kind, sum(states_of.values()), *(states_of.get(state, 0) for state in states)]
+        for kind, states_of in counts.items()
+    ]
+    return table(rows, header=("runs", "wanted", *states))
+
+
+def _shared_lines(plan: Plan) -> list[str]:
+    """What is trained once and used more than once."""
+    out = []
+    shared = [planned for planned in plan.runs.values() if planned.children > 1]
+    if shared:
+        out.append(f"\n{sum(planned.children for planned in shared)} fine-tunes share {len(shared)} pretraining runs")
+    milestones = [planned for planned in plan.runs.values() if planned.published_by]
+    if milestones:
+        longer = len({planned.published_by for planned in milestones})
+        out.append(f"{len(milestones)} pretraining runs are milestones of {longer} longer ones, published on their way")
+    repeated = len(plan.wanted) - sum(plan.counts()["finetune"].values())
+    if repeated:
+        out.append(f"{repeated} fine-tunes are wanted more than once and run once")
+    return out
+
+
+def milestones_text(plan: Plan) -> str:
+    """Which run publishes which milestone; empty if none does."""
+    rows = [
+        [planned.run.id, planned.spec.epochs, planned.published_by]
+        for planned in plan.runs.values()
+        if planned.published_by
+    ]
+    return table(rows, header=("milestone", "epochs", "published by")) + "\n" if rows else ""
+
+
+def arrays_text(plan: Plan) -> str:
+    """The arrays that a launch would submit; as if the queue were empty, if Slurm does not answer."""
+    from pipeline.jobs.slurm import queue, reconcile, scheduler
+
+    runs = Path(plan.cluster.runs)
+    out = []
+    try:
+        live = queue.queued_runs(runs, scheduler.queued_jobs(runs))
+        limit = scheduler.max_array_size()
+    except ValueError as error:
+        live, limit = {}, scheduler.MAX_ARRAY
+        out.append(f"as if the queue were empty: {error}")
+    rows = []
+    for array in reconcile.arrays_to_send(plan, live, limit=limit):
+        count = sum(len(job.runs) for job in array.jobs)
+        after = f"afterany {len(array.parents)} runs" if array.parents else ""
+        rows.append([array.name, len(array.jobs), array.parallelism, count, after])
+    if live:
+        out.append(f"{len(live)} runs have a job in the queue")
+    header = ("array", "tasks", "at once", "runs", "waits for")
+    out.append(table(rows, header=header) if rows else "nothing to send")
+    return "\n".join([*out, ""])
+
+
+def end_text(plan: Plan) -> str:
+    """How many runs are done, and the state and reason of each that is not."""
+    left = [planned for planned in plan.runs.values() if planned.state != "done"]
+    out = [f"{len(plan.runs) - len(left)} of {len(plan.runs)} runs are done"]
+    if left:
+        rows = [[planned.run.id, planned.state, planned.run.reason()[:100], planned.run["log"]] for planned in left]
+        out.append(table(rows, header=("run", "state", "reason", "log")))
+    return "\n".join(out)

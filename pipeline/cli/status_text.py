@@ -1,0 +1,86 @@
+"""What `status` says of each run, as a row for programs and as text."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from pipeline.core.console import duration, table
+from pipeline.jobs.plan import Plan, PlannedRun
+
+if TYPE_CHECKING:
+    from pipeline.jobs.slurm.queue import QueueView
+
+SILENT_SECONDS = 120.0  # without a heartbeat, after which `status` says so
+
+Row = dict[str, Any]
+"""`run`, `state`, `job` and `says` (text); of finished runs also `codes`, `seconds`, `device`; of running ones
+`progress` and `silence` (seconds)."""
+
+
+def status_rows(plan: Plan, queue: QueueView | None) -> list[Row]:
+    """A row for each run of the plan; `queue` is what Slurm shows of them."""
+    return [_row(planned, plan, queue) for planned in plan.runs.values()]
+
+
+def status_text(rows: list[Row], plan: Plan, *, failed_only: bool) -> str:
+    """The table, and a line that counts the states."""
+    if failed_only:
+        failed = [row for row in rows if row["state"] == "failed"]
+        shown = [[row["run"], row["says"], plan.runs[row["run"]].run["log"]] for row in failed]
+        out = [table(shown, header=("run", "reason", "log"))] if shown else []
+    else:
+        shown = [[row["state"], row["run"], row["job"], row["says"]] for row in rows]
+        out = [table(shown, header=("state", "run", "job", ""))]
+    counts = Counter(row["state"] for row in rows)
+    out.append(("\n" if out else "") + ", ".join(f"{count} {state}" for state, count in counts.items()))
+    codes = sorted({code for row in rows for code in row.get("codes", ())})
+    if len(codes) > 1:
+        out.append(f"results come from {len(codes)} versions of the code: {', '.join(codes)}")
+    return "\n".join(out)
+
+
+def _row(planned: PlannedRun, plan: Plan, queue: QueueView | None) -> Row:
+    """A run's state with what there is to say of it; `queued`: it is not running, and a job in the queue has it."""
+    job = queue.jobs.get(planned.run.id) if queue else None
+    row: Row = {"run": planned.run.id, "state": planned.state, "job": job.id if job else "", "says": ""}
+    if planned.state == "done":
+        row |= {"job": "", **_of_finished(planned)}
+    elif planned.state == "running":
+        row |= _of_running(planned)
+    elif planned.state == "failed":
+        row |= {"job": "", "says": planned.run.reason()}
+    elif job:
+        row["state"] = "queued"
+        row["says"] = job.state.lower() + (f" ({job.reason})" if job.reason not in ("None", "") else "")
+        row["says"] += f" on {job.node}" if job.node else ""
+        if queue and planned.published_by and queue.jobs.get(planned.published_by) == job:
+            row["says"] += f", published by {planned.published_by}"
+    elif planned.published_by:
+        row["says"] = f"published by {planned.published_by}, which is {plan.runs[planned.published_by].state}"
+    elif planned.parent and plan.runs[planned.parent].state != "done":
+        row["says"] = f"waits for {planned.parent}, which is {plan.runs[planned.parent].state}"
+    elif queue and planned.run.id in queue.ended:
+        row["job"], how = queue.ended[planned.run.id]
+        row["says"] = f"its job ended: {how}; the next launch continues it"
+    return row
+
+
+def _of_finished(planned: PlannedRun) -> Row:
+    result = planned.run.result()
+    says = f"{duration(result.seconds)}, {result.images_per_second:.0f} images a second"
+    says += f", COLLAPSED: {result.collapsed}" if result.collapsed else ""
+    says += f", published by {result.published_by}" if result.published_by else ""
+    return {"says": says, "codes": result.codes, "seconds": result.seconds, "device": result.device}
+
+
+def _of_running(planned: PlannedRun) -> Row:
+    at = planned.run.progress()
+    silence = planned.run.silence()
+    says = "starting"
+    if at:
+        left = duration(at["eta_seconds"]) if at.get("eta_seconds") else "?"
+        says = f"epoch {at['epoch'] + 1} of {at['epochs']}, {left} left at most; last step {duration(at['age'])} ago"
+    if silence > SILENT_SECONDS:
+        says += f"; NO HEARTBEAT for {duration(silence)}: its node is lost or hangs"
+    return {"says": says, "progress": at, "silence": silence}

@@ -1,0 +1,97 @@
+"""Which runs share a job, and which jobs form an array.
+
+A pretraining run and its milestones are one job; the fine-tunes of one (dataset, method, arm) are one job, a fan-out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline.jobs.plan import PlannedRun
+from pipeline.runs.identity import recipe
+from pipeline.runs.spec import FinetuneSpec, Spec, method_of
+
+
+@dataclass
+class Job:
+    """The runs that one job trains; a pretraining run comes before its milestones."""
+
+    runs: list[PlannedRun] = field(default_factory=list)
+
+    @property
+    def spec(self) -> Spec:
+        return self.runs[0].spec
+
+    @property
+    def fan_out(self) -> bool:
+        return isinstance(self.spec, FinetuneSpec)
+
+    @property
+    def parents(self) -> set[str]:
+        """The ids of the pretraining runs that its runs start from."""
+        return {planned.parent for planned in self.runs if planned.parent}
+
+    def name(self) -> str:
+        """Dataset, method, arm and seeds."""
+        arm = [self.spec.arm] if isinstance(self.spec, FinetuneSpec) else []
+        return ".".join([self.spec.dataset.name, method_of(self.spec), *arm, seed_range(self.runs)])
+
+
+def jobs_of(runs: Iterable[PlannedRun]) -> list[Job]:
+    """The runs as jobs, in their order. A milestone whose longer run is not among them is a job of its own."""
+    chosen = {planned.run.id: planned for planned in runs}
+    out: dict[str, Job] = {}
+    for planned in chosen.values():
+        longest = planned.published_by if planned.published_by in chosen else planned.run.id
+        key = recipe(planned.spec) if isinstance(planned.spec, FinetuneSpec) else str(longest)
+        out.setdefault(key, Job()).runs.append(planned)
+    for job in out.values():
+        if not job.fan_out:
+            job.runs.sort(key=lambda planned: planned.spec.epochs, reverse=True)
+    return list(out.values())
+
+
+@dataclass
+class JobArray:
+    """Jobs of one kind that wait for the same pretraining runs; an executor can submit it."""
+
+    name: str
+    jobs: list[Job]
+    parents: frozenset[str]
+    """The ids of the pretraining runs that it waits for; those that are done are left out."""
+    parallelism: int
+    """How many of its jobs run at the same time."""
+
+    def __str__(self) -> str:
+        """`an array of 5, 2 at once, 20 runs, after 5 pretraining runs`."""
+        count = sum(len(job.runs) for job in self.jobs)
+        after = f", after {len(self.parents)} pretraining runs" if self.parents else ""
+        tasks = "a job" if len(self.jobs) == 1 else f"an array of {len(self.jobs)}, {self.parallelism} at once"
+        return f"{tasks}, {count} runs{after}"
+
+
+def job_arrays(grid: str, jobs: list[Job], *, waits_for: set[str], limit: int, parallelism: int) -> list[JobArray]:
+    """The jobs as arrays of at most `limit` tasks, pretraining first; `waits_for` are the runs that are not done."""
+    groups: dict[tuple[Any, ...], list[Job]] = {}
+    for job in jobs:
+        parents = frozenset(job.parents & waits_for)
+        key = (job.fan_out, job.spec.dataset.name, method_of(job.spec), parents)
+        groups.setdefault(key, []).append(job)
+    out = []
+    for (fan_out, dataset, method, parents), group in groups.items():
+        chunks = [group[start : start + limit] for start in range(0, len(group), limit)]
+        for chunk in chunks:
+            runs = [planned for job in chunk for planned in job.runs]
+            name = ".".join([grid, dataset, method, *(["finetune"] if fan_out else []), seed_range(runs)])
+            out.append(JobArray(name, chunk, parents, min(len(chunk), max(1, parallelism // len(chunks)))))
+    return sorted(out, key=lambda array: array.jobs[0].fan_out)
+
+
+def seed_range(runs: list[PlannedRun]) -> str:
+    """The seeds of the runs as text: `s77`, `s77-81` or `s77,79`."""
+    seeds = sorted({planned.spec.seed for planned in runs})
+    if len(seeds) > 1 and seeds == list(range(seeds[0], seeds[-1] + 1)):
+        return f"s{seeds[0]}-{seeds[-1]}"
+    return "s" + ",".join(str(seed) for seed in seeds)

@@ -1,0 +1,131 @@
+"""What signals ask of a job's process, and how the process leaves.
+
+SIGUSR2: the time limit is near (or a preemption that says so). Save; submitit's own handler requeues the job.
+SIGTERM: a preemption, which Slurm requeues itself, or scancel, after which nothing may come back. Save and leave.
+If both arrived, SIGTERM counts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+from pipeline.runs.cluster import Cluster
+
+STOPPED = 75  # exit code of a job that saved and left because it was asked to (EX_TEMPFAIL: try again)
+STOP_FILE = "CASS_PIPELINE_STOP_FILE"  # environment variable: the file by which a fan-out tells its trials to stop
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
+REQUEUE_SECONDS = 5.0  # between attempts to requeue while slurmctld does not answer; the time limit ends them
+
+
+class Stop:
+    """Inside its `with` block, signals are only noted: call it to ask whether one arrived.
+
+    The training loop asks at every step boundary, saves and leaves. If SIGUSR2 arrives during a long step of another
+    kind (the pixel map, the final test), the job is requeued without saving after `grace` seconds: its last checkpoint
+    is on disk. A signal may reach this process alone, so `stop_file` is made at a signal, for other processes, which
+    pass its path as their `watched_file`.
+    """
+
+    def __init__(self, *, grace: float = 0.0, stop_file: Path | None = None, watched_file: str | None = None) -> None:
+        self.received: set[int] = set()
+        self.grace = grace
+        self.stop_file = stop_file
+        self.watched_file = watched_file
+        self.owner = os.getpid()
+        self.before: dict[int, Any] = {}
+
+    def __enter__(self) -> Stop:
+        for number in SIGNALS:
+            self.before[number] = signal.getsignal(number)
+            if self.before[number] != signal.SIG_IGN:  # a launch keeps Ctrl-C for itself
+                signal.signal(number, self._note)
+        if self.grace:
+            self.before[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._out_of_time)
+        self.mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # workers start with them blocked
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, self.mask)
+        if self.grace:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def __call__(self) -> bool:
+        return bool(self.received) or (self.watched_file is not None and os.path.exists(self.watched_file))
+
+    @property
+    def requeues(self) -> bool:
+        """Whether the job is to be requeued."""
+        return self.received == {signal.SIGUSR2}
+
+    def _note(self, number: int, frame: object) -> None:
+        if os.getpid() == self.owner:  # not in a child that inherited the handler
+            self.received.add(number)
+            if self.stop_file:
+                self.stop_file.touch()
+            if self.requeues and self.grace:
+                signal.setitimer(signal.ITIMER_REAL, self.grace)
+
+    def _out_of_time(self, number: int, frame: object) -> None:
+        if self.requeues:
+            print("no time left to save; the last checkpoint is on disk", flush=True)
+            leave(STOPPED, self)
+
+
+def leave(code: int, stop: Stop) -> None:
+    """End the job: requeued if the signal asked for that, else with exit code `code`. With code 0 it returns."""
+    if code == STOPPED and stop.requeues:
+        handler = stop.before[signal.SIGUSR2]
+        while callable(handler) or runs_without_submitit():
+            try:
+                if callable(handler):
+                    handler(signal.SIGUSR2, None)  # submitit's: it ends this process once the job is requeued
+                else:
+                    _requeue()
+            except subprocess.SubprocessError as error:
+                print(f"not requeued yet ({error}); trying again", flush=True)
+                time.sleep(REQUEUE_SECONDS)
+    if code:
+        sys.exit(code)
+
+
+def runs_without_submitit() -> bool:
+    """Whether this Slurm job came from a script of `launch --print-sbatch`."""
+    return "SLURM_JOB_ID" in os.environ and "SUBMITIT_FOLDER" not in os.environ
+
+
+def _requeue() -> NoReturn:
+    """Requeue this job; raises `SubprocessError` where slurmctld does not answer."""
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    job = f"{array}_{task}" if array else os.environ["SLURM_JOB_ID"]
+    subprocess.run(["scontrol", "requeue", job], check=True, timeout=60)
+    sys.exit(STOPPED)
+
+
+def grace_of(site: Cluster) -> float:
+    """How many seconds a Slurm job may take to save before it is requeued without; 0 outside Slurm: no limit."""
+    return site.slurm.signal_seconds * 2 / 3 if "SLURM_JOB_ID" in os.environ else 0.0
+
+
+@contextlib.contextmanager
+def signals_noted() -> Iterator[Callable[[], bool]]:
+    """Note SIGINT and SIGTERM instead of dying of them; gives a function that says whether one arrived."""
+    received: list[int] = []
+    before = {
+        number: signal.signal(number, lambda number, frame: received.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield lambda: bool(received)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
