@@ -152,7 +152,7 @@ def load_cluster(name: str) -> Cluster:
 
 def from_json(value: dict[str, Any]) -> Cluster:
     """A checked `Cluster`; raises `ValueError` that names the known keys for an unknown one, or the right type."""
-    cluster = _build(Cluster, {RENAMED.get(key, key): item for key, item in value.items()}, "")
+    cluster = _build(Cluster, {RENAMED.get(key, key): setting for key, setting in value.items()}, "")
     paths: dict[str, Any] = {name: str(Path(getattr(cluster, name)).expanduser().absolute()) for name in PATHS}
     return dataclasses.replace(cluster, **paths)
 
@@ -164,22 +164,22 @@ def _build(cls: type[T], value: dict[str, Any], prefix: str) -> T:
     hints = typing.get_type_hints(cls)
     if unknown := sorted(set(value) - set(hints)):
         raise ValueError(f"unknown key {prefix + unknown[0]!r}; known: {', '.join(prefix + key for key in hints)}")
-    return cls(**{key: _checked(prefix + key, item, hints[key]) for key, item in value.items()})
+    return cls(**{key: _checked(prefix + key, setting, hints[key]) for key, setting in value.items()})
 
 
-def _checked(key: str, item: Any, hint: Any) -> Any:
+def _checked(key: str, value: Any, hint: Any) -> Any:
     if dataclasses.is_dataclass(hint):
-        if not isinstance(item, dict):
-            raise ValueError(f"{key} is {item!r}; it must be a table, headed [{key}]")
-        return _build(typing.cast(type, hint), item, f"{key}.")
+        if not isinstance(value, dict):
+            raise ValueError(f"{key} is {value!r}; it must be a table, headed [{key}]")
+        return _build(typing.cast(type, hint), value, f"{key}.")
     if typing.get_origin(hint) is tuple:
-        if not isinstance(item, (list, tuple)) or not all(isinstance(part, str) for part in item):
-            raise ValueError(f"{key} is {item!r}; it must be a list of texts")
-        return tuple(item)
+        if not isinstance(value, (list, tuple)) or not all(isinstance(part, str) for part in value):
+            raise ValueError(f"{key} is {value!r}; it must be a list of texts")
+        return tuple(value)
     wanted = (int, float) if hint is float else hint
-    if not isinstance(item, wanted) or (isinstance(item, bool) and hint is not bool):
-        raise ValueError(f"{key} is {item!r}; it must be a {hint.__name__}")
-    return item
+    if not isinstance(value, wanted) or (isinstance(value, bool) and hint is not bool):
+        raise ValueError(f"{key} is {value!r}; it must be a {hint.__name__}")
+    return value
 
 
 def to_json(cluster: Cluster) -> dict[str, Any]:

@@ -104,12 +104,12 @@ def old(tmp_path) -> Path:
 
 
 @pytest.fixture
-def told(monkeypatch) -> list[tuple[str, ...]]:
-    """What Slurm is told."""
-    commands: list[tuple[str, ...]] = []
-    monkeypatch.setattr(reconcile, "ask", lambda *command: commands.append(command))
-    monkeypatch.setattr(reconcile, "scancel", lambda jobs: commands.append(("scancel", *jobs)))
-    return commands
+def commands(monkeypatch) -> list[tuple[str, ...]]:
+    """The commands that Slurm gets."""
+    given: list[tuple[str, ...]] = []
+    monkeypatch.setattr(reconcile, "ask", lambda *command: given.append(command))
+    monkeypatch.setattr(reconcile, "scancel", lambda jobs: given.append(("scancel", *jobs)))
+    return given
 
 
 def queued(job: str, *, reason: str = "None") -> QueuedJob:
@@ -126,19 +126,19 @@ def test_jobs_of_an_old_submission_are_known_by_their_runs(tmp_path, old):
     assert found.task_folder(1) == old / "1" and [path.name for path in submissions.runs_of(old / "1")] == ["b-1"]
 
 
-def test_an_old_submission_is_repaired(tmp_path, old, told):
+def test_an_old_submission_is_repaired(tmp_path, old, commands):
     files.write_json(old / "job.json", {"id": "17", "released": False})
     assert "released 17" in reconcile.repair(tmp_path, [queued("17_0", reason="JobHeldUser")])[0]
-    assert told == [("scontrol", "release", "17")]
+    assert commands == [("scontrol", "release", "17")]
     assert files.read_json(old / "job.json") == {"id": "17", "released": True}
     (old / "job.json").unlink()
     assert "cancelled 17" in reconcile.repair(tmp_path, [queued("17_0", reason="JobHeldUser")])[0]
-    assert told[1:] == [("scancel", "17")] and not old.exists()
+    assert commands[1:] == [("scancel", "17")] and not old.exists()
 
 
-def test_an_old_submission_is_cancelled(tmp_path, old, told):
+def test_an_old_submission_is_cancelled(tmp_path, old, commands):
     reconcile.cancel_jobs(tmp_path, [queued("17_0")])
-    assert told == [("scancel", "17_0")]
+    assert commands == [("scancel", "17_0")]
     assert (old / "cancelled").exists() and submissions.cancelled_runs(tmp_path) == {"a-1", "a-2", "b-1"}
 
 
