@@ -169,6 +169,7 @@ RETIRED = {
     "restart or again": r"anew",
     "speed-up": r"ours is better",
     "image": r"pictures?",
+    "GPU": r"(?:a|an|another|every|no|each|this) cards?|cards",
     "request": r"wish(?:es|ed)?",
     "preflight problems": r"unmet",
     "signals, heartbeat or output": r"life",
