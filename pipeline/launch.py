@@ -99,13 +99,12 @@ def print_plan(plan: Plan) -> None:
 def dry_run(plan: Plan) -> int:
     """Print what would be submitted, what it would take and what is missing; 3 if something is."""
     from pipeline.cli.estimate_text import estimate_lines
-    from pipeline.cli.plan_text import arrays_text, milestones_text
+    from pipeline.cli.plan_text import arrays_text, milestones_text, tables_text
     from pipeline.jobs import preflight
     from pipeline.jobs.estimate import estimate
 
-    if plan.cluster.executor == "slurm":
-        print(arrays_text(plan))
-    if text := milestones_text(plan):
+    texts = [tables_text(plan), arrays_text(plan) if plan.cluster.executor == "slurm" else "", milestones_text(plan)]
+    for text in filter(None, texts):
         print(text)
     print("\n".join(estimate_lines(estimate(plan, plan.cluster))))
     found = preflight.problems(plan.cluster, plan)

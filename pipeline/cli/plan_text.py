@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pipeline.core.console import table
 from pipeline.jobs.plan import Plan
+from pipeline.study.overview import HEADER, table_overview
 
 
 def plan_text(plan: Plan) -> str:
@@ -43,6 +44,12 @@ def _shared_lines(plan: Plan) -> list[str]:
     if repeated:
         out.append(f"{repeated} fine-tunes are wanted more than once and run once")
     return out
+
+
+def tables_text(plan: Plan) -> str:
+    """The tables that the grid makes, a line each; empty for a grid that only pretrains."""
+    rows = [overview.texts() for overview in table_overview(plan.entries)]
+    return table(rows, header=HEADER) + "\n" if rows else ""
 
 
 def milestones_text(plan: Plan) -> str:

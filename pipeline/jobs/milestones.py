@@ -25,7 +25,7 @@ def specs_of(spec: PretrainSpec, epochs: Iterable[int]) -> dict[int, PretrainSpe
     for shorter, longer in zip(in_turn, in_turn[1:], strict=False):
         if not milestone_of(shorter, longer):
             raise ValueError(
-                f"milestones.json requests {shorter.epochs} epochs, whose end this run of {longer.epochs} does not pass; "
+                f"milestones.json requests {shorter.epochs} epochs, which the run of {longer.epochs} does not pass; "
                 f"restart it with: python -m pipeline.clean --restart {run_id(spec)}"
             )
     return found

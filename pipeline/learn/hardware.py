@@ -18,7 +18,7 @@ from pipeline.runs.cluster import Cluster
 
 @dataclass(frozen=True, kw_only=True)
 class Hardware:
-    """The facts that a run's bits depend on besides its spec."""
+    """The facts that a run's bits depend on in addition to its spec."""
 
     device: str
     """`cpu` or `cuda`."""

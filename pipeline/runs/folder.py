@@ -21,7 +21,7 @@ PUBLISHED_BY, RESUMED_FROM = "carried_by", "goes_on_from"  # keys of start.json 
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
-    """What a run's bits depend on besides its spec, fixed at its first start (start.json)."""
+    """What a run's bits depend on in addition to its spec, fixed at its first start (start.json)."""
 
     hardware: dict[str, Any]
     """The fields of learn.hardware.Hardware."""

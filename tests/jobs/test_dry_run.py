@@ -45,3 +45,13 @@ def test_ten_thousand_runs_are_planned(folder):
     code, out = dry_run(folder, "--seeds", "140")
     assert code == 3
     assert re.search(r"^pretrain +1680 ", out, re.MULTILINE) and re.search(r"^finetune +8400 ", out, re.MULTILINE)
+
+
+def test_the_whole_paper_is_planned_as_tables_1_to_21(folder):
+    code, out = dry_run(folder, "--grid", "paper")
+    assert code == 3
+    (heading,) = [line for line in out.splitlines() if line.startswith("table ")]
+    assert heading.split() == "table dataset experiment rows × columns fine-tunes pretraining runs shared".split()
+    rows = re.findall(r"^ *(\d+)  .* (\d+ × \d+) +(\d+) +(\d+) +(\d+)$", out, re.MULTILINE)
+    assert [int(row[0]) for row in rows] == list(range(1, 22))
+    assert rows[0][1:] == ("12 × 6", "300", "60", "360") and rows[5][1:] == ("6 × 3", "90", "15", "0")

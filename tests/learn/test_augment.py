@@ -70,7 +70,7 @@ def test_operations_follow_each_images_own_order():
     torch.testing.assert_close(ours, torch.stack([first, second]), atol=2e-4, rtol=0)
 
 
-def test_what_has_no_turn_keeps_its_bits_beside_what_has():
+def test_an_image_without_an_operation_keeps_its_bits_next_to_one_with_it():
     """A batch's images do not see each other: each is what it is alone."""
     drawn = augment.draw(paper.AUGMENT, 40, 24, 30, draws("turns"))
     still = drawn.warp.eq(torch.eye(3, dtype=torch.float64)).all(dim=(1, 2))

@@ -37,7 +37,7 @@ def gate(monkeypatch):
     opened.set()
 
 
-def test_a_checkpoint_holds_the_state_of_its_step_though_training_went_on(run, gate, device):
+def test_a_checkpoint_holds_the_state_of_its_step_while_training_continued(run, gate, device):
     weight = torch.zeros(3, device=device)
     with checkpoint.Writer(run) as writer:
         writer.save({"weights": {"a": weight}, "moments": [weight + 1]}, 5)

@@ -1,4 +1,4 @@
-"""Which precision a card gets."""
+"""Which precision a GPU gets."""
 
 import pytest
 

@@ -56,7 +56,7 @@ def test_each_gradient_is_clipped_by_its_own_norm():
 
 
 def test_momentum_is_zero_until_the_first_step_that_a_scaler_takes():
-    """Fused SGD makes its buffers unwritten in a step that is skipped, and would go on from whatever they hold."""
+    """Fused SGD makes its buffers unwritten in a step that is skipped, and would continue from whatever they hold."""
     torch.manual_seed(0)
     weight = torch.nn.Parameter(torch.randn(64, 64))
     spec = Optim(name="sgd", lr=0.1, momentum=0.9)

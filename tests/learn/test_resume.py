@@ -30,7 +30,7 @@ def calm(shards, tmp_path, device):
     return run, spec, site
 
 
-def test_a_run_stopped_in_the_middle_of_an_epoch_goes_on_with_the_same_bits(calm, tmp_path):
+def test_a_run_stopped_in_the_middle_of_an_epoch_continues_with_the_same_bits(calm, tmp_path):
     calm_run, spec, site = calm
     run = tiny.announce(spec, dataclasses.replace(site, runs=str(tmp_path / "stopped")))
     for look in (5, 9, 1):
@@ -88,7 +88,7 @@ def test_gradients_that_are_kept_are_part_of_the_state(shards, tmp_path):
     assert kill.differences(run, calm_run) == []
 
 
-def test_a_run_refuses_to_go_on_elsewhere(calm, tmp_path):
+def test_a_run_refuses_to_continue_elsewhere(calm, tmp_path):
     _, spec, site = calm
     run = tiny.announce(spec, dataclasses.replace(site, runs=str(tmp_path / "moved")))
     assert execute.execute_run(run, StopAt(2)) == execute.STOPPED
@@ -106,7 +106,7 @@ def test_a_run_refuses_to_go_on_elsewhere(calm, tmp_path):
 
 @pytest.mark.parametrize("arm", [0, 1], ids=["cnn", "vit"])
 @pytest.mark.parametrize("method", ["dino", "dino_fb"])
-def test_a_run_of_dino_stopped_before_and_after_its_first_epoch_goes_on_with_the_same_bits(
+def test_a_run_of_dino_stopped_before_and_after_its_first_epoch_continues_with_the_same_bits(
     shards, tmp_path, method, arm
 ):
     """Teacher, centre, schedules and a last layer that is frozen at first (so without a state in the optimizer)."""

@@ -62,7 +62,7 @@ def test_a_run_without_an_error_has_no_reason(run: Run) -> None:
     assert run.reason() == ""
 
 
-def test_a_finished_run_is_done_whatever_else_lies_in_its_folder(run: Run) -> None:
+def test_a_finished_run_is_done_whatever_else_is_in_its_folder(run: Run) -> None:
     run.announce(FINETUNE)
     files.write_text(run["error"], "killed\n")
     files.write_json(run["progress"], {"time": 0, "epoch": 1})

@@ -69,7 +69,7 @@ def test_every_method_is_tried_here():
 
 
 @pytest.mark.parametrize("name", specs())
-def test_a_method_takes_steps_and_goes_on_from_its_state_alone(name):
+def test_a_method_takes_steps_and_continues_from_its_state_alone(name):
     spec = specs()[name]
     method = build(spec)
     before = {key: value.clone() for key, value in method.state_dict().items()}

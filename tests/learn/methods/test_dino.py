@@ -31,11 +31,11 @@ def spec(arm: int = 0, preset: str = "paper", **options) -> PretrainSpec:
 
 
 def make(arm: int = 0, **options) -> dino.Dino:
-    wish = spec(arm, **options)
+    wanted = spec(arm, **options)
     torch.manual_seed(0)
     tag = tiny.BACKBONES[arm].tag
     backbone = backbones.build(tag, outputs=0, image_size=32, weights="random", folder=Path("."))
-    return dino.build(wish, {tiny.BACKBONES[arm].role: backbone})
+    return dino.build(wanted, {tiny.BACKBONES[arm].role: backbone})
 
 
 class Given(nn.Module):
@@ -186,7 +186,7 @@ def test_an_option_that_makes_no_sense_is_an_error(options, message):
 
 
 def test_an_option_that_lacks_is_named():
-    wish = spec()
-    method = dataclasses.replace(wish.method, options=tiny.SMALL)
+    wanted = spec()
+    method = dataclasses.replace(wanted.method, options=tiny.SMALL)
     with pytest.raises(ValueError, match="dino lacks the option 'layers'; pipeline/study/recipes.py gives all"):
-        dino.build(dataclasses.replace(wish, method=method), {"cnn": nn.Identity()})
+        dino.build(dataclasses.replace(wanted, method=method), {"cnn": nn.Identity()})
