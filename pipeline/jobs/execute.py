@@ -183,7 +183,7 @@ def result_of(metrics: dict[str, Any], counters: Counters, notes: dict[str, Any]
 
 
 def begin(run: Run, hardware: dict[str, Any], inputs: dict[str, str]) -> Start:
-    """What the run's bits depend on in addition to its spec, fixed at the first start; the code of every start is noted.
+    """What the run's bits depend on apart from its spec, fixed at the first start; it notes the code of every start.
 
     `ValueError` when this start has another device model or other files than the first had.
     """

@@ -109,7 +109,7 @@ def test_a_backbone_of_one_size_only_is_refused_with_what_to_take_instead():
     swin = backbones.build(
         "swin_tiny_patch4_window7_224.ms_in1k", outputs=0, image_size=224, weights="random", folder=Path(".")
     )
-    with pytest.raises(ValueError, match="takes images of one size only, so no crops of 96 pixels; take a CNN"):
+    with pytest.raises(ValueError, match="takes images of one size only, so no crops of 96 pixels; use a CNN"):
         backbones.Resized(swin, 96, "backbone")
 
 
