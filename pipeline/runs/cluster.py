@@ -183,4 +183,6 @@ def _checked(key: str, value: Any, hint: Any) -> Any:
 
 
 def to_json(cluster: Cluster) -> dict[str, Any]:
-    return dataclasses.asdict(cluster)
+    """The cluster's facts as job.json holds them: by their old names, which jobs of earlier code still read."""
+    old = {new: name for name, new in RENAMED.items()}
+    return {old.get(key, key): setting for key, setting in dataclasses.asdict(cluster).items()}

@@ -94,6 +94,6 @@ def test_the_old_name_of_a_key_is_read_in_files_and_in_json_and_written_under_th
     found = load(tmp_path, 'card = "RTX8000"\n')
     assert found.gpu_model == "RTX8000"
     stored = cluster.to_json(found)
-    assert "card" not in stored and stored["gpu_model"] == "RTX8000"
-    old = {"card" if key == "gpu_model" else key: value for key, value in stored.items()}  # a job.json of earlier code
-    assert cluster.from_json(old) == found
+    assert "gpu_model" not in stored and stored["card"] == "RTX8000"  # jobs of earlier code that still run read it
+    new = {"gpu_model" if key == "card" else key: value for key, value in stored.items()}
+    assert cluster.from_json(new) == found
