@@ -90,7 +90,7 @@ def test_flags_of_sbatch_that_the_pipeline_sets_are_refused(flag):
         cluster.from_json({"slurm": {"sbatch": [flag]}})
 
 
-def test_the_old_name_of_a_key_is_read_in_files_and_in_json_and_written_under_the_new_one(tmp_path: Path) -> None:
+def test_the_old_name_of_a_key_is_read_in_files_and_in_json_which_keeps_it(tmp_path: Path) -> None:
     found = load(tmp_path, 'card = "RTX8000"\n')
     assert found.gpu_model == "RTX8000"
     stored = cluster.to_json(found)
