@@ -152,6 +152,9 @@ def load_cluster(name: str) -> Cluster:
 
 def from_json(value: dict[str, Any]) -> Cluster:
     """A checked `Cluster`; raises `ValueError` that names the known keys for an unknown one, or the right type."""
+    for old, new in RENAMED.items():
+        if old in value and new in value:
+            raise ValueError(f"{old} and {new} are one key; leave {old} out")
     cluster = _build(Cluster, {RENAMED.get(key, key): setting for key, setting in value.items()}, "")
     paths: dict[str, Any] = {name: str(Path(getattr(cluster, name)).expanduser().absolute()) for name in PATHS}
     return dataclasses.replace(cluster, **paths)

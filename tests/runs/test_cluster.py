@@ -90,6 +90,11 @@ def test_flags_of_sbatch_that_the_pipeline_sets_are_refused(flag):
         cluster.from_json({"slurm": {"sbatch": [flag]}})
 
 
+def test_both_names_of_one_key_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="card and gpu_model are one key; leave card out"):
+        load(tmp_path, 'card = "RTX8000"\ngpu_model = ""\n')
+
+
 def test_the_old_name_of_a_key_is_read_in_files_and_in_json_which_keeps_it(tmp_path: Path) -> None:
     found = load(tmp_path, 'card = "RTX8000"\n')
     assert found.gpu_model == "RTX8000"

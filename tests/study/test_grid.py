@@ -10,7 +10,8 @@ import pytest
 from infos import dataset_infos
 
 from pipeline.study import paper
-from pipeline.study.grid import RENAMED, known_grids, load_grid
+from pipeline.study.grid import known_grids, load_grid
+from pipeline.study.renames import RENAMED
 
 NAMES = (
     "augmentation batch_size cnn cnn_optimizer demo dino_fb epochs initialisation main paper small toy transformer "
@@ -101,8 +102,17 @@ def test_a_file_that_lacks_something_is_told_what(tmp_path: Path, text: str, lac
         load_grid(write(tmp_path, text))
 
 
-def test_a_file_with_the_function_of_an_earlier_version_is_told_its_new_name(tmp_path: Path) -> None:
-    path = write(tmp_path, ENTRIES.replace("def entries(", "def places("))
+def test_a_grid_that_yields_its_runs_has_all_of_them(tmp_path: Path) -> None:
+    listed = load_grid(write(tmp_path, SPECS)).runs(dataset_infos(["toy"]), [77], paper.preset("paper"))
+    (tmp_path / "lazy").mkdir()
+    lazy = SPECS.replace("def grid(", "def listed(") + "\n\ndef grid(*given):\n    yield from listed(*given)\n"
+    yielded = load_grid(write(tmp_path / "lazy", lazy)).runs(dataset_infos(["toy"]), [77], paper.preset("paper"))
+    assert yielded == listed and any(yielded)
+
+
+@pytest.mark.parametrize("more", ["", "\n\ndef grid(datasets, seeds, preset):\n    return []\n"])
+def test_a_file_with_the_function_of_an_earlier_version_is_told_its_new_name(tmp_path: Path, more: str) -> None:
+    path = write(tmp_path, ENTRIES.replace("def entries(", "def places(") + more)
     with pytest.raises(ValueError) as caught:
         load_grid(path)
     assert str(caught.value) == (

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import pickle
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from pipeline.data.shards import quarantine, write
 from pipeline.data.shards.plan import ShardPlan
 from pipeline.jobs.slurm import reconcile, scheduler, submit
 from pipeline.jobs.snapshot import snapshot
-from pipeline.jobs.submissions import FOLDER, Submission, read_submissions, write_submission
+from pipeline.jobs.submissions import FOLDER, OLD_FOLDER, Submission, write_submission
 from pipeline.runs.cluster import Cluster
 
 TARS, INDEX = "tars", "index"  # the ids of the two submissions
@@ -29,8 +30,8 @@ PATIENCE = 3600.0  # seconds for a node thought dead that may still write
 class ShardPayload:
     """What a job is given: call it to write the tars of one part, or, with `parts=0`, what is left and the index."""
 
-    jobs: str
-    """The folder that holds the plan."""
+    plan: str
+    """The path of the plan, which the version of the code that the job runs can read."""
     part: int
     parts: int
     workers: int
@@ -38,8 +39,8 @@ class ShardPayload:
     strict: bool
 
     def __call__(self) -> None:
-        plan: ShardPlan = pickle.loads((Path(self.jobs) / "plan.pkl").read_bytes())
-        out = Path(self.jobs).parent.parent
+        plan: ShardPlan = pickle.loads(Path(self.plan).read_bytes())
+        out = Path(self.plan).parents[2]
         if self.parts:
             write.write_part(plan, out, self.part, self.parts, workers=self.workers, progress=silent, patience=PATIENCE)
         else:
@@ -73,17 +74,17 @@ def submit_missing(plan: ShardPlan, out: Path, cluster: Cluster, *, max_bad: flo
         said = reconcile.repair(jobs, scheduler.queued_jobs(jobs))
         live = {job.submission: job.id.split("_")[0] for job in scheduler.queued_jobs(jobs)}
         code = snapshot(jobs)
+        path = jobs / f"plan-{code.name}.pkl"  # jobs of earlier code read their own
         if INDEX not in live:
-            with files.publish(jobs / "plan.pkl") as file:
+            with files.publish(path) as file:
                 pickle.dump(plan, file)
 
         def payload(part: int, parts: int) -> ShardPayload:
-            return ShardPayload(str(jobs), part, parts, cluster.slurm.cpus, max_bad, strict)
+            return ShardPayload(str(path), part, parts, cluster.slurm.cpus, max_bad, strict)
 
         def send(name: str, payloads: Sequence[ShardPayload], after: Sequence[str] = ()) -> None:
-            for earlier in read_submissions(jobs):
-                if earlier.id == name:
-                    earlier.remove()
+            for folder in (FOLDER, OLD_FOLDER):
+                shutil.rmtree(jobs / folder / name, ignore_errors=True)
             title, no_runs = f"shard.{plan.dataset.name}.{name}", ((),) * len(payloads)
             submission = Submission(jobs / FOLDER / name, title, no_runs, fan_out=True, code=code.name, by_hand=False)
             write_submission(submission)
