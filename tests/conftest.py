@@ -9,10 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from repository import ROOT
 
 from pipeline.data.datasets import DATASETS
-
-ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from repository import ROOT
 
 from pipeline.__main__ import COMMANDS, first_line
 

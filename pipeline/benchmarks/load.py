@@ -186,12 +186,12 @@ def _copy_rate(size: int, seconds: float) -> float:
     cores = len(os.sched_getaffinity(0))
     many = (512 << 20) // (size * size * 3)
     source = torch.zeros(many, size, size, 3, dtype=torch.uint8)
-    until = time.perf_counter() + seconds
 
     def copy(core: int) -> int:
         out = torch.zeros(BATCH, size, size, 3, dtype=torch.uint8)
         rng, done = np.random.default_rng(core), 0
-        while time.perf_counter() < until:
+        until = time.perf_counter() + seconds
+        while not done or time.perf_counter() < until:
             np.take(source.numpy(), rng.integers(0, many, BATCH), axis=0, out=out.numpy(), mode="clip")
             done += BATCH
         return done

@@ -9,7 +9,7 @@ import sys
 
 import indexes
 import pytest
-from conftest import ROOT
+from repository import ROOT
 
 
 @pytest.fixture(scope="module")

@@ -18,8 +18,8 @@ import pyarrow.parquet as parquet
 import pytest
 import tiny
 from commands import command
-from conftest import ROOT
 from PIL import Image
+from repository import ROOT
 
 from pipeline.core import files
 from pipeline.data.layouts import UserDataset

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from repository import ROOT
 
 SCRIPTS = ROOT / "slurm" / "devcluster"
 DAEMONS = ("slurmdbd", "slurmctld", "slurmd-gpu1", "slurmd-gpu2", "slurmd-gpu3")

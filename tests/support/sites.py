@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from conftest import ROOT
+from repository import ROOT
 
 from pipeline.runs.folder import Run
 
