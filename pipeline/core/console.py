@@ -2,30 +2,89 @@
 
 from __future__ import annotations
 
+import io
+import json
+import re
 import sys
+import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NoReturn, TypeVar
 
+from pipeline.core import disks
+
 T = TypeVar("T")
+FAULT = 70  # exit code of a fault of the program (EX_SOFTWARE)
 
 
 def run_command(main: Callable[[], int]) -> NoReturn:
-    """Run a command and exit: with its return value, with 2 and one line for a `ValueError`, with 130 after Ctrl-C.
+    """Run a command and exit: with its return value, or with one line and an exit code for an error.
 
-    All other errors are faults of the program and keep their traceback. A closed pipe (`| head`) is no error.
+    2: an error that a person can cause (a `ValueError` or what a disk says). 130: Ctrl-C. 70: a fault of the program;
+    the line names the file with the traceback. A closed pipe (`| head`) is no error.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal of another encoding
     try:
-        sys.exit(main())
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("stopped; run the same command again to continue", file=sys.stderr)
-        sys.exit(130)
+        code = main()
+        sys.stdout.flush()
+        sys.exit(code)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)
+    except KeyboardInterrupt:
+        print("stopped; run the same command again to continue", file=sys.stderr)
+        sys.exit(130)
+    except ValueError as error:
+        if isinstance(error, (UnicodeError, json.JSONDecodeError)):  # of a reader that names no file
+            sys.exit(_fault(error))
+        print(f"error: {printable(error, lines=True)}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        print(f"error: {printable(disks.error_text(error))}", file=sys.stderr)
+        sys.exit(2)
+    except Exception as error:
+        sys.exit(_fault(error))
+
+
+def _fault(error: Exception) -> int:
+    """Say that an error is a fault of the program, with its traceback in a file; returns the exit code."""
+    text = "".join(traceback.format_exception(error))
+    last = printable(text.strip().splitlines()[-1])
+    try:
+        handle, name = tempfile.mkstemp(prefix="cass-pipeline-", suffix="-traceback.txt")
+        with open(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(f"{sys.argv}\n{text}")
+    except OSError:  # no room for a file
+        print(printable(text, lines=True), file=sys.stderr)
+        name = "the lines above"
+    print(
+        f"fault of the program, not of your input: {last}; the traceback is in {name}: check it for names that are "
+        "private and send it to the maintainers (an issue of the project)",
+        file=sys.stderr,
+    )
+    return FAULT
+
+
+UNPRINTABLE = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u061c\\u200e\\u200f\\u2028-\\u202e\\u2066-\\u2069\\ud800-\\udfff]")
+"""Control characters, separators of lines, directions of writing, and bytes of names that are no UTF-8."""
+
+
+def printable(text: object, *, lines: bool = False) -> str:
+    """Text from a file, a name or an error as a terminal can show it: what would drive the terminal is escaped.
+
+    With `lines` line breaks stay.
+    """
+    return UNPRINTABLE.sub(lambda match: "\n" if lines and match[0] == "\n" else _escaped(match[0]), str(text))
+
+
+def _escaped(character: str) -> str:
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:  # a byte that os.fsdecode could not decode
+        return f"\\x{code - 0xDC00:02x}"
+    return character.encode("unicode_escape", "surrogatepass").decode("ascii")
 
 
 def progress(items: Iterable[T], *, total: int, what: str) -> Iterator[T]:
@@ -50,9 +109,9 @@ def silent(items: Iterable[T], *, total: int, what: str) -> Iterator[T]:
 
 
 def table(rows: Sequence[Sequence[object]], *, header: Sequence[str] = ()) -> str:
-    """Rows as aligned text; columns that hold only numbers are aligned right."""
-    texts = [[str(cell) for cell in row] for row in rows]
-    lines = ([list(header)] if header else []) + texts
+    """Rows as aligned text, one line each (see `printable`); columns that hold only numbers are aligned right."""
+    texts = [[printable(cell) for cell in row] for row in rows]
+    lines = ([[printable(name) for name in header]] if header else []) + texts
     if not lines:
         return ""
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]

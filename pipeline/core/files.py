@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import fcntl
 import hashlib
+import io
 import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
+
+from pipeline.core.console import printable
 
 
 @contextlib.contextmanager
@@ -21,20 +25,51 @@ def publish(path: Path, mode: str = "wb", *, durable: bool = True) -> Iterator[I
     A reader sees the complete old file or the complete new one, even if the writer dies at any moment.
     `durable=False` skips the fsyncs, for files that only inform (heartbeats).
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
+    with naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
+        try:
+            with open(temporary, mode, encoding=None if "b" in mode else "utf-8") as file:
+                yield file
+                file.flush()
+                if durable:
+                    os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            with contextlib.suppress(OSError):  # the first error counts
+                temporary.unlink(missing_ok=True)
+            raise
+        if durable:
+            sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Name `path` in an error of the disk that names no file: a full disk shows in a write, which knows no name."""
     try:
-        with open(temporary, mode, encoding=None if "b" in mode else "utf-8") as file:
-            yield file
-            file.flush()
-            if durable:
-                os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        if error.errno is not None and (error.filename is None or str(error.filename).endswith(".tmp")):
+            error.filename = str(path)
         raise
-    if durable:
-        sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def reading(path: Path, move: str = "restore it, or delete it and run the command again") -> Iterator[None]:
+    """Turn what a file of another shape raises in its reader into a `ValueError` that names it and the next `move`."""
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); {move}") from error
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not valid JSON ({error}); {move}") from error
+    except RecursionError as error:
+        raise ValueError(f"{path} is not valid JSON (nested too deeply); {move}") from error
+    except csv.Error as error:
+        raise ValueError(f"{path} is not CSV ({error}); {move}") from error
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        what = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+        raise ValueError(f"{path} is not what this version writes ({what}); {move}") from error
 
 
 @contextlib.contextmanager
@@ -47,11 +82,12 @@ def publish_folder(path: Path) -> Iterator[Path]:
     temporary, holder = path.parent / f".{path.name}.tmp", path.parent / f".{path.name}.lock"
     with lock(holder, what=str(path)):
         shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir()
         try:
-            yield temporary
-            sync_folder(temporary)
-            os.replace(temporary, path)
+            with naming(path):
+                temporary.mkdir()
+                yield temporary
+                sync_folder(temporary)
+                os.replace(temporary, path)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
@@ -76,7 +112,8 @@ def remove_temporaries(folder: Path, name: str = "") -> None:
     other writers away.
     """
     for path in folder.glob(f".{name}*.tmp"):
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(PermissionError):  # another user's, in a shared folder
+            path.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -90,16 +127,24 @@ def write_json(path: Path, value: Any, *, durable: bool = True, indent: int | No
         file.write(json.dumps(value, indent=indent, ensure_ascii=False) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """The value in a JSON file; raises `ValueError` that names the file when it is not valid JSON."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not valid JSON ({error}); delete it and run the command again") from error
+def read_json(path: Path, kind: type = object, *, keys: Sequence[str] = ()) -> Any:
+    """The value in a JSON file; raises `ValueError` that names the file when it is not valid JSON, or no `kind`.
+
+    keys: what an object must hold.
+    """
+    move = "delete it and run the command again"
+    with reading(path, move):
+        value: Any = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(value, kind):
+        wanted = "an object" if kind is dict else "a list" if kind is list else kind.__name__
+        raise ValueError(f"{path} holds no JSON value of the right kind ({wanted}); {move}")
+    if lacking := [key for key in keys if key not in value]:
+        raise ValueError(f"{path} lacks {lacking[0]!r}; {move}")
+    return value
 
 
 def append_jsonl(path: Path, row: dict[str, Any]) -> None:
-    with open(path, "a", encoding="utf-8") as file:
+    with naming(path), open(path, "a", encoding="utf-8") as file:
         file.write(json.dumps(row) + "\n")
 
 
@@ -111,9 +156,10 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """The rows of a JSON-lines file, without lines that a killed writer left incomplete; none if there is no file."""
     rows = []
     if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            with contextlib.suppress(json.JSONDecodeError):
-                rows.append(json.loads(line))
+        for line in path.read_bytes().splitlines():
+            with contextlib.suppress(ValueError):  # no JSON, no text
+                if isinstance(row := json.loads(line), dict):
+                    rows.append(row)
     return rows
 
 
@@ -148,7 +194,7 @@ def lock(
     `patience` seconds, or when `stop()` returns true.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a") as file:
+    with _open_lock(path) as file:
         deadline = time.monotonic() + patience
         while True:
             try:
@@ -159,6 +205,59 @@ def lock(
                     raise Busy(f"another process is at work on {what or path.parent}; wait for it to end") from None
                 time.sleep(0.05)
         yield
+
+
+def _open_lock(path: Path) -> IO[Any]:
+    """Open a lock file, which may be another user's; it is made if it is absent.
+
+    Whoever may write in the folder may take the lock, whatever the umask: a lock file holds nothing. One that cannot
+    be written is opened for reading, which is enough for a lock on a local disk. O_CREAT is not used on a file that
+    exists: the kernel refuses it for another user's in a sticky folder (fs.protected_regular).
+    """
+    while True:
+        with contextlib.suppress(FileNotFoundError):
+            try:
+                return open(path, "r+b")
+            except PermissionError:
+                return open(path, "rb")
+        with contextlib.suppress(FileExistsError):  # another process was faster
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+            with contextlib.suppress(OSError):  # a disk without permissions
+                os.fchmod(handle, 0o644 | (path.parent.stat().st_mode & 0o022))
+            return open(handle, "r+b")
+
+
+def own_if_unreadable(path: Path) -> Path:
+    """`path`; or a name next to it for this user alone, where `path` is another user's and cannot be read."""
+    if not path.exists() or os.access(path, os.R_OK, effective_ids=os.access in os.supports_effective_ids):
+        return path
+    return path.with_name(f"{path.stem}-{os.geteuid()}{path.suffix}")
+
+
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def csv_text(rows: Iterable[Sequence[object]]) -> str:
+    """Rows as CSV that is safe to open in a spreadsheet.
+
+    A text that a spreadsheet would execute as a formula begins with an apostrophe; numbers stay numbers. Control
+    characters are escaped.
+    """
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerows([_csv_cell(cell) for cell in row] for row in rows)
+    return out.getvalue()
+
+
+def _csv_cell(cell: object) -> object:
+    if not isinstance(cell, str):
+        return cell
+    if cell.startswith(FORMULA):
+        try:
+            float(cell)
+        except ValueError:
+            return "'" + printable(cell)
+    return printable(cell)
 
 
 def is_locked(path: Path) -> bool:

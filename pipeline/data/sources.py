@@ -78,7 +78,7 @@ def _download(
     else:
         part.replace(target)
     record = folder / RECORD
-    entries = files.read_json(record) if record.exists() else {}
+    entries = files.read_json(record, dict) if record.exists() else {}
     entry = {"from": remote.address, "bytes": remote.size, "sha256": sha256, "etag": remote.etag, "checked": checked}
     files.write_json(record, {**entries, source.target: entry})
     report(f"{source.target}: checked by {checked}; sha256 {sha256}")

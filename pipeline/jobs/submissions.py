@@ -59,7 +59,7 @@ class Submission:
     def job(self) -> Mapping[str, Any]:
         """`id` and `released`; empty until the job's id is known."""
         path = self.folder / "job.json"
-        value: dict[str, Any] = files.read_json(path) if path.exists() else {}
+        value: dict[str, Any] = files.read_json(path, dict, keys=("id", "released")) if path.exists() else {}
         return value
 
     def note_job(self, job_id: str, *, released: bool) -> None:
@@ -131,9 +131,11 @@ def read_submissions(runs: Path) -> list[Submission]:
 def read_submission(folder: Path) -> Submission:
     """The submission in a folder; raises `FileNotFoundError` where there is none."""
     old = folder.parent.name == OLD_FOLDER
-    value = files.read_json(folder / (OLD_FILE if old else FILE))
-    tasks = tuple(tuple(task) for task in value.pop("parts" if old else "tasks"))
-    return Submission(folder=folder, tasks=tasks, **value)
+    path = folder / (OLD_FILE if old else FILE)
+    value = files.read_json(path, dict)
+    with files.reading(path):
+        tasks = tuple(tuple(task) for task in value.pop("parts" if old else "tasks"))
+        return Submission(folder=folder, tasks=tasks, **value)
 
 
 def cancelled_runs(runs: Path) -> set[str]:
@@ -154,13 +156,13 @@ def job_logs(runs: Path, run_id: str) -> list[Path]:
 
 def runs_of(folder: Path) -> list[Path]:
     """The run folders that a fan-out's folder lists."""
-    return [folder.parent.parent.parent / run for run in files.read_json(folder / "runs.json")]
+    return [folder.parent.parent.parent / run for run in files.read_json(folder / "runs.json", list)]
 
 
 def skipped_runs(folder: Path) -> dict[str, str]:
     """The runs that a fan-out skips, each with the reason."""
     path = folder / "skipped.json"
-    value: dict[str, str] = files.read_json(path) if path.exists() else {}
+    value: dict[str, str] = files.read_json(path, dict) if path.exists() else {}
     return value
 
 

@@ -74,7 +74,7 @@ class ModelInfo:
     @classmethod
     def of_export(cls, folder: Path) -> ModelInfo:
         """The network of an export; `ValueError` where this version cannot read the export's description."""
-        value = files.read_json(folder / FILE)
+        value = files.read_json(folder / FILE, dict)
         names = [field.name for field in dataclasses.fields(cls)]
         if missing := [name for name in names if name not in value]:
             raise ValueError(

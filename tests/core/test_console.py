@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import json
+import os
+import re
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -65,9 +71,75 @@ def test_a_command_ends_with_an_exit_code_and_prints_at_most_one_line(
     assert capsys.readouterr().err == said
 
 
-def test_an_error_in_the_program_keeps_its_traceback() -> None:
-    with pytest.raises(AssertionError):
-        console.run_command(raising(AssertionError()))
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            OSError(errno.ENOSPC, "No space left on device", "/data/shards/a.tar"),
+            r"/data/shards/a\.tar: the disk is full",
+        ),
+        (OSError(errno.ENOSPC, "No space left on device"), "where this command's output goes: the disk is full"),
+        (
+            OSError(errno.EROFS, "Read-only file system", b"/ro/\xff"),
+            r"/ro/\\xff: the disk is read-only; give a folder",
+        ),
+        (PermissionError(errno.EACCES, "Permission denied", "runs/a\nb"), r"runs/a\\nb: you may not read or write it"),
+        (FileNotFoundError(errno.ENOENT, "No such file", "x.csv"), r"x\.csv: it is not there"),
+        (OSError(errno.ENOTSUP, "Operation not supported", "x"), "x: Operation not supported; fix that"),
+        (OSError("not a known kind"), "not a known kind; fix that"),
+    ],
+)
+def test_what_a_disk_says_is_one_line_with_the_path_and_the_next_move(
+    error: OSError, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        console.run_command(raising(error))
+    assert caught.value.code == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: ") and err.count("\n") == 1
+    assert re.search(said, err) and "run the same command again" in err
+
+
+def key_error() -> int:
+    return {"a": 1}["b\x1b[2J"]
+
+
+@pytest.mark.parametrize(
+    "main",
+    [raising(AssertionError()), key_error, raising(json.JSONDecodeError("no value", "", 0)), raising(OverflowError())],
+)
+def test_a_fault_of_the_program_is_one_line_that_names_the_file_with_the_traceback(
+    main: Callable[[], int], capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with pytest.raises(SystemExit) as caught:
+        console.run_command(main)
+    assert caught.value.code == 70
+    err = capsys.readouterr().err
+    (written,) = tmp_path.iterdir()
+    assert err.startswith("fault of the program, not of your input: ") and err.count("\n") == 1
+    assert str(written) in err and "send it" in err and "\x1b" not in err
+    assert "Traceback (most recent call last)" in written.read_text()
+
+
+def test_a_fault_is_shown_whole_where_no_file_can_be_written(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    with pytest.raises(SystemExit) as caught:
+        console.run_command(key_error)
+    assert caught.value.code == 70
+    assert "Traceback (most recent call last)" in capsys.readouterr().err
+
+
+def test_text_from_names_cannot_drive_a_terminal_or_break_a_table() -> None:
+    name = os.fsdecode(b"a\nb\x1b[31m\xff") + "\u202egnp.exe nævus 皮膚 👩‍⚕️"
+    shown = "a\\nb\\x1b[31m\\xff\\u202egnp.exe nævus 皮膚 👩‍⚕️"
+    assert console.printable(name) == shown
+    assert console.table([[name, 1]]) == f"{shown}  1"
+    assert console.printable("two\nlines\r", lines=True) == "two\nlines\\r"
+    for code in (*range(0x20), *range(0x7F, 0xA0)):
+        assert console.printable(chr(code)).isprintable() and console.printable(chr(code)) != chr(code)
 
 
 def test_progress_yields_every_item_and_prints_nothing_for_a_short_job_in_a_log(

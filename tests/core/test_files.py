@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import csv
+import errno
 import hashlib
+import io
+import itertools
+import multiprocessing
 import os
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from pipeline.core import files
+from pipeline.core import disks, files
 
 
 def python(code: str, *args: object, **environment: str) -> subprocess.Popen[str]:
@@ -167,3 +174,165 @@ def test_a_process_that_waits_gets_the_lock_when_its_holder_is_done(tmp_path: Pa
     with waiter:
         assert waiter.communicate()[0] == "held\n"
         assert waiter.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"\xff\xfe{}", "is not UTF-8 text"),
+        (b"[1, 2]", "holds no JSON value of the right kind"),
+        (b"null", "holds no JSON value of the right kind"),
+        (b"{}", "lacks 'fingerprint'"),
+        (b"[" * 100_000, "nested too deeply"),
+        (b"", "is not valid JSON"),
+    ],
+)
+def test_a_json_file_of_another_shape_is_named_with_the_next_move(tmp_path: Path, data: bytes, said: str) -> None:
+    path = tmp_path / "manifest.json"
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=rf"manifest\.json .*{said}.*; delete it and run the command again"):
+        files.read_json(path, dict, keys=("fingerprint",))
+
+
+def test_what_a_reader_raises_at_a_file_of_another_shape_names_the_file(tmp_path: Path) -> None:
+    def missing() -> object:
+        return {}["key"]
+
+    def text() -> object:
+        return b"\xff".decode()
+
+    def cell() -> object:
+        return next(csv.reader(["x" * 200_000]))
+
+    for read, said in (
+        (missing, "it has no 'key'"),
+        (text, "not UTF-8"),
+        (cell, "field larger than"),
+        (lambda: [][0], "index out of range"),
+    ):  # type: ignore[index]
+        with pytest.raises(ValueError, match=rf"^a\.json .*{said}.*; restore it"), files.reading(Path("a.json")):
+            read()
+
+
+def test_rows_that_are_no_objects_or_no_text_are_skipped(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_bytes(b'{"a": 1}\n[2]\n\xff\xfe\n{"a": "\xc3\xa6"}\n')
+    assert files.read_jsonl(tmp_path / "rows.jsonl") == [{"a": 1}, {"a": "æ"}]
+
+
+def full_disk(error: int, after: int) -> Callable[..., int]:
+    """An `os.fsync` that fails from its call number `after` on."""
+    calls = itertools.count()
+
+    def fsync(handle: int) -> None:
+        if next(calls) >= after:
+            raise OSError(error, os.strerror(error))
+
+    return fsync  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.ESTALE])
+def test_a_disk_that_fails_in_a_write_is_named_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int
+) -> None:
+    monkeypatch.setattr(os, "fsync", full_disk(error, 0))
+    with pytest.raises(OSError) as caught:
+        files.write_json(tmp_path / "value.json", {})
+    assert caught.value.filename == str(tmp_path / "value.json")
+    assert str(tmp_path / "value.json") in disks.error_text(caught.value)
+    with pytest.raises(OSError) as caught, files.publish_folder(tmp_path / "folder"):
+        pass
+    assert caught.value.filename == str(tmp_path / "folder")
+    assert os.listdir(tmp_path) == []
+
+
+def test_csv_cells_are_no_formulas_and_numbers_stay_numbers() -> None:
+    rows = [
+        ["=1+1", "+49 30", "@x", "-a", "\t=1", "\r=1"],
+        ["-0.5", "+1e-3", -2, 0.25, "a-b", None],
+        ["a\nb", "\x1b", "–"],
+    ]
+    assert list(csv.reader(io.StringIO(files.csv_text(rows)))) == [
+        ["'=1+1", "'+49 30", "'@x", "'-a", "'\\t=1", "'\\r=1"],
+        ["-0.5", "+1e-3", "-2", "0.25", "a-b", ""],
+        ["a\\nb", "\\x1b", "–"],
+    ]
+
+
+def as_user(number: int, action: Callable[[], None]) -> str:
+    """What goes wrong when another user does something, in a process of its own; empty if nothing does."""
+    context = multiprocessing.get_context("fork")
+    queue = context.SimpleQueue()
+
+    def child() -> None:
+        os.setgroups([])
+        os.setgid(number)
+        os.setuid(number)
+        os.umask(0o077)
+        try:
+            action()
+            queue.put("")
+        except BaseException as error:
+            queue.put(f"{type(error).__name__}: {error}")
+
+    process = context.Process(target=child)
+    process.start()
+    said = queue.get()
+    process.join()
+    return str(said)
+
+
+@pytest.fixture
+def sticky() -> Iterator[Path]:
+    """A folder in which every user may write, as /tmp."""
+    if os.geteuid() != 0:
+        pytest.skip("acting as two users needs root")
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        os.chmod(folder, 0o755)
+        shared = Path(folder) / "scratch"
+        shared.mkdir()
+        shared.chmod(0o1777)
+        yield shared
+
+
+@pytest.mark.filterwarnings("ignore:This process")
+def test_two_users_take_the_same_lock_in_a_shared_folder(sticky: Path) -> None:
+    path = sticky / "lock"
+
+    def take() -> None:
+        with files.lock(path):
+            pass
+
+    assert as_user(12345, take) == ""
+    assert path.stat().st_mode & 0o777 == 0o666
+    assert as_user(12346, take) == ""
+    path.chmod(0o644)  # of an earlier version
+    assert as_user(12346, take) == ""
+    with files.lock(path):
+        assert as_user(12346, take).startswith("Busy: ")
+
+
+@pytest.mark.filterwarnings("ignore:This process")
+def test_a_file_of_another_user_is_used_if_it_can_be_read_else_ones_own_next_to_it(sticky: Path) -> None:
+    path = sticky / "toy-32.u8"
+
+    def is_named(name: str) -> Callable[[], None]:
+        def check() -> None:
+            assert files.own_if_unreadable(path).name == name
+
+        return check
+
+    assert as_user(12345, is_named("toy-32.u8")) == ""
+    assert as_user(12345, lambda: files.write_text(path, "x")) == ""  # with a umask of 077
+    assert as_user(12345, is_named("toy-32.u8")) == ""
+    assert as_user(12346, is_named("toy-32-12346.u8")) == ""
+    path.chmod(0o644)
+    assert as_user(12346, is_named("toy-32.u8")) == ""
+    (sticky / ".toy.1.tmp").touch()
+    assert as_user(12346, lambda: files.remove_temporaries(sticky)) == ""
+    assert (sticky / ".toy.1.tmp").exists()
+
+
+def test_locks_in_a_private_folder_stay_private(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    with files.lock(tmp_path / "lock"):
+        assert (tmp_path / "lock").stat().st_mode & 0o777 == 0o644

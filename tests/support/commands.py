@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.core.console import run_command
+from pipeline.core.console import FAULT, run_command
 
 
 def command(name: str, *arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -23,6 +23,9 @@ def command(name: str, *arguments: object, cwd: Path) -> subprocess.CompletedPro
     with _arguments_and_folder(name, arguments, cwd), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         with pytest.raises(SystemExit) as ended:
             run_command(main)
+    assert ended.value.code != FAULT, Path(
+        err.getvalue().split("the traceback is in ")[1].split(": check")[0]
+    ).read_text()
     return subprocess.CompletedProcess([name], int(ended.value.code or 0), out.getvalue(), err.getvalue())
 
 

@@ -82,7 +82,7 @@ def _rows_file(folder: Path, tar: str) -> Path:
 
 def _is_good(rows_file: Path) -> bool:
     """Whether a tar is written with all its images; bad images are tried again because they may have been fixed."""
-    return rows_file.exists() and not files.read_json(rows_file)["bad"]
+    return rows_file.exists() and not files.read_json(rows_file, dict, keys=("rows", "bad"))["bad"]
 
 
 def _write_tars(
@@ -137,7 +137,7 @@ def _finish(folder: Path, plan: ShardPlan, *, max_bad: float, strict: bool) -> N
     rows: list[dict[str, Any]] = []
     quarantined = list(plan.quarantined)
     for tar, _ in plan.tars():
-        part = files.read_json(_rows_file(folder, tar))
+        part = files.read_json(_rows_file(folder, tar), dict, keys=("rows", "bad"))
         rows += part["rows"]
         quarantined += part["bad"]
     quarantine.check(quarantined, total=len(plan.listing.records), max_bad=max_bad, strict=strict)

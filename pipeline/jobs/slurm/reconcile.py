@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import shlex
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -203,7 +204,8 @@ def script(plan: Plan) -> str:
                 text,
                 "END",
                 ")",
-                f'echo "sent $job{number} {array.name}: {array}"',
+                f"job{number}=${{job{number}%%;*}}  # with named clusters sbatch prints ID;CLUSTER",
+                f'echo "sent $job{number} "{shlex.quote(f"{array.name}: {array}")}',
             ]
             suffix = "" if len(submission.tasks) == 1 else "_{}"
             for index, task in enumerate(submission.tasks):

@@ -98,7 +98,7 @@ def write_list(
 ) -> None:
     """Publish `figures.json`; figures of other kinds than the `kinds` just drawn stay as the old list has them."""
     path = folder / LIST
-    old = files.read_json(path) if path.exists() else {"figures": [], "skipped": []}
+    old = files.read_json(path, dict, keys=("figures", "skipped")) if path.exists() else {"figures": [], "skipped": []}
     before = {name for entry in old["figures"] for name in entry["files"]}
     value: dict[str, Any] = dict(head)
     for part, new in (("figures", drawn.figures), ("skipped", drawn.skipped + drawn.failed)):
