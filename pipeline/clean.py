@@ -21,7 +21,11 @@ def parser() -> argparse.ArgumentParser:
     flags.add_cluster_flag(out)
     add("--yes", action="store_true", help="remove what is listed")
     add("--scratch", action="store_true", help="the decoded images too (they are made again when needed)")
-    add("--restart", metavar="RUN", help="delete all that a run has done, so that the next launch restarts it")
+    add(
+        "--restart",
+        metavar="RUN",
+        help="delete all that a run has done, so that the next launch restarts it; RUN: an id, or a part of it",
+    )
     return out
 
 
@@ -50,11 +54,9 @@ def main() -> int:
 def restart(runs: Path, name: str, *, sure: bool) -> int:
     """Restart one run, a finished one only if the user is sure."""
     from pipeline.jobs import cleanup
-    from pipeline.runs.folder import Run
+    from pipeline.runs.folder import find_run
 
-    run = Run(runs / name)
-    if not run["spec"].exists():
-        raise ValueError(f"there is no run {name!r} in {runs}; see python -m pipeline.status")
+    run = find_run(runs, name)
     if run.state() == "done" and not sure:
         raise ValueError(f"{run.id} is done; add --yes to delete its weights and result and restart it")
     cleanup.restart(run)

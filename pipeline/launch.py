@@ -150,18 +150,20 @@ def start_in_background(runs: Path) -> int:
 def run_to_end(plan: Plan, hint: str) -> int:
     """Run or watch the plan until all runs have ended; 130 if the user asked to stop before."""
     from pipeline.cli.progress import LaunchProgress
+    from pipeline.jobs.submissions import launch_lives
 
     progress = LaunchProgress()
-    if plan.cluster.executor == "slurm":
-        from pipeline.jobs.slurm import reconcile
+    with launch_lives(Path(plan.cluster.runs)):
+        if plan.cluster.executor == "slurm":
+            from pipeline.jobs.slurm import reconcile
 
-        completed = reconcile.run_plan(plan, progress)
-        farewell = "no longer watching; the jobs continue. The same command watches again."
-    else:
-        from pipeline.jobs import local
+            completed = reconcile.run_plan(plan, progress)
+            farewell = "no longer watching; the jobs continue. The same command watches again."
+        else:
+            from pipeline.jobs import local
 
-        completed = local.run_plan(plan, progress)
-        farewell = "stopped; every run saved its state. The same command continues."
+            completed = local.run_plan(plan, progress)
+            farewell = "stopped; every run saved its state. The same command continues."
     progress.close()
     if not completed:
         print(farewell, file=sys.stderr)

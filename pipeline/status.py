@@ -1,7 +1,8 @@
-"""Show the state of every run of a grid.
+"""Show the state of every run of a grid, or of every run there is.
 
 The run folders decide; on Slurm, the queue is read once as well.
 
+python -m pipeline.status               every run in the runs folder
 python -m pipeline.status --grid small --datasets brain_mri,isic
 python -m pipeline.status --grid main --cluster rtx8000 --watch
 """
@@ -12,14 +13,18 @@ import argparse
 import json
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.cli import flags
 from pipeline.core.console import run_command
 
 if TYPE_CHECKING:
+    from pipeline.cli.status_text import Row
     from pipeline.jobs.plan import Plan
     from pipeline.jobs.slurm.queue import QueueView
+    from pipeline.jobs.slurm.scheduler import QueuedJob
+    from pipeline.runs.cluster import Cluster
 
 WATCH_SECONDS = 10.0
 
@@ -27,9 +32,13 @@ WATCH_SECONDS = 10.0
 def parser() -> argparse.ArgumentParser:
     out = argparse.ArgumentParser(prog="python -m pipeline.status", description=__doc__, allow_abbrev=False)
     out.formatter_class = argparse.RawDescriptionHelpFormatter
-    flags.add_grid_flags(out)
+    flags.add_grid_flags(out, required=False)
     add = out.add_argument
-    add("--watch", action="store_true", help="show it again every ten seconds until no run is at work")
+    add(
+        "--watch",
+        action="store_true",
+        help="show it again every ten seconds until all runs have ended, or nothing lives that could end them",
+    )
     add("--failed", action="store_true", help="only failed runs, with the reason and the log")
     add("--json", action="store_true", help="one JSON object, for programs")
     return out
@@ -37,28 +46,71 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> int:
     args = parser().parse_args()
-    from pipeline.cli.estimate_text import hours_lines
-    from pipeline.cli.status_text import status_rows, status_text
-    from pipeline.jobs.estimate import estimate
-
     while True:
-        plan = flags.read_plan(args)
-        queue = read_queue(plan)
-        rows = status_rows(plan, queue)
+        runs, rows, text = read_status(args)
         if args.json:
-            print(json.dumps({"grid": plan.grid, "preset": plan.preset.name, "runs": rows}, indent=2))
             return 0
-        text = status_text(rows, plan, failed_only=args.failed)
-        if not args.failed:
-            text = "\n".join([text, *hours_lines(estimate(plan, plan.cluster))])
         if args.watch and sys.stdout.isatty():
             print("\x1b[2J\x1b[H", end="")
         print(text, flush=True)
-        if queue is not None and queue.problem:
-            print(f"the queue could not be read: {queue.problem}", file=sys.stderr)
-        if not args.watch or not any(row["state"] in ("running", "queued") for row in rows):
+        if not args.watch or not lives(rows, runs):
             return 0
         time.sleep(WATCH_SECONDS)
+
+
+def read_status(args: argparse.Namespace) -> tuple[Path, list[Row], str]:
+    """The runs folder, a row for each run and the text to show; with `--json` the rows are printed already."""
+    from pipeline.cli.status_text import folder_rows, status_rows, status_text
+
+    if args.grid is None:
+        from pipeline.runs.cluster import load_cluster
+
+        cluster = load_cluster(args.cluster)
+        runs = Path(cluster.runs)
+        rows = folder_rows(runs, read_jobs(cluster))
+        head: dict[str, str | None] = {"grid": None, "preset": None}
+        if not rows:
+            raise ValueError(f"there is no run in {runs}; give --cluster, or start runs with python -m pipeline.launch")
+    else:
+        plan = flags.read_plan(args)
+        queue = read_queue(plan)
+        runs = Path(plan.cluster.runs)
+        rows = status_rows(plan, queue)
+        head = {"grid": plan.grid, "preset": plan.preset.name}
+        if queue is not None and queue.problem:
+            print(f"the queue could not be read: {queue.problem}", file=sys.stderr)
+    if args.json:
+        print(json.dumps({**head, "runs": rows}, indent=2))
+        return runs, rows, ""
+    text = status_text(rows, runs, failed_only=args.failed)
+    if args.grid is not None and not args.failed:
+        from pipeline.cli.estimate_text import hours_lines
+        from pipeline.jobs.estimate import estimate
+
+        text = "\n".join([text, *hours_lines(estimate(plan, plan.cluster))])
+    return runs, rows, text
+
+
+def lives(rows: list[Row], runs: Path) -> bool:
+    """Whether a run is at work or in the queue, or is to do while a launch lives that may start it."""
+    from pipeline.jobs.plan import TO_DO
+    from pipeline.jobs.submissions import has_launch
+
+    states = {row["state"] for row in rows}
+    return bool(states & {"running", "queued"}) or (bool(states.intersection(TO_DO)) and has_launch(runs))
+
+
+def read_jobs(cluster: Cluster) -> dict[str, QueuedJob]:
+    """The jobs in the queue by run id; none on this machine alone, and where the queue does not answer."""
+    if cluster.executor != "slurm":
+        return {}
+    from pipeline.jobs.slurm import queue, scheduler
+
+    try:
+        return queue.queued_runs(Path(cluster.runs), scheduler.queued_jobs(Path(cluster.runs)))
+    except ValueError as error:
+        print(f"the queue could not be read: {error}", file=sys.stderr)
+        return {}
 
 
 def read_queue(plan: Plan) -> QueueView | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from typing import TYPE_CHECKING
 
 from pipeline.study.grid import known_grids
@@ -11,9 +12,9 @@ if TYPE_CHECKING:
     from pipeline.jobs.plan import Plan
 
 
-def add_grid_flags(out: argparse.ArgumentParser) -> None:
+def add_grid_flags(out: argparse.ArgumentParser, *, required: bool = True) -> None:
     add = out.add_argument
-    add("--grid", required=True, help=f"{', '.join(known_grids())}, or the path of your own FILE.py")
+    add("--grid", required=required, help=f"{', '.join(known_grids())}, or the path of your own FILE.py")
     add("--datasets", help="comma-separated; default: the grid's")
     add("--seeds", type=int, help="how many (default: the grid's)")
     add(
@@ -44,9 +45,9 @@ def read_plan(args: argparse.Namespace) -> Plan:
 
 def grid_flags(args: argparse.Namespace) -> str:
     """The grid flags as they were given, for the hint of another command."""
-    out = [f"--grid {args.grid}"]
-    out += [f"--datasets {args.datasets}"] if args.datasets else []
-    out += [f"--seeds {args.seeds}"] if args.seeds is not None else []
-    out += [f"--preset {args.preset}"] if args.preset != "paper" else []
-    out += [f"--cluster {args.cluster}"] if args.cluster != "local" else []
-    return " ".join(out)
+    out = ["--grid", args.grid]
+    out += ["--datasets", args.datasets] if args.datasets else []
+    out += ["--seeds", str(args.seeds)] if args.seeds is not None else []
+    out += ["--preset", args.preset] if args.preset != "paper" else []
+    out += ["--cluster", args.cluster] if args.cluster != "local" else []
+    return shlex.join(out)

@@ -7,12 +7,12 @@ import sys
 import time
 from collections.abc import Sequence
 
-from pipeline.core.console import duration
+from pipeline.core.console import duration, printable
 from pipeline.jobs.plan import Plan
 from pipeline.runs.folder import Run
 
 TERMINAL_SECONDS = 1.0  # between two drawings of the same states
-LOG_SECONDS = 30.0  # between two lines of progress
+LOG_SECONDS = 180.0  # between two lines of progress of a run in a log
 BAR = 30  # characters
 
 
@@ -21,7 +21,7 @@ class LaunchProgress:
 
     def __init__(self) -> None:
         self.states: dict[str, str] = {}
-        self.shown_at = 0.0
+        self.shown_at = time.monotonic()
         self.terminal = sys.stdout.isatty()
         self.drawn = 0
 
@@ -29,14 +29,16 @@ class LaunchProgress:
         """Print the runs whose state changed, and draw the progress again if the last time was long ago."""
         now = time.monotonic()
         changed = self._changes(plan)
-        if not changed and now - self.shown_at < (TERMINAL_SECONDS if self.terminal else LOG_SECONDS):
+        due = now - self.shown_at >= (TERMINAL_SECONDS if self.terminal else LOG_SECONDS)
+        if changed and not self.terminal:
+            self.say(changed)
+        if not due and not (changed and self.terminal):
             return
         self.shown_at = now
         lines = [f"{planned.run.id}: {_position(planned.run)}" for planned in plan.in_state("running")]
+        self.say(changed if self.terminal else lines)
         if not self.terminal:
-            print("\n".join(changed or lines), flush=True)
             return
-        self.say(changed)
         done, total = len(plan.in_state("done")), len(plan.runs)
         filled = round(BAR * done / total)
         lines.append(f"[{'#' * filled}{'.' * (BAR - filled)}] {done} of {total} runs done")
@@ -45,10 +47,11 @@ class LaunchProgress:
         self.drawn = len(lines)
 
     def say(self, lines: Sequence[str]) -> None:
-        """Print lines that stay."""
+        """Print lines that stay, each with the time in a log."""
         self.close()
+        stamp = "" if self.terminal else time.strftime("%Y-%m-%d %H:%M:%S  ")
         for line in lines:
-            print(line, flush=True)
+            print(stamp + printable(line), flush=True)
 
     def close(self) -> None:
         """Erase what is drawn on the terminal."""

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.core import files
 from pipeline.core.console import duration, table
 from pipeline.jobs.plan import Plan, PlannedRun
+from pipeline.runs.folder import FILES, Run
 
 if TYPE_CHECKING:
     from pipeline.jobs.slurm.queue import QueueView
+    from pipeline.jobs.slurm.scheduler import QueuedJob
 
 SILENT_SECONDS = 120.0  # without a heartbeat, after which `status` says so
 
@@ -23,11 +28,30 @@ def status_rows(plan: Plan, queue: QueueView | None) -> list[Row]:
     return [_row(planned, plan, queue) for planned in plan.runs.values()]
 
 
-def status_text(rows: list[Row], plan: Plan, *, failed_only: bool) -> str:
+def folder_rows(runs: Path, jobs: Mapping[str, QueuedJob]) -> list[Row]:
+    """A row for each run in the runs folder, whatever grid wants it; `jobs` are those in the queue, by run id."""
+    rows = []
+    for path in sorted(runs.glob(f"*/{FILES['spec']}")):
+        run = Run(path.parent)
+        job, state = jobs.get(run.id), run.state()
+        row: Row = {"run": run.id, "state": state, "job": job.id if job else "", "says": ""}
+        if state == "done":
+            row |= {"job": "", **_of_finished(run)}
+        elif state == "running":
+            row |= _of_running(run)
+        elif state == "failed":
+            row |= {"job": "", "says": run.reason()}
+        elif job:
+            row |= {"state": "queued", "says": job.state.lower()}
+        rows.append(row)
+    return rows
+
+
+def status_text(rows: list[Row], runs: Path, *, failed_only: bool) -> str:
     """The table, and a line that counts the states."""
     if failed_only:
         failed = [row for row in rows if row["state"] == "failed"]
-        shown = [[row["run"], row["says"], plan.runs[row["run"]].run["log"]] for row in failed]
+        shown = [[row["run"], row["says"], Run(runs / row["run"])["log"]] for row in failed]
         out = [table(shown, header=("run", "reason", "log"))] if shown else []
     else:
         shown = [[row["state"], row["run"], row["job"], row["says"]] for row in rows]
@@ -45,9 +69,9 @@ def _row(planned: PlannedRun, plan: Plan, queue: QueueView | None) -> Row:
     job = queue.jobs.get(planned.run.id) if queue else None
     row: Row = {"run": planned.run.id, "state": planned.state, "job": job.id if job else "", "says": ""}
     if planned.state == "done":
-        row |= {"job": "", **_of_finished(planned)}
+        row |= {"job": "", **_of_finished(planned.run)}
     elif planned.state == "running":
-        row |= _of_running(planned)
+        row |= _of_running(planned.run)
     elif planned.state == "failed":
         row |= {"job": "", "says": planned.run.reason()}
     elif job:
@@ -66,17 +90,21 @@ def _row(planned: PlannedRun, plan: Plan, queue: QueueView | None) -> Row:
     return row
 
 
-def _of_finished(planned: PlannedRun) -> Row:
-    result = planned.run.result()
+def _of_finished(run: Run) -> Row:
+    try:
+        with files.reading(run["result"], "launch --retry makes it again"):
+            result = run.result()
+    except ValueError as error:
+        return {"state": "damaged", "says": str(error)}
     says = f"{duration(result.seconds)}, {result.images_per_second:.0f} images a second"
-    says += f", COLLAPSED: {result.collapsed}" if result.collapsed else ""
+    says += f", COLLAPSED: {', '.join(result.collapsed)}" if result.collapsed else ""
     says += f", published by {result.published_by}" if result.published_by else ""
     return {"says": says, "codes": result.codes, "seconds": result.seconds, "device": result.device}
 
 
-def _of_running(planned: PlannedRun) -> Row:
-    at = planned.run.progress()
-    silence = planned.run.silence()
+def _of_running(run: Run) -> Row:
+    at = run.progress()
+    silence = run.silence()
     says = "starting"
     if at:
         left = duration(at["eta_seconds"]) if at.get("eta_seconds") else "?"

@@ -135,7 +135,8 @@ def read_json(path: Path, kind: type = object, *, keys: Sequence[str] = ()) -> A
     move = "delete it and run the command again"
     with reading(path, move):
         value: Any = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(value, kind):
+    right = isinstance(value, kind)  # mypy would take the value for an object
+    if not right:
         wanted = "an object" if kind is dict else "a list" if kind is list else kind.__name__
         raise ValueError(f"{path} holds no JSON value of the right kind ({wanted}); {move}")
     if lacking := [key for key in keys if key not in value]:
@@ -260,13 +261,16 @@ def _csv_cell(cell: object) -> object:
     return printable(cell)
 
 
-def is_locked(path: Path) -> bool:
-    """Whether a living process holds `lock(path)`. The check itself takes a shared lock for an instant."""
+def is_locked(path: Path, *, shared: bool = False) -> bool:
+    """Whether a living process holds `lock(path)`; with `shared`, whether one holds it shared or exclusive.
+
+    The check itself takes a lock for an instant: a shared one, or an exclusive one with `shared`.
+    """
     if not path.exists():
         return False
-    with open(path) as file:
+    with _open_lock(path) if shared else open(path) as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            fcntl.flock(file, (fcntl.LOCK_EX if shared else fcntl.LOCK_SH) | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
     return False

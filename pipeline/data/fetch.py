@@ -89,9 +89,14 @@ def _fetch_blocks(remote: RemoteFile, part: Path) -> Iterator[int]:
         assert process.stdout is not None and process.stderr is not None
         try:
             with open(part, "ab") as file:
-                while block := os.read(process.stdout.fileno(), BLOCK):
+                # one byte more than announced proves that the server lies; `check` then deletes the file
+                while file.tell() <= remote.size and (
+                    block := os.read(process.stdout.fileno(), min(BLOCK, remote.size + 1 - file.tell()))
+                ):
                     file.write(block)
                     yield from range(yielded, yielded := max(yielded, file.tell() // BLOCK))
+                if file.tell() > remote.size:
+                    process.terminate()
             error = process.stderr.read().decode(errors="replace").strip()
         finally:
             with contextlib.suppress(ProcessLookupError):

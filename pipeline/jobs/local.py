@@ -76,7 +76,7 @@ class JobQueue:
     def run(self, progress: PlanProgress) -> bool:
         """Work until all runs are done, failed or blocked; False if a signal asked to stop before."""
         asked_at = 0.0
-        with signals_noted() as asked:
+        with signals_noted("stopping; each run is saving") as asked:
             while True:
                 self.collect(stopping=asked())
                 if not asked():

@@ -117,13 +117,20 @@ def grace_of(site: Cluster) -> float:
 
 
 @contextlib.contextmanager
-def signals_noted() -> Iterator[Callable[[], bool]]:
-    """Note SIGINT and SIGTERM instead of dying of them; gives a function that says whether one arrived."""
+def signals_noted(said: str) -> Iterator[Callable[[], bool]]:
+    """Note SIGINT and SIGTERM instead of dying of them; gives a function that says whether one arrived.
+
+    The first one prints `said` at once.
+    """
     received: list[int] = []
-    before = {
-        number: signal.signal(number, lambda number, frame: received.append(number))
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
+
+    def note(number: int, frame: object) -> None:
+        if not received:
+            with contextlib.suppress(OSError):
+                os.write(2, f"\n{said}\n".encode())  # print may be interrupted in a print
+        received.append(number)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield lambda: bool(received)
     finally:

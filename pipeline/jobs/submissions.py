@@ -22,6 +22,7 @@ from pipeline.runs.folder import Run
 from pipeline.runs.spec import Spec
 
 FOLDER, FILE = ".submissions", "submission.json"
+LIVES = ".launch-lives.lock"  # in the runs folder: held shared by every launch that stays
 # The code up to commit 0a3c75c wrote these, with the key `parts` instead of `tasks`. They are still read, so that the
 # jobs that it sent are known, repaired, cancelled and cleaned.
 OLD_FOLDER, OLD_FILE = ".orders", "order.json"
@@ -136,6 +137,18 @@ def read_submission(folder: Path) -> Submission:
     with files.reading(path):
         tasks = tuple(tuple(task) for task in value.pop("parts" if old else "tasks"))
         return Submission(folder=folder, tasks=tasks, **value)
+
+
+@contextlib.contextmanager
+def launch_lives(runs: Path) -> Iterator[None]:
+    """Let `status --watch` know that a launch lives that may start more runs."""
+    with files.lock(runs / LIVES, patience=10, what="whether a launch lives", shared=True):
+        yield
+
+
+def has_launch(runs: Path) -> bool:
+    """Whether a launch lives that stays until its runs have ended."""
+    return files.is_locked(runs / LIVES, shared=True)
 
 
 def cancelled_runs(runs: Path) -> set[str]:

@@ -92,16 +92,25 @@ class Pretraining(Program):
 
     def end_epoch(self, epoch: int) -> tuple[dict[str, Any], bool]:
         self.averages.end_epoch(self.method, epoch)
-        return self.monitor(), False
+        return self.monitor(epoch), False
 
-    def monitor(self) -> dict[str, Any]:
-        """The collapse monitor's figures for every arm, on the first images of a fixed order."""
+    def monitor(self, epoch: int) -> dict[str, Any]:
+        """The collapse monitor's figures for every arm, on the first images of a fixed order.
+
+        Raises `ValueError` where outputs are not finite: the last step of an epoch made weights that no loss has shown.
+        """
         positions = self.samples.permutation(self.spec.seed, -1)[:MONITORED]
         blocks = np.array_split(positions, -(-len(positions) // 64))
         out: dict[str, Any] = {}
         for name, arm in self.method.monitored().items():
             images = (normalise(unit(pixels), self.spec.augment) for pixels in self.samples.blocks(blocks))
-            out |= collapse.monitor(backbones.forward_in_batches(arm, images), name)
+            outputs = backbones.forward_in_batches(arm, images)
+            if not outputs.isfinite().all():
+                raise ValueError(
+                    f"the outputs of {name} are not finite after the last step of epoch {epoch}; "
+                    "lower the learning rate or run in float32"
+                )
+            out |= collapse.monitor(outputs, name)
         return out
 
     def state(self) -> dict[str, Any]:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -12,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.core import console
+from pipeline.core import console, files
 from pipeline.data.images import BadImage
 from pipeline.learn.attention import attention_map
 from pipeline.models import inputs
@@ -80,22 +77,13 @@ def predicted_classes(scores: np.ndarray, info: ModelInfo) -> list[str]:
 def as_table(predicted: Sequence[Prediction], classes: Sequence[str]) -> str:
     """Aligned text: each image with its predicted classes and the score of every class."""
     rows = [
-        [printable(each.path), ", ".join(each.classes) or "–", *(f"{score:.3f}" for score in each.scores)]
-        for each in predicted
+        [each.path, ", ".join(each.classes) or "–", *(f"{score:.3f}" for score in each.scores)] for each in predicted
     ]
     return console.table(rows, header=("image", "predicted", *classes))
 
 
 def as_csv(predicted: Sequence[Prediction], classes: Sequence[str]) -> str:
     """CSV with the columns `picture`, `predicted` (several joined by `;`) and `score:<class>`."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["picture", "predicted", *(f"score:{name}" for name in classes)])
-    for each in predicted:
-        writer.writerow([printable(each.path), ";".join(each.classes), *map(str, each.scores)])
-    return out.getvalue()
-
-
-def printable(path: Path) -> str:
-    """The path as text that any terminal and any UTF-8 file can hold."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+    header = ["picture", "predicted", *(f"score:{name}" for name in classes)]
+    rows = [[str(each.path), ";".join(each.classes), *map(str, each.scores)] for each in predicted]
+    return files.csv_text([header, *rows])

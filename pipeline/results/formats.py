@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 
+from pipeline.core import files
+from pipeline.core.console import printable
 from pipeline.core.console import table as aligned
 from pipeline.results.collect import METRICS, Cell
 from pipeline.results.tables import Table
@@ -14,23 +14,34 @@ from pipeline.results.tables import Table
 def as_text(tables: Sequence[Table]) -> str:
     blocks = []
     for table in tables:
-        notes = "\n".join(f"  {note}" for note in table.notes)
-        blocks.append(f"{table.title}\n\n{aligned(table.rows, header=table.header)}\n{notes}\n")
+        notes = "\n".join(f"  {printable(note)}" for note in table.notes)
+        blocks.append(f"{printable(table.title)}\n\n{aligned(table.rows, header=table.header)}\n{notes}\n")
     return "\n".join(blocks)
 
 
 def as_markdown(tables: Sequence[Table]) -> str:
     blocks = []
     for table in tables:
-        lines = [f"### {table.title}", "", _markdown_row(table.header), _markdown_row(["---"] * len(table.header))]
+        lines = [
+            f"### {_markdown(table.title)}",
+            "",
+            _markdown_row(table.header),
+            _markdown_row(["---"] * len(table.header)),
+        ]
         lines += [_markdown_row(row) for row in table.rows]
-        lines += ["", *(f"- {note.replace('*', chr(92) + '*')}" for note in table.notes), ""]
+        lines += ["", *(f"- {_markdown(note)}" for note in table.notes), ""]
         blocks.append("\n".join(lines))
     return "\n".join(blocks)
 
 
 def _markdown_row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+    return "| " + " | ".join(map(_markdown, cells)) + " |"
+
+
+def _markdown(text: str) -> str:
+    for plain, escaped in (("|", "\\|"), ("*", "\\*"), ("<", "&lt;")):
+        text = text.replace(plain, escaped)
+    return printable(text)
 
 
 def as_latex(tables: Sequence[Table]) -> str:
@@ -61,20 +72,29 @@ def _latex_row(cells: Sequence[str]) -> str:
 
 
 def _latex(text: str) -> str:
-    for plain, escaped in (
-        ("\\", r"\textbackslash "),
-        ("&", r"\&"),
-        ("%", r"\%"),
-        ("_", r"\_"),
-        ("#", r"\#"),
-        ("±", r"$\pm$"),
-        ("−", "$-$"),
-        ("–", "--"),
-        ("|", r"$\mid$"),
-        ("·", r"$\cdot$"),
-    ):
-        text = text.replace(plain, escaped)
-    return text
+    return "".join(LATEX.get(character, character) for character in printable(text))
+
+
+LATEX = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "_": r"\_",
+    "#": r"\#",
+    "$": r"\$",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"$<$",
+    ">": r"$>$",
+    "±": r"$\pm$",
+    "−": "$-$",
+    "–": "--",
+    "|": r"$\mid$",
+    "·": r"$\cdot$",
+}
+"""What LaTeX reads as more than the character."""
 
 
 COLUMNS = (
@@ -88,13 +108,11 @@ def as_csv(cells: Sequence[Cell], intervals: Sequence[tuple[float, float] | None
 
     intervals: of each cell's score in its table; `low` and `high` of that metric's line.
     """
-    out = io.StringIO()
-    writer = csv.DictWriter(out, COLUMNS, lineterminator="\n", restval="")
-    writer.writeheader()
+    rows: list[Sequence[object]] = [COLUMNS]
     for cell, interval in zip(cells, intervals, strict=True):
         for metric in METRICS:
             in_table = metric == cell.metric
-            row = {
+            row: dict[str, object] = {
                 "experiment": cell.experiment,
                 "method": cell.method,
                 "arm": cell.arm,
@@ -119,8 +137,8 @@ def as_csv(cells: Sequence[Cell], intervals: Sequence[tuple[float, float] | None
                 row |= {"low": interval[0], "high": interval[1]}
             if in_table and (printed := cell.printed):
                 row |= {"table": printed.table, "paper_value": printed.value, "paper_spread": printed.spread}
-            writer.writerow(row)
-    return out.getvalue()
+            rows.append([row.get(name, "") for name in COLUMNS])
+    return files.csv_text(rows)
 
 
 def _number(value: float | None) -> str:

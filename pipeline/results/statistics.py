@@ -14,6 +14,7 @@ from pipeline.runs.predictions import read_predictions
 
 MIN_SEEDS = 3  # ASSUMED: a t-test of fewer pairs says nothing
 RESAMPLES = 1000
+NO_SPREAD = 1e-12  # of scores in [0, 1], whose differences are rounded at 1e-16
 BOOTSTRAP_SEED = 2022
 
 
@@ -25,7 +26,7 @@ class Paired:
     deviation: float | None
     n: int
     p: float | None
-    """Two-sided, from a paired t-test; None for fewer than `MIN_SEEDS` seeds."""
+    """Two-sided, from a paired t-test; None for fewer than `MIN_SEEDS` seeds and for differences that are all equal."""
 
 
 def paired(ours: Mapping[int, float], theirs: Mapping[int, float]) -> Paired | None:
@@ -40,10 +41,11 @@ def paired(ours: Mapping[int, float], theirs: Mapping[int, float]) -> Paired | N
     return Paired(float(differences.mean()), deviation, n, p)
 
 
-def _paired_p_value(differences: np.ndarray) -> float:
+def _paired_p_value(differences: np.ndarray) -> float | None:
+    """None for differences that are all equal but for rounding: a t-test of no spread says nothing."""
     spread = differences.std(ddof=1) / math.sqrt(len(differences))
-    if spread == 0:
-        return 0.0 if differences.any() else 1.0
+    if spread <= NO_SPREAD:
+        return None
     from scipy import stats
 
     return float(2 * stats.t.sf(abs(differences.mean()) / spread, df=len(differences) - 1))

@@ -165,7 +165,8 @@ def comparison_table(main: Sequence[Cell]) -> Table:
     header = ("dataset", "backbone", "labels", "difference", "ours", "p (Holm)", "paper")
     notes = (
         "ours: mean ± sample standard deviation of the differences between runs of the same seed (number of seeds)",
-        "p: two-sided paired t-test over three seeds or more, with Holm's correction over this table",
+        "p: two-sided paired t-test over three seeds or more, with Holm's correction over this table; none where all "
+        "differences are equal",
     )
     return Table(None, "CASS compared with DINO and supervised training", 4, header, rows, notes)
 

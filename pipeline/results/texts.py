@@ -71,7 +71,7 @@ def hours(value: float | None) -> str:
 
 def saving(less: float | None, more: float | None) -> str:
     """How much less one time is than another: `75%`, or `–`."""
-    return f"{1 - less / more:.0%}" if less is not None and more else NOTHING
+    return f"{round(100 * (1 - less / more)) + 0:d}%" if less is not None and more else NOTHING
 
 
 # --- Notes -----------------------------------------------------------------------------------------------------------

@@ -28,8 +28,11 @@ def test_fewer_than_three_pairs_are_not_tested():
 
 def test_seeds_that_all_agree_are_no_division_by_zero():
     same = {seed: 0.5 for seed in range(3)}
-    assert statistics.paired(same, same).p == 1.0
-    assert statistics.paired(same, {seed: 0.25 for seed in range(3)}).p == 0.0
+    assert statistics.paired(same, same).p is None
+    assert statistics.paired(same, {seed: 0.25 for seed in range(3)}).p is None
+    rounded = {1: 0.1 + 0.2, 2: 0.3 + 0.3, 3: 0.7}  # 0.30000000000000004: differences that are equal but for rounding
+    found = statistics.paired(rounded, {1: 0.2, 2: 0.5, 3: 0.6})
+    assert found.deviation != 0 and found.p is None
 
 
 def test_holms_correction_by_hand():

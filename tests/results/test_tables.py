@@ -186,3 +186,18 @@ def test_differences_are_taken_seed_by_seed(plan):
     table = tables.comparison_table([c for c in cells if c.experiment == "main"])
     row = next(r for r in table.rows if r[1:4] == ("ViT B/16", "100%", "CASS − Supervised"))
     assert row[4:] == ("+0.3000 ± 0.1414 (2)", "–", "+0.1619")
+
+
+def test_names_with_characters_of_markup_are_escaped_in_every_format():
+    name = "=1|<b>_$x{y}\x1b[31m\n\\"
+    made = tables.Table(None, name, 1, ("dataset", name), [(name, "0.5")], (f"note {name}",))
+    assert "\x1b" not in formats.as_text([made]) and "\\x1b[31m\\n" in formats.as_text([made])
+    markdown = formats.as_markdown([made])
+    assert "\x1b" not in markdown and "<b>" not in markdown and "&lt;b>" in markdown and "=1\\|" in markdown
+    latex = formats.as_latex([made])
+    assert "\x1b" not in latex
+    assert r"=1$\mid$$<$b$>$\_\$x\{y\}\textbackslash{}x1b[31m" in latex
+
+
+def test_a_saving_of_nearly_nothing_has_no_sign():
+    assert texts.saving(1.001, 1.0) == "0%" and texts.saving(1.0, 4.0) == "75%" and texts.saving(2.0, 1.0) == "-100%"

@@ -43,7 +43,7 @@ def run_plan(plan: Plan, progress: PlanProgress) -> bool:
     live: dict[str, QueuedJob] | None = None
     lost = True
     before = submissions.cancelled_runs(runs)
-    with signals_noted() as asked:
+    with signals_noted("leaving; the jobs continue") as asked:
         while not asked():
             if (submissions.cancelled_runs(runs) - before) & plan.runs.keys():
                 progress.say(["another command cancelled runs of this grid; they are not submitted again"])

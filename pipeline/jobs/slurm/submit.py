@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -54,10 +55,35 @@ def send_payloads(
         words = " ".join(str(error).split())
         raise ValueError(f"sbatch refused {submission.name}: {words}") from error
     job_id = str(jobs[0].job_id).split("_")[0]
+    check_comment(submission, job_id)
     submission.note_job(job_id, released=False)
     ask("scontrol", "release", job_id)
     submission.note_job(job_id, released=True)
     return job_id
+
+
+def check_comment(submission: Submission, job_id: str) -> None:
+    """Cancel a held job whose comment the site has replaced: a later launch would not know it and send its runs again.
+
+    Raises `ValueError` then. A queue that does not answer is no reason to cancel.
+    """
+    wanted = comment_of(submission.folder.parent.parent, submission.id)
+    try:
+        found = set(ask("squeue", "-h", "-j", job_id, "-o", "%k").split())
+    except ValueError:
+        return
+    if found and not any(comment.startswith(wanted) for comment in found):
+        ask("scancel", job_id)
+        submission.remove()
+        raise ValueError(
+            f"this site replaced the comment of job {job_id} ({min(found)}), by which its runs are known; it was "
+            "cancelled. Ask the site to keep job comments (its job_submit plugin changes them)"
+        )
+
+
+def job_name(submission: Submission) -> str:
+    """The submission's name without characters that a shell or Slurm reads as more than text."""
+    return re.sub(r"[^\w.@%+=:,-]", "_", submission.name)
 
 
 def sbatch_text(submission: Submission, cluster: Cluster, code: Path, *, parallelism: int) -> str:
@@ -89,7 +115,7 @@ def executor_for(
     site = {"partition": slurm.partition, "account": slurm.account, "qos": slurm.qos, "constraint": slurm.constraint}
     further = dict(flag.split("=", 1) for flag in slurm.sbatch)
     executor.update_parameters(
-        job_name=submission.name,
+        job_name=job_name(submission),
         time=round(slurm.hours * 60),
         nodes=1,
         ntasks_per_node=1,
