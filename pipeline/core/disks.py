@@ -81,5 +81,5 @@ def _room(path: object) -> str:
     for folder in [Path(path), *Path(path).absolute().parents]:
         with contextlib.suppress(OSError):
             usage = shutil.disk_usage(folder)
-            return f"{usage.free / 1e6:,.1f} of {usage.total / 1e6:,.1f} MB are free"
+            return f"{usage.free / 1e6:,.1f} of {usage.total / 1e6:,.1f} MB are free now"
     return "no space left"

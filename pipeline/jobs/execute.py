@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.core import files
+from pipeline.core import disks, files
 from pipeline.data.shards.index import shards_of
 from pipeline.jobs import milestones
 from pipeline.jobs.gpus import gpus, use_assigned_gpu
@@ -99,12 +99,15 @@ def _execute_locked(run: Run, stop: Callable[[], bool]) -> int:
             return STOPPED
     except Exception as error:
         text = traceback.format_exc()
-        text += " ".join(f"{type(error).__name__}: {error}".split()) + "\n"  # the last line is the reason shown
+        reason = disks.error_text(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
+        text += " ".join(reason.split()) + "\n"  # the last line is the reason shown
         if type(error).__name__ == "AcceleratorError":  # the GPU's fault, not the run's; this process lost the GPU
             print(text, file=sys.stderr, flush=True)
             os._exit(1)
-        files.write_text(run["error"], text)
-        print(text, file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError):  # a full disk: the run is interrupted, the log may have the reason
+            files.write_text(run["error"], text)
+        with contextlib.suppress(OSError):
+            print(text, file=sys.stderr, flush=True)
         return 1
     for path in run.spare_checkpoints(keep_state=site_of(run).keep_state):
         path.unlink()

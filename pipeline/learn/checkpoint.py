@@ -30,10 +30,16 @@ class _Hashing:
     def __init__(self, file: IO[bytes]) -> None:
         self.file = file
         self.digest = hashlib.sha256()
+        self.error: OSError | None = None
+        """Why a write failed; torch.save raises an error of its own that does not say it."""
 
     def write(self, data: Any) -> int:
         self.digest.update(data)
-        return self.file.write(data)
+        try:
+            return self.file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
 
     def flush(self) -> None:
         self.file.flush()
@@ -46,9 +52,14 @@ def save(run: Run, state: dict[str, Any], step: int) -> Path:
     """
     temporary = run.folder / ".checkpoint.tmp"
     try:
-        with open(temporary, "wb") as file:
+        with files.naming(temporary.with_name("checkpoint")), open(temporary, "wb") as file:
             hashing = _Hashing(file)
-            torch.save(state, cast("IO[bytes]", hashing))
+            try:
+                torch.save(state, cast("IO[bytes]", hashing))
+            except RuntimeError:
+                if hashing.error:
+                    raise hashing.error from None
+                raise
             file.flush()
             os.fsync(file.fileno())
     except BaseException:

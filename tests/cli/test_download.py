@@ -46,6 +46,7 @@ class Bucket(BaseHTTPRequestHandler):
     etags: dict[str, str]
     drop_after: int | None  # bytes after which a connection is cut
     has_ranges: bool
+    endless: int  # bytes that are sent after the announced ones
     hold: threading.Event | None  # only the first 300,000 bytes are sent before it is set
     asked: list[tuple[str, str, int]]  # method, file, first byte
 
@@ -78,6 +79,8 @@ class Bucket(BaseHTTPRequestHandler):
                 self.wfile.write(data[at : min(at + 65536, end)])
                 if cls.hold is not None and at > 300_000:
                     cls.hold.wait(60)
+            for _ in range(0, cls.endless, 65536):
+                self.wfile.write(bytes(65536))
             self.close_connection = True
 
     def log_message(self, format: str, *args: object) -> None:
@@ -92,6 +95,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     Bucket.files = {TRUTH: b"image,MEL\nISIC_0000000,1.0\n", METADATA: b"image,lesion_id\n", ZIP: zipped(IMAGES)}
     Bucket.etags = {name: hashlib.md5(data).hexdigest() for name, data in Bucket.files.items()}
     Bucket.etags[ZIP] = "0123456789abcdef0123456789abcdef-1164"  # as S3 gives for large files: no checksum
+    Bucket.endless = 0
     Bucket.drop_after, Bucket.has_ranges, Bucket.hold, Bucket.asked = None, True, None, []
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("no_proxy", "127.0.0.1")
@@ -153,6 +157,7 @@ def test_a_dropped_connection_continues_where_it_broke_off(
 def test_a_server_without_ranges_sends_the_file_from_the_beginning(
     bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    Bucket.endless = 0
     Bucket.drop_after, Bucket.has_ranges = 1_500_000, False
     assert command(monkeypatch, "isic", "--out", tmp_path, "--from", bucket) == 2
     assert f"broke off at 0 of {len(Bucket.files[ZIP]):,} bytes, 6 times in a row" in capsys.readouterr().err
@@ -308,3 +313,18 @@ def test_a_file_that_the_server_lacks_and_a_missing_curl_are_errors(
     monkeypatch.setenv("PATH", "")
     assert command(monkeypatch, "isic", "--out", tmp_path, "--from", bucket) == 2
     assert "curl is not installed; install it" in capsys.readouterr().err
+
+
+def test_a_server_that_sends_more_than_it_announced_is_stopped_there(bucket: str, tmp_path: Path) -> None:
+    """curl itself keeps to Content-Length; a server that gives it for HEAD alone sends what it likes."""
+    Bucket.endless = 1 << 28
+    size = len(Bucket.files[TRUTH])
+    part = tmp_path / "part"
+    remote = fetch.RemoteFile(f"{bucket}/{ZIP}", size, "")
+    fetch.fetch(remote, part, progress=console.silent)
+    assert part.stat().st_size == size + 1
+    with pytest.raises(
+        ValueError, match=f"did not arrive intact: bytes is {size + 1}, not {size}; the file was deleted"
+    ):
+        fetch.check(part, remote, None, progress=console.silent)
+    assert not part.exists()

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from pathlib import Path
 
 import pytest
 import tiny
 from commands import command
+from planned import planned_runs
 
 from pipeline import status
-from pipeline.cli import flags
+from pipeline.cli import flags, progress
 from pipeline.core import files
 from pipeline.jobs import submissions
+from pipeline.jobs.plan import Plan
+from pipeline.study import paper
 
 
 class shards:
@@ -72,3 +76,27 @@ def test_clean_restarts_a_run_by_a_part_of_its_id(folder: Path) -> None:
 def test_a_hint_for_another_command_is_quoted_for_the_shell() -> None:
     args = argparse.Namespace(grid="g$(touch PWNED)`id`.py", datasets="a b", seeds=2, preset="paper", cluster="local")
     assert flags.grid_flags(args) == "--grid 'g$(touch PWNED)`id`.py' --datasets 'a b' --seeds 2"
+
+
+def test_a_log_gets_a_stamped_line_for_each_change_and_each_run_now_and_then(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = Plan("mine", tiny.make_cluster(tmp_path), paper.preset("paper"), [], [])
+    plan.runs = {planned.run.id: planned for planned in planned_runs(tmp_path / "runs", seeds=(77,))}
+    first, second = list(plan.runs.values())[:2]
+    shown = progress.LaunchProgress()
+    first.state = "running"
+    shown.show(plan)
+    said = capsys.readouterr().out
+    assert re.fullmatch(rf"\d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d  running      {first.run.id}\n", said), said
+    shown.show(plan)
+    assert capsys.readouterr().out == ""
+    monkeypatch.setattr(progress, "LOG_SECONDS", 0.0)
+    second.state = "running"
+    shown.show(plan)  # a change does not put the others' lines off
+    lines = capsys.readouterr().out.splitlines()
+    assert [line[21:] for line in lines] == [
+        f"running      {second.run.id}",
+        f"{first.run.id}: starting",
+        f"{second.run.id}: starting",
+    ]

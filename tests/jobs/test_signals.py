@@ -153,3 +153,12 @@ def test_a_stop_ends_the_wait_for_a_lock(tmp_path):
 
     with run.lock(), pytest.raises(files.Busy), run.lock(patience=60, stop=stop):
         pass
+
+
+def test_the_first_ctrl_c_is_answered_at_once(capfd):
+    with signals.signals_noted("stopping; each run is saving") as asked:
+        assert not asked()
+        send(signal.SIGINT)
+        assert asked() and capfd.readouterr().err.strip() == "stopping; each run is saving"
+        send(signal.SIGINT)
+        assert capfd.readouterr().err == ""

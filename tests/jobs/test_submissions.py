@@ -14,7 +14,7 @@ from planned import planned_runs
 from pipeline.core import files
 from pipeline.jobs import cleanup, submissions
 from pipeline.jobs.arrays import JobArray, job_arrays, jobs_of
-from pipeline.jobs.slurm import reconcile
+from pipeline.jobs.slurm import reconcile, scheduler, submit
 from pipeline.jobs.slurm.queue import queued_runs
 from pipeline.jobs.slurm.scheduler import QueuedJob
 
@@ -164,3 +164,35 @@ def test_an_old_submission_is_removed_when_its_runs_are_done_and_its_code_kept_u
     assert removable() == {("a finished job's output", old), ("a copy of the code", code)}
     cleanup.remove(cleanup.find_removable(cluster, scratch=False), tmp_path)
     assert submissions.read_submissions(tmp_path) == [] and not code.exists()
+
+
+@pytest.mark.parametrize(
+    ("shown", "kept"),
+    [(None, True), ("", True), ("{comment}", True), ("{comment} \n{comment} ", True), ("billing:42", False)],
+)
+def test_a_job_whose_comment_the_site_replaced_is_cancelled_with_the_reason(tmp_path, monkeypatch, shown, kept):
+    submission = published(tmp_path, 77)
+    comment = scheduler.comment_of(tmp_path, submission.id)
+    given = []
+
+    def ask(*command: str, timeout: float = 60.0) -> str:
+        given.append(command)
+        if command[0] == "squeue" and shown is None:
+            raise ValueError("squeue did not answer")
+        return shown.format(comment=comment) if command[0] == "squeue" else ""
+
+    monkeypatch.setattr(submit, "ask", ask)
+    if kept:
+        submit.check_comment(submission, "17")
+        assert [command[0] for command in given] == ["squeue"] and submission.folder.exists()
+    else:
+        with pytest.raises(ValueError, match="replaced the comment of job 17 .billing:42.*Ask the site"):
+            submit.check_comment(submission, "17")
+        assert given[-1] == ("scancel", "17") and not submission.folder.exists()
+
+
+def test_names_of_jobs_are_plain_and_the_usual_ones_stay(tmp_path):
+    submission = published(tmp_path, 77)
+    assert submit.job_name(dataclasses.replace(submission, name="main.isic.cass.s77-81")) == "main.isic.cass.s77-81"
+    odd = dataclasses.replace(submission, name="g$(touch PWNED)`id`\nEND\n.isic")
+    assert submit.job_name(odd) == "g__touch_PWNED__id__END_.isic"

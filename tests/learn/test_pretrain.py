@@ -147,3 +147,13 @@ def test_images_without_any_label_are_enough_to_pretrain_for_another_dataset(sha
         assert execute.execute_run(run) == 0
     assert run.spec.dataset.name == "tiny" and run.spec.pretrain.dataset.name == "plain"
     assert "pretrained weights" in run.result().notes["inputs"]
+
+
+def test_weights_that_the_last_step_of_an_epoch_made_nan_are_reported_as_a_loss_is(shards, site):
+    program = Pretraining(tiny.make_pretrain(shards), site, CPU.torch_device)
+    for parameter in dict(program.method.arms())["cnn"].parameters():
+        parameter.data.fill_(float("nan"))
+    with pytest.raises(
+        ValueError, match="cnn are not finite after the last step of epoch 3; lower the learning rate or"
+    ):
+        program.end_epoch(3)

@@ -23,6 +23,7 @@ from pipeline.data.shards.transcode import ShardSettings
 from pipeline.jobs import execute
 from pipeline.learn import backbones
 from pipeline.learn.attention import attention_map
+from pipeline.models import predict
 from pipeline.models.info import ModelInfo
 from pipeline.models.network import Network
 
@@ -181,3 +182,10 @@ def test_what_cannot_be_predicted_is_an_error_that_names_the_next_step(vit, cnn,
         assert message in done.stderr
     assert not (tmp_path / "maps").exists()
     shutil.rmtree(pretraining.folder)
+
+
+def test_cells_of_scores_are_no_formulas_for_a_spreadsheet():
+    made = [predict.Prediction(Path("=cmd.png"), np.array([0.25, 1e-7], dtype=np.float32), ["@evil"])]
+    head, row = csv.reader(io.StringIO(predict.as_csv(made, ("@evil", "b\n"))))
+    assert head == ["picture", "predicted", "score:@evil", "score:b\\n"]
+    assert row == ["'=cmd.png", "'@evil", "0.25", "1e-07"]
