@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from pipeline.cli import flags
-from pipeline.core.console import printable, progress, run_command
+from pipeline.core.console import progress, run_command, visible
 
 
 def parser() -> argparse.ArgumentParser:
@@ -51,7 +51,7 @@ def main() -> int:
     if args.attention and predicted:
         print(f"attention maps: {args.attention}", file=sys.stderr)
     for each in skipped:
-        print(f"skipped: {printable(each.path)} {printable(each.reason)}", file=sys.stderr)
+        print(f"skipped: {visible(str(each.path))} {visible(each.reason)}", file=sys.stderr)
     return 1 if skipped else 0
 
 

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from pipeline.core.console import duration, printable
+from pipeline.core.console import duration, visible
 from pipeline.jobs.plan import Plan
 from pipeline.runs.folder import Run
 
@@ -51,7 +51,7 @@ class LaunchProgress:
         self.close()
         stamp = "" if self.terminal else time.strftime("%Y-%m-%d %H:%M:%S  ")
         for line in lines:
-            print(stamp + printable(line), flush=True)
+            print(stamp + visible(line), flush=True)
 
     def close(self) -> None:
         """Erase what is drawn on the terminal."""

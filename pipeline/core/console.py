@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import re
 import sys
 import tempfile
 import time
@@ -40,10 +39,10 @@ def run_command(main: Callable[[], int]) -> NoReturn:
     except ValueError as error:
         if isinstance(error, (UnicodeError, json.JSONDecodeError)):  # of a reader that names no file
             sys.exit(_fault(error))
-        print(f"error: {printable(error, lines=True)}", file=sys.stderr)
+        print(f"error: {visible_lines(str(error))}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:
-        print(f"error: {printable(disks.error_text(error))}", file=sys.stderr)
+        print(f"error: {visible(disks.error_text(error))}", file=sys.stderr)
         sys.exit(2)
     except Exception as error:
         sys.exit(_fault(error))
@@ -52,13 +51,13 @@ def run_command(main: Callable[[], int]) -> NoReturn:
 def _fault(error: Exception) -> int:
     """Say that an error is a fault of the program, with its traceback in a file; returns the exit code."""
     text = "".join(traceback.format_exception(error))
-    last = printable(text.strip().splitlines()[-1])
+    last = visible(text.strip().splitlines()[-1])
     try:
         handle, name = tempfile.mkstemp(prefix="cass-pipeline-", suffix="-traceback.txt")
         with open(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
             file.write(f"{sys.argv}\n{text}")
     except OSError:  # no room for a file
-        print(printable(text, lines=True), file=sys.stderr)
+        print(visible_lines(str(text)), file=sys.stderr)
         name = "the lines above"
     print(
         f"fault of the program, not of your input: {last}; the traceback is in {name}: check it for names that are "
@@ -66,25 +65,6 @@ def _fault(error: Exception) -> int:
         file=sys.stderr,
     )
     return FAULT
-
-
-UNPRINTABLE = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u061c\\u200e\\u200f\\u2028-\\u202e\\u2066-\\u2069\\ud800-\\udfff]")
-"""Control characters, separators of lines, directions of writing, and bytes of names that are no UTF-8."""
-
-
-def printable(text: object, *, lines: bool = False) -> str:
-    """Text from a file, a name or an error as a terminal can show it: what would drive the terminal is escaped.
-
-    With `lines` line breaks stay.
-    """
-    return UNPRINTABLE.sub(lambda match: "\n" if lines and match[0] == "\n" else _escaped(match[0]), str(text))
-
-
-def _escaped(character: str) -> str:
-    code = ord(character)
-    if 0xDC80 <= code <= 0xDCFF:  # a byte that os.fsdecode could not decode
-        return f"\\x{code - 0xDC00:02x}"
-    return character.encode("unicode_escape", "surrogatepass").decode("ascii")
 
 
 def progress(items: Iterable[T], *, total: int, what: str) -> Iterator[T]:
@@ -108,10 +88,32 @@ def silent(items: Iterable[T], *, total: int, what: str) -> Iterator[T]:
     yield from items
 
 
+def visible(text: str) -> str:
+    """`text` in one line without invisible or controlling characters: those are shown as `\\n`, `\\x1b`, `\\u202e`.
+
+    A byte of a file name that is no UTF-8 is shown as `\\xe9`. What is escaped once stays the same.
+    """
+    if text.isprintable():
+        return text
+    return "".join(character if character.isprintable() else _escaped(character) for character in text)
+
+
+def visible_lines(text: str) -> str:
+    """`text` with its lines, each as `visible` shows it."""
+    return "\n".join(map(visible, text.split("\n")))
+
+
+def _escaped(character: str) -> str:
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:  # how Python holds a byte that is no UTF-8
+        return f"\\x{code - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode()
+
+
 def table(rows: Sequence[Sequence[object]], *, header: Sequence[str] = ()) -> str:
-    """Rows as aligned text, one line each (see `printable`); columns that hold only numbers are aligned right."""
-    texts = [[printable(cell) for cell in row] for row in rows]
-    lines = ([[printable(name) for name in header]] if header else []) + texts
+    """Rows as aligned text, one line each (see `visible`); columns that hold only numbers are aligned right."""
+    texts = [[visible(str(cell)) for cell in row] for row in rows]
+    lines = ([[visible(name) for name in header]] if header else []) + texts
     if not lines:
         return ""
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]

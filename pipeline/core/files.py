@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from pipeline.core.console import printable
+from pipeline.core.console import visible
 
 
 @contextlib.contextmanager
@@ -257,8 +257,8 @@ def _csv_cell(cell: object) -> object:
         try:
             float(cell)
         except ValueError:
-            return "'" + printable(cell)
-    return printable(cell)
+            return "'" + visible(cell)
+    return visible(cell)
 
 
 def is_locked(path: Path, *, shared: bool = False) -> bool:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pipeline.core import files
-from pipeline.core.console import printable
 from pipeline.core.console import table as aligned
+from pipeline.core.console import visible
 from pipeline.results.collect import METRICS, Cell
 from pipeline.results.tables import Table
 
@@ -14,8 +14,8 @@ from pipeline.results.tables import Table
 def as_text(tables: Sequence[Table]) -> str:
     blocks = []
     for table in tables:
-        notes = "\n".join(f"  {printable(note)}" for note in table.notes)
-        blocks.append(f"{printable(table.title)}\n\n{aligned(table.rows, header=table.header)}\n{notes}\n")
+        notes = "\n".join(f"  {visible(note)}" for note in table.notes)
+        blocks.append(f"{visible(table.title)}\n\n{aligned(table.rows, header=table.header)}\n{notes}\n")
     return "\n".join(blocks)
 
 
@@ -41,7 +41,7 @@ def _markdown_row(cells: Sequence[str]) -> str:
 def _markdown(text: str) -> str:
     for plain, escaped in (("|", "\\|"), ("*", "\\*"), ("<", "&lt;")):
         text = text.replace(plain, escaped)
-    return printable(text)
+    return visible(text)
 
 
 def as_latex(tables: Sequence[Table]) -> str:
@@ -72,7 +72,7 @@ def _latex_row(cells: Sequence[str]) -> str:
 
 
 def _latex(text: str) -> str:
-    return "".join(LATEX.get(character, character) for character in printable(text))
+    return "".join(LATEX.get(character, character) for character in visible(text))
 
 
 LATEX = {
