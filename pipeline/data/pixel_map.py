@@ -57,6 +57,7 @@ def open_pixels(shards: Shards, cluster: Cluster) -> Pixels:
     scratch = Path(cluster.scratch)
     checksum = files.sha256_file(shards.folder / "index.parquet")[:12]
     path = scratch / f"{shards.name}-{shards.size}-{checksum}-{images.stored_decoder()}.u8"
+    path = files.own_if_unreadable(path)  # several users may share a scratch
     if (pixel_map := _open(path, shards.size)) is not None:
         return pixel_map
     tars = TarReader(shards)
@@ -118,12 +119,13 @@ def _make_room(scratch: Path, wanted: int, max_bytes: float) -> None:
     for path in maps:
         if lacking <= 0:
             return
-        with open(path, "rb") as file:
+        with contextlib.suppress(PermissionError), open(path, "rb") as file:  # another user's stays
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 continue
-            lacking -= os.fstat(file.fileno()).st_size
+            size = os.fstat(file.fileno()).st_size
             path.unlink()
+            lacking -= size
     if lacking > 0:
         raise NoRoom(f"{lacking / 1e9:.1f} of {wanted / 1e9:.1f} GB are lacking")

@@ -7,7 +7,6 @@ import errno
 import hashlib
 import io
 import itertools
-import multiprocessing
 import os
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from users import as_user
 
 from pipeline.core import disks, files
 
@@ -256,29 +256,6 @@ def test_csv_cells_are_no_formulas_and_numbers_stay_numbers() -> None:
         ["-0.5", "+1e-3", "-2", "0.25", "a-b", ""],
         ["a\\nb", "\\x1b", "–"],
     ]
-
-
-def as_user(number: int, action: Callable[[], None]) -> str:
-    """What goes wrong when another user does something, in a process of its own; empty if nothing does."""
-    context = multiprocessing.get_context("fork")
-    queue = context.SimpleQueue()
-
-    def child() -> None:
-        os.setgroups([])
-        os.setgid(number)
-        os.setuid(number)
-        os.umask(0o077)
-        try:
-            action()
-            queue.put("")
-        except BaseException as error:
-            queue.put(f"{type(error).__name__}: {error}")
-
-    process = context.Process(target=child)
-    process.start()
-    said = queue.get()
-    process.join()
-    return str(said)
 
 
 @pytest.fixture

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections import namedtuple
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import seven_images
+from users import as_user
 
 from pipeline.core.disks import Mount
 from pipeline.data import pixel_map
@@ -162,3 +165,36 @@ def test_scratch_in_memory_is_not_used_unless_asked(shards, images, site, monkey
     assert isinstance(pixels, TarReader) and (every(pixels) == images).all()
     assert "is in memory (tmpfs)" in capsys.readouterr().err
     assert isinstance(open_pixels(shards, site), PixelMap)
+
+
+@pytest.mark.filterwarnings("ignore:This process")
+def test_two_users_share_a_scratch_that_is_sticky(shards, tmp_path):
+    """The first one's umask hides the map from the second one, who makes another; a map that can be read is shared."""
+    if os.geteuid() != 0:
+        pytest.skip("acting as two users needs root")
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        os.chmod(folder, 0o755)
+        raw = Path(folder) / "shards"
+        shutil.copytree(shards.folder, raw / shards.folder.name)
+        for path in (raw, *raw.rglob("*")):
+            path.chmod(0o755)
+        scratch = Path(folder) / "scratch"
+        scratch.mkdir()
+        scratch.chmod(0o1777)
+        site = Cluster(scratch=str(scratch), scratch_in_ram=True)
+        copy = Shards(raw / shards.folder.name, shards.manifest)
+        open_pixels(shards, Cluster(scratch=str(tmp_path / "mine"), scratch_in_ram=True))  # imports what it needs
+
+        def read() -> None:
+            assert isinstance(pixels := open_pixels(copy, site), PixelMap) and len(pixels) == 7
+
+        def made() -> list[str]:
+            return sorted(path.stem.rpartition("-")[2] for path in scratch.glob("*.u8"))
+
+        assert as_user(12345, read) == "" and len(made()) == 1
+        assert as_user(12346, read) == "" and len(made()) == 2 and "12346" in made()
+        for path in scratch.glob("*"):
+            path.chmod(0o644)
+        assert as_user(12347, read) == "" and len(made()) == 2
+        assert as_user(12347, lambda: pixel_map._make_room(scratch, 0, 1.0)).startswith("NoRoom: ")
+        assert len(made()) == 2
