@@ -44,6 +44,9 @@ def run_command(main: Callable[[], int]) -> NoReturn:
     except OSError as error:
         print(f"error: {visible(disks.error_text(error))}", file=sys.stderr)
         sys.exit(2)
+    except MemoryError:
+        print("error: there is too little memory; use fewer workers, or a machine with more", file=sys.stderr)
+        sys.exit(2)
     except Exception as error:
         sys.exit(_fault(error))
 

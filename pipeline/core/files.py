@@ -61,8 +61,6 @@ def reading(path: Path, move: str = "restore it, or delete it and run the comman
         yield
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); {move}") from error
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not valid JSON ({error}); {move}") from error
     except RecursionError as error:
         raise ValueError(f"{path} is not valid JSON (nested too deeply); {move}") from error
     except csv.Error as error:
@@ -134,7 +132,11 @@ def read_json(path: Path, kind: type = object, *, keys: Sequence[str] = ()) -> A
     """
     move = "delete it and run the command again"
     with reading(path, move):
-        value: Any = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        try:
+            value: Any = json.loads(text)
+        except ValueError as error:  # also a number of too many digits
+            raise ValueError(f"{path} is not valid JSON ({error}); {move}") from error
     right = isinstance(value, kind)  # mypy would take the value for an object
     if not right:
         wanted = "an object" if kind is dict else "a list" if kind is list else kind.__name__
@@ -158,7 +160,7 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     rows = []
     if path.exists():
         for line in path.read_bytes().splitlines():
-            with contextlib.suppress(ValueError):  # no JSON, no text
+            with contextlib.suppress(ValueError, RecursionError):  # no JSON, no text
                 if isinstance(row := json.loads(line), dict):
                     rows.append(row)
     return rows

@@ -59,6 +59,8 @@ def read_headers(address: str) -> RemoteFile:
     headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in last.splitlines())}
     if not headers.get("content-length", "").isdigit():
         raise ValueError(f"{address}: the server does not say how large the file is; fetch it in another way")
+    if not int(headers["content-length"]):
+        raise ValueError(f"{address} is empty by what the server says; check the address, or fetch it in another way")
     return RemoteFile(address, int(headers["content-length"]), headers.get("etag", "").removeprefix("W/").strip('"'))
 
 

@@ -328,3 +328,9 @@ def test_a_server_that_sends_more_than_it_announced_is_stopped_there(bucket: str
     ):
         fetch.check(part, remote, None, progress=console.silent)
     assert not part.exists()
+
+
+def test_an_empty_file_on_the_server_is_an_error_that_names_it(bucket: str) -> None:
+    Bucket.files[TRUTH] = b""
+    with pytest.raises(ValueError, match=f"{TRUTH} is empty by what the server says"):
+        fetch.read_headers(f"{bucket}/{TRUTH}")

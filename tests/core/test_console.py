@@ -59,6 +59,11 @@ def raising(error: BaseException) -> Callable[[], int]:
         (lambda: 0, 0, ""),
         (lambda: 1, 1, ""),
         (raising(ValueError("--size is 4; give more")), 2, "error: --size is 4; give more\n"),
+        (
+            raising(MemoryError()),
+            2,
+            "error: there is too little memory; use fewer workers, or a machine with more\n",
+        ),
         (raising(KeyboardInterrupt()), 130, "stopped; run the same command again to continue\n"),
     ],
 )

@@ -7,7 +7,9 @@ import errno
 import hashlib
 import io
 import itertools
+import json
 import os
+import random
 import subprocess
 import sys
 import tempfile
@@ -313,3 +315,31 @@ def test_locks_in_a_private_folder_stay_private(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
     with files.lock(tmp_path / "lock"):
         assert (tmp_path / "lock").stat().st_mode & 0o777 == 0o644
+
+
+def test_a_thousand_mutated_json_files_are_read_or_named_and_never_anything_else(tmp_path: Path) -> None:
+    path, rng = tmp_path / "submission.json", random.Random(2022)
+    good = json.dumps({"name": "main.isic", "tasks": [["a", "b"]], "fan_out": True, "code": "æ", "n": [1, 2.5e3, None]})
+    read = 0
+    for _ in range(1000):
+        data = bytearray(good.encode())
+        for _ in range(rng.randint(1, 6)):
+            at = rng.randrange(len(data))
+            kind = rng.randrange(4)
+            if kind == 0:
+                data[at] = rng.randrange(256)
+            elif kind == 1:
+                del data[at : at + rng.randint(1, 9)]
+            elif kind == 2:
+                data[at:at] = bytes(rng.randrange(256) for _ in range(rng.randint(1, 9)))
+            else:
+                data[at:at] = rng.choice([b"[" * 5000, b'{"a":', b"NaN", b"1e999", b"\\ud800", b"null", b"9" * 5000])
+            data = data or bytearray(b" ")
+        path.write_bytes(data)
+        try:
+            assert isinstance(files.read_json(path, dict, keys=("name", "tasks")), dict)
+            read += 1
+        except ValueError as error:
+            assert str(error).startswith(f"{path} ") and str(error).endswith("delete it and run the command again")
+        assert all(isinstance(row, dict) for row in files.read_jsonl(path))
+    assert 0 < read < 500

@@ -1,0 +1,62 @@
+"""The script of `launch --print-sbatch` sends every array once, and a name in it is text and never a command."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+import tiny
+
+from pipeline.jobs.plan import make_plan
+from pipeline.jobs.slurm import reconcile
+from pipeline.runs.cluster import Slurm
+
+GRID = """
+import tiny
+IMAGE_SIZE = 32
+DATASETS = ("tiny",)
+SEEDS = 2
+
+def grid(datasets, seeds, preset):
+    out = []
+    class shards:
+        name, fingerprint = datasets[0].ref.name, datasets[0].ref.fingerprint
+    for seed in seeds:
+        pretrain = tiny.make_pretrain(shards, seed=seed)
+        out.append(tiny.make_finetune(shards, pretrain, seed=seed))
+    return out
+"""
+SBATCH = """#!/bin/bash
+echo "$@" >> "$CALLS"
+cat > /dev/null
+n=$(wc -l < "$CALLS")
+echo "$((99 + n));alpha"
+"""
+
+
+@pytest.mark.parametrize("name", ["mine", "g$(touch PWNED)`id>PWNED`", 'it\'s "odd" \\ $HOME', "a\nEND\ntouch PWNED\n"])
+def test_names_in_the_script_are_text_and_named_clusters_are_understood(tmp_path, monkeypatch, name):
+    shards = tiny.make_shards(tmp_path, each=20)
+    (tmp_path / f"{name}.py").write_text(GRID)
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for program, text in {"sbatch": SBATCH, "srun": "#!/bin/bash\n"}.items():
+        (programs / program).write_text(text)
+        (programs / program).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr(reconcile, "queued_jobs", lambda runs: [])
+    monkeypatch.setattr(reconcile, "max_array_size", lambda: 1001)
+    site = tiny.make_cluster(tmp_path, shards=str(shards.folder.parent), executor="slurm", slurm=Slurm())
+    script = reconcile.script(make_plan(str(tmp_path / f"{name}.py"), site))
+    calls = tmp_path / "calls"
+    done = subprocess.run(
+        ["bash", "-c", script], cwd=tmp_path, env={**os.environ, "CALLS": str(calls)}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert not list(tmp_path.rglob("PWNED"))
+    assert calls.read_text().splitlines() == ["--parsable", "--parsable --dependency=afterany:100_0:100_1"]
+    said = done.stdout
+    assert said.count("sent 100 ") == 1 and said.count("sent 101 ") == 1 and "alpha" not in said
+    assert Path(site.runs).is_dir()
