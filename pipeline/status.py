@@ -1,4 +1,4 @@
-"""Show the state of every run of a grid, or of every run there is.
+"""Show the state of every run, of a grid or of all.
 
 The run folders decide; on Slurm, the queue is read once as well.
 

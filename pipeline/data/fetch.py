@@ -91,7 +91,7 @@ def _fetch_blocks(remote: RemoteFile, part: Path) -> Iterator[int]:
         assert process.stdout is not None and process.stderr is not None
         try:
             with open(part, "ab") as file:
-                # one byte more than announced proves that the server lies; `check` then deletes the file
+                # one byte more than announced shows that the server is wrong; `check` then deletes the file
                 while file.tell() <= remote.size and (
                     block := os.read(process.stdout.fileno(), min(BLOCK, remote.size + 1 - file.tell()))
                 ):
