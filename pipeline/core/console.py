@@ -1,7 +1,11 @@
-"""Output on the terminal: progress, aligned tables, durations, and errors as one line with an exit code."""
+"""Output on the terminal: progress, aligned tables, durations, and errors as one line with an exit code.
+
+Text from files and their names is shown through `visible`: it can neither break a table nor drive a terminal.
+"""
 
 from __future__ import annotations
 
+import io
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,10 +19,12 @@ def run_command(main: Callable[[], int]) -> NoReturn:
 
     All other errors are faults of the program and keep their traceback. A closed pipe (`| head`) is no error.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):  # as stderr: a character that the terminal lacks is no crash
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         sys.exit(main())
     except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print("error: " + "\n".join(map(visible, str(error).split("\n"))), file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("stopped; run the same command again to continue", file=sys.stderr)
@@ -49,9 +55,26 @@ def silent(items: Iterable[T], *, total: int, what: str) -> Iterator[T]:
     yield from items
 
 
+def visible(text: str) -> str:
+    """`text` in one line without invisible or controlling characters: those are shown as `\\n`, `\\x1b`, `\\u202e`.
+
+    A byte of a file name that is no UTF-8 is shown as `\\xe9`. What is escaped once stays the same.
+    """
+    if text.isprintable():
+        return text
+    return "".join(character if character.isprintable() else _escaped(character) for character in text)
+
+
+def _escaped(character: str) -> str:
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:  # how Python holds a byte that is no UTF-8
+        return f"\\x{code - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode()
+
+
 def table(rows: Sequence[Sequence[object]], *, header: Sequence[str] = ()) -> str:
-    """Rows as aligned text; columns that hold only numbers are aligned right."""
-    texts = [[str(cell) for cell in row] for row in rows]
+    """Rows as aligned text, each in one line; columns that hold only numbers are aligned right."""
+    texts = [[visible(str(cell)) for cell in row] for row in rows]
     lines = ([list(header)] if header else []) + texts
     if not lines:
         return ""
