@@ -106,6 +106,8 @@ def _decode(path: Path, encoding: str | None) -> tuple[str, str]:
         raise ValueError(f"{path} is a spreadsheet, not a CSV file; save it as CSV (UTF-8)")
     marked = next((name for mark, name in MARKS.items() if data.startswith(mark)), None)
     chosen = encoding or marked or "utf-8"
+    if chosen == "utf-8" and b"\0" in data.partition(b"\n")[0]:
+        raise ValueError(f"{path} has NUL bytes in its header; save it as UTF-8, or give --encoding utf-16-le")
     try:
         text = data.decode(chosen)
     except LookupError as error:
@@ -122,7 +124,4 @@ def _decode(path: Path, encoding: str | None) -> tuple[str, str]:
             f"{path} is not {'UTF-8' if chosen == 'utf-8' else chosen} (byte 0x{data[error.start]:02x} in line {line}: "
             f"{visible(near)}); save it as UTF-8, {'or correct --encoding' if encoding else move}"
         ) from error
-    text = text.removeprefix("\ufeff")
-    if "\0" in _first_line(text):
-        raise ValueError(f"{path} has NUL bytes in its header; save it as UTF-8, or give --encoding utf-16-le")
-    return text, chosen
+    return text.removeprefix("\ufeff"), chosen
