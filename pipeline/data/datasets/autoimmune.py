@@ -32,7 +32,7 @@ class Autoimmune(Dataset):
     )
 
     def listing(self, root: Path) -> Listing:
-        if len(list(self.require(root).glob("*.csv"))) != 1:
+        if sum(not path.name.startswith(".") for path in self.require(root).glob("*.csv")) != 1:
             raise ValueError(
                 f"{self.name}: {root} must hold one CSV with the columns image, patient, {', '.join(self.classes)} "
                 f"next to the images. {self.obtain}"

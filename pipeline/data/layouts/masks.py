@@ -13,7 +13,7 @@ from pipeline.data.layouts.options import KEEP, LEAVE_OUT, Options
 FEW = 5  # masks that are said; more are asked for
 MASKS = "masks"
 
-# `1_mask.png`, `1_mask_2.png`, `1-segmentation.png`, `1mask.png` next to `1.png`
+# `1_mask.png`, `1_mask_2.png`, `1-segmentation.png`, `1mask.png` of `1.png`
 SUFFIX = re.compile(
     r"(.+?)(?:[ _.-](?:masks?|seg|segmentations?|superpixels|annotations?|annotated|labels?|gt|ground_?truth|roi)|mask)"
     r"(?:[ _-]?\d+)?"
@@ -24,19 +24,17 @@ FOLDER = re.compile(
 
 
 def find_masks(images: Iterable[Path], root: Path) -> set[Path]:
-    """The files that look like masks: named after an image next to them, or after one elsewhere and in a masks' folder.
+    """The files that look like masks: named `<image>_mask` or the like, or as an image and in a folder of masks.
 
     A name alone makes no mask: the image that it belongs to must be there.
     """
     paths = [(path, path.stem.lower()) for path in images]
-    here = {(path.parent, stem) for path, stem in paths}
     inside = {folder: is_masks_folder(folder, root) for folder in {path.parent for path, _ in paths}}
-    elsewhere = {stem for path, stem in paths if not inside[path.parent]}
+    owners = {stem for path, stem in paths if not inside[path.parent]}
     out = set()
     for path, stem in paths:
         match = SUFFIX.fullmatch(stem)
-        owner = match[1] if match else None
-        if (path.parent, owner) in here or (inside[path.parent] and (stem in elsewhere or owner in elsewhere)):
+        if (match and match[1] in owners) or (inside[path.parent] and stem in owners):
             out.add(path)
     return out
 
