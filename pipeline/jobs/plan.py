@@ -231,7 +231,7 @@ def missing_labels(plan: Plan) -> list[str]:
     waiting = [planned.spec.dataset for planned in plan.in_state("no labels")]
     return [
         f"{info.ref.name} has no image with a label in {' and '.join(info.without_labels)}, so its {count} fine-tunes "
-        "cannot start and the others go on; label some images there, and shard it again"
+        "cannot start and the others continue; label some images there, and shard it again"
         for info in plan.datasets
         if (count := waiting.count(info.ref))
     ]

@@ -91,4 +91,4 @@ def test_columns_without_a_name_and_empty_rows_are_left_out(tmp_path: Path) -> N
 
 
 def test_a_header_that_is_not_recognised_is_given_as_it_is(tmp_path: Path) -> None:
-    assert table(tmp_path, b"picture;label\na.png;x;y\n").header == ["picture", "label"]
+    assert table(tmp_path, b"slide;label\na.png;x;y\n").header == ["slide", "label"]

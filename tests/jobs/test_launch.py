@@ -104,7 +104,7 @@ def test_ctrl_c_saves_every_run_and_the_same_command_continues(site):
     assert len(files.read_jsonl(run["metrics"])) == 150
 
 
-def test_a_dataset_without_labels_in_a_split_is_said_before_and_its_pretraining_runs_go_on(shards, tmp_path):
+def test_a_dataset_without_labels_in_a_split_is_said_before_and_its_pretraining_runs_continue(shards, tmp_path):
     shutil.copytree(shards, tmp_path / "unlabelled")
     (manifest,) = (tmp_path / "unlabelled").glob("*/manifest.json")
     value = files.read_json(manifest)
@@ -112,7 +112,7 @@ def test_a_dataset_without_labels_in_a_split_is_said_before_and_its_pretraining_
     files.write_json(manifest, value)
     site = Site(tmp_path, tmp_path / "unlabelled")
 
-    said = "tiny has no image with a label in test, so its 2 fine-tunes cannot start and the others go on"
+    said = "tiny has no image with a label in test, so its 2 fine-tunes cannot start and the others continue"
     code, out = site.run("launch", "--dry-run")
     assert code == 3 and f"not met:\n  {said}" in out
     code, out = site.run("launch")

@@ -16,7 +16,7 @@ from pipeline.data.layouts.options import KEEP, Options
 from pipeline.data.layouts.words import SPLITS, UNLABELLED
 from pipeline.data.records import Listing, PassedOver, Record
 
-IMAGES = re.compile(r"images?|imgs?|pictures?|photos?|scans?|raw|originals?|data", re.I)
+IMAGES = re.compile(r"images?|imgs?|pics?|photos?|scans?|raw|originals?|data", re.IGNORECASE)
 
 
 def folder_listing(root: Path, options: Options) -> Listing:
@@ -62,10 +62,10 @@ def _record(path: Path, root: Path) -> Record:
 def _check_folders(records: list[Record], root: Path, options: Options) -> None:
     """Raise `ValueError` for folders that are no classes by their names: next to the splits, or images and masks."""
     classes = Counter((record.labels[0], record.split) for record in records if record.labels)
-    beside = {name: count for (name, split), count in classes.items() if split is None}
+    others = {name: count for (name, split), count in classes.items() if split is None}
     splits = {record.path.relative_to(root).parts[0] for record in records if record.split}
-    if splits and beside:
-        said = listed(f"{visible(name)} ({count:,} images)" for name, count in sorted(beside.items()))
+    if splits and others:
+        said = listed(f"{visible(name)} ({count:,} images)" for name, count in sorted(others.items()))
         raise ValueError(
             f"next to {', '.join(visible(name) for name in sorted(splits))}, which are the split, {root} has {said}; "
             f"move them into a split, call them {UNLABELLED[0]}, or leave them out: --leave-out NAME"

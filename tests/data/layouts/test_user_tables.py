@@ -120,7 +120,7 @@ def test_a_label_with_a_line_break_is_a_problem(tmp_path: Path) -> None:
         ("image,a,b,male,age", "1.png,0,1,0,44", r"no class: male, age \(its cells are 44\).* --classes a,b, or give"),
         ("image,a,b,smoker", "1.png,0,1,0", "no class: smoker; say which"),
         ("image,a,b,notes2", "1.png,0,1,", r"no class: notes2 \(it is empty\)"),
-        ("picture,label", "1.png,a", r"no path column; .*--path-column \(its columns: picture, label\)"),
+        ("slide,label", "1.png,a", r"no path column; .*--path-column \(its columns: slide, label\)"),
         ("image,group", "1.png,a", "no label column; add `label`, .*--label-column"),
     ],
 )
