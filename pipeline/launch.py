@@ -54,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
 def main() -> int:
     args = parser().parse_args()
     from pipeline.jobs import preflight
-    from pipeline.jobs.plan import TO_DO, retry_failed
+    from pipeline.jobs.plan import TO_DO, missing_labels, retry_failed
 
     plan = flags.read_plan(args)
     plan.cluster = chosen_cluster(plan.cluster, args)
@@ -65,6 +65,8 @@ def main() -> int:
         return dry_run(plan)
     if found := preflight.problems(plan.cluster, plan):
         raise ValueError("nothing was started; first:\n  " + "\n  ".join(found))
+    for line in missing_labels(plan):
+        print(f"not met: {line}", flush=True)
     if args.retry:
         retry_failed(plan)
     if not plan.in_state(*TO_DO, "running"):
@@ -102,12 +104,13 @@ def dry_run(plan: Plan) -> int:
     from pipeline.cli.plan_text import arrays_text, milestones_text, tables_text
     from pipeline.jobs import preflight
     from pipeline.jobs.estimate import estimate
+    from pipeline.jobs.plan import missing_labels
 
     texts = [tables_text(plan), arrays_text(plan) if plan.cluster.executor == "slurm" else "", milestones_text(plan)]
     for text in filter(None, texts):
         print(text)
     print("\n".join(estimate_lines(estimate(plan, plan.cluster))))
-    found = preflight.problems(plan.cluster, plan)
+    found = preflight.problems(plan.cluster, plan) + missing_labels(plan)
     if found:
         print("\nnot met:\n  " + "\n  ".join(found))
     return 3 if found else 0

@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.core.console import progress, run_command, table
+from pipeline.core.console import progress, run_command
 from pipeline.data.datasets import DATASETS, find_dataset
 
 if TYPE_CHECKING:
+    from pipeline.data.layouts.options import Options
     from pipeline.data.records import Dataset
+    from pipeline.data.shards.plan import ShardPlan
     from pipeline.data.shards.transcode import ShardSettings
     from pipeline.runs.cluster import Cluster
 
@@ -31,18 +34,9 @@ def parser() -> argparse.ArgumentParser:
     names = ", ".join(DATASETS.names())
     add("name", help=f"{names}, or a name of your own with --layout")
     add("--raw", type=Path, help="the folder that holds the raw files")
-    add("--layout", choices=("folder", "csv"), help="for your own images: one folder a class, or a CSV")
     add("--out", type=Path, help="parent folder of the shards (default: shards, or the cluster file's)")
-    add(
-        "--cluster",
-        help="write the tars as Slurm jobs: a file in slurm/ by name, or a path that ends in .toml",
-    )
-    add(
-        "--size",
-        type=int,
-        default=384,
-        help="side of the stored images in pixels (default: 384, paper E.2.2)",
-    )
+    add("--cluster", help="write the tars as Slurm jobs: a file in slurm/ by name, or a path that ends in .toml")
+    add("--size", type=int, default=384, help="side of the stored images in pixels (default: 384, paper E.2.2)")
     add(
         "--split",
         choices=("image", "grouped"),
@@ -63,16 +57,55 @@ def parser() -> argparse.ArgumentParser:
         help="dct: large JPEGs at a fraction of their size, faster and less exact (default: exact)",
     )
     add("--workers", type=int, default=len(os.sched_getaffinity(0)), help="processes (default: one a core)")
-    add(
-        "--max-bad",
-        type=float,
-        default=0.01,
-        help="share of unusable images that is accepted (default: 0.01)",
-    )
+    add("--max-bad", type=float, default=0.01, help="share of unusable images that is accepted (default: 0.01)")
     add("--strict", action="store_true", help="accept no unusable image")
-    add("--keep-names", action="store_true", help="make keys from file names, which may identify patients")
+    add(
+        "--keep-names",
+        action="store_true",
+        help="make keys from file names and keep the names of groups: both then are in the tars and in index.parquet, "
+        "and may identify patients",
+    )
+    add("--list", type=Path, metavar="FILE", help="write what became of each file, with its name, to FILE")
     add("--dry-run", action="store_true", help="print what would be written, write nothing")
+    add_layout_flags(out)
     return out
+
+
+def add_layout_flags(out: argparse.ArgumentParser) -> None:
+    """The flags that say how a user's own images are to be read, the fields of `Options`."""
+    group = out.add_argument_group("your own images")
+    add = group.add_argument
+    add("--layout", choices=("folder", "csv"), help="one folder a class, or a CSV")
+    add("--path-column", metavar="NAME", help="the column of the images' paths (csv)")
+    add("--label-column", metavar="NAME", help="the column of the labels (csv)")
+    add("--group-column", metavar="NAME", help="the column of the patients or lesions (csv)")
+    add("--split-column", metavar="NAME", help="the column of the splits (csv)")
+    add("--classes", metavar="A,B", help="the columns of 0 and 1 that are classes; a name may hold * (csv)")
+    add("--encoding", metavar="NAME", help="how the CSV is encoded if it is not UTF-8, such as cp1252 (csv)")
+    add("--keep-na", action="store_true", help="nan, None, N/A and the like are classes, not missing labels (csv)")
+    add(
+        "--similar-classes",
+        choices=("together", "apart"),
+        help="whether classes whose names differ in case or blanks alone are one",
+    )
+    add("--group-from", metavar="REGEX", help="the patient or lesion is what REGEX finds in a file's path")
+    add("--masks", choices=("leave-out", "keep"), help="whether files that look like masks are samples")
+    add(
+        "--leave-out",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="leave out files and folders by their paths in DIR; may be given several times",
+    )
+
+
+def layout_options(args: argparse.Namespace) -> Options:
+    """The options of the layout flags."""
+    from pipeline.data.layouts.options import Options
+
+    given = {field.name: getattr(args, field.name) for field in dataclasses.fields(Options)}
+    classes = tuple(name for name in (args.classes or "").split(",") if name.strip())
+    return Options(**{**given, "classes": classes, "leave_out": tuple(args.leave_out)})
 
 
 def main() -> int:
@@ -86,7 +119,7 @@ def main() -> int:
         workers.start_server()  # it starts while this process does its own imports
     from pipeline.data.shards.transcode import ShardSettings
 
-    dataset = find_dataset(args.name, args.layout)
+    dataset = find_dataset(args.name, args.layout, layout_options(args))
     if args.workers < 1:
         raise ValueError(f"--workers is {args.workers}; give 1 or more")
     if not 0 <= args.max_bad <= 1:
@@ -125,7 +158,7 @@ def shard(
 ) -> int:
     """Write the shards of `raw` under `out`; or print what would be written, or that they are complete."""
     from pipeline.data.records import STANDIN_MARK
-    from pipeline.data.shards import quarantine
+    from pipeline.data.shards import quarantine, summary
     from pipeline.data.shards.index import open_shards
     from pipeline.data.shards.plan import make_plan
     from pipeline.data.shards.write import write_shards
@@ -135,48 +168,41 @@ def shard(
     if cluster.executor == "slurm":
         raw, out = raw.absolute(), out.absolute()  # jobs start in another folder
     plan = make_plan(dataset, raw, settings, workers=args.workers, progress=progress)
-    total = len(plan.listing.records)
     folder = out / plan.folder_name
     if args.dry_run:
         print(f"would write {len(plan.samples)} images in {len(plan.tars())} tars to {folder}")
-        print_quarantine(plan.quarantined, total)
+        print(summary.of_plan(plan))
+        write_list(args.list, plan, plan.quarantined)
         return 0
     if (folder / "manifest.json").exists():
-        manifest = open_shards(folder).manifest
-        quarantine.check(manifest["quarantined"], total=total, max_bad=args.max_bad, strict=args.strict)
+        shards = open_shards(folder)
+        bad, total = shards.manifest["quarantined"], len(plan.listing.records)
+        quarantine.check(bad, total=total, max_bad=args.max_bad, strict=args.strict)
         print(f"{folder} is complete already; nothing to do")
-        print_shards(manifest)
+        print(summary.of_shards(shards, plan))
+        write_list(args.list, plan, bad)
         return 0
     if cluster.executor == "slurm":
         from pipeline.jobs.slurm import sharding
 
+        print(summary.of_plan(plan))
         print("\n".join(sharding.submit_missing(plan, out, cluster, max_bad=args.max_bad, strict=args.strict)))
+        write_list(args.list, plan, plan.quarantined)
         return 0
     shards = write_shards(plan, out, workers=args.workers, max_bad=args.max_bad, strict=args.strict, progress=progress)
-    print_shards(shards.manifest)
+    print(summary.of_shards(shards, plan))
+    write_list(args.list, plan, shards.manifest["quarantined"])
     print(f"\n{folder}")
     return 0
 
 
-def print_shards(manifest: dict[str, Any]) -> None:
-    """Print the closing table: images by class and split, leaks between splits and the quarantine."""
-    counts = manifest["counts"]
-    keys = [*((name, name) for name in (*manifest["classes"], "unlabelled")), ("images", "pictures")]
-    rows = [[name, *(counts[split][key] for split in counts)] for name, key in keys]
-    print(f"{manifest['name']}: {manifest['task']}, fingerprint {manifest['fingerprint']}\n")
-    print(table(rows, header=("", *counts)))
-    print(
-        f"\n{manifest['test_sharing_group_with_train']} test images share a lesion or patient with a training image"
-        f"\n{manifest['identical_across_splits']} files are byte-identical to one in another split"
-    )
-    total = sum(split["pictures"] for split in counts.values()) + len(manifest["quarantined"])
-    print_quarantine(manifest["quarantined"], total)
+def write_list(path: Path | None, plan: ShardPlan, quarantined: list[dict[str, str]]) -> None:
+    """Write what became of each file to `path`, where one is given."""
+    if path is not None:
+        from pipeline.core import files
+        from pipeline.data.shards import summary
 
-
-def print_quarantine(entries: list[dict[str, str]], total: int) -> None:
-    print(f"{len(entries)} of {total} quarantined")
-    if entries:
-        print(table([[entry["file"], entry["reason"]] for entry in entries], header=("file", "reason")))
+        files.write_text(path, "".join(f"{line}\n" for line in summary.account(plan, quarantined)))
 
 
 if __name__ == "__main__":

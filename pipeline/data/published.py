@@ -5,6 +5,7 @@ Reads listings and image headers only and changes nothing.
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
+from pipeline.core.console import visible
 from pipeline.data.records import STANDIN_MARK, Dataset, Listing, Published, Record
 
 NAMED = 5  # names that a finding lists; it counts the others
@@ -99,10 +101,12 @@ def read_headers(listing: Listing, *, progress: Progress) -> RawImages:
     out = RawImages()
     for record in progress(listing.records, total=len(listing.records), what="reading headers"):
         name = record.path.name
-        if not record.path.is_file():
+        if not os.path.lexists(record.path):
             out.absent.append(name)
         elif record.problem:
             out.unusable.append(f"{name} ({record.problem})")
+        elif not os.path.isfile(record.path):
+            out.unusable.append(f"{name} (is no file, or a link to one that is not there)")
         else:
             try:
                 with Image.open(record.path) as image:
@@ -208,6 +212,6 @@ def _pixels(size: tuple[int, int]) -> str:
 
 def _first_names(names: Iterable[str]) -> str:
     """How many names there are and the first of them: `7: a, b, c, d, e and 2 more`."""
-    every = sorted(names)
+    every = sorted(map(visible, names))
     rest = f" and {len(every) - NAMED:,} more" if len(every) > NAMED else ""
     return f"{len(every):,}: " + ", ".join(every[:NAMED]) + rest

@@ -1,24 +1,21 @@
 """What the pipeline knows of a dataset: its records, with paths and labels, and what is published of it.
 
+A listing accounts for all that is found: each image is a record, everything else is passed over with its kind.
 No image is opened here.
 """
 
 from __future__ import annotations
 
-import csv
+import os
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 STANDIN_MARK = "STAND-IN.txt"
 """The file that marks a stand-in: the images in its folder are drawn and are not the dataset's."""
-
-# Endings and names of files that are no images. Every other file counts as an image until decoding it fails.
-NOT_IMAGES = set(".csv .tsv .txt .md .json .jsonl .xml .html .pdf .doc .docx .xls .xlsx .yaml .yml .toml .ini".split())
-NOT_IMAGES |= set(".log .db .py .ipynb .m .mat .zip .tar .gz .sha256 .md5".split())
-SYSTEM_FILES = (".DS_Store", "._", "Thumbs.db", "desktop.ini")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +35,14 @@ class Record:
     """Why it cannot be used, where the listing itself shows that."""
 
 
+class PassedOver(NamedTuple):
+    """A file that is not taken for an image, or a folder (counted as one) that is not listed."""
+
+    path: Path
+    kind: str
+    """Why, in words that many share: an ending, `hidden`, `masks`."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Listing:
     """All records of a dataset, with its classes and its task."""
@@ -46,6 +51,9 @@ class Listing:
     task: str
     """`multi-class` (one class an image) or `multi-label`."""
     records: list[Record]
+    passed_over: tuple[PassedOver, ...] = ()
+    notes: tuple[str, ...] = ()
+    """What a person must know of how files and tables were read: sentences without names of files."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,55 +127,40 @@ class Dataset(ABC):
         return path
 
 
-def read_csv(path: Path) -> tuple[list[str], list[dict[str, str]]]:
-    """The header and the rows of a CSV file (UTF-8, with or without a byte-order mark), cells stripped.
-
-    Raises `ValueError` for another encoding and for a row that has more or fewer cells than the header.
-    """
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            header = [name.strip() for name in reader.fieldnames or []]
-            rows = []
-            for number, row in enumerate(reader, start=2):
-                if None in row or None in row.values():
-                    raise ValueError(f"{path}, line {number}: it has more or fewer cells than the header; fix the line")
-                rows.append({name.strip(): cell.strip() for name, cell in row.items()})
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 ({error}); save it as UTF-8") from error
-    return header, rows
-
-
-def images_under(root: Path, *, hidden: bool = False) -> Iterator[Path]:
-    """Every file below `root` that may be an image, in a fixed order.
-
-    Tables, texts and archives (by their endings) and files of operating systems are skipped; hidden files and
-    folders are skipped too, except with `hidden`.
-    """
-    for path in sorted(root.rglob("*")):
-        is_hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
-        is_other = path.suffix.lower() in NOT_IMAGES or path.name.startswith(SYSTEM_FILES)
-        if path.is_file() and not is_other and (hidden or not is_hidden):
-            yield path
-
-
 def plain_name(name: str) -> str:
     """A name in lower case with letters and digits only: two spellings of one name become equal."""
     return re.sub("[^a-z0-9]", "", name.lower())
 
 
 def mark_duplicates(records: list[Record], *, name: str = "id") -> list[Record]:
-    """Give records that share a key (or a path) a problem: equal rows all but the first, differing rows all of them."""
+    """Give records that share a key (or a file) a problem: equal rows all but the first, differing rows all of them."""
     rows: dict[str, list[int]] = {}
+    folders: dict[Path, str] = {}
     for position, record in enumerate(records):
-        rows.setdefault(record.key or str(record.path), []).append(position)
+        rows.setdefault(record.key or place(record.path, folders), []).append(position)
     out = list(records)
     for key, positions in rows.items():
+        if len(positions) == 1:
+            continue
         what = f"{name} {key}" if records[positions[0]].key else name
-        if len({records[p] for p in positions}) > 1:
+        places = [replace(records[p], path=Path(place(records[p].path, folders))) for p in positions]
+        if len(set(places)) > 1:
             for p in positions:
                 out[p] = replace(records[p], problem=f"duplicate {what} with differing rows")
         else:
             for p in positions[1:]:
                 out[p] = replace(records[p], problem=f"duplicate {what}: the same row again")
     return out
+
+
+def place(path: Path, folders: dict[Path, str]) -> str:
+    """Where a file is, however its path is spelled (`x/../a.png`); a link to a file is a file of its own.
+
+    `folders` keeps what is known of folders.
+    """
+    if path.name in ("..", ""):
+        return str(path)
+    parent = path.parent
+    if parent not in folders:
+        folders[parent] = os.path.realpath(parent) if "\0" not in str(parent) else str(parent)
+    return os.path.join(folders[parent], path.name)

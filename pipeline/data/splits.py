@@ -129,8 +129,10 @@ def by_rarest_class(labels: Sequence[Labels], classes: Sequence[str], positions:
     return out
 
 
-def shared_groups(groups: Sequence[str | None], table: Sequence[str]) -> int:
-    """How many test images share a lesion or patient with a training image."""
+def shared_groups(groups: Sequence[str | None], table: Sequence[str]) -> int | None:
+    """How many test images share a lesion or patient with a training image; None where no group is known."""
+    if not any(groups):
+        return None
     trained = {group for group, part in zip(groups, table, strict=True) if group and part == "train"}
     return sum(part == "test" and group in trained for group, part in zip(groups, table, strict=True))
 

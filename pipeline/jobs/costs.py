@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pipeline.core import files
+from pipeline.data.shards.counts import counts_of
 from pipeline.data.shards.index import shards_of
 from pipeline.jobs.plan import Plan, PlannedRun
 from pipeline.learn.weights import weights_file
@@ -118,9 +119,9 @@ class RunCosts:
         key = dataset, size
         if key not in self.image_counts:
             try:
-                counts = shards_of(Path(self.cluster.shards), dataset, size=size).manifest["counts"]
+                counts = counts_of(shards_of(Path(self.cluster.shards), dataset, size=size).manifest)
                 train, val = counts["train"], counts["val"]
-                self.image_counts[key] = train["pictures"], train["pictures"] - train["unlabelled"], val["pictures"]
+                self.image_counts[key] = train.images, train.labelled, val.images
             except ValueError:
                 published = paper.IMAGES.get(dataset.name)
                 self.image_counts[key] = (published[0], published[0], published[1]) if published else None

@@ -19,7 +19,7 @@ from pipeline.jobs import submissions
 from pipeline.jobs.arrays import Job, JobArray, jobs_of
 from pipeline.jobs.fanout import RETRIES, note_deaths, payload_of
 from pipeline.jobs.gpus import VISIBLE, gpus, jobs_at_once
-from pipeline.jobs.plan import STUCK, TO_DO, Plan, PlannedRun, PlanProgress, publish, state_of
+from pipeline.jobs.plan import STUCK, TO_DO, Plan, PlannedRun, PlanProgress, publish
 from pipeline.jobs.signals import signals_noted
 from pipeline.jobs.snapshot import snapshot
 
@@ -95,7 +95,7 @@ class JobQueue:
         for working in list(self.working):
             ended = working.ended()
             for planned in working.job.runs:
-                planned.state = state_of(planned.run, planned.spec)
+                planned.refresh()
             if not ended:
                 continue
             self.working.remove(working)

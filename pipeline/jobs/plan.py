@@ -14,6 +14,7 @@ from typing import Literal, Protocol
 
 from pipeline.core import files
 from pipeline.data.datasets import DATASETS
+from pipeline.data.shards.counts import parts_without_labels
 from pipeline.data.shards.index import find_shards
 from pipeline.learn.weights import imagenet_tags, weights_file
 from pipeline.runs import cluster as clusters
@@ -25,10 +26,11 @@ from pipeline.study import paper
 from pipeline.study.grid import load_grid
 from pipeline.study.setting import DatasetInfo, TableEntry
 
-PlanState = Literal[State, "no shards", "blocked"]
-"""A run's own state, or: its dataset has no shards yet; the run that it starts from will not be done."""
+PlanState = Literal[State, "no shards", "no labels", "blocked"]
+"""A run's own state, or: its dataset has no shards yet, or no labels in a split that fine-tuning needs; the run that it
+starts from will not be done."""
 TO_DO = ("missing", "pending", "interrupted")
-STUCK = ("failed", "blocked", "no shards")
+STUCK = ("failed", "blocked", "no shards", "no labels")
 STARTED = ("interrupted", "running")
 
 
@@ -45,6 +47,12 @@ class PlannedRun:
     """How many runs of the plan start from this one."""
     published_by: str | None = None
     """The id of the longer run that publishes this one on its way (jobs/milestones)."""
+    has_labels: bool = True
+    """Whether its dataset has the labels that it needs."""
+
+    def refresh(self) -> None:
+        """Read the state again."""
+        self.state = state_of(self.run, self.spec, has_labels=self.has_labels)
 
 
 @dataclass
@@ -178,7 +186,8 @@ def _dataset_info(name: str, cluster: Cluster, *, size: int, split: str) -> tupl
         ref = DatasetRef(name=name, fingerprint=shards.fingerprint)
         fractions = tuple(shards.manifest["label_fractions"])
         stand_in = bool(shards.manifest.get("stand_in"))
-        return DatasetInfo(ref, fractions, str(shards.manifest["metric"]), stand_in), None
+        without_labels = tuple(parts_without_labels(shards.manifest))
+        return DatasetInfo(ref, fractions, str(shards.manifest["metric"]), stand_in, without_labels), None
     flags = f"--size {size}" + (f" --split {split}" if split != "image" else "")
     if name in DATASETS.names():
         plugin = DATASETS.find(name).DATASET
@@ -197,19 +206,35 @@ def _add(plan: Plan, spec: Spec, *, parent: PlannedRun | None = None) -> Planned
     identity = run_id(spec)
     if identity not in plan.runs:
         run = Run(Path(plan.cluster.runs) / identity)
-        plan.runs[identity] = PlannedRun(run, spec, state_of(run, spec), parent.run.id if parent else None)
+        lacking = {info.ref for info in plan.datasets if info.without_labels}
+        has_labels = isinstance(spec, PretrainSpec) or spec.dataset not in lacking
+        state = state_of(run, spec, has_labels=has_labels)
+        plan.runs[identity] = PlannedRun(run, spec, state, parent.run.id if parent else None, has_labels=has_labels)
     return plan.runs[identity]
 
 
-def state_of(run: Run, spec: Spec) -> PlanState:
-    """The run's own state, or `no shards` if it cannot start for that reason."""
+def state_of(run: Run, spec: Spec, *, has_labels: bool = True) -> PlanState:
+    """The run's own state, or `no shards` or `no labels` if it cannot start for that reason."""
     state = run.state()
     if state in ("done", "running"):
         return state
     datasets = [spec.dataset]
     if isinstance(spec, FinetuneSpec) and spec.pretrain:
         datasets.append(spec.pretrain.dataset)
-    return state if all(dataset.fingerprint for dataset in datasets) else "no shards"
+    if not all(dataset.fingerprint for dataset in datasets):
+        return "no shards"
+    return state if has_labels else "no labels"
+
+
+def missing_labels(plan: Plan) -> list[str]:
+    """The datasets whose fine-tunes cannot start because a split has no labels, one line each."""
+    waiting = [planned.spec.dataset for planned in plan.in_state("no labels")]
+    return [
+        f"{info.ref.name} has no image with a label in {' and '.join(info.without_labels)}, so its {count} fine-tunes "
+        "cannot start and the others continue; label some images there, and shard it again"
+        for info in plan.datasets
+        if (count := waiting.count(info.ref))
+    ]
 
 
 def missing_weights(plan: Plan) -> list[str]:

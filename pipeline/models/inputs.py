@@ -16,7 +16,7 @@ from PIL import Image
 
 from pipeline.core import files
 from pipeline.data import images
-from pipeline.data.records import images_under
+from pipeline.data.folders import images_under
 from pipeline.data.workers import Workers
 
 SHOWN = 512  # pixels; the longest side of an image that an attention map is drawn over

@@ -21,6 +21,8 @@ class DatasetInfo:
     metric: str
     stand_in: bool = False
     """Whether its images are drawn and only have the files and folders of the dataset."""
+    without_labels: tuple[str, ...] = ()
+    """The splits without a labelled image: with any of them no fine-tuning can start."""
 
 
 @dataclass(frozen=True)

@@ -214,6 +214,48 @@ def test_a_dry_run_of_the_toy_writes_nothing(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_dry_run_prints_the_closing_table_and_lists_every_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng = np.random.default_rng(0)
+    for number in range(20):
+        path = tmp_path / "raw" / "ab"[number % 2] / f"{number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(messy.encoded(messy.image_of("naevus", rng), "JPEG"))
+    (tmp_path / "raw" / "a" / "report.pdf").write_bytes(b"")
+    arguments = ("mine", "--layout", "folder", "--raw", "raw", "--size", "16", "--workers", "1", "--list", "files.txt")
+    assert command(monkeypatch, tmp_path, *arguments, "--dry-run") == 0
+    planned = capsys.readouterr().out
+    assert {path.name for path in tmp_path.iterdir()} == {"raw", "files.txt"}
+    assert "21 found: 20 written, 0 quarantined, 1 passed over" in planned
+    assert command(monkeypatch, tmp_path, *arguments) == 0
+    written = capsys.readouterr().out
+    table = written.splitlines()[2:10]
+    assert table == planned.splitlines()[3:11] and "a               8    1     1" in table
+    listed = (tmp_path / "files.txt").read_text().splitlines()
+    assert "passed over\t.pdf\ta/report.pdf" in listed and len(listed) == 21
+
+
+def test_the_flags_for_layouts_reach_the_listing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "raw").mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(12):
+        data = messy.encoded(messy.image_of("naevus", rng), "JPEG")
+        (tmp_path / "raw" / f"P{number // 2}_{number}.jpg").write_bytes(data)
+    rows = [f"P{number // 2}_{number}.jpg,{'xé'[number % 2]},5,NA" for number in range(12)]
+    text = "slide,finding,age,remark\n" + "\n".join(rows) + "\n"
+    (tmp_path / "raw" / "labels.csv").write_bytes(text.encode("cp1252"))
+    arguments = ("mine", "--layout", "csv", "--raw", "raw", "--size", "16", "--workers", "1", "--dry-run")
+    flags = ("--path-column", "slide", "--label-column", "finding", "--encoding", "cp1252", "--group-from", r"(P\d+)_")
+    assert command(monkeypatch, tmp_path, *arguments) == 2
+    capsys.readouterr()
+    assert command(monkeypatch, tmp_path, *arguments, *flags, "--split", "grouped") == 0
+    out = capsys.readouterr().out
+    assert "x " in out and "é " in out and "0 test images share a lesion or patient with a training image\n" in out
+
+
 def test_of_two_jobs_at_once_the_second_is_an_error(
     made: tuple[Path, messy.Messy], sharded: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:
@@ -239,6 +281,8 @@ def test_of_two_jobs_at_once_the_second_is_an_error(
         ),
         (("mine", "--layout", "folder", "--raw", "nowhere"), "mine: there is no nowhere; give --raw"),
         (("mine", "--layout", "folder", "--raw", "."), "mine: no images under ."),
+        (("isic", "--raw", ".", "--masks", "keep"), "--masks goes with --layout folder or csv only; omit it"),
+        (("mine", "--layout", "folder", "--raw", ".", "--encoding", "x"), "--encoding goes with --layout csv only"),
         (("toy", "--size", "4"), "--size is 4; give a side between 8 and 4096 pixels"),
         (("toy", "--workers", "0"), "--workers is 0; give 1 or more"),
         (("toy", "--max-bad", "5"), "--max-bad is 5.0; give a fraction between 0 and 1"),

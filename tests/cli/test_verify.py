@@ -174,3 +174,16 @@ def test_the_standin_command_names_the_command_that_shards_it(
         assert caught.value.code == 0
         assert f"python -m pipeline.shard autoimmune --raw {out} --size 32" in capsys.readouterr().out
     assert (out / STANDIN_MARK).is_file()
+
+
+def test_links_that_lead_nowhere_are_named_and_names_are_shown_escaped(
+    small: Callable[[str], Path], verify: Verify
+) -> None:
+    raw = small("brain_mri")
+    (raw / "Training" / "glioma" / "Tr-glTr_0003.jpg").unlink()
+    (raw / "Training" / "glioma" / "Tr-glTr_0003.jpg").symlink_to("annex.jpg")
+    (raw / "Testing" / "notumor" / "red\x1b[31m\n.jpg").write_bytes(b"no image")
+    code, out, _ = verify("brain_mri", raw)
+    assert code == 1
+    assert "Tr-glTr_0003.jpg (is no file, or a link to one that is not there)" in out
+    assert r"red\x1b[31m\n.jpg (cannot be read" in out and "\x1b" not in out

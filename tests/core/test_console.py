@@ -6,6 +6,8 @@ import errno
 import json
 import os
 import re
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -152,3 +154,37 @@ def test_progress_yields_every_item_and_prints_nothing_for_a_short_job_in_a_log(
 ) -> None:
     assert list(console.progress(iter("abc"), total=3, what="reading")) == ["a", "b", "c"]
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("nævus 病人 a\\b", "nævus 病人 a\\b"),
+        ("two\nlines\r\t", r"two\nlines\r\t"),
+        ("\x1b[31m\x9b\x7f", r"\x1b[31m\x9b\x7f"),
+        ("caf\udce9", r"caf\xe9"),
+        ("\u202egnp.exe\u200b\u2028", r"\u202egnp.exe\u200b\u2028"),
+        ("\U000e0041", r"\U000e0041"),
+    ],
+)
+def test_text_from_files_can_neither_break_a_line_nor_drive_a_terminal(text: str, shown: str) -> None:
+    assert console.visible(text) == shown
+    assert console.visible(shown) == shown
+    assert shown in console.table([[text, 1]])
+    shown.encode()
+
+
+def test_an_error_shows_its_lines_and_escapes_what_is_in_them(capsys: pytest.CaptureFixture[str]) -> None:
+    def main() -> int:
+        raise ValueError("2 images are bad:\n  red\x1b[31m.jpg\n  caf\udce9.jpg")
+
+    with pytest.raises(SystemExit):
+        console.run_command(main)
+    assert capsys.readouterr().err == "error: 2 images are bad:\n  red\\x1b[31m.jpg\n  caf\\xe9.jpg\n"
+
+
+def test_a_terminal_that_lacks_a_character_shows_it_escaped() -> None:
+    code = "from pipeline.core.console import run_command\nrun_command(lambda: print('3 × caf\\udce9') or 0)\n"
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stdout) == (0, "3 \\xd7 caf\\udce9\n"), done.stderr

@@ -168,6 +168,7 @@ def test_leaks_between_splits_are_counted() -> None:
     groups = ["p", "p", "q", "q", "r", None, None, "s", "s"]
     table = ["train", "test", "test", "test", "train", "train", "test", "val", "test"]
     assert shared_groups(groups, table) == 1  # p; q is in test only, s in val and test, None is no group
+    assert shared_groups([None, None], ["train", "test"]) is None  # no group is known
     checksums = ["1", "1", "2", "2", "3", "3", "3", "4", "5"]
     parts = ["train", "test", "train", "train", "val", "test", "test", "train", "test"]
     assert identical_across(checksums, parts) == 5  # both of 1, all three of 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import time
 
@@ -101,3 +102,21 @@ def test_ctrl_c_saves_every_run_and_the_same_command_continues(site):
     assert code == 0, out
     assert run["log"].read_text().count("float32, 1 threads") == starts == 2
     assert len(files.read_jsonl(run["metrics"])) == 150
+
+
+def test_a_dataset_without_labels_in_a_split_is_said_before_and_its_pretraining_runs_continue(shards, tmp_path):
+    shutil.copytree(shards, tmp_path / "unlabelled")
+    (manifest,) = (tmp_path / "unlabelled").glob("*/manifest.json")
+    value = files.read_json(manifest)
+    value["counts"]["test"]["unlabelled"] = value["counts"]["test"]["images"]
+    files.write_json(manifest, value)
+    site = Site(tmp_path, tmp_path / "unlabelled")
+
+    said = "tiny has no image with a label in test, so its 2 fine-tunes cannot start and the others continue"
+    code, out = site.run("launch", "--dry-run")
+    assert code == 3 and f"not met:\n  {said}" in out
+    code, out = site.run("launch")
+    assert code == 1 and f"not met: {said}" in out and "1 of 3 runs are done" in out
+    assert {name: run.state() for name, run in site.runs().items()} == {"cass": "done"}
+    code, out = site.run("status")
+    assert "1 done" in out and "2 no labels" in out

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import tiny
 
@@ -129,3 +131,21 @@ def test_more_seeds_than_the_papers_follow_its_last_one():
     assert plans.seeds_of(6) == [77, 78, 79, 80, 81, 82]
     with pytest.raises(ValueError, match="--seeds is 0"):
         plans.seeds_of(0)
+
+
+def test_fine_tunes_without_labels_are_no_runs_to_do_and_what_pretrains_stays(grid, site, shards, monkeypatch):
+    counts = {**shards.manifest["counts"], "val": {"images": 8, "unlabelled": 8, "classes": {"disc": 0, "cross": 0}}}
+    changed = dataclasses.replace(shards, manifest={**shards.manifest, "counts": counts})
+    monkeypatch.setattr(plans, "find_shards", lambda root, name, size, split: changed)
+    plan = plans.make_plan(grid, site)
+    assert {kind: set(states) for kind, states in plan.counts().items()} == {
+        "pretrain": {"missing"},
+        "finetune": {"no labels"},
+    }
+    assert plans.missing_labels(plan) == [
+        "tiny has no image with a label in val, so its 8 fine-tunes cannot start and the others continue; label some "
+        "images there, and shard it again"
+    ]
+    for planned in plan.runs.values():
+        planned.refresh()
+    assert len(plan.in_state("no labels")) == 8

@@ -32,12 +32,12 @@ class Autoimmune(Dataset):
     )
 
     def listing(self, root: Path) -> Listing:
-        if len(list(self.require(root).glob("*.csv"))) != 1:
+        if sum(not path.name.startswith(".") for path in self.require(root).glob("*.csv")) != 1:
             raise ValueError(
                 f"{self.name}: {root} must hold one CSV with the columns image, patient, {', '.join(self.classes)} "
                 f"next to the images. {self.obtain}"
             )
-        table = UserDataset(self.name, "csv").listing(root)
+        table = UserDataset(self.name, "csv", any_marks=True).listing(root)
         class_of = {plain_name(name): name for name in self.classes}
         if {plain_name(name) for name in table.classes} != set(class_of):
             raise ValueError(
@@ -49,7 +49,7 @@ class Autoimmune(Dataset):
             marked = {class_of[plain_name(name)] for name in record.labels or ()}
             labels = None if record.labels is None else tuple(name for name in self.classes if name in marked)
             records.append(replace(record, labels=labels))
-        return Listing(classes=self.classes, task=self.task, records=records)
+        return replace(table, classes=self.classes, task=self.task, records=records)
 
 
 DATASET = Autoimmune()

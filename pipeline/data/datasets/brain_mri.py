@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.data.records import Dataset, Listing, Published, Record, images_under, mark_duplicates
+from pipeline.data.folders import outside, walk
+from pipeline.data.records import Dataset, Listing, PassedOver, Published, Record, mark_duplicates
 
 FOLDERS = {"train": "Training", "test": "Testing"}
 # The curator's counts: 5,712 and 1,311; the paper counts 1,310 test images (E.1.1, fidelity 37).
@@ -46,13 +47,25 @@ class BrainMri(Dataset):
     )
 
     def listing(self, root: Path) -> Listing:
-        records = []
+        records: list[Record] = []
+        unreadable: list[Record] = []
+        passed_over: list[PassedOver] = []
         for split, folder in FOLDERS.items():
             for label in self.classes:
-                for path in images_under(self.require(root / folder / label), hidden=True):
+                found = walk(self.require(root / folder / label), hidden=True)
+                unreadable += found.unreadable
+                passed_over += found.passed_over
+                for path in found.images:
                     key = path.stem.replace(".", "_")
                     records.append(Record(key=key, path=path, labels=(label,), split=split))
-        return Listing(classes=self.classes, task=self.task, records=mark_duplicates(records))
+            passed_over += outside(root / folder, self.classes)
+        passed_over += outside(root, FOLDERS.values())
+        return Listing(
+            classes=self.classes,
+            task=self.task,
+            records=mark_duplicates(records) + unreadable,
+            passed_over=tuple(passed_over),
+        )
 
 
 DATASET = BrainMri()

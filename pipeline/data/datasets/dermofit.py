@@ -10,7 +10,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from pipeline.data.records import Dataset, Listing, Published, Record, images_under, mark_duplicates, plain_name
+from pipeline.data.folders import outside, walk
+from pipeline.data.records import Dataset, Listing, PassedOver, Published, Record, mark_duplicates, plain_name
 
 NAMES = {  # E.1.1, then other spellings in use
     "AK": ("actinic keratosis", "actinic keratoses"),
@@ -71,15 +72,28 @@ class Dermofit(Dataset):
                 f"folder a class. {self.obtain}"
             )
         records = []
+        unreadable: list[Record] = []
+        passed_over = outside(root, [folder.name for folder in folders if CLASS_OF.get(plain_name(folder.name))])
         for folder in folders:
             label = CLASS_OF.get(plain_name(folder.name))
-            for path in images_under(folder) if label else ():
+            if label is None:
+                continue
+            found = walk(folder)
+            unreadable += found.unreadable
+            passed_over += found.passed_over
+            for path in found.images:
                 if path.stem.lower().endswith("mask"):
+                    passed_over.append(PassedOver(path, "masks"))
                     continue
                 lesion = path.stem if CLASS_OF.get(plain_name(path.parent.name)) else path.parent.name
                 group = re.sub(r"(?<=\d)[a-z]$", "", lesion)
-                records.append(Record(key=path.stem, path=path, labels=(str(label),), group=group))
-        return Listing(classes=self.classes, task=self.task, records=mark_duplicates(records))
+                records.append(Record(key=path.stem, path=path, labels=(label,), group=group))
+        return Listing(
+            classes=self.classes,
+            task=self.task,
+            records=mark_duplicates(records) + unreadable,
+            passed_over=tuple(passed_over),
+        )
 
 
 DATASET = Dermofit()

@@ -7,16 +7,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.data.records import (
-    Dataset,
-    Listing,
-    Published,
-    Record,
-    Source,
-    images_under,
-    mark_duplicates,
-    read_csv,
-)
+from pipeline.data.folders import outside, walk
+from pipeline.data.records import Dataset, Listing, Published, Record, Source, mark_duplicates
+from pipeline.data.tables import read_table
 
 BUCKET = "https://isic-challenge-data.s3.amazonaws.com/2019"  # linked at challenge.isic-archive.com/data
 
@@ -65,7 +58,8 @@ class Isic(Dataset):
         lesion = {row["image"]: row["lesion_id"] or None for row in _rows(metadata, ("image", "lesion_id"))}
         records = []
         paths: dict[str, Path] = {}
-        for path in images_under(images):
+        found = walk(images)
+        for path in found.images:
             if paths.setdefault(path.stem, path) != path:  # two files with one id
                 records.append(Record(key=path.stem, path=path, labels=None, group=lesion.get(path.stem)))
         for row in rows:
@@ -87,15 +81,20 @@ class Isic(Dataset):
         for key, path in paths.items():
             if key not in listed:
                 records.append(Record(key=key, path=path, labels=None, group=lesion.get(key)))
-        return Listing(classes=self.classes, task=self.task, records=mark_duplicates(records))
+        return Listing(
+            classes=self.classes,
+            task=self.task,
+            records=mark_duplicates(records) + found.unreadable,
+            passed_over=(*found.passed_over, *outside(root, (truth.name, images.name, metadata.name))),
+        )
 
 
 def _rows(table: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
     """The rows of a CSV file; raises `ValueError` if it lacks one of `columns`."""
-    header, rows = read_csv(table)
-    if missing := [name for name in columns if name not in header]:
-        raise ValueError(f"{table} has no column {missing[0]!r}; it has {', '.join(header)}")
-    return rows
+    read = read_table(table, is_header=set(columns).issubset)
+    if missing := [name for name in columns if name not in read.header]:
+        raise ValueError(f"{table} has no column {missing[0]!r}; it has {', '.join(read.header)}")
+    return [cells for _, cells in read.rows]
 
 
 DATASET = Isic()

@@ -7,6 +7,7 @@ a fifth of the images has no label. Nothing is downloaded.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,8 @@ class Toy(Dataset):
     obtain = "It is generated: omit --raw."
 
     def listing(self, root: Path) -> Listing:
-        return UserDataset(self.name, "folder").listing(root)
+        listing = UserDataset(self.name, "folder").listing(root)
+        return replace(listing, passed_over=())  # the files that `generate` keeps for itself
 
     def generate(self, root: Path) -> None:
         """Draw the images under `root`, always the same ones; does nothing if the folder is complete."""

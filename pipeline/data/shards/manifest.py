@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
 from pipeline.data import splits
 from pipeline.data.records import STANDIN_MARK
-from pipeline.data.shards.plan import ShardPlan, short_hash
+from pipeline.data.shards.counts import count_images, to_json
+from pipeline.data.shards.plan import Sample, ShardPlan, short_hash
 from pipeline.data.shards.quarantine import Entry
 
 
@@ -16,7 +18,7 @@ def make_manifest(plan: ShardPlan, rows: list[dict[str, Any]], quarantined: list
     """The manifest of a plan's shards, from the rows of their index and all images that could not be used."""
     written = {row["key"] for row in rows}
     samples = [sample for sample in plan.samples if sample.key in written]
-    table = [sample.split for sample in samples]
+    counts = count_images(((row["split"], row["labels"]) for row in rows), plan.listing.classes)
     return {
         "name": plan.dataset.name,
         "fingerprint": _fingerprint(plan, written),
@@ -25,12 +27,13 @@ def make_manifest(plan: ShardPlan, rows: list[dict[str, Any]], quarantined: list
         "metric": plan.dataset.metric,
         "label_fractions": list(plan.dataset.label_fractions),
         "settings": dict(plan.settings.__dict__),
-        "counts": _counts(rows, plan.listing.classes),
-        "test_sharing_group_with_train": splits.shared_groups([s.group for s in samples], table),
-        "identical_across_splits": splits.identical_across([s.checksum for s in samples], table),
+        "counts": to_json(counts),
+        **leaks(samples),
         "source_sha256": plan.source_sha256,
         "versions": {name: version(name) for name in ("pillow", "numpy", "pyarrow")},
         "quarantined": sorted(quarantined, key=lambda entry: entry["file"]),
+        "passed_over": dict(sorted(Counter(passed.kind for passed in plan.listing.passed_over).items())),
+        "notes": list(plan.listing.notes),
         "stand_in": (plan.root / STANDIN_MARK).exists(),
     }
 
@@ -41,15 +44,13 @@ def _fingerprint(plan: ShardPlan, written: set[str]) -> str:
     return short_hash(plan.fingerprint, *lacking)[:16] if lacking else plan.fingerprint
 
 
-def _counts(rows: list[dict[str, Any]], classes: tuple[str, ...]) -> dict[str, dict[str, int]]:
-    """Images by split: all, those without a label and those of each class."""
-    counts: dict[str, dict[str, int]] = {}
-    for split in splits.SPLITS:
-        members = [row["labels"] for row in rows if row["split"] == split]
-        counter = Counter(name for labels in members for name in labels or ())
-        counts[split] = {
-            "pictures": len(members),
-            "unlabelled": sum(labels is None for labels in members),
-            **{name: counter[name] for name in classes},
-        }
-    return counts
+def leaks(samples: Sequence[Sample]) -> dict[str, int | None]:
+    """What is known of leaks between the splits of these samples, by its keys in manifests."""
+    table = [sample.split for sample in samples]
+    groups = [sample.group for sample in samples]
+    return {
+        "groups": len(set(groups) - {None}),
+        "without_group": groups.count(None),
+        "test_sharing_group_with_train": splits.shared_groups(groups, table),
+        "identical_across_splits": splits.identical_across([sample.checksum for sample in samples], table),
+    }

@@ -6,9 +6,13 @@ follow from the listing, the checksums and the settings alone, so every machine 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 import re
+import stat
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,24 +81,23 @@ class ShardPlan:
 def make_plan(dataset: Dataset, root: Path, settings: ShardSettings, *, workers: int, progress: Progress) -> ShardPlan:
     """Read all files under `root` and plan their shards; writes nothing.
 
-    Raises `ValueError` if the dataset's files cannot be listed.
+    Raises `ValueError` if the dataset's files cannot be listed, and if none of its images is in train.
     """
     listing = dataset.listing(root)
     readable: list[tuple[Record, str]] = []
-    quarantined: list[Entry] = []
-    paths = [record.path for record in listing.records]
+    quarantined = [quarantine.entry(record.path, root, record.problem) for record in listing.records if record.problem]
+    records = [record for record in listing.records if not record.problem]
     with Workers(workers, threads=True) as pool:
-        answers = pool.map(_checksum, paths)
-        for record, answer in zip(listing.records, progress(answers, total=len(paths), what="reading"), strict=True):
-            if record.problem:
-                quarantined.append(quarantine.entry(record.path, root, record.problem))
-            elif isinstance(answer, images.BadImage):
+        answers = pool.map(_checksum, [record.path for record in records])
+        for record, answer in zip(records, progress(answers, total=len(records), what="reading"), strict=True):
+            if isinstance(answer, images.BadImage):
                 quarantined.append(quarantine.entry(record.path, root, str(answer)))
             else:
                 readable.append((record, answer))
     keys, without_key = _keys(readable, root, keep_names=settings.keep_names)
     usable = [(record, checksum) for record, checksum in readable if record.path in keys]
     samples = _samples(usable, keys, listing, settings)
+    _check_train(dataset, samples)
     order = np.random.default_rng(derive("shard order", splits.SPLIT_SEED)).permutation(len(samples))
     return ShardPlan(
         dataset=dataset,
@@ -125,6 +128,16 @@ def _samples(
         for (record, checksum), group, split in zip(usable, groups, table, strict=True)
     ]
     return sorted(samples, key=lambda sample: sample.key)
+
+
+def _check_train(dataset: Dataset, samples: list[Sample]) -> None:
+    """Raise `ValueError` if there are samples and none is in train."""
+    if samples and not any(sample.split == "train" for sample in samples):
+        parts = ", ".join(f"{count:,} in {part}" for part, count in Counter(sample.split for sample in samples).items())
+        raise ValueError(
+            f"{dataset.name}: no image is in train ({parts}); put some there in the split column or the folders, or "
+            "leave some without a split"
+        )
 
 
 def _fingerprint(dataset: Dataset, listing: Listing, settings: ShardSettings, samples: list[Sample]) -> str:
@@ -179,16 +192,25 @@ def _groups(usable: list[tuple[Record, str]], *, keep_names: bool) -> list[str |
 
 
 def short_hash(*parts: str) -> str:
-    """20 hexadecimal digits of a SHA-256."""
-    return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:20]
+    """20 hexadecimal digits of a SHA-256; a name's bytes that are no UTF-8 count as they are."""
+    return hashlib.sha256("\x1f".join(parts).encode(errors="surrogateescape")).hexdigest()[:20]
 
 
 def _checksum(path: Path) -> str | images.BadImage:
     try:
-        if not path.is_file():
-            return images.BadImage("no such file")
-        if path.stat().st_size == 0:
+        found = path.stat()
+        if stat.S_ISDIR(found.st_mode):
+            return images.BadImage("is a folder")
+        if not stat.S_ISREG(found.st_mode):
+            return images.BadImage("is no file: a pipe, a socket or a device")
+        if found.st_size == 0:
             return images.BadImage("is empty")
         return files.sha256_file(path)
+    except ValueError:
+        return images.BadImage("its path holds a NUL byte")
     except OSError as error:
+        if os.path.islink(path) and error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            return images.BadImage(f"is a link to a file that is not there: {os.readlink(path)}")
+        if error.errno in (errno.ENOENT, errno.ENOTDIR):
+            return images.BadImage("no such file")
         return images.BadImage(f"cannot be read: {error.strerror}")

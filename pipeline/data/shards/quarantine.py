@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pipeline.core.console import visible
+from pipeline.data.folders import UNREADABLE
+
+LONGEST = 500  # characters of a reason: a cell of a table can be of any length
 LISTED = 20  # entries that an error message lists; it counts the others
 
 Entry = dict[str, str]
-"""`file`, as `relative_name` gives it, and `reason`; manifests store entries as they are."""
+"""`file`, the name that `relative_name` gives as it can be shown, and `reason`; manifests store entries as they are."""
 
 
 def entry(path: Path, root: Path, reason: str) -> Entry:
-    return {"file": relative_name(path, root), "reason": reason}
+    return {"file": visible(relative_name(path, root)), "reason": visible(reason[:LONGEST])}
 
 
 def relative_name(path: Path, root: Path) -> str:
@@ -20,14 +24,27 @@ def relative_name(path: Path, root: Path) -> str:
 
 
 def check(entries: list[Entry], *, total: int, max_bad: float, strict: bool) -> None:
-    """Raise `ValueError` if more than `max_bad` of `total` images are bad, or any with `strict`; it lists them."""
+    """Raise `ValueError` if more than `max_bad` of `total` images are bad, or any with `strict`; it lists them.
+
+    A folder that cannot be read may hold any number of images, so only a `max_bad` of 1 accepts it.
+    """
+    unreadable = [bad for bad in entries if bad["reason"].startswith(UNREADABLE)]
+    if unreadable and max_bad < 1 and not strict:
+        raise ValueError(
+            f"{len(unreadable)} folders cannot be read, and how many images they hold is not known; make them "
+            f"readable, leave them out, or accept it with --max-bad 1:\n{_lines(unreadable)}"
+        )
     if not entries or (not strict and len(entries) / total <= max_bad):
         return
-    lines = "\n".join(f"  {bad['file']}: {bad['reason']}" for bad in entries[:LISTED])
-    more = f"\n  and {len(entries) - LISTED} more" if len(entries) > LISTED else ""
     rule = (
         "--strict accepts none; fix them or omit --strict"
         if strict
         else f"--max-bad accepts {max_bad:g} of them; fix them or raise --max-bad"
     )
-    raise ValueError(f"{len(entries)} of {total} images cannot be used and {rule}:\n{lines}{more}")
+    raise ValueError(f"{len(entries)} of {total} images cannot be used and {rule}:\n{_lines(entries)}")
+
+
+def _lines(entries: list[Entry]) -> str:
+    lines = "\n".join(f"  {visible(bad['file'])}: {visible(bad['reason'])}" for bad in entries[:LISTED])
+    more = f"\n  and {len(entries) - LISTED} more" if len(entries) > LISTED else ""
+    return lines + more

@@ -19,7 +19,7 @@ from pipeline.core import files
 from pipeline.jobs import submissions
 from pipeline.jobs.arrays import JobArray, job_arrays, jobs_of
 from pipeline.jobs.fanout import RETRIES
-from pipeline.jobs.plan import STUCK, TO_DO, Plan, PlannedRun, PlanProgress, assign_milestones, publish, state_of
+from pipeline.jobs.plan import STUCK, TO_DO, Plan, PlannedRun, PlanProgress, assign_milestones, publish
 from pipeline.jobs.signals import signals_noted
 from pipeline.jobs.slurm import submit
 from pipeline.jobs.slurm.queue import queued_runs
@@ -75,7 +75,7 @@ def refresh(plan: Plan) -> None:
     """Read the states again; a run that starts from a failed run is `blocked`."""
     for planned in plan.runs.values():
         if planned.state != "done":
-            planned.state = state_of(planned.run, planned.spec)
+            planned.refresh()
     for planned in plan.in_state(*TO_DO):
         if planned.parent and plan.runs[planned.parent].state in STUCK:
             planned.state = "blocked"
@@ -91,7 +91,7 @@ def submit_missing(plan: Plan, *, limit: int | None = None) -> tuple[list[Submis
         said = repair(runs, queued_jobs(runs))
         live = queued_runs(runs, queued_jobs(runs))
         for planned in plan.runs.values():
-            planned.state = state_of(planned.run, planned.spec)
+            planned.refresh()
         arrays = arrays_to_send(plan, live, limit=limit or max_array_size())
         room = slurm.max_jobs - user_jobs() if slurm.max_jobs else None
         jobs = {run: job.id for run, job in live.items()}

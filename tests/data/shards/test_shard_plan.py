@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,55 @@ def test_published_ids_are_the_keys_with_and_without_keep_names(tmp_path: Path) 
         assert {row["key"]: row["group"] for row in rows_of(shards)} == {
             f"ISIC_{n}": f"HAM_{n // 2}" for n in range(12)
         }
+
+
+@pytest.mark.usefixtures("inline")
+def test_what_is_no_file_is_quarantined_with_what_it_is(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name in ("1.png", "2.png"):
+        (tmp_path / name).write_bytes(encoded(image_of("naevus", rng), "PNG"))
+    (tmp_path / "folder.png").mkdir()
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "link.png").symlink_to("nowhere.png")
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    names = ["folder.png", "pipe.png", "link.png", "loop.png", "gone.png", "1.png/x.png", "n\0.png", "z" * 300 + ".png"]
+    rows = ["1.png,a", "2.png,b", *(f"{name},a" for name in names), ",a"]
+    (tmp_path / "labels.csv").write_text("image,label\n" + "\n".join(rows) + "\n")
+    plan = plan_of(tmp_path, dataset=UserDataset("mine", "csv"))
+    assert len(plan.samples) == 2
+    assert {entry["file"]: entry["reason"] for entry in plan.quarantined} == {
+        "folder.png": "is a folder",
+        "pipe.png": "is no file: a pipe, a socket or a device",
+        "link.png": "is a link to a file that is not there: nowhere.png",
+        "loop.png": "is a link to a file that is not there: loop.png",
+        "gone.png": "no such file",
+        "1.png/x.png": "no such file",
+        r"n\x00.png": "its path holds a NUL byte",
+        "z" * 300 + ".png": "cannot be read: File name too long",
+        "labels.csv": "line 12: it has no path",
+    }
+
+
+@pytest.mark.usefixtures("inline")
+def test_names_that_are_no_utf_8_have_keys_like_others(raw: Path, tmp_path: Path) -> None:
+    (raw / "naevus" / "002.png").rename(raw / "naevus" / os.fsdecode(b"caf\xe9.png"))
+    (raw / "melanoma").rename(raw / os.fsdecode(b"m\xe9lanome"))
+    shards = written(plan_of(raw), tmp_path)
+    assert len(rows_of(shards)) == 66 and r"m\xe9lanome" in shards.classes
+    assert shards.labels(range(66)).count((r"m\xe9lanome",)) == 20
+    named = ShardSettings(**{**SETTINGS.__dict__, "keep_names": True})
+    assert "naevus_caf" in {row["key"] for row in rows_of(written(plan_of(raw, settings=named), tmp_path))}
+
+
+@pytest.mark.usefixtures("inline")
+def test_a_split_that_leaves_nothing_in_train_is_an_error(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for number in range(6):
+        (tmp_path / f"{number}.png").write_bytes(encoded(image_of("naevus", rng), "PNG"))
+    rows = [f"{number}.png,{'ab'[number % 2]},{('val', 'test')[number // 3]}" for number in range(6)]
+    (tmp_path / "labels.csv").write_text("image,label,split\n" + "\n".join(rows) + "\n")
+    with pytest.raises(ValueError, match=r"mine: no image is in train \(3 in val, 3 in test\)|\(3 in test, 3 in val\)"):
+        plan_of(tmp_path, dataset=UserDataset("mine", "csv"))
 
 
 class Odd(Dataset):

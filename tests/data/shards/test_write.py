@@ -335,9 +335,9 @@ def test_the_manifest_counts_images_by_split_and_class(raw: Path, tmp_path: Path
     manifest = shards.manifest
     assert manifest["classes"] == ["melanoma", "naevus"]
     assert manifest["counts"] == {
-        "train": {"pictures": 13, "unlabelled": 2, "melanoma": 0, "naevus": 11},
-        "val": {"pictures": 1, "unlabelled": 0, "melanoma": 0, "naevus": 1},
-        "test": {"pictures": 5, "unlabelled": 0, "melanoma": 4, "naevus": 1},
+        "train": {"images": 13, "unlabelled": 2, "classes": {"melanoma": 0, "naevus": 11}},
+        "val": {"images": 1, "unlabelled": 0, "classes": {"melanoma": 0, "naevus": 1}},
+        "test": {"images": 5, "unlabelled": 0, "classes": {"melanoma": 4, "naevus": 1}},
     }
     assert manifest["test_sharing_group_with_train"] == 4
     assert manifest["identical_across_splits"] == 2  # 000 and its twin; 001 and its sibling are both in train

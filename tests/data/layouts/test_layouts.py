@@ -183,7 +183,7 @@ def test_a_csv_of_bad_rows_alone_is_no_error_because_they_are_quarantined(tmp_pa
     ("text", "message"),
     [
         ("picture,label\n1.jpg,a\n", r"images\.csv has no path column; name one of its columns image or path"),
-        ("image;label\n1.jpg;a\n", r"images\.csv has no path column"),
+        ("image|label\n1.jpg|a\n", r"images\.csv has no path column"),
         ("image,group\n1.jpg,a\n", r"images\.csv has no label column; add `label`, or one column of 0 and 1 a class"),
         ("image,label\n1.jpg,a\n2.jpg\n", r"images\.csv, line 3: it has more or fewer cells than the header"),
         ("image,label\n1.jpg,a,b\n", r"images\.csv, line 2: it has more or fewer cells than the header"),

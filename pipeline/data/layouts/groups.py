@@ -1,0 +1,36 @@
+"""Which patient or lesion an image shows, taken from the path of its file."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+from pipeline.core.console import visible
+from pipeline.data.labels import storable
+from pipeline.data.records import Record
+
+
+def groups_from_paths(records: list[Record], root: Path, pattern: str, notes: list[str]) -> list[Record]:
+    """Records with the group that a regular expression finds in their paths relative to `root`.
+
+    The group is what the expression's first group matched, or all that it matched where it has none. Raises
+    `ValueError` if it finds one in no path.
+    """
+    expression = re.compile(pattern)
+    out = []
+    for record in records:
+        match = expression.search(_relative(record.path, root))
+        found = match[1 if expression.groups else 0] if match else None
+        out.append(replace(record, group=storable(found) if found else None))
+    without = sum(record.group is None for record in out)
+    if records and without == len(out):
+        example = visible(_relative(records[0].path, root))
+        raise ValueError(f"--group-from {pattern!r} finds a group in no path; the first path is {example!r}")
+    if without:
+        notes.append(f"--group-from finds a group in {len(out) - without:,} of {len(out):,} paths")
+    return out
+
+
+def _relative(path: Path, root: Path) -> str:
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()

@@ -1,0 +1,109 @@
+"""What a person is told of shards, written or planned: images by class and split, leaks, gaps, what was left out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pipeline.core.console import table, visible
+from pipeline.data.records import PassedOver
+from pipeline.data.shards.counts import SplitCounts, count_images, counts_of, gaps
+from pipeline.data.shards.index import Shards
+from pipeline.data.shards.manifest import leaks
+from pipeline.data.shards.plan import ShardPlan
+from pipeline.data.shards.quarantine import Entry, relative_name
+
+NAMED = 3  # files of each kind that are named
+
+
+def of_plan(plan: ShardPlan) -> str:
+    """The summary of shards that are still to be written."""
+    counts = count_images(((sample.split, sample.record.labels) for sample in plan.samples), plan.listing.classes)
+    return _summary(f"{plan.dataset.name}: {plan.listing.task}", counts, leaks(plan.samples), plan, plan.quarantined)
+
+
+def of_shards(shards: Shards, plan: ShardPlan) -> str:
+    """The summary of the shards that were written after this plan."""
+    manifest = shards.manifest
+    title = f"{manifest['name']}: {manifest['task']}, fingerprint {manifest['fingerprint']}"
+    known = dict(manifest)
+    if "groups" not in known:  # of an earlier version, which stored 0 where no group is known
+        groups = shards.rows["group"].array
+        known |= {"groups": len(groups.unique().drop_null()), "without_group": groups.null_count}
+    return _summary(title, counts_of(manifest), known, plan, manifest["quarantined"])
+
+
+def account(plan: ShardPlan, quarantined: Sequence[Entry]) -> list[str]:
+    """One line for each image and each thing passed over: what became of it, why, and its name, apart by tabs."""
+    known = {(entry["file"], entry["reason"]) for entry in plan.quarantined}
+    undecodable = {entry["file"] for entry in quarantined if (entry["file"], entry["reason"]) not in known}
+    lines = [f"quarantined\t{visible(entry['reason'])}\t{visible(entry['file'])}" for entry in quarantined]
+    for passed in plan.listing.passed_over:
+        lines.append(f"passed over\t{visible(passed.kind)}\t{visible(relative_name(passed.path, plan.root))}")
+    for sample in plan.samples:
+        name = visible(relative_name(sample.record.path, plan.root))
+        if name not in undecodable:
+            lines.append(f"written\t{sample.split}\t{name}")
+    return sorted(lines)
+
+
+def _summary(
+    title: str,
+    counts: Mapping[str, SplitCounts],
+    leaks: Mapping[str, Any],
+    plan: ShardPlan,
+    quarantined: Sequence[Entry],
+) -> str:
+    written = sum(each.images for each in counts.values())
+    passed_over = plan.listing.passed_over
+    found = written + len(quarantined) + len(passed_over)
+    parts = [
+        f"{title}\n",
+        _count_table(counts),
+        "",
+        _groups(leaks, grouped=plan.settings.split == "grouped"),
+        f"{leaks['identical_across_splits']} files are byte-identical to one in another split",
+        *gaps(counts),
+        *(visible(note) for note in plan.listing.notes),
+        f"{found} found: {written} written, {len(quarantined)} quarantined, {len(passed_over)} passed over",
+    ]
+    if passed_over:
+        parts += ["", _passed_over_table(passed_over, plan), ""]
+    parts.append(f"{len(quarantined)} of {written + len(quarantined)} quarantined")
+    if quarantined:
+        rows = sorted([entry["file"], entry["reason"]] for entry in quarantined)
+        parts.append(table(rows, header=("file", "reason")))
+    return "\n".join(parts)
+
+
+def _count_table(counts: Mapping[str, SplitCounts]) -> str:
+    totals = {
+        "unlabelled": [each.unlabelled for each in counts.values()],
+        "images": [each.images for each in counts.values()],
+    }
+    names = next(iter(counts.values())).classes
+    rows: list[list[object]] = [
+        [repr(name) if name in totals else name, *(each.classes[name] for each in counts.values())] for name in names
+    ]
+    rows += [[name, *numbers] for name, numbers in totals.items()]
+    return table(rows, header=("", *counts))
+
+
+def _groups(leaks: Mapping[str, Any], *, grouped: bool) -> str:
+    """What is known of lesions and patients in several splits; what is not known is never called 0."""
+    if not leaks["groups"]:
+        text = "no lesion or patient is known: whether test images share one with training images cannot be said"
+        return text + ("; --split grouped therefore keeps none together and splits by image" if grouped else "")
+    text = f"{leaks['test_sharing_group_with_train']} test images share a lesion or patient with a training image"
+    return text + (f" (it is not known for {leaks['without_group']} images)" if leaks["without_group"] else "")
+
+
+def _passed_over_table(passed_over: Sequence[PassedOver], plan: ShardPlan) -> str:
+    kinds = Counter(passed.kind for passed in passed_over)
+    rows = []
+    for kind, count in sorted(kinds.items()):
+        names = [relative_name(passed.path, plan.root) for passed in passed_over if passed.kind == kind]
+        more = ", …" if count > NAMED else ""
+        rows.append([kind, count, ", ".join(visible(name) for name in names[:NAMED]) + more])
+    return table(rows, header=("passed over", "number", "for example"))
