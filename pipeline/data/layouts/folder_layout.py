@@ -16,7 +16,7 @@ from pipeline.data.layouts.options import KEEP, Options
 from pipeline.data.layouts.words import SPLITS, UNLABELLED
 from pipeline.data.records import Listing, PassedOver, Record
 
-IMAGES = re.compile(r"images?|imgs?|pics?|photos?|scans?|raw|originals?|data", re.IGNORECASE)
+IMAGES = re.compile(r"images?|imgs?|pict(?:ure)?s?|photos?|scans?|raw|originals?|data", re.IGNORECASE)
 
 
 def folder_listing(root: Path, options: Options) -> Listing:
