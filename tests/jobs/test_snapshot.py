@@ -91,7 +91,7 @@ def test_sharding_runs_from_the_copy(tmp_path):
     jobs = tmp_path / "out" / ".jobs" / plan.folder_name
     with files.publish(jobs / "plan.pkl") as file:
         pickle.dump(plan, file)
-    payload = ShardPayload(str(jobs), 0, 0, workers=1, max_bad=0.5, strict=False)
+    payload = ShardPayload(str(jobs / "plan.pkl"), 0, 0, workers=1, max_bad=0.5, strict=False)
     copy = snapshot.snapshot(tmp_path)
     run_from(copy, "-c", f"import pickle; pickle.loads({pickle.dumps(payload)!r})()")
     assert (tmp_path / "out" / plan.folder_name / "manifest.json").exists()

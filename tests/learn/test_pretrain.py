@@ -137,7 +137,7 @@ def test_images_without_any_label_are_enough_to_pretrain_for_another_dataset(sha
     for number in range(24):
         Image.fromarray(draw("disc", np.random.default_rng(number))).save(raw / f"{number}.png")
     unlabelled = tiny.shard(UserDataset("plain", "folder"), raw, shards.folder.parent)
-    assert unlabelled.manifest["counts"]["train"] == {"pictures": 24, "unlabelled": 24}
+    assert unlabelled.manifest["counts"]["train"] == {"images": 24, "unlabelled": 24, "classes": {}}
     site = dataclasses.replace(tiny.make_cluster(tmp_path, checkpoint_minutes=60.0), shards=str(shards.folder.parent))
     pretrain = tiny.make_pretrain(unlabelled, epochs=1)
     finetune = tiny.make_finetune(shards, pretrain, epochs=1)
