@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from pipeline.cli import flags
 from pipeline.core.console import progress, run_command
 from pipeline.learn.weights import HUB_FILE, fetch, hub_name, imagenet_tags, prefetched
-from pipeline.study.grid import known_grids
+from pipeline.study.names import known_grids
 
 if TYPE_CHECKING:
     from pipeline.runs.cluster import Cluster

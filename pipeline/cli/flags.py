@@ -6,7 +6,7 @@ import argparse
 import shlex
 from typing import TYPE_CHECKING
 
-from pipeline.study.grid import known_grids
+from pipeline.study.names import known_grids
 
 if TYPE_CHECKING:
     from pipeline.jobs.plan import Plan

@@ -12,6 +12,7 @@ from pipeline.runs.spec import FinetuneSpec, PretrainSpec, Spec
 from pipeline.study import paper
 from pipeline.study.experiments import EXPERIMENTS, datasets_of, entries_of, plain_entries
 from pipeline.study.grids import GRIDS
+from pipeline.study.names import known_grids
 from pipeline.study.paper import Preset
 from pipeline.study.renames import explained
 from pipeline.study.setting import DatasetInfo, TableEntry
@@ -43,11 +44,6 @@ class Grid:
         entries = [one for one in built if isinstance(one, TableEntry)]
         entries += plain_entries([one for one in built if isinstance(one, FinetuneSpec)])
         return entries, [one for one in built if isinstance(one, PretrainSpec)]
-
-
-def known_grids() -> list[str]:
-    """The names of all grids, sorted; no plugin is imported."""
-    return sorted({*GRIDS.names(), *map(_grid_of, EXPERIMENTS)})
 
 
 def load_grid(name: str) -> Grid:

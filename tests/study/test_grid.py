@@ -10,7 +10,9 @@ import pytest
 from infos import dataset_infos
 
 from pipeline.study import paper
-from pipeline.study.grid import known_grids, load_grid
+from pipeline.study.experiments import EXPERIMENTS
+from pipeline.study.grid import load_grid
+from pipeline.study.names import EXPERIMENT_GRIDS, known_grids
 from pipeline.study.renames import RENAMED
 
 NAMES = (
@@ -87,6 +89,10 @@ def test_a_file_of_ones_own_may_list_specs(tmp_path: Path) -> None:
 def test_a_path_without_a_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="there is no file"):
         load_grid(str(tmp_path / "mine.py"))
+
+
+def test_the_names_of_the_experiments_grids_are_those_of_the_experiments() -> None:
+    assert set(EXPERIMENT_GRIDS) == {experiment.grid or name for name, experiment in EXPERIMENTS.items()}
 
 
 @pytest.mark.parametrize(

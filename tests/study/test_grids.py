@@ -9,7 +9,8 @@ from infos import dataset_infos
 from pipeline.results.collect import printed_results
 from pipeline.runs.identity import from_json, run_id, to_json
 from pipeline.study import experiments, paper
-from pipeline.study.grid import known_grids, load_grid
+from pipeline.study.grid import load_grid
+from pipeline.study.names import known_grids
 
 
 def entries(name, *, seeds=tuple(paper.SEEDS), preset="paper", datasets=None):

@@ -12,7 +12,8 @@ from pipeline.results import collect, tables
 from pipeline.runs.cluster import Cluster
 from pipeline.study import paper
 from pipeline.study.experiments import entries_of, plain_entries
-from pipeline.study.grid import known_grids, load_grid
+from pipeline.study.grid import load_grid
+from pipeline.study.names import known_grids
 from pipeline.study.overview import HEADER, TABLE_1, TABLE_2, table_overview
 
 
