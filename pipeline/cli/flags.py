@@ -6,13 +6,13 @@ import argparse
 import shlex
 from typing import TYPE_CHECKING
 
-from pipeline.study.names import known_grids
-
 if TYPE_CHECKING:
     from pipeline.jobs.plan import Plan
 
 
 def add_grid_flags(out: argparse.ArgumentParser, *, required: bool = True) -> None:
+    from pipeline.study.names import known_grids
+
     add = out.add_argument
     add("--grid", required=required, help=f"{', '.join(known_grids())}, or the path of your own FILE.py")
     add("--datasets", help="comma-separated; default: the grid's")

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import io
-import json
 import sys
-import tempfile
 import time
-import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NoReturn, TypeVar
 
@@ -37,6 +34,8 @@ def run_command(main: Callable[[], int]) -> NoReturn:
         print("stopped; run the same command again to continue", file=sys.stderr)
         sys.exit(130)
     except ValueError as error:
+        import json  # with those of `_fault`: --help does not wait for them
+
         if isinstance(error, (UnicodeError, json.JSONDecodeError)):  # of a reader that names no file
             sys.exit(_fault(error))
         print(f"error: {visible_lines(str(error))}", file=sys.stderr)
@@ -53,6 +52,9 @@ def run_command(main: Callable[[], int]) -> NoReturn:
 
 def _fault(error: Exception) -> int:
     """Say that an error is a fault of the program, with its traceback in a file; returns the exit code."""
+    import tempfile
+    import traceback
+
     text = "".join(traceback.format_exception(error))
     last = visible(text.strip().splitlines()[-1])
     try:
