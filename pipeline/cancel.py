@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from pipeline.cli import flags
-from pipeline.core.console import run_command, table
+from pipeline.core.console import counted, run_command, table
 
 
 def parser() -> argparse.ArgumentParser:
@@ -41,12 +41,12 @@ def main() -> int:
     rows = [[job, jobs[job].state.lower(), len(runs_of[job]), runs_of[job][0]] for job in sorted(jobs)]
     print(table(rows, header=("job", "state", "runs", "the first")))
     if others:
-        print(f"these jobs also have {len(others)} runs that you did not name, such as {min(others)}")
-    if not args.yes and not confirmed(f"cancel these {len(jobs)} jobs? [y/N] "):
+        print(f"these jobs also have {counted(len(others), 'run')} that you did not name, such as {min(others)}")
+    if not args.yes and not confirmed(f"cancel {counted(len(jobs), 'job')}? [y/N] "):
         print("nothing was cancelled")
         return 1
     reconcile.cancel_jobs(runs, list(jobs.values()))
-    print(f"cancelled {len(jobs)} jobs; to continue: python -m pipeline.launch {flags.grid_flags(args)}")
+    print(f"cancelled {counted(len(jobs), 'job')}; to continue: python -m pipeline.launch {flags.grid_flags(args)}")
     return 0
 
 

@@ -11,7 +11,7 @@ import argparse
 from pathlib import Path
 
 from pipeline.cli import flags
-from pipeline.core.console import run_command, table
+from pipeline.core.console import counted, run_command, table
 
 
 def parser() -> argparse.ArgumentParser:
@@ -47,7 +47,7 @@ def main() -> int:
         print("nothing removed; add --yes to remove it")
         return 0
     cleanup.remove(found, Path(cluster.runs))
-    print(f"removed {len(found)}")
+    print(f"removed {counted(len(found), 'file or folder', 'files and folders')}")
     return 0
 
 

@@ -12,7 +12,7 @@ import argparse
 from pathlib import Path
 
 from pipeline.cli import flags
-from pipeline.core.console import progress, run_command
+from pipeline.core.console import counted, progress, run_command
 from pipeline.results.figures.gallery import KINDS, draw
 
 
@@ -60,7 +60,8 @@ def main() -> int:
         print(f"skipped  {entry['name']}: {entry['reason']}")
     for entry in drawn.failed:
         print(f"FAILED   {entry['name']}: {entry['reason']}")
-    print(f"{len(drawn.figures)} figures drawn, {len(drawn.skipped)} skipped, {len(drawn.failed)} failed; the list is")
+    count = counted(len(drawn.figures), "figure")
+    print(f"{count} drawn, {len(drawn.skipped)} skipped, {len(drawn.failed)} failed; the list is")
     print(f"{folder / 'figures.json'}")
     return 1 if drawn.failed else 0
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.cli import flags
-from pipeline.core.console import progress, run_command
+from pipeline.core.console import counted, progress, run_command
 from pipeline.learn.weights import HUB_FILE, fetch, hub_name, imagenet_tags, prefetched
 from pipeline.study.names import known_grids
 
@@ -39,7 +39,7 @@ def main() -> int:
     folder = Path(cluster.weights)
     tags = args.tags.split(",") if args.tags else tags_of(args.grid, cluster)
     todo = [tag for tag in tags if not prefetched(tag, folder).exists()]
-    print(f"{len(tags)} backbones, {len(tags) - len(todo)} of them in {folder} already")
+    print(f"{counted(len(tags), 'backbone')}, {len(tags) - len(todo)} of them in {folder} already")
     if args.dry_run:
         print("\n".join(f"would fetch {hub_name(tag)}/{HUB_FILE}" for tag in todo))
         return 0

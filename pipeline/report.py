@@ -11,7 +11,7 @@ import argparse
 from pathlib import Path
 
 from pipeline.cli import flags
-from pipeline.core.console import progress, run_command
+from pipeline.core.console import counted, progress, run_command
 
 
 def parser() -> argparse.ArgumentParser:
@@ -52,7 +52,8 @@ def main() -> int:
     print(made.as_text())
     print("written: " + ", ".join(map(str, written)))
     if made.unfinished:
-        print(f"{made.unfinished} runs are not done: python -m pipeline.status {flags.grid_flags(args)}")
+        left = counted(made.unfinished, "run is", "runs are")
+        print(f"{left} not done: python -m pipeline.status {flags.grid_flags(args)}")
     return 0
 
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.core.console import progress, run_command
+from pipeline.core.console import counted, progress, run_command
 from pipeline.data.datasets import DATASETS, find_dataset
 
 if TYPE_CHECKING:
@@ -170,7 +170,7 @@ def shard(
     plan = make_plan(dataset, raw, settings, workers=args.workers, progress=progress)
     folder = out / plan.folder_name
     if args.dry_run:
-        print(f"would write {len(plan.samples)} images in {len(plan.tars())} tars to {folder}")
+        print(f"would write {counted(len(plan.samples), 'image')} in {counted(len(plan.tars()), 'tar')} to {folder}")
         print(summary.of_plan(plan))
         write_list(args.list, plan, plan.quarantined)
         return 0

@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from pipeline.core.console import progress, run_command, table
+from pipeline.core.console import counted, progress, run_command, table
 from pipeline.data.datasets import DATASETS
 
 
@@ -37,7 +37,7 @@ def main() -> int:
     print(f"{dataset.name} in {args.raw}, compared with {dataset.published.source}\n")
     rows = [(part, label, here, "–" if known is None else known) for part, label, here, known in comparison.counts]
     print(table(rows, header=("part", "class", "here", "published")))
-    print(f"\n{comparison.usable:,} of {comparison.published:,} images")
+    print(f"\n{comparison.usable:,} of {counted(comparison.published, 'image')}")
     for kind, text in comparison.findings:
         print(f"{kind:<10} {text}")
     print(f"\n{dataset.obtain}" if comparison.differs else "\nit is as published")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pipeline.core.console import counted
 from pipeline.jobs.costs import (
     CASS_GFLOPS,
     DERIVED,
@@ -43,8 +44,7 @@ def hours_lines(estimate: Estimate) -> list[str]:
         less = rounded(estimate.pretrain.hours - estimate.dino_excess)
         out.append(f"  {less} of pretraining if Table 2's hours of DINO are those of both backbones, not of each")
     if counts[UNKNOWN]:
-        runs = "1 run" if counts[UNKNOWN] == 1 else f"{counts[UNKNOWN]} runs"
-        out.append(f"of unknown length: {runs}; no run like that has finished here yet")
+        out.append(f"of unknown length: {counted(counts[UNKNOWN], 'run')}; no run like that has finished here yet")
     if kinds:
         at_once = f"{estimate.jobs} jobs at once" if estimate.jobs > 1 else "one job at a time"
         out.append(f"wall-clock: {rounded(estimate.wall_hours)} h with {at_once}, without the time in the queue")

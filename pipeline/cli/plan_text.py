@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.core.console import table
+from pipeline.core.console import counted, table
 from pipeline.jobs.plan import Plan
 from pipeline.study.overview import HEADER, table_overview
 
@@ -35,14 +35,18 @@ def _shared_lines(plan: Plan) -> list[str]:
     out = []
     shared = [planned for planned in plan.runs.values() if planned.children > 1]
     if shared:
-        out.append(f"\n{sum(planned.children for planned in shared)} fine-tunes share {len(shared)} pretraining runs")
+        children = sum(planned.children for planned in shared)
+        out.append(f"\n{children:,} fine-tunes share {counted(len(shared), 'pretraining run')}")
     milestones = [planned for planned in plan.runs.values() if planned.published_by]
     if milestones:
         longer = len({planned.published_by for planned in milestones})
-        out.append(f"{len(milestones)} pretraining runs are milestones of {longer} longer ones, published on their way")
+        out.append(
+            f"{counted(len(milestones), 'pretraining run is', 'pretraining runs are')} published on the way of "
+            f"{counted(longer, 'longer one')}"
+        )
     repeated = len(plan.wanted) - sum(plan.counts()["finetune"].values())
     if repeated:
-        out.append(f"{repeated} fine-tunes are wanted more than once and run once")
+        out.append(f"{counted(repeated, 'fine-tune is', 'fine-tunes are')} wanted more than once and run once")
     return out
 
 
@@ -55,7 +59,7 @@ def tables_text(plan: Plan) -> str:
 def milestones_text(plan: Plan) -> str:
     """Which run publishes which milestone; empty if none does."""
     rows = [
-        [planned.run.id, planned.spec.epochs, planned.published_by]
+        [planned.name, planned.spec.epochs, planned.published_by]
         for planned in plan.runs.values()
         if planned.published_by
     ]
@@ -77,10 +81,10 @@ def arrays_text(plan: Plan) -> str:
     rows = []
     for array in reconcile.arrays_to_send(plan, live, limit=limit):
         count = sum(len(job.runs) for job in array.jobs)
-        after = f"afterany {len(array.parents)} runs" if array.parents else ""
+        after = f"afterany {counted(len(array.parents), 'run')}" if array.parents else ""
         rows.append([array.name, len(array.jobs), array.parallelism, count, after])
     if live:
-        out.append(f"{len(live)} runs have a job in the queue")
+        out.append(f"{counted(len(live), 'run has', 'runs have')} a job in the queue")
     header = ("array", "tasks", "at once", "runs", "waits for")
     out.append(table(rows, header=header) if rows else "nothing to send")
     return "\n".join([*out, ""])
@@ -89,8 +93,9 @@ def arrays_text(plan: Plan) -> str:
 def end_text(plan: Plan) -> str:
     """How many runs are done, and the state and reason of each that is not."""
     left = [planned for planned in plan.runs.values() if planned.state != "done"]
-    out = [f"{len(plan.runs) - len(left)} of {len(plan.runs)} runs are done"]
+    whole = counted(len(plan.runs), "run is", "runs are")
+    out = [f"{len(plan.runs) - len(left)} of {whole} done"]
     if left:
-        rows = [[planned.run.id, planned.state, planned.run.reason()[:100], planned.run["log"]] for planned in left]
+        rows = [[planned.name, planned.state, planned.run.reason()[:100], planned.run["log"]] for planned in left]
         out.append(table(rows, header=("run", "state", "reason", "log")))
     return "\n".join(out)

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from pipeline.core.console import duration, visible
+from pipeline.core.console import counted, duration, visible
 from pipeline.jobs.plan import Plan
 from pipeline.runs.folder import Run
 
@@ -35,13 +35,13 @@ class LaunchProgress:
         if not due and not (changed and self.terminal):
             return
         self.shown_at = now
-        lines = [f"{planned.run.id}: {_position(planned.run)}" for planned in plan.in_state("running")]
+        lines = [f"{planned.name}: {_position(planned.run)}" for planned in plan.in_state("running")]
         self.say(changed if self.terminal else lines)
         if not self.terminal:
             return
         done, total = len(plan.in_state("done")), len(plan.runs)
         filled = round(BAR * done / total)
-        lines.append(f"[{'#' * filled}{'.' * (BAR - filled)}] {done} of {total} runs done")
+        lines.append(f"[{'#' * filled}{'.' * (BAR - filled)}] {done} of {counted(total, 'run')} done")
         width = shutil.get_terminal_size().columns - 1  # a wrapped line would be erased in part only
         print("\n".join(line[:width] for line in lines), flush=True)
         self.drawn = len(lines)
@@ -66,7 +66,7 @@ class LaunchProgress:
             run, state = planned.run, planned.state
             before = self.states.get(run.id)
             if (before != state) if before else (state == "running"):
-                out.append(f"{state:12} {run.id} {run.reason()[:100]}".rstrip())
+                out.append(f"{state:12} {planned.name} {run.reason()[:100]}".rstrip())
             self.states[run.id] = state
         return out
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.core import files
 from pipeline.core.console import duration, table
-from pipeline.jobs.plan import Plan, PlannedRun
+from pipeline.jobs.plan import Plan, PlannedRun, shown_name
 from pipeline.runs.folder import FILES, Run
 
 if TYPE_CHECKING:
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 SILENT_SECONDS = 120.0  # without a heartbeat, after which `status` says so
 
 Row = dict[str, Any]
-"""`run`, `state`, `job` and `says` (text); of finished runs also `codes`, `seconds`, `device`; of running ones
-`progress` and `silence` (seconds)."""
+"""`run`, `name` (the id and what it does not say), `state`, `job` and `says` (text); of finished runs also `codes`,
+`seconds`, `device`; of running ones `progress` and `silence` (seconds)."""
 
 
 def status_rows(plan: Plan, queue: QueueView | None) -> list[Row]:
@@ -34,7 +35,7 @@ def folder_rows(runs: Path, jobs: Mapping[str, QueuedJob]) -> list[Row]:
     for path in sorted(runs.glob(f"*/{FILES['spec']}")):
         run = Run(path.parent)
         job, state = jobs.get(run.id), run.state()
-        row: Row = {"run": run.id, "state": state, "job": job.id if job else "", "says": ""}
+        row: Row = {"run": run.id, "name": _name(run), "state": state, "job": job.id if job else "", "says": ""}
         if state == "done":
             row |= {"job": "", **_of_finished(run)}
         elif state == "running":
@@ -51,10 +52,10 @@ def status_text(rows: list[Row], runs: Path, *, failed_only: bool) -> str:
     """The table, and a line that counts the states."""
     if failed_only:
         failed = [row for row in rows if row["state"] == "failed"]
-        shown = [[row["run"], row["says"], Run(runs / row["run"])["log"]] for row in failed]
+        shown = [[row["name"], row["says"], Run(runs / row["run"])["log"]] for row in failed]
         out = [table(shown, header=("run", "reason", "log"))] if shown else []
     else:
-        shown = [[row["state"], row["run"], row["job"], row["says"]] for row in rows]
+        shown = [[row["state"], row["name"], row["job"], row["says"]] for row in rows]
         out = [table(shown, header=("state", "run", "job", ""))]
     counts = Counter(row["state"] for row in rows)
     out.append(("\n" if out else "") + ", ".join(f"{count} {state}" for state, count in counts.items()))
@@ -67,7 +68,8 @@ def status_text(rows: list[Row], runs: Path, *, failed_only: bool) -> str:
 def _row(planned: PlannedRun, plan: Plan, queue: QueueView | None) -> Row:
     """A run's state with what there is to say of it; `queued`: it is not running, and a job in the queue has it."""
     job = queue.jobs.get(planned.run.id) if queue else None
-    row: Row = {"run": planned.run.id, "state": planned.state, "job": job.id if job else "", "says": ""}
+    row: Row = {"run": planned.run.id, "name": planned.name, "state": planned.state}
+    row |= {"job": job.id if job else "", "says": ""}
     if planned.state == "done":
         row |= {"job": "", **_of_finished(planned.run)}
     elif planned.state == "running":
@@ -83,11 +85,18 @@ def _row(planned: PlannedRun, plan: Plan, queue: QueueView | None) -> Row:
     elif planned.published_by:
         row["says"] = f"published by {planned.published_by}, which is {plan.runs[planned.published_by].state}"
     elif planned.parent and plan.runs[planned.parent].state != "done":
-        row["says"] = f"waits for {planned.parent}, which is {plan.runs[planned.parent].state}"
+        row["says"] = f"waits for {plan.runs[planned.parent].name}, which is {plan.runs[planned.parent].state}"
     elif queue and planned.run.id in queue.ended:
         row["job"], how = queue.ended[planned.run.id]
         row["says"] = f"its job ended: {how}; the next launch continues it"
     return row
+
+
+def _name(run: Run) -> str:
+    """How a run in a folder is shown; its id alone if its spec cannot be read."""
+    with contextlib.suppress(ValueError, OSError):
+        return shown_name(run.id, run.spec)
+    return run.id
 
 
 def _of_finished(run: Run) -> Row:
@@ -97,7 +106,7 @@ def _of_finished(run: Run) -> Row:
     except ValueError as error:
         return {"state": "damaged", "says": str(error)}
     says = f"{duration(result.seconds)}, {result.images_per_second:.0f} images a second"
-    says += f", COLLAPSED: {', '.join(result.collapsed)}" if result.collapsed else ""
+    says += f", COLLAPSED: {' and '.join(result.collapsed)}" if result.collapsed else ""
     says += f", published by {result.published_by}" if result.published_by else ""
     return {"says": says, "codes": result.codes, "seconds": result.seconds, "device": result.device}
 

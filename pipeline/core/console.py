@@ -138,6 +138,11 @@ def _is_number(text: str) -> bool:
     return text.replace(",", "").replace(".", "", 1).rstrip("%").isdigit() or text in ("", "–")
 
 
+def counted(number: int, one: str, several: str = "") -> str:
+    """A number with what it counts: `1 image`, `1,234 images`; `several` where more than an s is to change."""
+    return f"{number:,} {one if number == 1 else several or one + 's'}"
+
+
 def duration(seconds: float) -> str:
     """Seconds as text with at most two units: `42 s`, `7 min`, `3 h 05 min`."""
     if seconds < 100:

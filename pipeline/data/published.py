@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
-from pipeline.core.console import visible
+from pipeline.core.console import counted, visible
 from pipeline.data.records import STANDIN_MARK, Dataset, Listing, Published, Record
 
 NAMED = 5  # names that a finding lists; it counts the others
@@ -150,14 +150,15 @@ def _compare_counts(images: RawImages, known: Published) -> list[Finding]:
     too_many = [f"{here[key] - count:,} of {name}" for key, (name, count) in names.items() if here[key] > count]
     if not names:
         lacking = known.total - len(images.usable)
-        too_few, too_many = [f"{lacking:,} images"] * (lacking > 0), [f"{-lacking:,} images"] * (lacking < 0)
+        too_few, too_many = [counted(lacking, "image")] * (lacking > 0), [counted(-lacking, "image")] * (lacking < 0)
     out = [Finding("missing", ", ".join(too_few))] if too_few else []
     out += [Finding("surplus", ", ".join(too_many))] if too_many else []
     groups = len({record.group for record in images.usable} - {None})
     if known.groups is not None and groups != known.groups:
         kind = "missing" if groups < known.groups else "surplus"
         difference = abs(known.groups - groups)
-        out.append(Finding(kind, f"{difference:,} lesions or patients: {groups:,} of {known.groups:,} are here"))
+        said = counted(difference, "lesion or patient", "lesions or patients")
+        out.append(Finding(kind, f"{said}: {groups:,} of {known.groups:,} are here"))
     if unlabelled := [record.path.name for record in images.usable if record.labels is None]:
         out.append(Finding("surplus", f"images without a label, {_first_names(unlabelled)}"))
     return out

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipeline.core.console import counted
 from pipeline.jobs.plan import PlannedRun
 from pipeline.runs.identity import recipe
 from pipeline.runs.spec import FinetuneSpec, Spec, method_of
@@ -67,9 +68,9 @@ class JobArray:
     def __str__(self) -> str:
         """`an array of 5, 2 at once, 20 runs, after 5 pretraining runs`."""
         count = sum(len(job.runs) for job in self.jobs)
-        after = f", after {len(self.parents)} pretraining runs" if self.parents else ""
+        after = f", after {counted(len(self.parents), 'pretraining run')}" if self.parents else ""
         tasks = "a job" if len(self.jobs) == 1 else f"an array of {len(self.jobs)}, {self.parallelism} at once"
-        return f"{tasks}, {count} runs{after}"
+        return f"{tasks}, {counted(count, 'run')}{after}"
 
 
 def job_arrays(grid: str, jobs: list[Job], *, waits_for: set[str], limit: int, parallelism: int) -> list[JobArray]:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.core import files
+from pipeline.core.console import counted
 from pipeline.jobs import submissions
 from pipeline.jobs.execute import RunPayload, site_of
 from pipeline.jobs.gpus import gpus, use_assigned_gpu
@@ -75,7 +76,7 @@ def execute_fan_out(folder: Path, stop: Callable[[], bool]) -> int:
         ready = [run for run in runs if parents.get(run.id) == "done" and tried[run.id] <= RETRIES]
         if not ready:
             break
-        print(f"{len(ready)} of {len(runs)} trials to do", flush=True)
+        print(f"{len(ready)} of {counted(len(runs), 'trial')} to do", flush=True)
         engine(site.ray)([str(run.folder) for run in ready], trials=trials, gpus=len(gpus(site)), stop=stop)
         for run in ready:
             tried[run.id] += 1

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from pipeline.core import files
+from pipeline.core.console import counted
 from pipeline.data.datasets import DATASETS
-from pipeline.data.shards.counts import parts_without_labels
+from pipeline.data.shards.counts import counts_of, gaps, parts_without_labels
 from pipeline.data.shards.index import find_shards
 from pipeline.learn.weights import imagenet_tags, weights_file
 from pipeline.runs import cluster as clusters
@@ -49,6 +50,11 @@ class PlannedRun:
     """The id of the longer run that publishes this one on its way (jobs/milestones)."""
     has_labels: bool = True
     """Whether its dataset has the labels that it needs."""
+
+    @property
+    def name(self) -> str:
+        """How the run is shown, see `shown_name`."""
+        return shown_name(self.run.id, self.spec)
 
     def refresh(self) -> None:
         """Read the state again."""
@@ -98,6 +104,13 @@ class PlanProgress(Protocol):
 
     def say(self, lines: Sequence[str]) -> None:
         """Print lines that stay."""
+
+
+def shown_name(identity: str, spec: Spec) -> str:
+    """A run's id for people; of a pretraining run of one network also the network, which its id does not say."""
+    if isinstance(spec, PretrainSpec) and len(spec.arms) == 1:
+        return f"{identity} ({spec.arms[0].backbone.split('.')[0]})"
+    return identity
 
 
 def make_plan(
@@ -187,7 +200,8 @@ def _dataset_info(name: str, cluster: Cluster, *, size: int, split: str) -> tupl
         fractions = tuple(shards.manifest["label_fractions"])
         stand_in = bool(shards.manifest.get("stand_in"))
         without_labels = tuple(parts_without_labels(shards.manifest))
-        return DatasetInfo(ref, fractions, str(shards.manifest["metric"]), stand_in, without_labels), None
+        lacking = tuple(gaps(counts_of(shards.manifest)))
+        return DatasetInfo(ref, fractions, str(shards.manifest["metric"]), stand_in, without_labels, lacking), None
     flags = f"--size {size}" + (f" --split {split}" if split != "image" else "")
     if name in DATASETS.names():
         plugin = DATASETS.find(name).DATASET
@@ -230,8 +244,9 @@ def missing_labels(plan: Plan) -> list[str]:
     """The datasets whose fine-tunes cannot start because a split has no labels, one line each."""
     waiting = [planned.spec.dataset for planned in plan.in_state("no labels")]
     return [
-        f"{info.ref.name} has no image with a label in {' and '.join(info.without_labels)}, so its {count} fine-tunes "
-        "cannot start and the others continue; label some images there, and shard it again"
+        f"{info.ref.name} has no image with a label in {' and '.join(info.without_labels)}, so "
+        f"{counted(count, 'fine-tune')} cannot start and the others continue; label some images there, and shard it "
+        "again"
         for info in plan.datasets
         if (count := waiting.count(info.ref))
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from pipeline.core.console import counted
 from pipeline.data.datasets import DATASETS
 from pipeline.learn.weights import imagenet_tags
 from pipeline.models.info import ModelInfo
@@ -76,7 +77,7 @@ def _method(spec: Spec) -> str:
         return "ImageNet weights (supervised)" if imagenet_tags(spec) else "random weights (supervised)"
     start = "ImageNet" if imagenet_tags(pretrain) else "random"
     return (
-        f"{method_of(spec).upper()}, self-supervised, {pretrain.epochs} epochs from {start} weights on "
+        f"{method_of(spec).upper()}, self-supervised, {counted(pretrain.epochs, 'epoch')} from {start} weights on "
         f"{pretrain.dataset.name}, arms {', '.join(arm.backbone for arm in pretrain.arms)}"
     )
 
@@ -155,7 +156,7 @@ def _made(result: Result, info: ModelInfo) -> str:
         ("weights file, SHA-256", info.weights_sha256),
         ("epochs", result.epochs),
         ("seconds", f"{result.seconds:.0f}"),
-        ("device", f"{result.device}, {result.precision}, {result.threads} threads"),
+        ("device", f"{result.device}, {result.precision}, {counted(result.threads, 'thread')}"),
         ("code", f"CASS-Pipeline {result.code}"),
         ("libraries", ", ".join(f"{name} {version}" for name, version in result.versions.items())),
     ]

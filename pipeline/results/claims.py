@@ -10,7 +10,9 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from pipeline.core.console import counted
 from pipeline.jobs.plan import Plan
+from pipeline.results import texts
 from pipeline.results.collect import Cell
 from pipeline.results.statistics import MIN_SEEDS, t_interval
 from pipeline.results.times import pretraining_seconds
@@ -59,7 +61,9 @@ def _gain(main: Sequence[Cell], fraction: str, claimed: float, other: str) -> Ve
         if technique == "CASS" and (theirs := found.get((dataset, arm, other)))
     ]
     in_paper = [ours.printed.value - theirs.printed.value for ours, theirs in pairs if ours.printed and theirs.printed]
-    printed = f"{claimed:+.1%} claimed; its own tables give {statistics.fmean(in_paper):+.1%}" if in_paper else "–"
+    printed = "–"
+    if in_paper:
+        printed = f"{_points(claimed)} claimed; its own tables give {_points(statistics.fmean(in_paper))}"
     if not pairs:
         return Verdict(claim, printed, NO_RUN, UNTESTED)
     scores = [(ours.scores(ours.metric), theirs.scores(theirs.metric)) for ours, theirs in pairs]
@@ -69,11 +73,11 @@ def _gain(main: Sequence[Cell], fraction: str, claimed: float, other: str) -> Ve
         return Verdict(claim, printed, text, OPEN)
     gains = [statistics.fmean(ours[seed] - theirs[seed] for ours, theirs in scores) for seed in sorted(seeds)]
     interval = t_interval(gains)
-    text = f"{statistics.fmean(gains):+.1%} over {len(pairs)} cells, {len(gains)} seed{'s' * (len(gains) > 1)}"
+    text = f"{_points(statistics.fmean(gains))} over {counted(len(pairs), 'cell')}, {counted(len(gains), 'seed')}"
     if interval is None:
         return Verdict(claim, printed, text, TOO_FEW)
     low, high = interval
-    text += f", 95 % interval {low:+.1%} to {high:+.1%}"
+    text += f", 95 % interval {_points(low)} to {_points(high)}"
     verdict = HOLDS if low > 0 else FAILS if high < 0 else f"{OPEN} (the interval contains zero)"
     return Verdict(claim, printed, text, verdict)
 
@@ -94,7 +98,8 @@ def _saving(plan: Plan, main: Sequence[Cell]) -> Verdict:
     if not savings:
         ours = "no dataset has finished pretraining with CASS and with DINO of both networks yet"
         return Verdict(claim, printed, ours, OPEN)
-    ours = f"{statistics.fmean(savings.values()):.0%} less, mean of {', '.join(savings)}"
+    mean = statistics.fmean(savings.values())
+    ours = f"{abs(mean):.0%} {'less' if mean >= 0 else 'more'}, mean of {', '.join(savings)}"
     return Verdict(claim, printed, ours, HOLDS if min(savings.values()) > 0 else FAILS)
 
 
@@ -130,6 +135,10 @@ def _robustness(
     if min(len(cell.values(cell.metric)) for cell in members if cell.dataset in changes) < MIN_SEEDS:
         return Verdict(claim, printed_text, ours, TOO_FEW)
     return Verdict(claim, printed_text, ours, HOLDS if max(changes.values()) <= limit else FAILS)
+
+
+def _points(difference: float) -> str:
+    return texts.signed(difference, ".1%")
 
 
 def _by_dataset(values: Mapping[str, float]) -> str:

@@ -141,5 +141,5 @@ def collapsed(plan: Plan) -> list[str]:
     for planned in plan.runs.values():
         if planned.state == "done" and not isinstance(planned.spec, FinetuneSpec):
             if arms := planned.run.result().collapsed:
-                out.append(f"{planned.run.id}: {', '.join(arms)}")
+                out.append(f"{planned.name}: {', '.join(arms)}")
     return out

@@ -132,7 +132,7 @@ def _cost(computed: Sequence[tuple[PlannedRun, Result]]) -> dict[str, Any]:
 
 def _run(planned: PlannedRun, result: Result | None) -> dict[str, str]:
     """A run as the page lists it: its state and spec; for a finished run also its results and what computed them."""
-    out = {"id": planned.run.id, "state": planned.state, "facts": "", "more": ""}
+    out = {"id": planned.run.id, "name": planned.name, "state": planned.state, "facts": "", "more": ""}
     out["spec"] = json.dumps(to_json(planned.spec), indent=1)
     if result is None:
         out["more"] = planned.run.reason()

@@ -48,7 +48,8 @@ class Report:
             lines = console.table(rows, header=("claim", "paper", "ours", "verdict"))
             text += f"\nThe paper's claims\n\n{lines}\n"
         if self.collapsed:
-            text += "\ncollapsed pretraining runs:\n" + "\n".join(f"  {line}" for line in self.collapsed) + "\n"
+            text += "\ncollapsed in pretraining (nearly the same output for every image):\n"
+            text += "".join(f"  {line}\n" for line in self.collapsed)
         return text
 
 

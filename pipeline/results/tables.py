@@ -84,7 +84,7 @@ def experiment_table(cells: Sequence[Cell], plan: Plan) -> Table:
         len(labels),
         (*labels, *heads),
         rows,
-        (*texts.cell_notes(cells), *texts.pair_time_notes(cells, plan)),
+        (*texts.cell_notes(cells), *texts.dataset_notes(cells, plan), *texts.pair_time_notes(cells, plan)),
         shown,
     )
 
@@ -159,7 +159,7 @@ def comparison_table(main: Sequence[Cell]) -> Table:
                 f"CASS − {technique}",
                 texts.difference(ours),
                 texts.NOTHING if p is None else f"{p:.3f}",
-                texts.NOTHING if printed is None else f"{printed:+.4f}",
+                texts.NOTHING if printed is None else texts.signed(printed, ".4f"),
             )
         )
     header = ("dataset", "backbone", "labels", "difference", "ours", "p (Holm)", "paper")

@@ -53,12 +53,28 @@ def both_means(cell: Cell | None) -> str:
     return f"{ours} | {cell.printed.value:.4f}" if cell.printed else f"{ours} | {NOTHING}"
 
 
+def signed(value: float, form: str) -> str:
+    """A number with its sign in a format; what is zero or rounds to it has none: `+0.5%`, `-0.0004`, `0.0%`."""
+    text = format(value, f"+{form}")
+    return text if any(digit in text for digit in "123456789") else text.lstrip("+-")
+
+
+def network_title(cell: Cell) -> str:
+    """A cell's network as tables and figures name it: by its table's row, else as timm and the run's id do."""
+    return cell.row[1] if cell.experiment == "main" and len(cell.row) == 2 else short(cell.backbone)
+
+
+def short(backbone: str) -> str:
+    """timm's name of a backbone, without that of its weights."""
+    return backbone.split(".")[0]
+
+
 def difference(paired: Paired | None) -> str:
     """`+0.3000 ± 0.1414 (2)`, or `–`."""
     if paired is None:
         return NOTHING
     spread = f" ± {paired.deviation:.4f}" if paired.deviation is not None else ""
-    return f"{paired.mean:+.4f}{spread} ({paired.n})"
+    return f"{signed(paired.mean, '.4f')}{spread} ({paired.n})"
 
 
 def seconds(value: float | None) -> str:
@@ -89,6 +105,15 @@ def cell_notes(cells: Sequence[Cell]) -> list[str]:
     if majority and (score := (majority[0] or {}).get(cells[0].metric)) is not None:
         notes.append(f"always predicting the most frequent class of the test part scores {score:.4f}")
     return notes
+
+
+def dataset_notes(cells: Sequence[Cell], plan: Plan) -> list[str]:
+    """What the scores of one table do not cover, and which networks its names are."""
+    out = [gap for info in plan.datasets if info.ref == cells[0].spec.dataset for gap in info.gaps]
+    titles = {network_title(cell): cell.backbone for cell in cells}
+    if named := [f"{title} is timm's {tag}" for title, tag in titles.items() if title != short(tag)]:
+        out.append(f"networks: {', '.join(named)}")
+    return out
 
 
 def pair_time_notes(cells: Sequence[Cell], plan: Plan) -> list[str]:

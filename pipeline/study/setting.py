@@ -23,6 +23,8 @@ class DatasetInfo:
     """Whether its images are drawn and only have the files and folders of the dataset."""
     without_labels: tuple[str, ...] = ()
     """The splits without a labelled image: with any of them no fine-tuning can start."""
+    gaps: tuple[str, ...] = ()
+    """What scores do not cover: sentences about classes that a split has no image of."""
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,7 @@ def test_weights_are_fetched_with_their_checksum_and_only_once(tmp_path: Path, h
     assert before > 0
     second = prefetch(tmp_path, hub, "--tags", TAG)
     assert second.returncode == 0, second.stderr
-    assert "1 backbones, 1 of them in" in second.stdout
+    assert "1 backbone, 1 of them in" in second.stdout
     assert len(Hub.requests) == before
 
 

@@ -27,6 +27,11 @@ def test_tables_align_names_left_and_numbers_right() -> None:
     ]
 
 
+def test_a_number_and_what_it_counts_agree() -> None:
+    assert [console.counted(number, "tar") for number in (0, 1, 2000)] == ["0 tars", "1 tar", "2,000 tars"]
+    assert [console.counted(n, "run is", "runs are") for n in (1, 2)] == ["1 run is", "2 runs are"]
+
+
 def test_a_table_without_rows_is_its_header_or_nothing() -> None:
     assert console.table([]) == ""
     assert console.table([], header=("file", "reason")).splitlines() == ["file  reason", "----  ------"]

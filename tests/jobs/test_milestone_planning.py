@@ -168,7 +168,7 @@ def runs_of(site):
 
 def test_a_grid_with_milestones_is_trained_once(site):
     code, out = site.run("launch", "--dry-run")
-    assert code == 0 and "2 pretraining runs are milestones of 1 longer ones" in out
+    assert code == 0 and "2 pretraining runs are published on the way of 1 longer one" in out
     assert len([line for line in out.splitlines() if "-cass-s77-" in line]) == 2  # each with its publisher
 
     code, out = site.run("launch", "--jobs", "2")

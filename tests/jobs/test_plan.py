@@ -143,7 +143,7 @@ def test_fine_tunes_without_labels_are_no_runs_to_do_and_what_pretrains_stays(gr
         "finetune": {"no labels"},
     }
     assert plans.missing_labels(plan) == [
-        "tiny has no image with a label in val, so its 8 fine-tunes cannot start and the others continue; label some "
+        "tiny has no image with a label in val, so 8 fine-tunes cannot start and the others continue; label some "
         "images there, and shard it again"
     ]
     for planned in plan.runs.values():

@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import re
 
 import pytest
 
 from pipeline.data.datasets import DATASETS
-from pipeline.jobs.plan import Plan, PlannedRun
+from pipeline.jobs.plan import Plan, PlannedRun, shown_name
 from pipeline.results import collect, formats, tables, texts
+from pipeline.results.figures import series
 from pipeline.runs.cluster import load_cluster
 from pipeline.runs.folder import Result, Run
 from pipeline.runs.identity import run_id
@@ -152,6 +154,44 @@ def test_tables_warn_of_scores_on_a_stand_in(plan):
     assert "STAND-IN" not in formats.as_text(tables.tables(plan, collect.cells(plan)))
     plan.datasets = [dataclasses.replace(dataset, stand_in=True) for dataset in plan.datasets]
     assert "STAND-IN" in formats.as_text(tables.tables(plan, collect.cells(plan)))
+
+
+def test_tables_say_what_their_scores_do_not_cover(plan):
+    gap = "classes without an image in test: DF; scores on test are over 7 of 8 classes"
+    assert gap not in formats.as_text(tables.tables(plan, collect.cells(plan)))
+    plan.datasets = [dataclasses.replace(dataset, gaps=(gap,)) for dataset in plan.datasets]
+    made = tables.tables(plan, collect.cells(plan))
+    assert [table.number for table in made if gap in table.notes] == [6]
+    for text in (formats.as_text(made), formats.as_markdown(made), formats.as_latex(made)):
+        assert "over 7 of 8 classes" in text
+
+
+def test_networks_have_one_name_and_the_tables_say_which_they_are(plan):
+    cells = collect.cells(plan)
+    (table,) = [table for table in tables.tables(plan, cells) if table.number == 6]
+    assert "networks: ResNet-50 is timm's resnet50.a1_in1k, ViT B/16 is timm's vit_base_patch16_384" in str(table.notes)
+    assert [group.title for group in series.groups(cells)] == ["ResNet-50", "ViT B/16"]
+    assert [group.name for group in series.groups(cells)] == ["isic-resnet50", "isic-vit_base_patch16_384"]
+
+
+def test_runs_of_dino_are_shown_with_their_network_and_keep_their_ids(plan):
+    parents = {run_id(spec.pretrain): spec.pretrain for spec in plan.wanted if spec.pretrain}
+    shown = [shown_name(name, parent) for name, parent in parents.items() if parent.seed == 77]
+    assert {re.sub("-[0-9a-f]{12}", "", name) for name in shown} == {
+        "isic-cass-s77",
+        "isic-dino-s77 (resnet50)",
+        "isic-dino-s77 (vit_base_patch16_384)",
+    }
+
+
+def test_a_difference_of_nothing_has_no_sign():
+    assert [texts.signed(value, ".1%") for value in (-0.0004, 0.0, 0.0004, -0.0006)] == [
+        "0.0%",
+        "0.0%",
+        "0.0%",
+        "-0.1%",
+    ]
+    assert texts.signed(0.25, ".4f") == "+0.2500" and texts.signed(float("nan"), ".4f") == "nan"
 
 
 def test_table_1_repeats_the_means_next_to_the_papers(plan):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from pipeline.core.console import visible
+from pipeline.core.console import counted, visible
 from pipeline.data.labels import MISSING, clean, listed
 from pipeline.data.layouts.options import Options
 from pipeline.data.records import plain_name
@@ -98,7 +98,8 @@ def _find(
     for tier in known:
         found = [name for name in header if name.lower() in tier]
         if len(found) > 1:
-            counts = " and ".join(f"{name!r} ({len({row[name] for _, row in table.rows}):,} values)" for name in found)
+            values = {name: len({row[name] for _, row in table.rows}) for name in found}
+            counts = " and ".join(f"{name!r} ({counted(count, 'value')})" for name, count in values.items())
             raise ValueError(f"{table.path} has {len(found)} columns that could be meant, {counts}; decide with {flag}")
         if found:
             return found[0]

@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+from pipeline.core.console import counted
 from pipeline.data import folders
 from pipeline.data.labels import APART, unify
 from pipeline.data.layouts.groups import groups_from_paths
@@ -70,10 +71,10 @@ def _read_rows(files: Files, sources: list[Source], options: Options, notes: lis
         said = ", ".join(f"{text} ({count:,})" for text, count in sorted(missing.items()))
         notes.append(f"cells of the label column that are no label: {said}; --keep-na makes them classes")
     if left_out:
-        notes.append(f"{left_out:,} rows name files that --leave-out leaves out")
+        notes.append(f"{counted(left_out, 'row names a file', 'rows name files')} that --leave-out leaves out")
     groups = unify(Counter(record.group for record, _ in out if record.group is not None), APART)
     if groups.notes:  # they can be names of patients
-        notes.append(f"{len(groups.notes):,} groups are written in several ways (as 1 and 1.0) and are one each")
+        notes.append(f"{counted(len(groups.notes), 'group is', 'groups are')} written in several ways (as 1 and 1.0)")
     return [(replace(r, group=None if r.group is None else groups.of[r.group]), lost) for r, lost in out]
 
 

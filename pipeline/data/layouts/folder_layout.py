@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.core.console import visible
+from pipeline.core.console import counted, visible
 from pipeline.data import folders
 from pipeline.data.labels import clean, listed, unify
 from pipeline.data.layouts.groups import groups_from_paths
@@ -65,7 +65,7 @@ def _check_folders(records: list[Record], root: Path, options: Options) -> None:
     others = {name: count for (name, split), count in classes.items() if split is None}
     splits = {record.path.relative_to(root).parts[0] for record in records if record.split}
     if splits and others:
-        said = listed(f"{visible(name)} ({count:,} images)" for name, count in sorted(others.items()))
+        said = listed(f"{visible(name)} ({counted(count, 'image')})" for name, count in sorted(others.items()))
         raise ValueError(
             f"next to {', '.join(visible(name) for name in sorted(splits))}, which are the split, {root} has {said}; "
             f"move them into a split, call them {UNLABELLED[0]}, or leave them out: --leave-out NAME"

@@ -6,7 +6,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.core.console import visible
+from pipeline.core.console import counted, visible
 from pipeline.data.labels import storable
 from pipeline.data.records import Record
 
@@ -28,7 +28,7 @@ def groups_from_paths(records: list[Record], root: Path, pattern: str, notes: li
         example = visible(_relative(records[0].path, root))
         raise ValueError(f"--group-from {pattern!r} finds a group in no path; the first path is {example!r}")
     if without:
-        notes.append(f"--group-from finds a group in {len(out) - without:,} of {len(out):,} paths")
+        notes.append(f"--group-from finds a group in {len(out) - without:,} of {counted(len(out), 'path')}")
     return out
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from pipeline.core.console import visible
+from pipeline.core.console import counted, visible
 from pipeline.data.labels import listed
 from pipeline.data.layouts.options import KEEP, LEAVE_OUT, Options
 
@@ -55,5 +55,6 @@ def are_left_out(masks: Sequence[Path], root: Path, options: Options, notes: lis
             f"{len(masks):,} files look like masks of other images: {names}; decide with --masks {LEAVE_OUT} or "
             f"--masks {KEEP} (as samples)"
         )
-    notes.append(f"{len(masks)} files look like masks and are samples; --masks {LEAVE_OUT} leaves them out")
+    said = counted(len(masks), "sample looks like a mask", "samples look like masks")
+    notes.append(f"{said}; --masks {LEAVE_OUT} leaves masks out")
     return False

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from pipeline.core.console import visible
+from pipeline.core.console import counted, visible
 from pipeline.data.folders import Found
 from pipeline.data.layouts.columns import Columns, find_columns, has_paths
 from pipeline.data.layouts.options import Options
@@ -44,7 +44,7 @@ def read_sources(
     if len(paths) > 1:
         notes.append(f"the names of the tables say the split: {', '.join(visible(path.name) for path in paths)}")
     if nameless := sum(table.nameless for table in tables):
-        notes.append(f"{nameless} columns without a name are left out")
+        notes.append(f"left out: {counted(nameless, 'column')} without a name")
     return [Source(*source) for source in zip(tables, columns, splits, strict=True)]
 
 

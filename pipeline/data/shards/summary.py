@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipeline.core.console import table, visible
+from pipeline.core.console import counted, table, visible
 from pipeline.data.records import PassedOver
 from pipeline.data.shards.counts import SplitCounts, count_images, counts_of, gaps
 from pipeline.data.shards.index import Shards
@@ -63,7 +63,7 @@ def _summary(
         _count_table(counts),
         "",
         _groups(leaks, grouped=plan.settings.split == "grouped"),
-        f"{leaks['identical_across_splits']} files are byte-identical to one in another split",
+        f"{counted(leaks['identical_across_splits'], 'file is', 'files are')} byte-identical to one in another split",
         *gaps(counts),
         *(visible(note) for note in plan.listing.notes),
         f"{found} found: {written} written, {len(quarantined)} quarantined, {len(passed_over)} passed over",
@@ -95,8 +95,10 @@ def _groups(leaks: Mapping[str, Any], *, grouped: bool) -> str:
     if not leaks["groups"]:
         text = "no lesion or patient is known: whether test images share one with training images cannot be said"
         return text + ("; --split grouped therefore keeps none together and splits by image" if grouped else "")
-    text = f"{leaks['test_sharing_group_with_train']} test images share a lesion or patient with a training image"
-    return text + (f" (it is not known for {leaks['without_group']} images)" if leaks["without_group"] else "")
+    shared = counted(leaks["test_sharing_group_with_train"], "test image shares", "test images share")
+    unknown = counted(leaks["without_group"], "image")
+    text = f"{shared} a lesion or patient with a training image"
+    return text + (f" (it is not known for {unknown})" if leaks["without_group"] else "")
 
 
 def _passed_over_table(passed_over: Sequence[PassedOver], plan: ShardPlan) -> str:

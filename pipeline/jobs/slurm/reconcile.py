@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from pipeline.core import files
+from pipeline.core.console import counted
 from pipeline.jobs import submissions
 from pipeline.jobs.arrays import JobArray, job_arrays, jobs_of
 from pipeline.jobs.fanout import RETRIES
@@ -106,7 +107,8 @@ def submit_missing(plan: Plan, *, limit: int | None = None) -> tuple[list[Submis
                 room -= len(array.jobs)
             if left := whole - len(array.jobs):
                 said.append(
-                    f"{array.name}: {left} of {whole} jobs wait for a later launch: max_jobs is {slurm.max_jobs}"
+                    f"{array.name}: {left} of {counted(whole, 'job')} left for a later launch: "
+                    f"max_jobs is {slurm.max_jobs}"
                 )
             if not array.jobs:
                 continue

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.core import files
-from pipeline.core.console import silent
+from pipeline.core.console import counted, silent
 from pipeline.data.shards import quarantine, write
 from pipeline.data.shards.plan import ShardPlan
 from pipeline.jobs.slurm import reconcile, scheduler, submit
@@ -89,7 +89,7 @@ def submit_missing(plan: ShardPlan, out: Path, cluster: Cluster, *, max_bad: flo
             submission = Submission(jobs / FOLDER / name, title, no_runs, fan_out=True, code=code.name, by_hand=False)
             write_submission(submission)
             live[name] = submit.send_payloads(submission, site, code, payloads, after=after, parallelism=len(payloads))
-            said.append(f"sent {live[name]} {submission.name}: {len(payloads)} tasks")
+            said.append(f"sent {live[name]} {submission.name}: {counted(len(payloads), 'task')}")
 
         left = write.count_missing_tars(plan, out)
         parts = min(left, cluster.slurm.parallelism, scheduler.max_array_size())

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from pipeline.core.console import progress
+from pipeline.core.console import counted, progress
 from pipeline.data.shards.index import Shards
 from pipeline.data.shards.read import read_pixels
 from pipeline.jobs.plan import Plan, PlannedRun
@@ -123,7 +123,8 @@ def _attention_mean(plan: Plan, group: Group, rollout: bool) -> DrawnFigure:
     figure.colorbar(heat, ax=line.tolist(), label=LABEL, aspect=16)
     figure.suptitle(f"{group.dataset} · {group.title}")
     caption = (
-        f"Attention maps of {group.title}, {training_text(shown, runs)}, averaged over {len(rows)} test images of "
-        f"{group.dataset} drawn in proportion to its classes: {_attention_text(found[0][1], rollout)}."
+        f"Attention maps of {group.title}, {training_text(shown, runs)}, averaged over "
+        f"{counted(len(rows), 'test image')} of {group.dataset} drawn in proportion to its classes: "
+        f"{_attention_text(found[0][1], rollout)}."
     )
     return DrawnFigure(figure, caption, [planned.run.id for planned in runs])

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
+from pipeline.core.console import counted
 from pipeline.jobs.plan import Plan, PlannedRun
 from pipeline.results.collect import Cell
 from pipeline.results.figures import style
@@ -124,7 +125,7 @@ def _f1_bars(shown: list[FinishedRuns]) -> tuple[Figure, str]:
             color=each.series.style.colour,
             label=f"{each.series.title} (n = {len(each.runs)})",
         )
-    axes.set_xticks(range(len(classes)), [f"{name}\n{support[name]} images" for name in classes])
+    axes.set_xticks(range(len(classes)), [f"{name}\n{counted(support[name], 'image')}" for name in classes])
     axes.tick_params(axis="x", length=0)
     axes.grid(axis="x", visible=False)
     axes.set_ylabel("F1 at 0.5")

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pipeline.jobs.plan import Plan, PlannedRun
 from pipeline.results.collect import Cell
 from pipeline.results.figures.style import MarkerStyle, marker_styles
+from pipeline.results.texts import network_title, short
 from pipeline.runs.methods import method_info
 from pipeline.runs.spec import FinetuneSpec
 
@@ -32,18 +33,16 @@ class Group:
     dataset: str
     arm: str
     backbone: str
+    title: str
+    """The name of its network, as in the tables."""
     series: list[Series]
     suffix: str = ""
-    """Tells its files from those of another group of its dataset with the same title."""
-
-    @property
-    def title(self) -> str:
-        return short(self.backbone)
+    """Tells its files from those of another group of its dataset with the same name."""
 
     @property
     def name(self) -> str:
         """For a file: dataset and backbone."""
-        return f"{self.dataset}-{self.title}{self.suffix}"
+        return f"{self.dataset}-{short(self.backbone)}{self.suffix}"
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ def groups(cells: Sequence[Cell]) -> list[Group]:
             title = method_info(method).title + (f" #{variant}" if methods.count(method) > 1 else "")
             own = {c.label_fraction: c for c in members if (c.method, c.variant) == (method, variant)}
             series.append(Series(method, title, style, own))
-        out.append(Group(dataset, arm, backbone, series))
+        out.append(Group(dataset, arm, backbone, network_title(members[0]), series))
     taken = Counter(group.name for group in out)
     for number, group in enumerate(out, start=1):
         if taken[group.name] > 1:
@@ -116,11 +115,6 @@ def seeds(runs: Iterable[PlannedRun]) -> str:
 def finetune_spec(planned: PlannedRun) -> FinetuneSpec:
     assert isinstance(planned.spec, FinetuneSpec)
     return planned.spec
-
-
-def short(backbone: str) -> str:
-    """timm's name of a backbone, without that of its weights."""
-    return backbone.split(".")[0]
 
 
 def seed_counts(cells: Iterable[Cell]) -> str:

@@ -91,7 +91,7 @@ def test_a_group_written_as_a_whole_number_and_with_a_zero_behind_is_one(tmp_pat
     write(tmp_path, "image,label,patient", "1.png,a,7", "2.png,b,7.0")
     found = listing(tmp_path)
     assert [record.group for record in found.records] == ["7", "7"]
-    assert found.notes == ("1 groups are written in several ways (as 1 and 1.0) and are one each",)
+    assert found.notes == ("1 group is written in several ways (as 1 and 1.0)",)
 
 
 def test_a_label_with_a_line_break_is_a_problem(tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_a_label_with_a_line_break_is_a_problem(tmp_path: Path) -> None:
         (
             "image,label,lesion_id,patient_id",
             "1.png,a,L1,P1",
-            r"columns that could be meant, 'lesion_id' \(1 values\)",
+            r"columns that could be meant, 'lesion_id' \(1 value\)",
         ),
         ("image,diagnosis,target", "1.png,a,b", "'diagnosis' .* and 'target' .*decide with --label-column"),
         ("image,path,label", "1.png,1.png,a", "'image' .* and 'path' .*decide with --path-column"),
@@ -185,7 +185,7 @@ def test_an_index_column_of_pandas_is_no_class(tmp_path: Path) -> None:
     fill(tmp_path, "1.png", "2.png")
     write(tmp_path, ",image,a,b,Unnamed: 4", "0,1.png,1,0,", "1,2.png,0,1,")
     found = listing(tmp_path)
-    assert found.classes == ("a", "b") and found.notes == ("2 columns without a name are left out",)
+    assert found.classes == ("a", "b") and found.notes == ("left out: 2 columns without a name",)
 
 
 # --- Paths ---
@@ -293,7 +293,7 @@ def test_rows_of_files_that_are_left_out_are_counted(tmp_path: Path) -> None:
     write(tmp_path, "image,label", "x/1.png,a", "2.png,a", "3.png,b")
     found = listing(tmp_path, leave_out=("x",))
     assert names(found, tmp_path) == ["2.png", "3.png"]
-    assert found.notes == ("1 rows name files that --leave-out leaves out",)
+    assert found.notes == ("1 row names a file that --leave-out leaves out",)
     assert [passed.kind for passed in found.passed_over] == [folders.LEFT_OUT]
 
 
