@@ -29,6 +29,17 @@ from pipeline.runs.folder import Run
 from pipeline.runs.identity import run_id
 from pipeline.runs.spec import FinetuneSpec
 
+MEMORY_SIGNS = (
+    "OutOfMemoryError",
+    "out of memory",
+    "MemoryError",
+    "cudaErrorMemoryAllocation",
+    "_ALLOC_FAILED",  # of cuBLAS, cuDNN, cuSPARSE, cuSOLVER
+    "CUDNN_STATUS_NOT_INITIALIZED",
+    "CUBLAS_STATUS_NOT_INITIALIZED",  # no room for the libraries' own handles
+    "unable to find an engine to execute this computation",  # cuDNN, where no algorithm's workspace fits
+)
+"""In the reason of a run that found too little memory, on the GPU or the host."""
 RETRIES = 2  # in one job, of a trial whose process died or that failed for another reason than a ValueError
 
 
@@ -78,14 +89,19 @@ def execute_fan_out(folder: Path, stop: Callable[[], bool]) -> int:
             break
         print(f"{len(ready)} of {counted(len(runs), 'trial')} to do", flush=True)
         engine(site.ray)([str(run.folder) for run in ready], trials=trials, gpus=len(gpus(site)), stop=stop)
+        crowded = trials > 1 and any(lacked_memory(run) for run in ready)
         for run in ready:
-            tried[run.id] += 1
+            tried[run.id] += not (crowded and lacked_memory(run))  # alone it may well fit
             print(f"{run.id}: {run.state()} {run.reason()}".rstrip(), flush=True)
-            if "OutOfMemoryError" in run.reason() and trials > 1:
-                print(f"the GPU cannot hold {trials} trials at once (trials_per_gpu); one at a time now", flush=True)
-                trials = 1
             if run.state() == "failed" and tried[run.id] <= RETRIES and not run.reason().startswith("ValueError"):
                 run["error"].unlink()
+        if crowded and not stop():
+            print(
+                f"with {trials} trials at once on this GPU (trials_per_gpu) its memory ran out, or a process died; one "
+                "at a time now",
+                flush=True,
+            )
+            trials = 1
     if stop() and any(run.state() in TO_DO for run in runs):
         return STOPPED
     for run in runs:
@@ -94,6 +110,16 @@ def execute_fan_out(folder: Path, stop: Callable[[], bool]) -> int:
     for name, state in skipped.items():
         print(f"{name}: blocked, its pretraining run is {state}", flush=True)
     return int(any(run.state() == "failed" for run in runs))
+
+
+def lacked_memory(run: Run) -> bool:
+    """Whether a trial that has ended may have found too little memory: it says so, or its process died without a word.
+
+    A shortage shows in many ways: CUDA's own libraries give codes of theirs, and on a full host the kernel kills.
+    """
+    if run.state() == "failed":
+        return any(sign in run.reason() for sign in MEMORY_SIGNS)
+    return run.state() in TO_DO
 
 
 def engine(ray: bool) -> Callable[..., None]:

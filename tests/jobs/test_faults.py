@@ -57,20 +57,59 @@ def test_a_run_does_not_start_on_the_cpu_when_torch_cannot_use_its_gpu(runs, mon
     assert not runs[0]["start"].exists()
 
 
-def test_too_many_trials_for_the_gpu_are_tried_again_one_at_a_time(runs, tmp_path, monkeypatch):
-    folder = tmp_path / "runs" / FOLDER / "id" / "0"
+SHORTAGES = [
+    "OutOfMemoryError: CUDA out of memory. Tried …",
+    "RuntimeError: CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+    "RuntimeError: cuDNN error: CUDNN_STATUS_NOT_INITIALIZED",
+    "RuntimeError: CUDA error: cudaErrorMemoryAllocation",
+    "MemoryError: Unable to allocate 2 GiB",
+    "",  # its process died without a word
+]
+
+
+def fan_out(folder, runs, monkeypatch, outcome, *, stop=lambda: False):
+    """Execute a fan-out of `runs` whose engine lets `outcome(run, trials)` decide the reason of each that fails.
+
+    None: the trial is done; empty: its process died. Returns the exit code and how many trials ran at once each time.
+    """
     files.write_json(folder / "runs.json", [run.id for run in runs])
     asked = []
 
     def engine(folders, *, trials, gpus, stop):
         asked.append((trials, len(folders)))
-        if trials > 1:
-            files.write_text(runs[1]["error"], "Traceback\nOutOfMemoryError: CUDA out of memory. Tried …\n")
-            folders = folders[:1]
         for run in runs:
             if str(run.folder) in folders:
-                files.write_json(run["result"], {})
+                reason = outcome(run, trials)
+                if reason is None:
+                    files.write_json(run["result"], {})
+                elif reason:
+                    files.write_text(run["error"], f"Traceback\n{reason}\n")
 
     monkeypatch.setattr(fanout, "engine", lambda ray: engine)
-    assert fanout.execute_fan_out(folder, lambda: False) == 0
-    assert asked == [(2, 2), (1, 1)]
+    return fanout.execute_fan_out(folder, stop), asked
+
+
+@pytest.mark.parametrize("reason", SHORTAGES)
+def test_trials_that_lack_memory_are_tried_again_one_at_a_time(reason, runs, tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "runs" / FOLDER / "id" / "0"
+    code, asked = fan_out(
+        folder, runs, monkeypatch, lambda run, trials: reason if trials > 1 and run.id == runs[1].id else None
+    )
+    assert code == 0 and asked == [(2, 2), (1, 1)]
+    assert "one at a time now" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("reason", [SHORTAGES[1], ""])
+def test_what_happens_to_many_trials_at_once_burns_no_retry(reason, runs, tmp_path, monkeypatch):
+    """Alone it has all its tries, and then it has failed."""
+    folder = tmp_path / "runs" / FOLDER / "id" / "0"
+    code, asked = fan_out(folder, runs, monkeypatch, lambda run, trials: reason if run.id == runs[1].id else None)
+    assert asked == [(2, 2), *[(1, 1)] * (fanout.RETRIES + 1)]
+    assert code == 1 and runs[1].state() == "failed"
+
+
+def test_another_failure_leaves_the_number_of_trials_as_it_is(runs, tmp_path, monkeypatch):
+    folder = tmp_path / "runs" / FOLDER / "id" / "0"
+    outcome = {runs[0].id: "RuntimeError: a bug", runs[1].id: None}
+    code, asked = fan_out(folder, runs, monkeypatch, lambda run, trials: outcome[run.id])
+    assert code == 1 and asked == [(2, 2), *[(2, 1)] * fanout.RETRIES]

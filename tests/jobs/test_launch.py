@@ -112,7 +112,7 @@ def test_a_dataset_without_labels_in_a_split_is_said_before_and_its_pretraining_
     files.write_json(manifest, value)
     site = Site(tmp_path, tmp_path / "unlabelled")
 
-    said = "tiny has no image with a label in test, so its 2 fine-tunes cannot start and the others continue"
+    said = "tiny has no image with a label in test, so 2 fine-tunes cannot start and the others continue"
     code, out = site.run("launch", "--dry-run")
     assert code == 3 and f"not met:\n  {said}" in out
     code, out = site.run("launch")

@@ -136,6 +136,39 @@ def test_an_old_submission_is_repaired(tmp_path, old, commands):
     assert commands[1:] == [("scancel", "17")] and not old.exists()
 
 
+@pytest.mark.parametrize("reason", ["JobHeldUser", "Dependency", "None", "Priority"])
+def test_an_array_that_no_launch_released_is_cancelled_whatever_reason_slurm_shows(tmp_path, commands, reason):
+    """Held arrays that depend on others may be shown with `Dependency`; taken for released they would wait for ever."""
+    submission = published(tmp_path, 77)
+    job = QueuedJob("21", "PENDING", reason, submission.id, "")
+    assert reconcile.repair(tmp_path, [job]) == [
+        "cancelled 21: held, and its launch was killed before it could note it"
+    ]
+    assert commands == [("scancel", "21")] and submissions.read_submissions(tmp_path) == []
+
+
+def test_an_array_that_a_person_released_is_kept(tmp_path, commands):
+    submission = published(tmp_path, 77)
+    assert reconcile.repair(tmp_path, [QueuedJob("21", "RUNNING", "None", submission.id, "gpu1")]) == []
+    assert commands == [] and submission.job == {"id": "21", "released": True}
+
+
+@pytest.mark.parametrize(("reason", "cancelled"), [("JobHeldUser", True), ("Dependency", False)])
+def test_an_array_that_no_submission_knows_is_cancelled_once_slurm_says_that_it_is_held(
+    tmp_path, commands, reason, cancelled
+):
+    """Another node may see a new submission's folder late; `Dependency` gives way to `JobHeldUser` when parents end."""
+    reconcile.repair(tmp_path, [QueuedJob("21", "PENDING", reason, "nobody", "")])
+    assert commands == [("scancel", "21")] * cancelled
+
+
+def test_a_noted_array_is_released_whatever_reason_slurm_shows(tmp_path, commands):
+    submission = published(tmp_path, 77)
+    submission.note_job("21", released=False)
+    reconcile.repair(tmp_path, [QueuedJob("21", "PENDING", "Dependency", submission.id, "")])
+    assert commands == [("scontrol", "release", "21")] and submission.job["released"] is True
+
+
 def test_an_old_submission_is_cancelled(tmp_path, old, commands):
     reconcile.cancel_jobs(tmp_path, [queued("17_0")])
     assert commands == [("scancel", "17_0")]

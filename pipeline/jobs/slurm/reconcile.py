@@ -136,15 +136,21 @@ def repair(runs: Path, jobs: Sequence[QueuedJob]) -> list[str]:
         queued = [job for job in jobs if job.submission == name]
         array = queued[0].id.split("_")[0] if queued else ""
         submission = known.get(name)
-        if submission is None or (not submission.job and not submission.by_hand):
-            held = all(job.reason == "JobHeldUser" for job in queued)
-            if array and held:
+        if submission is None:
+            if array and all(job.reason == "JobHeldUser" for job in queued):
+                ask("scancel", array)
+                said.append(f"cancelled {array}: held, and no submission knows it")
+        elif not submission.job and not submission.by_hand:
+            # It was never released, whatever reason is shown: of a held array that depends on others it may be
+            # `Dependency`. Jobs that have started were released by a person; cancelling others loses nothing.
+            waiting = all(job.state == "PENDING" for job in queued)
+            if array and not waiting:
+                submission.note_job(array, released=True)
+                continue
+            if array:
                 ask("scancel", array)
                 said.append(f"cancelled {array}: held, and its launch was killed before it could note it")
-            if submission is not None and array and not held:
-                submission.note_job(array, released=True)
-            elif submission is not None:
-                submission.remove()
+            submission.remove()
         elif not submission.job and array:
             submission.note_job(array, released=True)
         elif submission.job and not submission.job["released"]:
