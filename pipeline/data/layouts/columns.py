@@ -20,6 +20,8 @@ SPLIT = (("split",),)
 
 # Facts about a patient or an image, of which 0 and 1 are no class.
 FACTS = set("age sex gender male female height weight bmi race ethnicity smoker smoking date year id index".split())
+FACTS |= set("ismale isfemale man woman pregnant hispanic caucasian adult child alive dead died deceased".split())
+FACTS |= set("biopsied biopsy train training val valid validation test heldout holdout".split())
 FACTS |= set("ageapprox anatomsitegeneral localization localisation remark remarks comment notes fold".split())
 
 YES_NO = {

@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.core.console import counted
+from pipeline.core.console import counted, visible
 from pipeline.data import folders
 from pipeline.data.labels import APART, unify
 from pipeline.data.layouts.groups import groups_from_paths
@@ -18,6 +18,7 @@ from pipeline.data.layouts.rows import RowReader
 from pipeline.data.layouts.sources import Source, read_sources
 from pipeline.data.records import Listing, PassedOver, Record, mark_duplicates, place
 
+ENOUGH = 10  # rows; of fewer, it says nothing that all of them look alike
 OTHER_NAMES = "other names of files that the table lists"
 
 Located = tuple[Record, str | None]
@@ -33,7 +34,7 @@ def csv_listing(root: Path, options: Options, *, any_marks: bool = False) -> Lis
     masks = find_masks(found.images, root)
     searched = [path for path in found.images if path not in masks or options.masks != LEAVE_OUT]
     files = Files(root, searched, [*masks, *(passed.path for passed in found.passed_over)])
-    rows, classes, task = _with_classes(_read_rows(files, sources, options, notes), sources, options, notes)
+    rows, classes, task = _with_classes(_read_rows(files, sources, options, notes), sources, options, notes, any_marks)
     with_path = [record for record in rows if record.path not in tables]
     unlisted, passed_over = _rest(found, with_path, masks, root, options, notes)
     records = [*with_path, *(Record(key=None, path=path, labels=None) for path in unlisted)]
@@ -79,7 +80,7 @@ def _read_rows(files: Files, sources: list[Source], options: Options, notes: lis
 
 
 def _with_classes(
-    rows: list[Located], sources: list[Source], options: Options, notes: list[str]
+    rows: list[Located], sources: list[Source], options: Options, notes: list[str], any_marks: bool
 ) -> tuple[list[Record], tuple[str, ...], str]:
     """The records of the rows with the names of their classes, all classes, and the task."""
     by_column = any(source.columns.label for source in sources)
@@ -93,8 +94,30 @@ def _with_classes(
         labels = record.labels and tuple(dict.fromkeys(names.of.get(label, label) for label in record.labels))
         records.append(replace(record, labels=labels, problem=record.problem or lost))
     several = not by_column and any(len(labels) != 1 for labels in good)
+    if several and not options.classes and not any_marks:
+        notes.append(_several_classes(sources[0].table.path, good, marks))
     classes = tuple(sorted(set(names.of.values()))) if by_column else tuple(dict.fromkeys(names.of[m] for m in marks))
     return records, classes, "multi-label" if several else "multi-class"
+
+
+def _several_classes(table: Path, labels: list[tuple[str, ...]], marks: list[str]) -> str:
+    """A sentence that says why the task is multi-label; `labels` are those of each row, `marks` the class columns.
+
+    Raises `ValueError` if a single column is to blame: without it each row has exactly one class, so it may be a fact
+    about the patient.
+    """
+    for mark in marks if len(marks) > 2 and len(labels) >= ENOUGH else ():
+        rest = [name for name in marks if name != mark]
+        if any(mark in each for each in labels) and all(len(set(each) - {mark}) == 1 for each in labels):
+            raise ValueError(
+                f"{table} has no label column, and without {visible(mark)!r} each row has exactly one class: is it "
+                f"one? Decide with --classes {visible(','.join(rest))} or --classes {visible(','.join(marks))}"
+            )
+    none, more = sum(not each for each in labels), sum(len(each) > 1 for each in labels)
+    return (
+        f"multi-label, since {counted(more, 'row has', 'rows have')} several classes and {counted(none, 'row')} none; "
+        f"the class columns are {', '.join(visible(mark) for mark in marks)}; --classes names others"
+    )
 
 
 def _rest(

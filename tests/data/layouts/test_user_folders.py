@@ -115,7 +115,7 @@ def test_a_few_masks_are_samples_and_said(tmp_path: Path) -> None:
     fill(tmp_path, *MASKED, *MASKS[:2])
     found = listing(tmp_path)
     assert len(found.records) == 5
-    assert found.notes == ("2 files look like masks and are samples; --masks leave-out leaves them out",)
+    assert found.notes == ("2 samples look like masks; --masks leave-out leaves masks out",)
 
 
 def test_a_name_alone_makes_no_mask(tmp_path: Path) -> None:

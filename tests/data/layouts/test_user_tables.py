@@ -6,6 +6,7 @@ import os
 import unicodedata
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -62,6 +63,38 @@ def test_classes_that_differ_in_case_are_asked_for(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"'benign' \(2\) and 'Benign' \(1\)"):
         labelled(tmp_path, "Benign", "benign", "benign", "malignant")
     assert labelled(tmp_path, "Benign", "benign", "x", similar_classes="apart").classes == ("Benign", "benign", "x")
+
+
+def marked(tmp_path: Path, header: str, rows: list[str], **options: Any) -> Listing:
+    names = [f"{number}.png" for number in range(len(rows))]
+    fill(tmp_path, *names)
+    write(tmp_path, header, *(f"{name},{row}" for name, row in zip(names, rows, strict=True)))
+    return listing(tmp_path, **options)
+
+
+FACT = [f"{n % 2},{1 - n % 2},{int(n % 3 == 0)}" for n in range(12)]
+
+
+def test_a_column_without_which_each_row_has_one_class_is_asked_for(tmp_path: Path) -> None:
+    """It may be a fact about the patient under any name."""
+    header = "image,benign,malignant,family_history"
+    with pytest.raises(
+        ValueError, match=r"without 'family_history' each row has .* --classes benign,malignant or --cl"
+    ):
+        marked(tmp_path, header, FACT)
+    found = marked(tmp_path, header, FACT, classes=("benign", "malignant"))
+    assert (found.classes, found.task, found.notes) == (("benign", "malignant"), "multi-class", ())
+    found = marked(tmp_path, header, FACT, classes=("benign", "malignant", "family_history"))
+    assert (len(found.classes), found.task, found.notes) == (3, "multi-label", ())
+
+
+def test_a_multi_label_table_says_why_and_by_which_columns(tmp_path: Path) -> None:
+    found = marked(tmp_path, "image,a,b,c", ["1,1,0", "0,0,1", "0,0,0", *FACT[:5]])
+    assert found.task == "multi-label"
+    assert found.notes == (
+        "multi-label, since 3 rows have several classes and 1 row none; the class columns are a, b, c; --classes names "
+        "others",
+    )
 
 
 def test_missing_values_as_pandas_writes_them_are_no_label(tmp_path: Path) -> None:
