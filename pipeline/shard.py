@@ -163,7 +163,7 @@ def shard(
     from pipeline.data.shards.plan import make_plan
     from pipeline.data.shards.write import write_shards
 
-    if (raw / STANDIN_MARK).exists():
+    if os.path.exists(raw / STANDIN_MARK):  # not what pathlib raises for a folder that may not be entered
         print(f"{raw} holds a stand-in: drawn images, not the dataset; no score on them says anything about it")
     if cluster.executor == "slurm":
         raw, out = raw.absolute(), out.absolute()  # jobs start in another folder

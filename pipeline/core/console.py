@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -101,6 +102,15 @@ def visible(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(character if character.isprintable() else _escaped(character) for character in text)
+
+
+def markdown(text: str) -> str:
+    """`text` in one line of Markdown, of a paragraph or a table's cell, where every character stands for itself.
+
+    HTML, which Markdown may hold, is escaped too. An underscore inside a word is none of Markdown's signs.
+    """
+    plain = visible(text).replace("&", "&amp;").replace("<", "&lt;")
+    return re.sub(r"[\\`*\[\]~|]|(?<![^\W_])_|_(?![^\W_])", lambda sign: f"\\{sign[0]}", plain)
 
 
 def visible_lines(text: str) -> str:

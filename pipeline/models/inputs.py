@@ -1,4 +1,4 @@
-"""New images: found, decoded and resized as sharding does, and drawn with attention maps over them.
+"""New images: found, decoded and resized as sharding does.
 
 Worker processes import this module, so it does not import torch.
 """
@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pipeline.core import files
 from pipeline.data import images
 from pipeline.data.folders import images_under
 from pipeline.data.workers import Workers
@@ -59,16 +58,3 @@ def load_all(paths: Sequence[Path], *, size: int, show: bool) -> Iterator[Loaded
     count = min(len(os.sched_getaffinity(0)), -(-len(paths) // 16))
     with Workers(max(1, count)) as workers:
         yield from workers.map(partial(load, size=size, show=show), paths)
-
-
-def draw_attention(path: Path, shown: np.ndarray, attention: np.ndarray) -> None:
-    """Publish an image with its attention [h, w] over it as PNG: dark at the minimum, yellow at the maximum."""
-    from matplotlib import colormaps
-
-    span = attention.max() - attention.min()
-    scaled = (attention - attention.min()) / (span if span > 0 else 1)
-    small = Image.fromarray((scaled * 255).astype(np.uint8))
-    wide = np.asarray(small.resize((shown.shape[1], shown.shape[0]), Image.Resampling.BILINEAR))
-    colour = colormaps["inferno"](wide)[..., :3] * 255
-    with files.publish(path, durable=False) as file:
-        Image.fromarray((0.5 * shown + 0.5 * colour).astype(np.uint8)).save(file, "PNG")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from pipeline.core.console import counted
+from pipeline.core.console import counted, markdown
 from pipeline.data.datasets import DATASETS
 from pipeline.learn.weights import imagenet_tags
 from pipeline.models.info import ModelInfo
@@ -34,7 +34,7 @@ def text(run: Run, info: ModelInfo, *, with_onnx: bool) -> str:
     spec, result = run.spec, run.result()
     parts = [
         _front(info),
-        f"# {run.id}" + (f", arm `{info.network}`" if isinstance(spec, PretrainSpec) else ""),
+        f"# {markdown(run.id)}" + (f", arm `{info.network}`" if isinstance(spec, PretrainSpec) else ""),
         _what(spec, info),
         "## Use",
         _use(info, with_onnx=with_onnx),
@@ -130,7 +130,7 @@ def _metrics(result: Result, info: ModelInfo) -> str:
     if info.classes:
         out.append("f1_micro and recall_micro decide each class at 0.5; the others use the prediction as above.")
     elif collapsed := result.collapsed:
-        out.append(f"**Collapsed**: {', '.join(collapsed)} gave nearly the same outputs for every image.")
+        out.append(f"**Collapsed**: {markdown(', '.join(collapsed))} gave nearly the same outputs for every image.")
     return "\n\n".join(out)
 
 
@@ -166,7 +166,7 @@ def _made(result: Result, info: ModelInfo) -> str:
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:
-    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in [head, *rows]]
+    lines = ["| " + " | ".join(map(markdown, line)) + " |" for line in [head, *rows]]
     return "\n".join([lines[0], "|" + "---|" * len(head), *lines[1:]])
 
 

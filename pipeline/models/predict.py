@@ -12,7 +12,7 @@ import numpy as np
 from pipeline.core import console, files
 from pipeline.data.images import BadImage
 from pipeline.learn.attention import attention_map
-from pipeline.models import inputs
+from pipeline.models import inputs, maps
 from pipeline.models.info import ModelInfo
 from pipeline.models.network import Network
 
@@ -54,11 +54,12 @@ def predictions(network: Network, paths: Sequence[Path], attention: Path | None)
             images = network.images(np.stack([image.pixels for _, image in good]))
             scores = {number: row for (number, _), row in zip(good, network.scores(images), strict=True)}
             if attention is not None:
-                maps = attention_map(network.model, images).cpu().numpy()
-                for (number, image), one_map in zip(good, maps, strict=True):
+                found = attention_map(network.model, images).cpu().numpy()
+                for (number, image), one_map in zip(good, found, strict=True):
                     assert image.shown is not None
                     name = f"{number:0{width}d}-{paths[number - 1].stem}.png"
-                    inputs.draw_attention(attention / name, image.shown, one_map)
+                    said = prediction_text(scores[number], network.info)
+                    maps.draw_attention(attention / name, image.shown, one_map, said)
         for number, loaded in batch:
             path = paths[number - 1]
             if isinstance(loaded, BadImage):
@@ -72,6 +73,16 @@ def predicted_classes(scores: np.ndarray, info: ModelInfo) -> list[str]:
     if info.task == "multi-class":
         return [info.classes[int(scores.argmax())]]
     return [name for name, score in zip(info.classes, scores, strict=True) if score > 0.5]
+
+
+def prediction_text(scores: np.ndarray, info: ModelInfo) -> str:
+    """What a map says below the image: the predicted classes with their scores, or the best one and that it is none."""
+    names = predicted_classes(scores, info)
+    best = info.classes[int(scores.argmax())]
+    score_of = dict(zip(info.classes, scores, strict=True))
+    if not names:
+        return f"no class above 0.5; the highest: {best} {score_of[best]:.3f}"
+    return "predicted: " + ", ".join(f"{name} {score_of[name]:.3f}" for name in names)
 
 
 def as_table(predicted: Sequence[Prediction], classes: Sequence[str]) -> str:

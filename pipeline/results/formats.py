@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pipeline.core import files
+from pipeline.core.console import markdown, visible
 from pipeline.core.console import table as aligned
-from pipeline.core.console import visible
 from pipeline.results.collect import METRICS, Cell
 from pipeline.results.tables import Table
 
@@ -23,25 +23,19 @@ def as_markdown(tables: Sequence[Table]) -> str:
     blocks = []
     for table in tables:
         lines = [
-            f"### {_markdown(table.title)}",
+            f"### {markdown(table.title)}",
             "",
             _markdown_row(table.header),
             _markdown_row(["---"] * len(table.header)),
         ]
         lines += [_markdown_row(row) for row in table.rows]
-        lines += ["", *(f"- {_markdown(note)}" for note in table.notes), ""]
+        lines += ["", *(f"- {markdown(note)}" for note in table.notes), ""]
         blocks.append("\n".join(lines))
     return "\n".join(blocks)
 
 
 def _markdown_row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(map(_markdown, cells)) + " |"
-
-
-def _markdown(text: str) -> str:
-    for plain, escaped in (("|", "\\|"), ("*", "\\*"), ("<", "&lt;")):
-        text = text.replace(plain, escaped)
-    return visible(text)
+    return "| " + " | ".join(map(markdown, cells)) + " |"
 
 
 def as_latex(tables: Sequence[Table]) -> str:

@@ -32,6 +32,22 @@ def test_a_number_and_what_it_counts_agree() -> None:
     assert [console.counted(n, "run is", "runs are") for n in (1, 2)] == ["1 run is", "2 runs are"]
 
 
+@pytest.mark.parametrize(
+    ("text", "escaped"),
+    [
+        ("vit_base_patch16 91.5 %", "vit_base_patch16 91.5 %"),
+        ("_a_ *b* `c` ~d~ a__b", "\\_a\\_ \\*b\\* \\`c\\` \\~d\\~ a\\_\\_b"),
+        ("[x](http://y)", "\\[x\\](http://y)"),
+        ("![x](y)", "!\\[x\\](y)"),
+        ("<script>&lt;", "&lt;script>&amp;lt;"),
+        ("a|b\\|c", "a\\|b\\\\\\|c"),
+        ("two\nlines\x1b[2J", "two\\\\nlines\\\\x1b\\[2J"),
+    ],
+)
+def test_text_in_markdown_stands_for_itself(text: str, escaped: str) -> None:
+    assert console.markdown(text) == escaped
+
+
 def test_a_table_without_rows_is_its_header_or_nothing() -> None:
     assert console.table([]) == ""
     assert console.table([], header=("file", "reason")).splitlines() == ["file  reason", "----  ------"]

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow.parquet as parquet
@@ -25,7 +26,7 @@ from pipeline.core import files
 from pipeline.data.layouts import UserDataset
 from pipeline.data.shards.read import read_pixels
 from pipeline.jobs import execute
-from pipeline.models import export, onnx
+from pipeline.models import export, model_card, onnx
 from pipeline.models.info import ModelInfo
 from pipeline.models.network import Network
 from pipeline.runs.spec import DatasetRef
@@ -38,6 +39,7 @@ TOLERANCE = 1e-5  # of a sigmoid, between batches of other sizes and another num
 STOCK = """
 import csv, sys
 from pathlib import Path
+from types import SimpleNamespace
 from PIL import Image
 assert not any(name.split(".")[0] == "pipeline" for name in sys.modules)
 try:
@@ -177,6 +179,24 @@ def test_an_arm_of_a_pretraining_run_gives_its_features_and_takes_a_new_head(pre
             headed = timm.create_model(f"local-dir:{out}", pretrained=True, num_classes=5).eval()
             assert headed(images).shape == (2, 5)
             assert torch.equal(headed.forward_head(headed.forward_features(images), pre_logits=True), wanted)
+
+
+def test_names_of_classes_are_no_markup_in_the_model_card(finetuned):
+    classes = ("a|b", "<img src=x onerror=alert(1)>", "[click](http://x)", "two\nlines\n# title", "`*_x_*`")
+    info = dataclasses.replace(ModelInfo.of_run(finetuned), classes=classes)
+    result = finetuned.result()
+    scores = next(iter(result.metrics["per_class"].values()))
+    metrics = {**result.metrics, "per_class": dict.fromkeys(classes, scores)}
+    run = SimpleNamespace(
+        id=finetuned.id, spec=finetuned.spec, result=lambda: dataclasses.replace(result, metrics=metrics)
+    )
+    card = model_card.text(run, info, with_onnx=False)
+    assert "<img" not in card and "[click](" not in card and "\n# title" not in card
+    rows = [line for line in card.splitlines() if line.startswith("| ") and "onerror" in line]
+    assert len(rows) == 2  # the task, and the class's scores
+    table = card[card.index("| class |") :].partition("\n\n")[0].splitlines()
+    assert len(table) == 2 + len(classes)
+    assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table}) == 1
 
 
 def test_the_model_card_says_what_the_run_was(exported, finetuned):

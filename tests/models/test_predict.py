@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import re
 import shutil
@@ -23,7 +24,7 @@ from pipeline.data.shards.transcode import ShardSettings
 from pipeline.jobs import execute
 from pipeline.learn import backbones
 from pipeline.learn.attention import attention_map
-from pipeline.models import predict
+from pipeline.models import maps, predict
 from pipeline.models.info import ModelInfo
 from pipeline.models.network import Network
 
@@ -147,8 +148,58 @@ def test_attention_is_drawn_over_each_image(vit, home, tmp_path):
     done = command("predict", vit.id, wide, home / "raw" / "disc" / "0.png", "--attention", out, cwd=home)
     assert done.returncode == 0, done.stderr
     drawn = {path.name: opened(path) for path in sorted(out.iterdir())}
-    assert {name: image.size for name, image in drawn.items()} == {"1-wide.png": (150, 60), "2-0.png": (96, 96)}
-    assert not np.array_equal(np.asarray(drawn["1-wide.png"]), np.asarray(opened(wide)))
+    below = drawn["2-0.png"].height - 96
+    assert {name: image.size for name, image in drawn.items()} == {
+        "1-wide.png": (maps.LEAST_WIDTH, 60 + below),
+        "2-0.png": (maps.LEAST_WIDTH, 96 + below),
+    }
+    assert 40 < below < 120
+
+
+def drawn_over_black(folder, attention, said=""):
+    """The pixels of a map over a black image of 400 × 100, and of what is below it."""
+    path = folder / "map.png"
+    maps.draw_attention(path, np.zeros((100, 400, 3), dtype=np.uint8), np.asarray(attention, dtype=np.float32), said)
+    pixels = np.asarray(opened(path))
+    return pixels[:100], pixels[100:]
+
+
+def test_a_colour_is_the_same_multiple_of_an_even_share_on_every_map(tmp_path):
+    even, _ = drawn_over_black(tmp_path, np.full((2, 8), 1 / 16))
+    finer, _ = drawn_over_black(tmp_path, np.full((10, 10), 1 / 100))
+    assert np.unique(even.reshape(-1, 3), axis=0).shape[0] == 1 and np.array_equal(even, finer)
+    peak = np.zeros((2, 8))
+    peak[:, 0], peak[:, -1] = 4 / 16, 1 / 16
+    pixels, _ = drawn_over_black(tmp_path, peak)
+    assert np.array_equal(pixels[50, -1], even[50, 0])
+    brightest, _ = drawn_over_black(tmp_path, np.full((2, 8), 4 / 16))
+    beyond, _ = drawn_over_black(tmp_path, np.full((2, 8), 0.9))
+    assert np.array_equal(pixels[50, 0], brightest[0, 0]) and np.array_equal(beyond, brightest)
+    assert brightest.mean() > even.mean() > drawn_over_black(tmp_path, np.zeros((2, 8)))[0].mean()
+
+
+def test_a_map_holds_the_prediction_and_the_scale(tmp_path):
+    _, without = drawn_over_black(tmp_path, np.ones((2, 2)))
+    _, below = drawn_over_black(tmp_path, np.ones((2, 2)), "predicted: disc 0.912")
+    changed = np.flatnonzero((without != below).any(axis=(1, 2)))
+    assert 0 < len(changed) < 20 and changed.max() < 24  # the first line alone
+    bar = below[-30:].reshape(-1, 3)
+    assert len(np.unique(bar, axis=0)) > 200  # the colours of the scale
+    _, long = drawn_over_black(tmp_path, np.ones((2, 2)), "predicted: " + "x" * 500 + "\x1b[2J")
+    assert long.shape == (below.shape[0], 400, 3)
+
+
+@pytest.mark.parametrize(
+    ("task", "scores", "text"),
+    [
+        ("multi-class", [0.2, 0.4], "predicted: b 0.400"),
+        ("multi-label", [0.6, 0.912], "predicted: a 0.600, b 0.912"),
+        ("multi-label", [0.2, 0.4], "no class above 0.5; the highest: b 0.400"),
+    ],
+)
+def test_the_prediction_below_a_map(vit, task, scores, text):
+    info = dataclasses.replace(ModelInfo.of_run(vit), task=task, classes=("a", "b"))
+    assert predict.prediction_text(np.array(scores, dtype=np.float32), info) == text
 
 
 def test_the_map_is_the_class_tokens_row_of_timms_own_attention():

@@ -32,7 +32,8 @@ class Autoimmune(Dataset):
     )
 
     def listing(self, root: Path) -> Listing:
-        if sum(not path.name.startswith(".") for path in self.require(root).glob("*.csv")) != 1:
+        tables = [path for path in self.require(root).iterdir() if path.suffix == ".csv" and path.name[0] != "."]
+        if len(tables) != 1:
             raise ValueError(
                 f"{self.name}: {root} must hold one CSV with the columns image, patient, {', '.join(self.classes)} "
                 f"next to the images. {self.obtain}"

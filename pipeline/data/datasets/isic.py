@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pipeline.core.console import visible
 from pipeline.data.folders import outside, walk
+from pipeline.data.labels import listed
 from pipeline.data.records import Dataset, Listing, Published, Record, Source, mark_duplicates
 from pipeline.data.tables import read_table
 
+NO_CLASSES = ("UNK", "score_weight", "validation_weight")  # further columns that ISIC publishes
 BUCKET = "https://isic-challenge-data.s3.amazonaws.com/2019"  # linked at challenge.isic-archive.com/data
 
 
@@ -55,6 +58,8 @@ class Isic(Dataset):
         images = self.require(root / "ISIC_2019_Training_Input")
         metadata = self.require(root / "ISIC_2019_Training_Metadata.csv")
         rows = _rows(truth, ("image", *self.classes))
+        known = {"image", *self.classes, *NO_CLASSES}
+        unread = [name for name in (rows[0] if rows else ()) if name not in known]
         lesion = {row["image"]: row["lesion_id"] or None for row in _rows(metadata, ("image", "lesion_id"))}
         records = []
         paths: dict[str, Path] = {}
@@ -77,15 +82,16 @@ class Isic(Dataset):
                     problem=problem,
                 )
             )
-        listed = {row["image"] for row in rows}
+        with_row = {row["image"] for row in rows}
         for key, path in paths.items():
-            if key not in listed:
+            if key not in with_row:
                 records.append(Record(key=key, path=path, labels=None, group=lesion.get(key)))
         return Listing(
             classes=self.classes,
             task=self.task,
             records=mark_duplicates(records) + found.unreadable,
             passed_over=(*found.passed_over, *outside(root, (truth.name, images.name, metadata.name))),
+            notes=(f"columns of {truth.name} that are not read: {listed(map(visible, unread))}",) if unread else (),
         )
 
 

@@ -12,7 +12,8 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from pipeline.data.folders import LEFT_OUT, is_left_out
+from pipeline.core.console import visible
+from pipeline.data.folders import LEFT_OUT, UNREADABLE, is_left_out
 from pipeline.data.layouts.csv_layout import csv_listing
 from pipeline.data.layouts.folder_layout import folder_listing
 from pipeline.data.layouts.options import LAYOUTS, Options
@@ -50,6 +51,11 @@ class UserDataset(Dataset):
             raise ValueError(f"{self.name}: no images under {root}{instead}; {self.obtain}")
         labelled = [record for record in listing.records if record.labels and not record.problem]
         if labelled and len(listing.classes) < 2:
+            closed = [r for r in listing.records if r.problem and r.problem.startswith(UNREADABLE)]
+            if closed:
+                raise ValueError(
+                    f"{self.name}: {visible(str(closed[0].path))} is {closed[0].problem}; make it readable"
+                )
             hint = f"; if its folders are the classes, give --raw {root / listing.classes[0]}"
             raise ValueError(
                 f"{self.name}: only one class, {listing.classes[0]!r}, under {root}; give each class a folder or column"

@@ -123,3 +123,13 @@ def test_the_delivered_sample_lists_2994_images(shared: Path) -> None:
     records = DATASET.listing(shared / "isic2019").records
     assert len(records) == 2994
     assert all(record.path.is_file() and record.labels and not record.problem for record in records)
+
+
+def test_columns_that_are_not_read_are_said(tmp_path: Path) -> None:
+    root = tmp_path / "more"
+    make(root, [row("ISIC_1", "NV")], images=["ISIC_1.jpg"], metadata=[])
+    table = root / "ISIC_2019_Training_GroundTruth.csv"
+    assert DATASET.listing(root).notes == ()
+    first, *rest = table.read_text().splitlines()
+    table.write_text("\n".join([f"{first},male,OTHER", *(f"{line},1,0" for line in rest)]))
+    assert DATASET.listing(root).notes == (f"columns of {table.name} that are not read: male, OTHER",)
