@@ -65,9 +65,13 @@ def reading(path: Path, move: str = "restore it, or delete it and run the comman
         raise ValueError(f"{path} is not valid JSON (nested too deeply); {move}") from error
     except csv.Error as error:
         raise ValueError(f"{path} is not CSV ({error}); {move}") from error
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
+    except (KeyError, TypeError, AttributeError, IndexError, ArithmeticError) as error:
         what = f"it has no {error}" if isinstance(error, KeyError) else str(error)
         raise ValueError(f"{path} is not what this version writes ({what}); {move}") from error
+    except ValueError as error:
+        if str(path) in str(error):
+            raise
+        raise ValueError(f"{path}: {error}; {move}") from error
 
 
 @contextlib.contextmanager

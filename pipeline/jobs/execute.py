@@ -116,7 +116,8 @@ def _execute_locked(run: Run, stop: Callable[[], bool]) -> int:
 
 def site_of(run: Run) -> cluster.Cluster:
     """The cluster facts that a run was submitted with."""
-    return cluster.from_json(files.read_json(run["job"]))
+    with files.reading(run["job"], "launch the grid again, which writes it again"):
+        return cluster.from_json(files.read_json(run["job"], dict))
 
 
 def _train(run: Run, stop: Callable[[], bool]) -> Result:

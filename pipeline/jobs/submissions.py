@@ -136,6 +136,8 @@ def read_submission(folder: Path) -> Submission:
     value = files.read_json(path, dict)
     with files.reading(path):
         tasks = tuple(tuple(task) for task in value.pop("parts" if old else "tasks"))
+        if not all(isinstance(run, str) for task in tasks for run in task):
+            raise TypeError("its tasks are no lists of run ids")
         return Submission(folder=folder, tasks=tasks, **value)
 
 
@@ -169,7 +171,9 @@ def job_logs(runs: Path, run_id: str) -> list[Path]:
 
 def runs_of(folder: Path) -> list[Path]:
     """The run folders that a fan-out's folder lists."""
-    return [folder.parent.parent.parent / run for run in files.read_json(folder / "runs.json", list)]
+    path = folder / "runs.json"
+    with files.reading(path):
+        return [folder.parent.parent.parent / run for run in files.read_json(path, list)]
 
 
 def skipped_runs(folder: Path) -> dict[str, str]:

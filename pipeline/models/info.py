@@ -80,8 +80,9 @@ class ModelInfo:
             raise ValueError(
                 f"{folder / FILE} has no {missing[0]!r}: this program did not write it, or a newer version did"
             )
-        lists = {name: tuple(value[name]) for name in ("classes", "mean", "std")}
-        return cls(**{**{name: value[name] for name in names}, **lists})
+        with files.reading(folder / FILE, "export the run again"):
+            lists = {name: tuple(value[name]) for name in ("classes", "mean", "std")}
+            return cls(**{**{name: value[name] for name in names}, **lists})
 
     def is_same_network(self, other: ModelInfo) -> bool:
         """Whether both are the same network of the same run, with the same weights."""

@@ -28,7 +28,7 @@ def draw_attention(path: Path, shown: np.ndarray, attention: np.ndarray, said: s
     small = Image.fromarray((shares * 255).round().astype(np.uint8))
     wide = np.asarray(small.resize((shown.shape[1], shown.shape[0]), Image.Resampling.BILINEAR))
     blended = Image.fromarray((0.5 * shown + 0.5 * _colours()[wide]).astype(np.uint8))
-    lines = [*said.split("\n"), "attention in multiples of an even share over the patches"]
+    lines = [*said.split("\n"), "attention, in multiples of an even share"]
     font = _font()
     line_height = FONT_SIZE + 4
     width = max(blended.width, LEAST_WIDTH)
@@ -51,7 +51,7 @@ def _draw_scale(page: Image.Image, draw: ImageDraw.ImageDraw, y: int, font: Imag
     ramp = np.linspace(0, 255, length).round().astype(np.uint8)
     page.paste(Image.fromarray(np.broadcast_to(_colours()[ramp], (BAR, length, 3)).astype(np.uint8)), (BAR, y))
     for share in range(int(HIGHEST) + 1):
-        text = f"{share}" + (" or more" if share == HIGHEST else " (even)" if share == 1 else "")
+        text = f"{share}" + ("+" if share == HIGHEST else " (even)" if share == 1 else "")
         anchor = "la" if share == 0 else "ra" if share == HIGHEST else "ma"
         draw.text((BAR + length * share / HIGHEST, y + BAR + 1), text, fill=INK, font=font, anchor=anchor)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -193,10 +194,17 @@ class Run:
         return found[1:] if found and keep_state and isinstance(self.spec, PretrainSpec) else found
 
     def progress(self) -> dict[str, Any]:
-        """How far a running run is: epoch, epochs, step, steps, images_per_second, eta_seconds, age (s)."""
+        """How far a running run is: epoch, epochs, step, steps, images_per_second, eta_seconds, age (s).
+
+        Empty where nothing says it, or something else than numbers does: it only informs.
+        """
         try:
-            value: dict[str, Any] = files.read_json(self["progress"])
-        except (OSError, ValueError):
+            value: dict[str, Any] = files.read_json(self["progress"], dict)
+            left = value["eta_seconds"]
+            numbers = [value[name] for name in ("epoch", "epochs", "step", "steps", "images_per_second", "time")]
+            if not all(map(math.isfinite, [*numbers, left or 0])):
+                return {}
+        except (OSError, ValueError, KeyError, TypeError, OverflowError):
             return {}
         return {**value, "age": time.time() - value["time"]}
 

@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import small_shards
 from commands import command
+from mutations import damaged
 from PIL import Image
 
 from pipeline.core import files
@@ -183,25 +184,8 @@ def _write_table(path: Path, names: list[str], rng: random.Random) -> None:
     errors = "surrogateescape" if encoding == "utf-8" and rng.random() < 0.5 else "replace"
     data = text.getvalue().encode(encoding, errors)
     for _ in range(rng.choice([0, 0, 0, 0, 1, 4])):
-        data = _mutated(data, rng)
+        data = damaged(data, rng)
     path.write_bytes(data)
-
-
-def _mutated(data: bytes, rng: random.Random) -> bytes:
-    """One small damage: a byte changed, removed or put in, a cut, a piece twice."""
-    if not data:
-        return b","
-    at, end = sorted(rng.randrange(len(data)) for _ in range(2))
-    new = bytes([rng.choice([0, 10, 13, 34, 44, 59, 255, rng.randrange(256)])])
-    return rng.choice(
-        [
-            data[:at] + new + data[at + 1 :],
-            data[:at] + data[at + 1 :],
-            data[:at] + new + data[at:],
-            data[:end],
-            data[:at] + data[at:end] * 2 + data[end:],
-        ]
-    )
 
 
 def _flags(layout: str, rng: random.Random) -> list[str]:
