@@ -23,6 +23,7 @@ def parser() -> argparse.ArgumentParser:
     add("images", metavar="IMAGE", nargs="+", type=Path, help="files, or folders with everything below them")
     add("--csv", metavar="FILE", help="write image, predicted classes and the score of each class; - for the terminal")
     add("--attention", type=Path, metavar="DIR", help="draw each image with a Vision Transformer's attention, as PNG")
+    add("--bits", type=int, help="16-bit grey images hold values of so many bits, as with shard (default: all 16)")
     flags.add_cluster_flag(out)
     return out
 
@@ -30,15 +31,20 @@ def parser() -> argparse.ArgumentParser:
 def main() -> int:
     args = parser().parse_args()
     from pipeline.core import files
+    from pipeline.data import images
+    from pipeline.data.shards.observed import range_hint
     from pipeline.models import inputs, network, predict
     from pipeline.runs.cluster import load_cluster
 
+    images.check_bits(args.bits)
     paths = inputs.find_images(args.images)
     if not paths:
         raise ValueError(f"there is no image in {', '.join(map(str, args.images))}")
     classifier = network.open_classifier(args.network, load_cluster(args.cluster))
     classes = classifier.info.classes
-    found = list(progress(predict.predictions(classifier, paths, args.attention), total=len(paths), what="predicting"))
+    found = list(
+        progress(predict.predictions(classifier, paths, args.attention, args.bits), total=len(paths), what="predicting")
+    )
     predicted = [each for each in found if isinstance(each, predict.Prediction)]
     skipped = [each for each in found if isinstance(each, predict.Skipped)]
     if args.csv == "-":
@@ -50,6 +56,9 @@ def main() -> int:
         print(f"written: {args.csv}")
     if args.attention and predicted:
         print(f"attention maps: {args.attention}", file=sys.stderr)
+    peaks = [each.peak for each in predicted if each.peak is not None]
+    if (hint := range_hint(len(peaks), max(peaks, default=0), args.bits)) is not None:
+        print(hint, file=sys.stderr)
     for each in skipped:
         print(f"skipped: {visible(str(each.path))} {visible(each.reason)}", file=sys.stderr)
     return 1 if skipped else 0

@@ -56,9 +56,10 @@ def parser() -> argparse.ArgumentParser:
         default="exact",
         help="dct: large JPEGs at a fraction of their size, faster and less exact (default: exact)",
     )
+    add("--bits", type=int, help="16-bit grey images hold values of so many bits, such as 12 (default: all 16)")
     add("--workers", type=int, default=len(os.sched_getaffinity(0)), help="processes (default: one a core)")
     add("--max-bad", type=float, default=0.01, help="share of unusable images that is accepted (default: 0.01)")
-    add("--strict", action="store_true", help="accept no unusable image")
+    add("--strict", action="store_true", help="accept no unusable and no blank image")
     add(
         "--keep-names",
         action="store_true",
@@ -114,9 +115,9 @@ def main() -> int:
 
     cluster = load_cluster(args.cluster) if args.cluster else Cluster()
     if cluster.executor == "local" and not args.dry_run:
-        from pipeline.data import workers
+        from pipeline.data import processes
 
-        workers.start_server()  # it starts while this process does its own imports
+        processes.start_server()  # it starts while this process does its own imports
     from pipeline.data.shards.transcode import ShardSettings
 
     dataset = find_dataset(args.name, args.layout, layout_options(args))
@@ -131,6 +132,7 @@ def main() -> int:
         quality=args.quality,
         keep_names=args.keep_names,
         decode=args.decode,
+        bits=args.bits,
     )
     out = args.out or Path(cluster.shards)
     with raw_folder(dataset, args.raw, out, dry_run=args.dry_run) as raw:
@@ -160,6 +162,7 @@ def shard(
     from pipeline.data.records import STANDIN_MARK
     from pipeline.data.shards import quarantine, summary
     from pipeline.data.shards.index import open_shards
+    from pipeline.data.shards.observed import Observed
     from pipeline.data.shards.plan import make_plan
     from pipeline.data.shards.write import write_shards
 
@@ -178,6 +181,7 @@ def shard(
         shards = open_shards(folder)
         bad, total = shards.manifest["quarantined"], len(plan.listing.records)
         quarantine.check(bad, total=total, max_bad=args.max_bad, strict=args.strict)
+        quarantine.check_blank(Observed.of_json(shards.manifest).blank, total=total, strict=args.strict)
         print(f"{folder} is complete already; nothing to do")
         print(summary.of_shards(shards, plan))
         write_list(args.list, plan, bad)

@@ -1,8 +1,8 @@
 """Decode any image file to upright 8-bit RGB, resize it and encode it without metadata.
 
 Resizing follows the paper's E.2.2 (bilinear, both sides to one size). A file that cannot be decoded safely is refused
-with a reason (`BadImage`), never guessed at. A fast decoder takes intact JPEGs and Pillow takes all other files; the
-pixels are the same. (docs/decisions/0009-fast-sharding.md)
+with a reason (`BadImage`), never guessed at. A fast decoder takes JPEGs and Pillow takes all other files; the pixels
+are the same. (docs/decisions/0009-fast-sharding.md, docs/decisions/0015-images.md)
 """
 
 from __future__ import annotations
@@ -13,116 +13,181 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
+from PIL import Image, ImageFile, TiffImagePlugin
+
+from pipeline.data.decoders import budget, colour, formats, jpeg, png, tiff
+from pipeline.data.decoders.formats import BadImage as BadImage
+from pipeline.data.decoders.jpeg import COLOUR_SPACES
 
 try:
     import simplejpeg
 except ImportError:  # Pillow then decodes the same pixels, more slowly
     simplejpeg = None
 
-# Add one when `decode` or `resize` gives other pixels: the fingerprint then says that it is another dataset.
+# Add one when `decode` or `resize` gives other pixels for most files: the fingerprint then says that it is another
+# dataset. For a kind of file that few datasets hold, add it to `pipeline.data.decoders.changed`.
 REVISION = 2
 
-MAX_PIXELS = 300_000_000
-Image.MAX_IMAGE_PIXELS = MAX_PIXELS  # Pillow's own limit is lower and raises at twice its value
 FORMATS = {"jpeg": "jpg", "webp": "webp", "png": "png"}  # in which shards store images, with their extensions
+STORED = ("JPEG", "WEBP", "PNG")  # Pillow's names for them
 QUALITY = 95
-COLOUR_SPACES = {3: "RGB", 4: "RGBX"}  # simplejpeg's names, by channels
 BAND_PIXELS = 1 << 19  # resized at once, so that copies of the band stay in the CPU's cache
-DICOM_ADVICE = "is DICOM: export it as 8- or 16-bit PNG or TIFF with its window applied and identifiers removed"
-
-
-class BadImage(ValueError):
-    """A file that is not a usable image; the message is the reason in its quarantine entry."""
 
 
 class Decoded(NamedTuple):
-    """The pixels of an image file, and the size of the image in the file."""
+    """The pixels of an image file, the size of the image in the file, and what is to be said of it."""
 
     pixels: np.ndarray
     """uint8 [height, width, 3 or 4], RGB, upright; smaller than the image in the file if it was decoded scaled."""
     width: int
     """Of the upright image in the file."""
     height: int
+    remarks: tuple[str, ...] = ()
+    """Harmless oddities, in words that many files share."""
+    peak: int | None = None
+    """The greatest stored value of a 16-bit grey image; None for all others."""
 
 
-def decode(data: bytes, *, min_side: int = 0, channels: int = 3) -> Decoded:
+def decode(
+    data: bytes,
+    *,
+    min_side: int = 0,
+    channels: int = 3,
+    size: int | None = None,
+    memory: int | None = None,
+    bits: int | None = None,
+) -> Decoded:
     """Decode an image file as upright RGB without metadata; raises `BadImage` with the reason if it cannot be used.
 
     Alpha is blended over black. 16-bit greyscale maps its full range to 8 bits, never an image's own minimum and
-    maximum, so intensities stay comparable between images. With `min_side`, an intact JPEG that is at least twice as
-    large is decoded at a fraction of its size (n/8, in its DCT), with both sides at least `min_side` pixels. With
-    `channels=4` each pixel has a fourth byte without meaning: resizing then takes three quarters of the time.
+    maximum, so intensities stay comparable between images; `bits` says of how many bits the range is. With `min_side`,
+    an intact JPEG that is at least twice as large is decoded at a fraction of its size (n/8, in its DCT), with both
+    sides at least `min_side` pixels. With `channels=4` each pixel has a fourth byte without meaning: resizing then
+    takes three quarters of the time. With `memory`, an image that needs more than so many bytes, to decode it and to
+    resize it to `size`, is refused.
     """
     if not data:
         raise BadImage("is empty")
     if data[128:132] == b"DICM":
-        raise BadImage(DICOM_ADVICE)
+        raise BadImage(formats.DICOM_ADVICE)
+    said: list[str] = []
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of odd EXIF and large images; both are handled here
-            with Image.open(io.BytesIO(data)) as image:
-                _check(image)
-                if (pixels := _decode_jpeg(image, data, min_side, channels)) is not None:
-                    return Decoded(pixels, *image.size)
-                image.load()
-                upright = ImageOps.exif_transpose(image)
-                is_16_bit = image.mode.startswith("I;16")
-                rgb = _rgb_of_16_bit(upright, *_black_and_white(image)) if is_16_bit else _rgb(upright)
-                return Decoded(np.asarray(rgb if channels == 3 else rgb.convert("RGBX")), *rgb.size)
+            with formats.open_image(data) as image:
+                _check(image, data)
+                turn = 1 if isinstance(image, TiffImagePlugin.TiffImageFile) else colour.orientation(image)
+                _check_memory(image, data, turn, channels, size, memory)
+                return _pixels(image, data, turn, min_side, channels, bits, said)
     except BadImage:
         raise
-    except UnidentifiedImageError:
-        raise BadImage("is no image format known here (JPEG, PNG, TIFF, WebP, BMP, GIF, PPM)") from None
     except Image.DecompressionBombError:
-        raise BadImage(f"has more than {MAX_PIXELS:,} pixels; cut it into tiles first") from None
+        raise BadImage(formats.TOO_LARGE) from None
+    except MemoryError:
+        raise BadImage(
+            "takes more memory to decode than a worker may take; use fewer workers or cut it into tiles"
+        ) from None
     except Exception as error:  # decoders raise anything on broken data, and nothing may stop a long job
-        raise BadImage(f"cannot be decoded: {str(error) or type(error).__name__}") from None
+        text = "; ".join([str(error) or type(error).__name__, *said])
+        raise BadImage(f"cannot be decoded: {text}") from None
 
 
-def _check(image: Image.Image) -> None:
-    if image.width * image.height > MAX_PIXELS:
-        raise BadImage(f"has more than {MAX_PIXELS:,} pixels; cut it into tiles first")
+def _check(image: ImageFile.ImageFile, data: bytes) -> None:
+    """Refuse what cannot be decoded for certain, as far as headers and checksums show."""
+    if image.width * image.height > formats.MAX_PIXELS:
+        raise BadImage(formats.TOO_LARGE)
     pages = getattr(image, "n_frames", 1)
     if pages > 1 and image.format != "MPO":
         raise BadImage(f"holds {pages} images; split it into single ones")
     if image.mode in ("I", "F"):
-        raise BadImage("has signed or 32-bit pixels, whose range nobody states; convert it to unsigned 8 or 16 bits")
+        raise BadImage(tiff.SIGNED)
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        tiff.check(image, data)
+        for block in tiff.jpegs(image, data):
+            jpeg.check(block)
+    elif image.format == "PNG":
+        png.check(data)
 
 
-def _decode_jpeg(image: Image.Image, data: bytes, min_side: int, channels: int) -> np.ndarray | None:
-    """The pixels of an intact, upright, grey or RGB JPEG, equal to Pillow's if `min_side` is 0; None for all others."""
-    upright = image.getexif().get(ExifTags.Base.Orientation, 1) == 1
-    if simplejpeg is None or image.format != "JPEG" or image.mode not in ("RGB", "L") or not upright:
-        return None
-    try:
-        pixels: np.ndarray = simplejpeg.decode_jpeg(
-            data, COLOUR_SPACES[channels], min_height=min_side, min_width=min_side, min_factor=2 if min_side else 1
+def _check_memory(
+    image: ImageFile.ImageFile, data: bytes, turn: int, channels: int, size: int | None, memory: int | None
+) -> None:
+    if memory is None:
+        return
+    fast = tiff.has_wide_planes(image) or _is_plain_jpeg(image)
+    needed = budget.bytes_needed(image, len(data), channels=channels, fast=fast, turned=turn > 1, size=size)
+    if needed > memory:
+        raise BadImage(
+            f"needs {budget.gigabytes(needed)} of memory for its {image.width:,} × {image.height:,} pixels, more than "
+            f"the {budget.gigabytes(memory)} that a worker may take; use fewer workers or cut it into tiles"
         )
-    except ValueError:  # simplejpeg raises at every warning; Pillow decides whether the file can be used
-        return None
-    return pixels
 
 
-def _black_and_white(image: Image.Image) -> tuple[int, int]:
-    """The values of black and white: a TIFF can hold 12 bits or have 0 for white, and Pillow corrects neither."""
-    tags = image.tag_v2 if isinstance(image, TiffImagePlugin.TiffImageFile) else {}
-    white = 2 ** int(tags.get(TiffImagePlugin.BITSPERSAMPLE, (16,))[0]) - 1
-    return (white, 0) if tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0 else (0, white)
+def _is_plain_jpeg(image: Image.Image) -> bool:
+    return image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L")
 
 
-def _rgb_of_16_bit(image: Image.Image, black: int, white: int) -> Image.Image:
-    wide = abs(np.asarray(image).astype(np.int64) - black)
-    full = abs(white - black)
-    return Image.fromarray(((wide * 255 + full // 2) // full).astype(np.uint8)).convert("RGB")
+def _pixels(
+    image: ImageFile.ImageFile,
+    data: bytes,
+    turn: int,
+    min_side: int,
+    channels: int,
+    bits: int | None,
+    said: list[str],
+) -> Decoded:
+    """The pixels of a file that was opened and checked; `said` gets what native libraries print."""
+    width, height = image.size if turn < 5 else image.size[::-1]
+    remarks, peak = [colour.profile_remark(image)], None
+    if image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L", "CMYK"):
+        plain = _is_plain_jpeg(image)
+        found = jpeg.decode(
+            data, COLOUR_SPACES[channels] if plain else "CMYK", min_side=min_side if plain and turn == 1 else 0
+        )
+        if found is not None:
+            remarks.append(found.remark)
+            if plain:
+                pixels = colour.upright(found.pixels, turn) if turn > 1 else found.pixels
+                return Decoded(pixels, width, height, _said(remarks))
+            del found
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        if tiff.has_wide_planes(image):
+            turn = colour.orientation(image)
+            pixels = colour.upright(tiff.decode_wide_planes(image, data, channels), turn)
+            return Decoded(pixels, width, height, _said(remarks))
+        with tiff.native_messages(said):
+            image.load()  # it turns the image upright
+        if said and any(tiff.tells_damage(line) for line in said):
+            raise BadImage(f"is damaged: {'; '.join(said)}")
+    else:
+        image.load()
+    if image.mode.startswith("I;16"):
+        pixels, peak = colour.rgb_of_16_bit(image, channels, bits)
+    else:
+        pixels = colour.rgb(image, channels)
+    if image.format == "PNG":
+        png.check_rows(data, image)
+    if turn > 1:
+        pixels = colour.upright(pixels, turn)
+    return Decoded(pixels, width, height, _said(remarks), peak)
 
 
-def _rgb(image: Image.Image) -> Image.Image:
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        black = Image.new("RGBA", image.size, (0, 0, 0, 255))
-        return Image.alpha_composite(black, image).convert("RGB")
-    return image.convert("RGB")
+def _said(remarks: list[str | None]) -> tuple[str, ...]:
+    return tuple(remark for remark in remarks if remark)
+
+
+def check_bits(bits: int | None) -> None:
+    """Raise `ValueError` if 16-bit images cannot hold values of so many bits."""
+    if bits is not None and not 9 <= bits <= 16:
+        raise ValueError(f"--bits is {bits}; give a number from 9 to 16")
+
+
+def is_blank(pixels: np.ndarray) -> bool:
+    """Whether uint8 [h, w, 3 or 4] has one colour."""
+    first = pixels[0, 0, :3]
+    if pixels[len(pixels) // 2, len(pixels[0]) // 2, :3].tolist() != first.tolist():  # most images
+        return False
+    return bool((pixels[len(pixels) // 2, :, :3] == first).all()) and bool((pixels[..., :3] == first).all())
 
 
 def resize(pixels: np.ndarray, size: int) -> np.ndarray:
@@ -136,8 +201,10 @@ def resize(pixels: np.ndarray, size: int) -> np.ndarray:
         return pixels
     rows = max(1, BAND_PIXELS // width)
     bands = (pixels[start : start + rows] for start in range(0, height, rows))
-    narrow = b"".join(_resize_packed(band.tobytes(), (width, len(band)), (size, len(band)), channels) for band in bands)
-    scaled = _resize_packed(narrow, (size, height), (size, size), channels)
+    narrow = bytearray()
+    for band in bands:
+        narrow += _resize_packed(band.tobytes(), (width, len(band)), (size, len(band)), channels)
+    scaled = _resize_packed(bytes(narrow), (size, height), (size, size), channels)
     return np.frombuffer(scaled, np.uint8).reshape(size, size, channels)
 
 
@@ -181,7 +248,7 @@ def decode_stored(data: bytes, out: np.ndarray | None = None) -> np.ndarray:
     if simplejpeg is not None and data[:2] == b"\xff\xd8":
         pixels: np.ndarray = simplejpeg.decode_jpeg(data, "RGB", buffer=out)
         return pixels
-    with Image.open(io.BytesIO(data)) as image:
+    with formats.open_image(data, STORED) as image:
         pixels = np.asarray(image.convert("RGB"))
     if out is None:
         return pixels

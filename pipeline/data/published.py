@@ -13,9 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from PIL import Image
-
 from pipeline.core.console import counted, visible
+from pipeline.data.decoders.formats import BadImage, open_image
 from pipeline.data.records import STANDIN_MARK, Dataset, Listing, Published, Record
 
 NAMED = 5  # names that a finding lists; it counts the others
@@ -109,8 +108,11 @@ def read_headers(listing: Listing, *, progress: Progress) -> RawImages:
             out.unusable.append(f"{name} (is no file, or a link to one that is not there)")
         else:
             try:
-                with Image.open(record.path) as image:
+                with open_image(record.path) as image:
                     size, mode = image.size, image.mode
+            except BadImage as error:
+                out.unusable.append(f"{name} ({error})")
+                continue
             except Exception as error:  # a broken header can raise anything
                 out.unusable.append(f"{name} (cannot be read: {type(error).__name__})")
                 continue

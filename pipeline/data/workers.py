@@ -1,140 +1,147 @@
 """Map a function over images with worker processes or threads, in order, even if an image kills its process.
 
-Processes are forked from a server process that has imported what they need (multiprocessing's fork server). The server
-starts once and may be started early, so this module imports little.
+Each process belongs to a thread of this process, which gives it a block of items, waits for the answers, and finds out
+whose fault it is if it dies: an image's, the machine's or a person's.
 """
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
-import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
-from multiprocessing import forkserver, resource_tracker
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from pipeline.core import memory
-
-if TYPE_CHECKING:
-    from pipeline.data import images
+from pipeline.data.decoders.formats import BadImage
+from pipeline.data.processes import Death, WorkerProcess, leave_if_worker, start_server
 
 A = TypeVar("A")
 B = TypeVar("B")
-CONTEXT = multiprocessing.get_context("forkserver")
-PRELOADED = ["pipeline.data.shards.transcode", "cykooz_resizer"]  # the modules that sharding's workers use
+TIME_LIMIT = 120.0  # seconds of processor time for an image; one of 300 million pixels takes some ten
+MAX_KILLS = 4  # for each process: deaths from outside that are made good before the job ends
+
+
+class WorkersLost(ValueError):
+    """Worker processes die, and not because of an image."""
 
 
 class Workers:
     """A pool of `count` processes that maps a function over items in order, a bounded number of items ahead.
 
     With `threads=True` it is a pool of threads, which start at once: for work that releases Python's lock and cannot
-    crash. An item that kills its process (a decoder's crash, memory) is tried once more alone; if it does so again, its
-    answer is a `BadImage`.
+    crash. An item that takes more than `seconds` of processor time, or that alone kills a fresh process twice, has a
+    `BadImage` as its answer. Raises `WorkersLost` if processes die at birth or are killed from outside.
     """
 
-    def __init__(self, count: int, *, threads: bool = False) -> None:
+    def __init__(self, count: int, *, threads: bool = False, seconds: float = TIME_LIMIT) -> None:
+        leave_if_worker()
         self.count = count
-        self.pool: Executor = ThreadPoolExecutor(count) if threads else _processes(count)
+        self.seconds = seconds
+        self.is_stopping = False
+        self.kills = 0
+        self.lock = threading.Lock()
+        self.mine = threading.local()
+        self.alive: set[WorkerProcess] = set()
+        self.pool = ThreadPoolExecutor(count)
+        self.run: Callable[[Callable[[Any], Any], list[Any]], list[Any]]
+        self.run = _map_block if threads else self._map_in_process
+        if not threads:
+            start_server()
 
     def __enter__(self) -> Workers:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.is_stopping = True
+        with self.lock:
+            for process in self.alive:
+                process.kill()
         self.pool.shutdown(cancel_futures=True)
 
-    def map(self, function: Callable[[A], B], items: Iterable[A]) -> Iterator[B | images.BadImage]:
+    def map(self, function: Callable[[A], B], items: Iterable[A]) -> Iterator[B | BadImage]:
         """The function's answer for each item, in order."""
         source = iter(items)
-        waiting: deque[tuple[list[A], Future[list[B]]]] = deque()
-
-        def submit(block: list[A]) -> Future[list[B]]:
-            try:
-                return self.pool.submit(_map_block, function, block)
-            except BrokenProcessPool:  # an earlier block did it; that block's future raises when its turn comes
-                self.pool = _processes(self.count)
-                return self.pool.submit(_map_block, function, block)
+        waiting: deque[Future[list[B | BadImage]]] = deque()
 
         def refill() -> None:
             while len(waiting) < 4 * self.count and (block := list(islice(source, 16))):
-                waiting.append((block, submit(block)))
+                waiting.append(self.pool.submit(self.run, function, block))
 
         refill()
         while waiting:
-            block, future = waiting.popleft()
-            try:
-                answers: list[B | images.BadImage] = list(future.result())
-            except BrokenProcessPool:
-                answers = _one_by_one(function, block)
-                waiting = deque((later, submit(later) if _is_lost(its) else its) for later, its in waiting)
+            answers = waiting.popleft().result()
             refill()
             yield from answers
 
+    def _map_in_process(self, function: Callable[[A], B], block: list[A]) -> list[B | BadImage]:
+        """The answers for a block; if its process dies, for each item by itself."""
+        answers = self._process().map(function, block)
+        if not isinstance(answers, Death):
+            return list(answers)
+        self._note(answers)
+        return [self._answer_alone(function, item) for item in block]
 
-def start_server() -> None:
-    """Start the server process that workers are forked from, unless it runs; returns before it is ready.
+    def _answer_alone(self, function: Callable[[A], B], item: A) -> B | BadImage:
+        """The answer for one item, in fresh processes once it has killed one."""
+        crashes = kills = 0
+        while True:
+            process = self._process()
+            was_fresh, started = process.is_fresh, time.monotonic()
+            answers = process.map(function, [item])
+            if not isinstance(answers, Death):
+                return answers[0]
+            self._note(answers)
+            if answers.is_out_of_time:
+                return BadImage(
+                    f"takes more than {self.seconds:g} s of processor time; convert it or cut it into tiles"
+                )
+            crashes += was_fresh
+            kills += answers.is_from_outside
+            if crashes >= 2 and (not kills or self._lives_idle(time.monotonic() - started)):
+                with self.lock:
+                    self.kills = max(0, self.kills - kills - 1)  # they were the item's fault
+                return BadImage(f"crashes the decoder ({answers.text})")
 
-    Ctrl-C and Slurm's signal before the time limit reach every process of a job, but only its first process handles
-    them: the server and the workers start with them blocked.
-    """
-    resource_tracker.ensure_running()  # it unblocks Ctrl-C when it starts, so it must start before the block
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGUSR2})
-    try:
-        CONTEXT.set_forkserver_preload(PRELOADED if _is_module() else [])
-        forkserver.ensure_running()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    def _lives_idle(self, seconds: float) -> bool:
+        """Whether a fresh process that does nothing lives as long as the item's did: then the item killed that."""
+        death = self._process().idle(max(1.0, seconds))
+        if death is not None:
+            self._note(death)
+        return death is None
 
+    def _note(self, death: Death) -> None:
+        """Count a death; raises `WorkersLost` if it, or the number of deaths, cannot be an image's fault."""
+        if self.is_stopping:
+            raise WorkersLost("the workers were stopped")
+        if not death.is_from_outside:
+            if death.at_birth:
+                raise WorkersLost(death.birth_text)
+            return
+        with self.lock:
+            self.kills += 1
+            if self.kills <= MAX_KILLS * self.count:
+                return
+        raise WorkersLost(
+            f"worker processes were killed {self.kills} times ({death.text}), by the system for lack of memory or by a "
+            "person, and no image is to blame; run the same command again to continue, with fewer workers if memory "
+            "is short"
+        )
 
-def _is_module() -> bool:
-    """Whether this process searches the current folder first for modules, as `python -m` and the server do.
-
-    Up to Python 3.12.7 and in 3.13.0 the server gets no other path, so it could import another copy of this package.
-    """
-    return os.path.realpath(sys.path[0] or ".") == os.path.realpath(".")
-
-
-def _one_by_one(function: Callable[[A], B], block: list[A]) -> list[B | images.BadImage]:
-    from pipeline.data import images
-
-    answers: list[B | images.BadImage] = []
-    pool = _processes(1)
-    for item in block:
-        try:
-            answers.append(pool.submit(function, item).result())
-        except BrokenProcessPool:
-            answers.append(images.BadImage("crashes the decoder"))
-            pool = _processes(1)
-    pool.shutdown()
-    return answers
-
-
-def _processes(count: int) -> ProcessPoolExecutor:
-    start_server()
-    return ProcessPoolExecutor(count, mp_context=CONTEXT, initializer=_set_up)
-
-
-def _is_lost(future: Future[Any]) -> bool:
-    return future.done() and isinstance(future.exception(), BrokenProcessPool)
-
-
-def _set_up() -> None:
-    """Make a worker keep freed memory for the next image, and exit when its parent is killed."""
-    memory.keep_freed_memory()
-    signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # in case other code started the server
-
-    def watch() -> None:
-        parent = multiprocessing.parent_process()
-        assert parent is not None
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+    def _process(self) -> WorkerProcess:
+        """The living process of this thread."""
+        process: WorkerProcess | None = getattr(self.mine, "process", None)
+        if process is None or process.is_dead:
+            with self.lock:
+                if process is not None:
+                    self.alive.discard(process)
+                if self.is_stopping:
+                    raise WorkersLost("the workers were stopped")
+                process = self.mine.process = WorkerProcess(self.lock, self.seconds, memory.share_of_worker(self.count))
+                self.alive.add(process)
+        return process
 
 
 def _map_block(function: Callable[[A], B], block: list[A]) -> list[B]:

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from pipeline.core import memory
 from pipeline.data import images
 from pipeline.data.folders import images_under
 from pipeline.data.workers import Workers
@@ -29,6 +30,8 @@ class LoadedImage:
     """What the network is given: uint8 [size, size, 3]."""
     shown: np.ndarray | None
     """A copy for people, in the image's own shape, at most `SHOWN` pixels wide and high; None unless `show`."""
+    peak: int | None = None
+    """The greatest stored value of a 16-bit grey image."""
 
 
 def find_images(arguments: Sequence[Path]) -> list[Path]:
@@ -37,24 +40,33 @@ def find_images(arguments: Sequence[Path]) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def load(path: Path, *, size: int, show: bool) -> LoadedImage | images.BadImage:
-    """One file, or why it cannot be used."""
+def load(
+    path: Path, *, size: int, show: bool, bits: int | None = None, memory: int | None = None
+) -> LoadedImage | images.BadImage:
+    """One file, or why it cannot be used; `bits` and `memory` as in `images.decode`."""
     try:
-        image = images.decode(path.read_bytes())
+        if not path.is_file():
+            return images.BadImage("is no file" if path.exists() else "no such file")
+        image = images.decode(path.read_bytes(), size=size, memory=memory, bits=bits)
     except images.BadImage as error:
         return error
     except OSError as error:
         return images.BadImage(f"cannot be read: {error.strerror}")
+    except MemoryError:
+        return images.BadImage("takes more memory than a worker may take; use a machine with more")
     shown = None
     if show:
         sides = image.width, image.height
         scale = min(1.0, SHOWN / max(sides))
         shown = np.asarray(Image.fromarray(image.pixels).resize([max(1, round(side * scale)) for side in sides]))
-    return LoadedImage(images.resize(image.pixels, size), shown)
+    return LoadedImage(images.resize(image.pixels, size), shown, image.peak)
 
 
-def load_all(paths: Sequence[Path], *, size: int, show: bool) -> Iterator[LoadedImage | images.BadImage]:
+def load_all(
+    paths: Sequence[Path], *, size: int, show: bool, bits: int | None = None
+) -> Iterator[LoadedImage | images.BadImage]:
     """All files in their order, decoded by worker processes; a file that crashes a decoder gives a `BadImage` too."""
-    count = min(len(os.sched_getaffinity(0)), -(-len(paths) // 16))
-    with Workers(max(1, count)) as workers:
-        yield from workers.map(partial(load, size=size, show=show), paths)
+    count = max(1, min(len(os.sched_getaffinity(0)), -(-len(paths) // 16)))
+    work = partial(load, size=size, show=show, bits=bits, memory=memory.share_of_worker(count))
+    with Workers(count) as workers:
+        yield from workers.map(work, paths)

@@ -26,6 +26,8 @@ class Prediction:
     path: Path
     scores: np.ndarray
     classes: list[str]
+    peak: int | None = None
+    """The greatest stored value of a 16-bit grey image."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,10 @@ class Skipped:
     reason: str
 
 
-def predictions(network: Network, paths: Sequence[Path], attention: Path | None) -> Iterator[Prediction | Skipped]:
-    """The prediction for each file in turn, or why it has none.
+def predictions(
+    network: Network, paths: Sequence[Path], attention: Path | None, bits: int | None = None
+) -> Iterator[Prediction | Skipped]:
+    """The prediction for each file in turn, or why it has none; `bits` as in `images.decode`.
 
     With `attention` every image is also drawn there with its attention map, as `<its number>-<its name>.png`. Raises
     `ValueError` before anything is drawn where the network has no such map.
@@ -46,7 +50,7 @@ def predictions(network: Network, paths: Sequence[Path], attention: Path | None)
     if attention is not None:
         attention_map(network.model, network.images(np.zeros((1, size, size, 3), dtype=np.uint8)))
     width = len(str(len(paths)))
-    numbered = enumerate(inputs.load_all(paths, size=size, show=attention is not None), start=1)
+    numbered = enumerate(inputs.load_all(paths, size=size, show=attention is not None, bits=bits), start=1)
     while batch := list(islice(numbered, BATCH)):
         good = [(number, image) for number, image in batch if isinstance(image, inputs.LoadedImage)]
         scores: dict[int, np.ndarray] = {}
@@ -65,7 +69,8 @@ def predictions(network: Network, paths: Sequence[Path], attention: Path | None)
             if isinstance(loaded, BadImage):
                 yield Skipped(path, str(loaded))
             else:
-                yield Prediction(path, scores[number], predicted_classes(scores[number], network.info))
+                classes = predicted_classes(scores[number], network.info)
+                yield Prediction(path, scores[number], classes, loaded.peak)
 
 
 def predicted_classes(scores: np.ndarray, info: ModelInfo) -> list[str]:

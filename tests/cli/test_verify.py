@@ -88,9 +88,8 @@ def test_missing_broken_and_surplus_images_are_named(small: Callable[[str], Path
     assert "surplus    1 of pituitary (test)" in lines
     assert "missing    ids, 2: Te-noTr_0001, Tr-glTr_0003" in lines
     assert "surplus    ids, 1: extra" in lines
-    assert (
-        "differing  images that cannot be used, 1: Te-noTr_0001.jpg (cannot be read: UnidentifiedImageError)" in lines
-    )
+    unusable = "differing  images that cannot be used, 1: Te-noTr_0001.jpg (is no image format known here"
+    assert any(line.startswith(unusable) for line in lines)
 
 
 def test_rows_without_images_and_differing_ids_are_named(small: Callable[[str], Path], verify: Verify) -> None:
@@ -186,4 +185,4 @@ def test_links_that_lead_nowhere_are_named_and_names_are_shown_escaped(
     code, out, _ = verify("brain_mri", raw)
     assert code == 1
     assert "Tr-glTr_0003.jpg (is no file, or a link to one that is not there)" in out
-    assert r"red\x1b[31m\n.jpg (cannot be read" in out and "\x1b" not in out
+    assert r"red\x1b[31m\n.jpg (is no image format known here" in out and "\x1b" not in out

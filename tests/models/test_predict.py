@@ -127,7 +127,7 @@ def test_broken_images_are_named_and_skipped_with_exit_code_1(vit, home, tmp_pat
     assert [row["picture"] for row in rows_of(done.stdout)] == [str(good)]
     skipped = [line for line in done.stderr.splitlines() if line.startswith("skipped: ")]
     assert [line.split()[1] for line in skipped] == [str(tmp_path / "empty.jpg"), str(tmp_path / "torn.png"), str(gone)]
-    assert "is empty" in skipped[0] and "cannot be decoded" in skipped[1] and "No such file" in skipped[2]
+    assert "is empty" in skipped[0] and "is truncated or damaged" in skipped[1] and "no such file" in skipped[2]
 
 
 def test_an_image_is_set_upright_before_it_is_scored(vit, home, tmp_path):

@@ -25,5 +25,26 @@ def tenfold_but_40(number: int) -> int:
 
 def tenfold_but_3_and_90(number: int) -> int:
     if number in (3, 90):
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return number * 10
+
+
+def killed_at_5(number: int) -> int:
+    if number == 5:
         os.kill(os.getpid(), signal.SIGKILL)
     return number * 10
+
+
+def endless_at_7(number: int) -> int:
+    while number == 7:
+        pass
+    return number * 10
+
+
+def slowly(number: int) -> int:
+    time.sleep(0.005)
+    return number * 10
+
+
+def dies_at_birth(*_: object) -> None:
+    os._exit(4)

@@ -139,13 +139,17 @@ def _pages(image: Image.Image) -> bytes:
 
 # for each kind its extension, its bytes and a part of the reason in its quarantine entry
 BAD: dict[str, tuple[str, Callable[[Image.Image], bytes], str]] = {
-    "broken": ("png", lambda p: encoded(p, "PNG")[:60] + bytes(5000), "broken data stream"),
-    "truncated jpeg": ("jpg", lambda p: _half(encoded(p, "JPEG", quality=95)), "truncated"),
+    "broken": ("png", lambda p: encoded(p, "PNG")[:60] + bytes(5000), "is damaged: the checksum of its part IDAT"),
+    "truncated jpeg": (
+        "jpg",
+        lambda p: _half(encoded(p, "JPEG", quality=95)),
+        "is damaged: corrupt",
+    ),
     "truncated png": ("png", lambda p: _half(encoded(p, "PNG")), "truncated"),
     "truncated tiff": ("tif", lambda p: _half(encoded(p, "TIFF")), "truncated"),
     "empty": ("jpg", lambda p: b"", "is empty"),
     "text": ("jpg", lambda p: b"Dear colleague, please find the images enclosed.\n", "no image format known"),
-    "pdf": ("png", lambda p: b"%PDF-1.7\n" + bytes(300), "no image format known"),
+    "pdf": ("png", lambda p: b"%PDF-1.7\n" + bytes(300), "is PDF, which is not read here"),
     "dicom": ("dcm", lambda p: bytes(128) + b"DICM" + bytes(300), "DICOM: export it"),
     "dicom in disguise": ("jpg", lambda p: bytes(128) + b"DICM" + bytes(300), "DICOM: export it"),
     "pages": ("tif", _pages, "holds 2 images"),

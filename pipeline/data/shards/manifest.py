@@ -10,12 +10,15 @@ from typing import Any
 from pipeline.data import splits
 from pipeline.data.records import STANDIN_MARK
 from pipeline.data.shards.counts import count_images, to_json
+from pipeline.data.shards.observed import Observed
 from pipeline.data.shards.plan import Sample, ShardPlan, short_hash
 from pipeline.data.shards.quarantine import Entry
 
 
-def make_manifest(plan: ShardPlan, rows: list[dict[str, Any]], quarantined: list[Entry]) -> dict[str, Any]:
-    """The manifest of a plan's shards, from the rows of their index and all images that could not be used."""
+def make_manifest(
+    plan: ShardPlan, rows: list[dict[str, Any]], quarantined: list[Entry], observed: Observed
+) -> dict[str, Any]:
+    """The manifest of a plan's shards: from the rows of their index, what was seen, and what could not be used."""
     written = {row["key"] for row in rows}
     samples = [sample for sample in plan.samples if sample.key in written]
     counts = count_images(((row["split"], row["labels"]) for row in rows), plan.listing.classes)
@@ -26,7 +29,7 @@ def make_manifest(plan: ShardPlan, rows: list[dict[str, Any]], quarantined: list
         "classes": list(plan.listing.classes),
         "metric": plan.dataset.metric,
         "label_fractions": list(plan.dataset.label_fractions),
-        "settings": dict(plan.settings.__dict__),
+        "settings": plan.settings.to_json(),
         "counts": to_json(counts),
         **leaks(samples),
         "source_sha256": plan.source_sha256,
@@ -34,6 +37,7 @@ def make_manifest(plan: ShardPlan, rows: list[dict[str, Any]], quarantined: list
         "quarantined": sorted(quarantined, key=lambda entry: entry["file"]),
         "passed_over": dict(sorted(Counter(passed.kind for passed in plan.listing.passed_over).items())),
         "notes": list(plan.listing.notes),
+        **observed.to_json(),
         "stand_in": (plan.root / STANDIN_MARK).exists(),
     }
 

@@ -23,6 +23,7 @@ import numpy as np
 from pipeline.core import files
 from pipeline.core.seeds import derive
 from pipeline.data import images, splits
+from pipeline.data.decoders import changed
 from pipeline.data.records import Dataset, Listing, Record
 from pipeline.data.shards import quarantine
 from pipeline.data.shards.quarantine import Entry
@@ -85,15 +86,19 @@ def make_plan(dataset: Dataset, root: Path, settings: ShardSettings, *, workers:
     """
     listing = dataset.listing(root)
     readable: list[tuple[Record, str]] = []
+    others: dict[Path, str] = {}
     quarantined = [quarantine.entry(record.path, root, record.problem) for record in listing.records if record.problem]
     records = [record for record in listing.records if not record.problem]
     with Workers(workers, threads=True) as pool:
-        answers = pool.map(_checksum, [record.path for record in records])
+        answers = pool.map(_read, [record.path for record in records])
         for record, answer in zip(records, progress(answers, total=len(records), what="reading"), strict=True):
             if isinstance(answer, images.BadImage):
                 quarantined.append(quarantine.entry(record.path, root, str(answer)))
             else:
-                readable.append((record, answer))
+                checksum, kind = answer
+                readable.append((record, checksum))
+                if kind is not None:
+                    others[record.path] = kind
     keys, without_key = _keys(readable, root, keep_names=settings.keep_names)
     usable = [(record, checksum) for record, checksum in readable if record.path in keys]
     samples = _samples(usable, keys, listing, settings)
@@ -106,7 +111,7 @@ def make_plan(dataset: Dataset, root: Path, settings: ShardSettings, *, workers:
         root=root,
         samples=[samples[i] for i in order],
         quarantined=quarantined + without_key,
-        fingerprint=_fingerprint(dataset, listing, settings, samples),
+        fingerprint=_fingerprint(dataset, listing, settings, samples, others),
         source_sha256=_source_hash(samples),
     )
 
@@ -140,14 +145,21 @@ def _check_train(dataset: Dataset, samples: list[Sample]) -> None:
         )
 
 
-def _fingerprint(dataset: Dataset, listing: Listing, settings: ShardSettings, samples: list[Sample]) -> str:
-    """16 digits of a hash of all that the shards hold: files, keys, labels, groups, splits, settings and decoder."""
+def _fingerprint(
+    dataset: Dataset, listing: Listing, settings: ShardSettings, samples: list[Sample], others: dict[Path, str]
+) -> str:
+    """16 digits of a hash of all that the shards hold: files, keys, labels, groups, splits, settings and decoder.
+
+    `others` names the samples that earlier versions decoded otherwise, with their kinds.
+    """
     digest = hashlib.sha256()
-    head = [dataset.name, settings.__dict__, listing.classes, listing.task, images.REVISION]
+    head = [dataset.name, settings.to_json(), listing.classes, listing.task, images.REVISION]
     digest.update(json.dumps(head, sort_keys=True).encode())
     for sample in samples:
         row = [sample.key, sample.checksum, sample.record.labels, sample.group, sample.split]
         digest.update(json.dumps(row).encode())
+    for kind in sorted({others[sample.record.path] for sample in samples if sample.record.path in others}):
+        digest.update(f"decoded otherwise than before: {kind}".encode())
     return digest.hexdigest()[:16]
 
 
@@ -196,7 +208,8 @@ def short_hash(*parts: str) -> str:
     return hashlib.sha256("\x1f".join(parts).encode(errors="surrogateescape")).hexdigest()[:20]
 
 
-def _checksum(path: Path) -> str | images.BadImage:
+def _read(path: Path) -> tuple[str, str | None] | images.BadImage:
+    """The SHA-256 of a file, and its kind if earlier versions decoded it otherwise."""
     try:
         found = path.stat()
         if stat.S_ISDIR(found.st_mode):
@@ -205,7 +218,10 @@ def _checksum(path: Path) -> str | images.BadImage:
             return images.BadImage("is no file: a pipe, a socket or a device")
         if found.st_size == 0:
             return images.BadImage("is empty")
-        return files.sha256_file(path)
+        with open(path, "rb") as file:
+            checksum = files.sha256_stream(file)
+            file.seek(0)
+            return checksum, changed.kind_of(file)
     except ValueError:
         return images.BadImage("its path holds a NUL byte")
     except OSError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.core.console import visible
@@ -42,6 +43,15 @@ def check(entries: list[Entry], *, total: int, max_bad: float, strict: bool) -> 
         else f"--max-bad accepts {max_bad:g} of them; fix them or raise --max-bad"
     )
     raise ValueError(f"{len(entries)} of {total} images cannot be used and {rule}:\n{_lines(entries)}")
+
+
+def check_blank(names: Sequence[str], *, total: int, strict: bool) -> None:
+    """Raise `ValueError` that lists the images of one colour if there are any and `strict` is set."""
+    if names and strict:
+        raise ValueError(
+            f"{len(names)} of {total} images are blank (one colour) and --strict accepts none; remove them or omit "
+            f"--strict:\n{_lines([{'file': name, 'reason': 'is blank'} for name in names])}"
+        )
 
 
 def _lines(entries: list[Entry]) -> str:

@@ -11,6 +11,7 @@ from pipeline.data.records import PassedOver
 from pipeline.data.shards.counts import SplitCounts, count_images, counts_of, gaps
 from pipeline.data.shards.index import Shards
 from pipeline.data.shards.manifest import leaks
+from pipeline.data.shards.observed import Observed
 from pipeline.data.shards.plan import ShardPlan
 from pipeline.data.shards.quarantine import Entry, relative_name
 
@@ -20,7 +21,8 @@ NAMED = 3  # files of each kind that are named
 def of_plan(plan: ShardPlan) -> str:
     """The summary of shards that are still to be written."""
     counts = count_images(((sample.split, sample.record.labels) for sample in plan.samples), plan.listing.classes)
-    return _summary(f"{plan.dataset.name}: {plan.listing.task}", counts, leaks(plan.samples), plan, plan.quarantined)
+    title = f"{plan.dataset.name}: {plan.listing.task}"
+    return _summary(title, counts, leaks(plan.samples), plan, plan.quarantined, Observed())
 
 
 def of_shards(shards: Shards, plan: ShardPlan) -> str:
@@ -31,7 +33,7 @@ def of_shards(shards: Shards, plan: ShardPlan) -> str:
     if "groups" not in known:  # of an earlier version, which stored 0 where no group is known
         groups = shards.rows["group"].array
         known |= {"groups": len(groups.unique().drop_null()), "without_group": groups.null_count}
-    return _summary(title, counts_of(manifest), known, plan, manifest["quarantined"])
+    return _summary(title, counts_of(manifest), known, plan, manifest["quarantined"], Observed.of_json(manifest))
 
 
 def account(plan: ShardPlan, quarantined: Sequence[Entry]) -> list[str]:
@@ -54,6 +56,7 @@ def _summary(
     leaks: Mapping[str, Any],
     plan: ShardPlan,
     quarantined: Sequence[Entry],
+    observed: Observed,
 ) -> str:
     written = sum(each.images for each in counts.values())
     passed_over = plan.listing.passed_over
@@ -66,6 +69,7 @@ def _summary(
         f"{counted(leaks['identical_across_splits'], 'file is', 'files are')} byte-identical to one in another split",
         *gaps(counts),
         *(visible(note) for note in plan.listing.notes),
+        *map(visible, observed.lines(plan.settings.bits)),
         f"{found} found: {written} written, {len(quarantined)} quarantined, {len(passed_over)} passed over",
     ]
     if passed_over:

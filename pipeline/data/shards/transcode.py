@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from pipeline.core import files
 from pipeline.data import images
@@ -11,7 +12,7 @@ from pipeline.data import images
 
 @dataclass(frozen=True, kw_only=True)
 class ShardSettings:
-    """How images are stored. Names, order and values of the fields are hashed into the dataset's fingerprint.
+    """How images are stored. `to_json` is hashed into the dataset's fingerprint.
 
     Raises `ValueError` for values that no shards can have.
     """
@@ -25,6 +26,8 @@ class ShardSettings:
     keep_names: bool
     decode: str = "exact"
     """`dct`: large JPEGs are decoded at a fraction of their size, faster and less exactly."""
+    bits: int | None = None
+    """Of the values in 16-bit grey images; None: 16, or what a TIFF says."""
 
     def __post_init__(self) -> None:
         if not 8 <= self.size <= 4096:
@@ -34,11 +37,36 @@ class ShardSettings:
         if self.quality is not None and self.format == "png":
             raise ValueError("--quality does not go with --format png, which is lossless; omit it")
 
+        images.check_bits(self.bits)
 
-def transcode(task: tuple[Path, str, ShardSettings]) -> tuple[bytes, int, int] | images.BadImage:
-    """Decode, resize and encode a raw file; the task is its path, its expected SHA-256 and the settings.
+    def to_json(self) -> dict[str, Any]:
+        """The fields as manifests store them; one that came later and has its default is left out."""
+        fields = asdict(self)
+        if self.bits is None:
+            del fields["bits"]
+        return fields
 
-    Returns the stored bytes and the width and height of the raw image in pixels, or why it cannot be used.
+
+class Transcoded(NamedTuple):
+    """An image in its stored form."""
+
+    data: bytes
+    width: int
+    """Of the raw image, in pixels."""
+    height: int
+    is_blank: bool
+    """Whether it has one colour."""
+    remarks: tuple[str, ...]
+    """Harmless oddities of the raw file."""
+    peak: int | None
+    """The greatest value of a 16-bit grey image."""
+
+
+def transcode(task: tuple[Path, str, ShardSettings], *, memory: int | None = None) -> Transcoded | images.BadImage:
+    """Decode, resize and encode a raw file, or say why it cannot be used.
+
+    The task is its path, its expected SHA-256 and the settings. An image that needs more than `memory` bytes cannot be
+    used.
     """
     path, checksum, settings = task
     try:
@@ -46,11 +74,14 @@ def transcode(task: tuple[Path, str, ShardSettings]) -> tuple[bytes, int, int] |
         if files.sha256_bytes(raw) != checksum:
             return images.BadImage("changed while the dataset was sharded; shard it again")
         min_side = settings.size if settings.decode == "dct" else 0
-        image = images.decode(raw, min_side=min_side, channels=4)
+        image = images.decode(raw, min_side=min_side, channels=4, size=settings.size, memory=memory, bits=settings.bits)
         small = images.resize(image.pixels, settings.size)
         data = images.encode(small, format=settings.format, quality=settings.quality)
-        return data, image.width, image.height
+        is_blank = images.is_blank(small) and images.is_blank(image.pixels)
+        return Transcoded(data, image.width, image.height, is_blank, image.remarks, image.peak)
     except images.BadImage as error:
         return error
     except OSError as error:
         return images.BadImage(f"cannot be read: {error.strerror}")
+    except MemoryError:
+        return images.BadImage("takes more memory than a worker may take; use fewer workers or cut it into tiles")

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipeline.core import files
+from pipeline.core import files, memory
+from pipeline.core.console import visible
 from pipeline.data import images
 from pipeline.data.shards import quarantine
 from pipeline.data.shards.index import Shards, open_shards, write_index
 from pipeline.data.shards.manifest import make_manifest
+from pipeline.data.shards.observed import Observed
 from pipeline.data.shards.plan import Progress, Sample, ShardPlan
 from pipeline.data.shards.quarantine import Entry
 from pipeline.data.shards.tar import TarWriter
@@ -91,7 +94,8 @@ def _write_tars(
     missing = [(tar, members) for tar, members in tars if not _is_good(_rows_file(folder, tar))]
     tasks = [(s.record.path, s.checksum, plan.settings) for _, members in missing for s in members]
     with Workers(workers) as pool:
-        answers = progress(pool.map(transcode, tasks), total=len(tasks), what="writing")
+        work = partial(transcode, memory=memory.share_of_worker(workers))
+        answers = progress(pool.map(work, tasks), total=len(tasks), what="writing")
         for tar, members in missing:
             _write_tar(folder, tar, members, plan, answers)
         for _ in answers:  # run the progress display to its end
@@ -102,6 +106,7 @@ def _write_tar(folder: Path, tar: str, members: list[Sample], plan: ShardPlan, a
     """Publish a tar, then its rows; `answers` yields what `transcode` returns for each member."""
     rows: list[dict[str, Any]] = []
     bad: list[Entry] = []
+    observed = Observed()
     extension = images.FORMATS[plan.settings.format]
     with files.publish(folder / f"{tar}.tar") as file:
         writer = TarWriter(file)
@@ -111,8 +116,8 @@ def _write_tar(folder: Path, tar: str, members: list[Sample], plan: ShardPlan, a
             if isinstance(answer, images.BadImage):
                 bad.append(quarantine.entry(sample.record.path, plan.root, str(answer)))
                 continue
-            data, width, height = answer
-            offset = writer.add(f"{sample.key}.{extension}", data)
+            observed.add(visible(quarantine.relative_name(sample.record.path, plan.root)), answer)
+            offset = writer.add(f"{sample.key}.{extension}", answer.data)
             writer.add(f"{sample.key}.json", json.dumps({"labels": labels}).encode())
             rows.append(
                 {
@@ -122,28 +127,32 @@ def _write_tar(folder: Path, tar: str, members: list[Sample], plan: ShardPlan, a
                     "group": sample.group,
                     "tar": f"{tar}.tar",
                     "offset": offset,
-                    "size": len(data),
-                    "sha256": files.sha256_bytes(data),
-                    "width": width,
-                    "height": height,
+                    "size": len(answer.data),
+                    "sha256": files.sha256_bytes(answer.data),
+                    "width": answer.width,
+                    "height": answer.height,
                 }
             )
         writer.close()
-    files.write_json(_rows_file(folder, tar), {"rows": rows, "bad": bad}, indent=None)
+    files.write_json(_rows_file(folder, tar), {"rows": rows, "bad": bad, **observed.to_json()}, indent=None)
 
 
 def _finish(folder: Path, plan: ShardPlan, *, max_bad: float, strict: bool) -> None:
     """Write the index from the rows of all tars, then the manifest."""
     rows: list[dict[str, Any]] = []
     quarantined = list(plan.quarantined)
+    observed = Observed()
     for tar, _ in plan.tars():
         part = files.read_json(_rows_file(folder, tar), dict, keys=("rows", "bad"))
         rows += part["rows"]
         quarantined += part["bad"]
-    quarantine.check(quarantined, total=len(plan.listing.records), max_bad=max_bad, strict=strict)
+        observed.merge(Observed.of_json(part))
+    total = len(plan.listing.records)
+    quarantine.check(quarantined, total=total, max_bad=max_bad, strict=strict)
+    quarantine.check_blank(observed.blank, total=total, strict=strict)
     if not rows:
         raise ValueError(f"{plan.dataset.name}: not one usable image under {plan.root}; check --raw")
     write_index(folder / "index.parquet", rows)
-    files.write_json(folder / "manifest.json", make_manifest(plan, rows, quarantined))
+    files.write_json(folder / "manifest.json", make_manifest(plan, rows, quarantined, observed))
     for tar, _ in plan.tars():
         _rows_file(folder, tar).unlink(missing_ok=True)

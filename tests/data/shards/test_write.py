@@ -273,7 +273,7 @@ def spoil(raw: Path, count: int, data: bytes = b"") -> list[str]:
 
 # bad when it is read, and bad when it is decoded
 @pytest.mark.usefixtures("inline")
-@pytest.mark.parametrize(("data", "reason"), [(b"", "is empty"), (b"GIF89a", "cannot be decoded|no image format")])
+@pytest.mark.parametrize(("data", "reason"), [(b"", "is empty"), (b"GIF89a", "is a GIF file that cannot be read")])
 def test_too_many_bad_images_end_the_job_without_an_index(raw: Path, tmp_path: Path, data: bytes, reason: str) -> None:
     names = spoil(raw, 2, data)
     plan = plan_of(raw)
@@ -342,7 +342,7 @@ def test_the_manifest_counts_images_by_split_and_class(raw: Path, tmp_path: Path
     assert manifest["test_sharing_group_with_train"] == 4
     assert manifest["identical_across_splits"] == 2  # 000 and its twin; 001 and its sibling are both in train
     assert manifest["quarantined"] == []
-    assert manifest["settings"] == SETTINGS.__dict__
+    assert manifest["settings"] == SETTINGS.to_json()
     assert set(manifest["versions"]) == {"pillow", "numpy", "pyarrow"}
 
 
