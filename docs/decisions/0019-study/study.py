@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import time
 from pathlib import Path
 
@@ -35,6 +34,7 @@ from pipeline.data.shards.index import Shards, open_shards
 from pipeline.data.shards.read import TarReader
 from pipeline.learn import backbones, collapse
 from pipeline.learn.augment import augment, normalise, unit
+from pipeline.learn.methods import cass_vc
 from pipeline.learn.methods.cass import agreement_loss
 from pipeline.learn.samples import draws
 from pipeline.runs.spec import half_cosine
@@ -42,7 +42,10 @@ from pipeline.study import paper
 
 LIMIT = 4  # bits
 PARTS = {"train": 2000, "val": 700, "test": 1500}  # images at most; of a smaller dataset the same shares
-TAGS = {"cnn": "resnet10t", "transformer": "vit_tiny_patch16_224"}  # of the grid `small`
+TAGS = {  # of the grids `small` and `demo`
+    "small": {"cnn": "resnet10t", "transformer": "vit_tiny_patch16_224"},
+    "demo": {"cnn": "test_resnet", "transformer": "test_vit3"},
+}
 FRACTIONS = (0.01, 0.1, 1.0)
 WARMUP = 0.1
 FINETUNE_STEPS = 150
@@ -92,13 +95,8 @@ def split(groups: np.ndarray) -> dict[str, np.ndarray]:
 # --- Variants --------------------------------------------------------------------------------------------------------
 
 
-def on_sphere(z: Tensor) -> Tensor:
-    """Rows of length √d, so that independent directions have a variance of about one in each dimension."""
-    return normalize(z, dim=-1) * math.sqrt(z.shape[1])
-
-
 def variance_covariance(z: Tensor, variance: float, covariance: float) -> Tensor:
-    """VICReg's two terms (arXiv 2105.04906, Eq. 1 and 4)."""
+    """VICReg's two terms as published (arXiv 2105.04906)."""
     centred = z - z.mean(0)
     square = (centred.T @ centred / (len(z) - 1)).square()
     off = (square.sum() - square.diagonal().sum()) / z.shape[1]
@@ -127,8 +125,9 @@ def loss_of(o: argparse.Namespace, outputs: list[Tensor], guarded: list[Tensor],
     r, t = outputs
     if o.variant == "paper":
         return agreement_loss(r, t)
-    if o.variant == "vc":  # on the sphere, where the paper's loss lives
-        terms = [variance_covariance(on_sphere(z), o.a, o.b) for z in guarded]
+    if o.variant == "guard":  # the product's cass_vc: VICReg's terms on the sphere, where the paper's loss lives
+        spheres = [cass_vc.on_sphere(z) for z in guarded]
+        terms = [o.a * cass_vc.variance_term(z) + o.b * cass_vc.covariance_term(z) for z in spheres]
         return agreement_loss(r, t) + sum(terms)
     if o.variant == "vicreg":  # as published: on raw outputs
         terms = [variance_covariance(z, o.a, o.b) for z in guarded]
@@ -147,16 +146,17 @@ def loss_of(o: argparse.Namespace, outputs: list[Tensor], guarded: list[Tensor],
     raise SystemExit(f"unknown variant {o.variant}")
 
 
-def new_arms(seed: int, size: int, outputs: int = 1000) -> nn.ModuleDict:
+def new_arms(o: argparse.Namespace, size: int) -> nn.ModuleDict:
     """Both networks with the random weights of a seed."""
-    torch.manual_seed(derive("init", seed))
+    torch.manual_seed(derive("init", o.seed))
     sizes = {"cnn": {}, "transformer": {"img_size": size}}
-    return nn.ModuleDict({n: timm.create_model(tag, num_classes=outputs, **sizes[n]) for n, tag in TAGS.items()})
+    tags = TAGS[o.backbones]
+    return nn.ModuleDict({n: timm.create_model(tag, num_classes=1000, **sizes[n]) for n, tag in tags.items()})
 
 
 def train(o: argparse.Namespace, pixels: Tensor, rows: np.ndarray) -> tuple[nn.ModuleDict, list[float]]:
     """Both arms after the last step, and the mean loss of each epoch."""
-    arms = new_arms(o.seed, pixels.shape[1])
+    arms = new_arms(o, pixels.shape[1])
     extra = nn.ModuleList([predictor(1000), predictor(1000)] if o.variant == "simsiam" else [])
     optimizer = torch.optim.Adam([*arms.parameters(), *extra.parameters()])
     steps = len(rows) // o.batch
@@ -244,8 +244,8 @@ def finetune(o: argparse.Namespace, pixels: Tensor, labels: np.ndarray, parts: d
     found: dict = {}
     for fraction in FRACTIONS[:2]:
         few = parts["train"][drawn(labels[parts["train"]], fraction, o.seed)]
-        for name in TAGS:
-            arm = new_arms(o.seed, pixels.shape[1])[name]
+        for name in TAGS[o.backbones]:
+            arm = new_arms(o, pixels.shape[1])[name]
             if o.variant != "start":
                 arm.load_state_dict(torch.load(o.variant, weights_only=True)[name])
             torch.manual_seed(derive("head", o.seed))
@@ -269,10 +269,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("pretrain", "finetune"))
     parser.add_argument("shards", type=Path)
-    parser.add_argument("variant", help="start, paper, vc, vicreg, infonce, simsiam, isotropy; finetune: start or ARMS")
+    parser.add_argument(
+        "variant", help="start, paper, guard, vicreg, infonce, simsiam, isotropy; finetune: start or ARMS"
+    )
     parser.add_argument("--a", type=float, default=1.0, help="first weight, or the temperature")
-    parser.add_argument("--b", type=float, default=0.04, help="second weight")
+    parser.add_argument("--b", type=float, default=1.0, help="second weight")
     parser.add_argument("--where", choices=("logits", "features"), default="logits")
+    parser.add_argument("--backbones", choices=tuple(TAGS), default="small", help="of which grid")
     parser.add_argument("--schedule", choices=("once", "paper"), default="once")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--lr", type=float, default=3e-4)
@@ -292,7 +295,7 @@ def main() -> None:
     if o.what == "finetune":
         line |= {"finetuned": finetune(o, pixels, labels, parts)}
     else:
-        arms, losses = (new_arms(o.seed, shards.size), []) if o.variant == "start" else train(o, pixels, parts["train"])
+        arms, losses = (new_arms(o, shards.size), []) if o.variant == "start" else train(o, pixels, parts["train"])
         line |= {"losses": losses, "arms": judge(arms, pixels, labels, parts)}
         if o.save:
             torch.save({name: arm.state_dict() for name, arm in arms.items()}, o.save)
