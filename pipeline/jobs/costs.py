@@ -164,10 +164,10 @@ class RunCosts:
         standard = {backbone.tag for backbone in paper.STANDARD}
         both = sum(self.gflops[tag] for tag in standard)
         name = spec.dataset.name
-        if isinstance(spec, FinetuneSpec) or spec.method.name == "cass":
+        if isinstance(spec, FinetuneSpec) or method_info(spec.method.name).flops == 1.0:  # CASS, and what costs as much
             hours = images * table_2_hours("cass", name) * sum(flops) / both
-            same = isinstance(spec, PretrainSpec) and set(backbones_of(spec)) == standard and name in paper.IMAGES
-            return RunHours(hours, TABLE_2 if same else DERIVED)
+            same = isinstance(spec, PretrainSpec) and spec.method.name == "cass" and name in paper.IMAGES
+            return RunHours(hours, TABLE_2 if same and set(backbones_of(spec)) == standard else DERIVED)
         if spec.method.name in paper.TABLE_2_HOURS:
             hours = images * table_2_hours(spec.method.name, name)
             source = TABLE_2 if name in paper.IMAGES else DERIVED

@@ -12,8 +12,15 @@ from pipeline.jobs.plan import Plan
 from pipeline.results import texts, times
 from pipeline.results.collect import Cell
 from pipeline.results.statistics import Paired, holm, paired
+from pipeline.runs.methods import method_info
 from pipeline.study import paper
 from pipeline.study.experiments import EXPERIMENTS, PLAIN
+
+COMPARED = {
+    method_info("cass").title: ("DINO", "Supervised"),
+    method_info("cass_vc").title: (method_info("cass").title, "Supervised"),
+}
+"""The techniques of the comparison, and those that each is compared with."""
 
 
 @dataclass(frozen=True)
@@ -138,11 +145,11 @@ def table_2(plan: Plan, main: Sequence[Cell]) -> Table:
 
 
 def comparison_table(main: Sequence[Cell]) -> Table:
-    """CASS minus DINO and minus supervised, seed by seed, with Holm's correction over all tests of the table."""
+    """Techniques minus others (`COMPARED`), seed by seed, with Holm's correction over all tests of the table."""
     found = {(c.dataset, _technique(c), c.arm, c.column): c for c in main}
     pairs: list[tuple[Cell, str, Paired | None, float | None]] = []
-    for cell in [cell for cell in main if _technique(cell) == "CASS"]:
-        for technique in ("DINO", "Supervised"):
+    for cell in main:
+        for technique in COMPARED.get(_technique(cell), ()):
             other = found.get((cell.dataset, technique, cell.arm, cell.column))
             if other:
                 ours = paired(cell.scores(cell.metric), other.scores(other.metric))
@@ -156,7 +163,7 @@ def comparison_table(main: Sequence[Cell]) -> Table:
                 cell.dataset,
                 cell.row[1],
                 cell.column,
-                f"CASS − {technique}",
+                f"{_technique(cell)} − {technique}",
                 texts.difference(ours),
                 texts.NOTHING if p is None else f"{p:.3f}",
                 texts.NOTHING if printed is None else texts.signed(printed, ".4f"),
@@ -168,7 +175,7 @@ def comparison_table(main: Sequence[Cell]) -> Table:
         "p: two-sided paired t-test over three seeds or more, with Holm's correction over this table; none where all "
         "differences are equal",
     )
-    return Table(None, "CASS compared with DINO and supervised training", 4, header, rows, notes)
+    return Table(None, "techniques compared", 4, header, rows, notes)
 
 
 def _technique(cell: Cell) -> str:

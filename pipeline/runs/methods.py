@@ -28,6 +28,7 @@ class MethodInfo:
 
 METHOD_INFO: Mapping[str, MethodInfo] = {
     "cass": MethodInfo(title="CASS", epochs_enter_steps=False),
+    "cass_vc": MethodInfo(title="CASS + variance–covariance", epochs_enter_steps=False),
     # flops: two views through the student and, forward only, two through the teacher (2 + 2 / 3)
     "dino": MethodInfo(title="DINO", has_teacher=True, flops=8 / 3),
     "dino_fb": MethodInfo(title="DINO (authors' recipe)", has_teacher=True, flops=None),

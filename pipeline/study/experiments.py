@@ -32,18 +32,24 @@ from dataclasses import dataclass, replace
 
 from pipeline.runs.identity import recipe
 from pipeline.runs.methods import method_info
-from pipeline.runs.spec import FinetuneSpec, method_of
+from pipeline.runs.spec import FinetuneSpec, PretrainSpec, method_of
 from pipeline.study import paper
 from pipeline.study.paper import Backbone, Preset
 from pipeline.study.setting import ARMS, FULL, DatasetInfo, Scale, Setting, TableEntry, key_of, percent
 
 
 def main(s: Setting) -> list[TableEntry]:
-    """Every technique, backbone and label fraction (Tables 3 to 6, and 1, which repeats them)."""
+    """Every technique, backbone and label fraction (Tables 3 to 6, and 1, which repeats them).
+
+    Where the scale says so, also CASS that cannot collapse, which the paper does not have.
+    """
     out = []
-    cass = s.cass()
+    techniques: dict[str, PretrainSpec | None] = {"CASS": s.cass()}
+    if s.scale.guard_epochs:
+        techniques[method_info("cass_vc").title] = s.cass_vc(s.scale.guard_epochs)
+    techniques["Supervised"] = None
     for backbone in paper.STANDARD:
-        for technique, pretrain in (("DINO", s.dino(backbone)), ("CASS", cass), ("Supervised", None)):
+        for technique, pretrain in {"DINO": s.dino(backbone), **techniques}.items():
             row, key = (technique, s.title(backbone)), key_of((technique, backbone.title))
             for fraction in s.dataset.label_fractions:
                 spec = s.finetune(backbone, pretrain, label_fraction=fraction)

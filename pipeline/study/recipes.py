@@ -1,4 +1,4 @@
-"""The specs of the paper's runs: CASS, DINO and fine-tuning at the paper's size.
+"""The specs of the paper's runs (CASS, DINO and fine-tuning) and of CASS with a guard, at the paper's size.
 
 Each function gives the standard run as a value. `dataclasses.replace` changes its fields; `with_optim` and
 `with_options` change what is inside them.
@@ -41,6 +41,18 @@ def cass(
         precision="float32" if preset.keep_gradients else "auto",  # a float16 scaler does not work with kept gradients
         keep_gradients=preset.keep_gradients,
     )
+
+
+GUARD_OPTIONS: Options = {"head_dim": paper.HEAD_DIM, "variance": 5.0, "covariance": 5.0}
+GUARD_OPTIM = Optim(name="adam", lr=1e-3, schedule="once", warmup=0.1)
+"""Chosen by docs/decisions/0019. The rate falls to zero, so no weights are averaged."""
+
+
+def cass_vc(dataset: DatasetRef, backbones: Sequence[Backbone] = paper.STANDARD, *, seed: int) -> PretrainSpec:
+    """CASS that cannot collapse: the paper's arms, images, epochs and batch, with a guard; no preset changes it."""
+    plain = cass(dataset, backbones, preset=paper.preset("paper"), seed=seed)
+    method = Method(name="cass_vc", revision=REVISIONS["cass_vc"], options=GUARD_OPTIONS)
+    return with_optim(replace(plain, method=method, average=None), GUARD_OPTIM)
 
 
 def arm_names(backbones: Sequence[Backbone]) -> tuple[str, ...]:

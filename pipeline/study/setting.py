@@ -57,6 +57,8 @@ class Scale:
     pictures: int | None = None
     """The maximum number of training images of a pretraining run."""
     dino_options: Mapping[str, int] = field(default_factory=dict)
+    guard_epochs: int | None = None
+    """Epochs of CASS that cannot collapse, on all training images; None: it is not beside the paper's."""
 
     def backbone(self, wanted: Backbone) -> Backbone:
         """The backbone that this scale takes in place of one of the paper's."""
@@ -88,6 +90,12 @@ class Setting:
         backbones = [self._starting(backbone, weights) for backbone in pair or paper.STANDARD]
         spec = recipes.cass(self.dataset.ref, backbones, preset=self.preset, seed=self.seed)
         return self._scaled(spec, self.scale.pretrain_optim)
+
+    def cass_vc(self, epochs: int) -> PretrainSpec:
+        """CASS that cannot collapse, with the standard pair of backbones; its rate is the same at every scale."""
+        backbones = [self._starting(backbone) for backbone in paper.STANDARD]
+        spec = recipes.cass_vc(self.dataset.ref, backbones, seed=self.seed)
+        return replace(spec, epochs=epochs, image_size=self.scale.image_size)
 
     def dino(self, backbone: Backbone) -> PretrainSpec:
         """DINO by the implementation that the paper names."""

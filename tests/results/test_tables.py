@@ -228,6 +228,25 @@ def test_differences_are_taken_seed_by_seed(plan):
     assert row[4:] == ("+0.3000 ± 0.1414 (2)", "–", "+0.1619")
 
 
+def test_cass_that_cannot_collapse_is_compared_with_the_papers_and_with_supervised_training():
+    plugin = DATASETS.find("isic").DATASET
+    dataset = DatasetInfo(DatasetRef(name="isic", fingerprint="0" * 16), plugin.label_fractions, plugin.metric)
+    entries = load_grid("cass_vc").entries([dataset], [77, 78], paper.preset("paper"))
+    values = {"CASS": 0.5, "Supervised": 0.4, "DINO": 0.3, "CASS + variance–covariance": 0.7}
+    cells = [
+        collect.Cell("main", "isic", e.row, e.column, "accuracy", e.spec, {}, {77: result(values[e.row[0]])})
+        for e in entries
+        if e.spec.seed == 77
+    ]
+    rows = [row[3:5] for row in tables.comparison_table(cells).rows if row[1:3] == ("ViT B/16", "10%")]
+    assert rows == [
+        ("CASS − DINO", "+0.2000 (1)"),
+        ("CASS − Supervised", "+0.1000 (1)"),
+        ("CASS + variance–covariance − CASS", "+0.2000 (1)"),
+        ("CASS + variance–covariance − Supervised", "+0.3000 (1)"),
+    ]
+
+
 def test_names_with_characters_of_markup_are_escaped_in_every_format():
     name = "=1|<b>_$x{y}\x1b[31m\n\\"
     made = tables.Table(None, name, 1, ("dataset", name), [(name, "0.5")], (f"note {name}",))

@@ -79,7 +79,7 @@ def test_a_grids_tables_are_those_that_the_experiments_docstring_says(name):
 
 def test_the_paper_is_the_union_and_trains_the_standard_runs_once():
     ids = {name: {run_id(entry.spec) for entry in entries(name)} for name in known_grids()}
-    parts = set(ids) - {"paper", "dino_fb", "small", "demo", "toy"}
+    parts = set(ids) - {"paper", "dino_fb", "cass_vc", "small", "demo", "toy"}
     assert parts == set(COUNTS) - {"paper"}
     assert ids["paper"] == set().union(*(ids[name] for name in parts))
     standard = run_id(entries("main", seeds=(77,), datasets=["brain_mri"])[3].spec.pretrain)
@@ -98,6 +98,16 @@ def test_every_printed_value_of_tables_3_to_21_has_its_entry_and_every_entry_its
 
 def test_the_grid_of_dino_by_its_authors_has_as_many_more_runs_of_dino_as_main():
     assert counts("dino_fb") == (60 + 40, 300 + 100)
+
+
+def test_cass_that_cannot_collapse_is_a_row_of_its_own_beside_the_papers_runs():
+    assert counts("cass_vc") == (60 + 20, 300 + 100)
+    assert {run_id(e.spec) for e in entries("main")} < {run_id(e.spec) for e in entries("cass_vc")}
+    for name in ("cass_vc", "small", "demo"):
+        found = entries(name, seeds=(77,))
+        rows = {e.row[0] for e in found if e.spec.pretrain and e.spec.pretrain.method.name == "cass_vc"}
+        assert rows == {"CASS + variance–covariance"}
+        assert all(e.spec.pretrain.method.name == "cass" for e in found if e.row[0] == "CASS")
 
 
 def test_a_smaller_scale_keeps_the_cells_and_the_ratios():

@@ -38,7 +38,11 @@ class Cass(Method):
             images = augment(pixels, self.augmentation, draws)  # [n, 3, h, w], one set for both arms
         r, t = (network(images) for network in self.networks.values())
         with torch.autocast(pixels.device.type, enabled=False):
-            return {"loss": agreement_loss(r, t)}
+            return self.scalars(r, t)
+
+    def scalars(self, r: Tensor, t: Tensor) -> dict[str, Tensor]:
+        """The loss of both arms' logits [n, d], and what is logged beside it; outside of autocast."""
+        return {"loss": agreement_loss(r, t)}
 
     def after_step(self, progress: float) -> None:
         pass
@@ -55,9 +59,16 @@ class Cass(Method):
 
 def build(spec: PretrainSpec, arms: Mapping[str, nn.Module]) -> Method:
     """The method of a spec; `ValueError` when it does not name two arms."""
-    if len(arms) != 2:
-        raise ValueError(f"CASS trains two arms against each other; the spec names {len(arms)}: {', '.join(arms)}")
+    check_arms(spec, arms)
     return Cass(arms, spec.augment)
+
+
+def check_arms(spec: PretrainSpec, arms: Mapping[str, nn.Module]) -> None:
+    """`ValueError` unless there are two arms."""
+    if len(arms) != 2:
+        raise ValueError(
+            f"{spec.method.name} trains two arms against each other; the spec names {len(arms)}: {', '.join(arms)}"
+        )
 
 
 def outputs(spec: PretrainSpec) -> int:

@@ -32,5 +32,6 @@ SCALE = Scale(
     finetune_epochs=5,
     pictures=800,
     dino_options={"out_dim": 4096},
+    guard_epochs=3,
 )
 entries = experiments.entries_of("main", scale=SCALE)

@@ -24,7 +24,8 @@ PIXELS = torch.randint(0, 256, (4, 32, 32, 3), dtype=torch.uint8, generator=torc
 def specs() -> dict[str, PretrainSpec]:
     preset = paper.preset("paper")
     cass = recipes.cass(REF, tiny.BACKBONES, preset=preset, seed=77)
-    out = {"cass": dataclasses.replace(cass, batch_size=4, image_size=tiny.SIZE)}
+    guarded = recipes.cass_vc(REF, tiny.BACKBONES, seed=77)
+    out = {spec.method.name: dataclasses.replace(spec, batch_size=4, image_size=tiny.SIZE) for spec in (cass, guarded)}
     for arm, backbone in zip(("cnn", "vit"), tiny.BACKBONES, strict=True):
         for method, kind, options in (
             ("dino", recipes.VIT_PYTORCH, tiny.SMALL),
@@ -101,6 +102,12 @@ def test_no_gradient_reaches_what_no_optimizer_trains(name):
     trained = {id(p) for arm in method.arms() for p in method.parameters_of(arm)}
     assert all(p.grad is None for p in method.parameters() if id(p) not in trained)
     assert sum(p.grad is not None for p in method.parameters()) > 10
+
+
+@pytest.mark.parametrize("name", ["cass", "cass_vc"])
+def test_a_method_of_two_arms_refuses_one(name):
+    with pytest.raises(ValueError, match=f"{name} trains two arms against each other; the spec names 1: cnn"):
+        METHODS.find(name).build(specs()[name], {"cnn": torch.nn.Identity()})
 
 
 @pytest.mark.parametrize("name", ["dino", "dino_fb"])
