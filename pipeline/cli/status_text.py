@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 SILENT_SECONDS = 120.0  # without a heartbeat, after which `status` says so
 
+KNN = "_val_knn"  # the end of its name, as learn/probes gives it
+
 Row = dict[str, Any]
 """`run`, `name` (the id and what it does not say), `state`, `job` and `says` (text); of finished runs also `codes`,
 `seconds`, `device`; of running ones `progress` and `silence` (seconds)."""
@@ -107,6 +109,7 @@ def _of_finished(run: Run) -> Row:
         return {"state": "damaged", "says": str(error)}
     says = f"{duration(result.seconds)}, {result.images_per_second:.0f} images a second"
     says += f", COLLAPSED: {' and '.join(result.collapsed)}" if result.collapsed else ""
+    says += _gains(result.probes.get("start", {}), result.probes.get("end", {}))
     says += f", published by {result.published_by}" if result.published_by else ""
     return {"says": says, "codes": result.codes, "seconds": result.seconds, "device": result.device}
 
@@ -118,6 +121,20 @@ def _of_running(run: Run) -> Row:
     if at:
         left = duration(at["eta_seconds"]) if at.get("eta_seconds") else "?"
         says = f"epoch {at['epoch'] + 1} of {at['epochs']}, {left} left at most; last step {duration(at['age'])} ago"
+        if rows := files.read_jsonl(run["metrics"]):
+            newest: Row = next((row for row in reversed(rows) if any(KNN in name for name in row)), {})
+            says += _gains(rows[0].get("start", {}), newest)
     if silence > SILENT_SECONDS:
         says += f"; NO HEARTBEAT for {duration(silence)}: its node is lost or hangs"
     return {"says": says, "progress": at, "silence": silence}
+
+
+def _gains(start: Row, now: Row) -> str:
+    """The probes' k-NN of each arm on validation images: `, k-NN cnn 0.71 → 0.79, transformer 0.65 → 0.70`."""
+    arms = [name.removesuffix(KNN) for name in {**start, **now} if name.endswith(KNN)]
+    values = [[f"{v:.2f}" if (v := row.get(arm + KNN)) is not None else "–" for row in (start, now)] for arm in arms]
+    named = [
+        " → ".join(pair) if len(arms) == 1 else f"{arm} {' → '.join(pair)}"
+        for arm, pair in zip(arms, values, strict=True)
+    ]
+    return f", k-NN {', '.join(named)}" if named else ""

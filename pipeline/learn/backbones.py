@@ -6,7 +6,7 @@ Weights come from files alone (prefetched, or the hub's cache); nothing is downl
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -140,10 +140,16 @@ def has_batch_norm(model: nn.Module) -> bool:
 
 
 @torch.no_grad()
-def forward_in_batches(model: nn.Module, images: Iterable[Tensor]) -> Tensor:
-    """The model's outputs in evaluation mode for batches of images, on the CPU in float32: [n, outputs]."""
-    was = model.training
+def forward_in_batches(
+    model: nn.Module, images: Iterable[Tensor], forward: Callable[[Tensor], Tensor] | None = None
+) -> Tensor:
+    """The model's outputs in evaluation mode for batches of images, on the CPU in float32: [n, outputs].
+
+    `forward` gives others than `model(images)`. Every module has its own mode again afterwards.
+    """
+    modes = [(module, module.training) for module in model.modules()]
     model.eval()
-    out = torch.cat([model(batch).float().cpu() for batch in images])
-    model.train(was)
+    out = torch.cat([(forward or model)(batch).float().cpu() for batch in images])
+    for module, training in modes:
+        module.training = training
     return out

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pipeline.core.seeds import derive
-from pipeline.data.pixel_map import Pixels, open_pixels
+from pipeline.data.pixel_map import open_pixels
 from pipeline.data.shards.index import Shards, shards_of
 from pipeline.data.splits import label_fraction
 from pipeline.learn import backbones, loop, metrics, optim
@@ -19,7 +19,7 @@ from pipeline.learn.augment import augment, normalise, unit
 from pipeline.learn.hardware import Hardware
 from pipeline.learn.losses import class_weights, focal_loss
 from pipeline.learn.program import Counters, Program
-from pipeline.learn.samples import Samples, draws
+from pipeline.learn.samples import Labelled, draws
 from pipeline.runs.cluster import Cluster
 from pipeline.runs.folder import Run
 from pipeline.runs.identity import run_id
@@ -128,20 +128,6 @@ class Finetuning(Program):
 
     def restore(self, state: dict[str, Any]) -> None:
         self.best, self.previous, self.bad_epochs = state["best"], state["previous"], state["bad_epochs"]
-
-
-class Labelled:
-    """The labelled images among some rows of the shards, with their targets [n, classes] of 0 and 1."""
-
-    def __init__(self, pixels: Pixels, shards: Shards, rows: list[int], device: torch.device) -> None:
-        labels = shards.labels(rows)
-        kept = [(row, names) for row, names in zip(rows, labels, strict=True) if names is not None]
-        self.rows = np.array([row for row, _ in kept], dtype=np.int64)
-        self.samples = Samples(pixels, self.rows, device)
-        self.targets = torch.tensor([[float(name in names) for name in shards.classes] for _, names in kept])
-
-    def __len__(self) -> int:
-        return len(self.rows)
 
 
 def finetune(

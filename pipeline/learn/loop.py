@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -81,7 +81,7 @@ class Trainer:
         """
         self._resume()
         counters, program = self.counters, self.program
-        board = _board(self.run, counters.epoch)
+        board = open_board(self.run, counters.epoch)
         self._started = self._saved_at = self._beat_at = time.monotonic()
         self._first_step = counters.global_step
         self._watch = Stopwatch()
@@ -140,6 +140,8 @@ class Trainer:
         saved = checkpoint.load(self.run, self.device)
         if saved is not None:
             self.load_state_dict(saved)
+        else:
+            self.counters.start = self.program.observe(0)
         files.write_jsonl(self.run["metrics"], self.counters.rows)
 
     # --- Steps -------------------------------------------------------------------------------------------------
@@ -212,13 +214,18 @@ class Trainer:
         means = {name: value / program.steps_per_epoch for name, value in counters.sums.items()}
         more, counters.finished = program.end_epoch(counters.epoch)
         counters.seconds += self._watch.lap()
+        observed = program.observe(counters.epoch + 1)
+        self._watch.lap()
         row = {
             "epoch": counters.epoch,
             "step": counters.global_step,
             **means,
             "images_per_second": counters.epoch_images / counters.epoch_seconds,
             **more,
+            **observed,
         }
+        if counters.epoch == 0 and counters.start:
+            row["start"] = counters.start
         if self.scaler.is_enabled():
             row["loss_scale"] = scale = self.scaler.get_scale()
             if scale < MIN_LOSS_SCALE:
@@ -228,10 +235,10 @@ class Trainer:
                 )
         counters.rows.append(row)
         files.append_jsonl(self.run["metrics"], row)
-        for name, value in row.items():
-            if isinstance(value, (int, float)) and name not in ("epoch", "step"):
-                board.add_scalar(name, value, counters.epoch)
-        print(" ".join(f"{name}={_as_text(value)}" for name, value in row.items()), flush=True)
+        if counters.epoch == 0:
+            add_scalars(board, counters.start, -1)
+        add_scalars(board, row, counters.epoch)
+        print(" ".join(f"{name}={_as_text(value)}" for name, value in row.items() if name != "start"), flush=True)
         counters.next_epoch()
 
     def _beat(self) -> None:
@@ -259,7 +266,14 @@ def _as_text(value: Any) -> str:
     return f"{value:.5g}" if isinstance(value, float) else str(value)
 
 
-def _board(run: Run, epoch: int) -> Any:
+def add_scalars(board: Any, values: Mapping[str, Any], epoch: int) -> None:
+    """Show the numbers among some values on TensorBoard; `epoch` counts from 0, so -1 is before the first step."""
+    for name, value in values.items():
+        if isinstance(value, (int, float)) and name not in ("epoch", "step"):
+            board.add_scalar(name, value, epoch)
+
+
+def open_board(run: Run, epoch: int) -> Any:
     """A TensorBoard writer; it discards what a killed process had written of this epoch and later ones."""
     from torch.utils.tensorboard import SummaryWriter
 

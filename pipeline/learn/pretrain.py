@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable, Generator, Iterator, Sequence
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from pipeline.core import files
 from pipeline.core.seeds import derive
 from pipeline.data.pixel_map import open_pixels
 from pipeline.data.shards.index import shards_of
-from pipeline.learn import backbones, collapse, loop, optim
+from pipeline.learn import backbones, collapse, loop, optim, probes
 from pipeline.learn.augment import augment, normalise, unit
 from pipeline.learn.average import Averages, refresh_batch_norm
 from pipeline.learn.hardware import Hardware
@@ -73,6 +74,8 @@ class Pretraining(Program):
         self.steps_per_epoch = len(rows) // spec.batch_size
         self.keep_gradients = spec.keep_gradients
         self.averages = Averages(spec.average, spec.epochs, milestones)
+        self.probes: probes.Probes | None = None
+        """What judges the arms on the way; None where the site wants none or no label is there."""
 
     def pixels(self, epoch: int, step: int) -> Tensor:
         """The images of a step: uint8 [batch, h, w, 3]."""
@@ -112,6 +115,22 @@ class Pretraining(Program):
                 )
             out |= collapse.monitor(outputs, name)
         return out
+
+    def observe(self, epochs: int) -> dict[str, Any]:
+        if epochs == 0:
+            return self.judge(self.method.arms(), "start")
+        if probes.due(epochs):
+            return self.judge(self.method.arms(), f"epoch {epochs}", parts=("val",))
+        return {}
+
+    def judge(self, arms: Mapping[str, nn.Module], when: str, parts: Sequence[str] = ("val", "test")) -> probes.Figures:
+        """The probes' figures of some arms; none where nothing can judge them."""
+        if self.probes is None:
+            return {}
+        before = time.monotonic()
+        found = self.probes.judge(arms, parts=parts)
+        print(f"probes of frozen features, {when}: {time.monotonic() - before:.1f} s", flush=True)
+        return found
 
     def state(self) -> dict[str, Any]:
         return {"averages": self.averages.state()}
@@ -160,6 +179,12 @@ def stages(
     Close the iterator, as that of `loop.Trainer.epochs`; raises as that does.
     """
     program = Pretraining(spec, cluster, hardware.torch_device, milestones)
+    if cluster.probes:
+        found = probes.of_run(spec, cluster, hardware)
+        if found.skipped:
+            print(f"no probes of frozen features: {found.skipped}", flush=True)
+        else:
+            program.probes = found
     trainer = loop.Trainer(
         program, run, hardware, checkpoint_seconds=cluster.checkpoint_minutes * 60, should_stop=should_stop
     )
@@ -177,15 +202,25 @@ def stages(
 
 
 def write(program: Pretraining, run: Run, counters: Counters) -> Outcome:
-    """Write the rows of metrics and the weights of a run that ends where the counters stand."""
-    files.write_jsonl(run["metrics"], counters.rows)
+    """Write the rows of metrics and the weights of a run that ends where the counters stand.
+
+    The probes judge the arms that are published; the last row has their figures.
+    """
     arms = dict(program.method.arms())
     averaged = program.averaged_arms(counters.epoch)
+    end = program.judge(averaged or arms, "end")
+    last = {**counters.rows[-1], **end}
+    files.write_jsonl(run["metrics"], [*counters.rows[:-1], last])
+    if end and run["tensorboard"].exists():  # a milestone's folder has none
+        board = loop.open_board(run, counters.epoch)
+        loop.add_scalars(board, end, last["epoch"])
+        board.close()
     if averaged is not None:
         backbones.save_arms(run["last_weights"], arms, {"averaged": "no"})
     backbones.save_arms(run["weights"], averaged or arms, {"averaged": "yes" if averaged else "no"})
-    last = counters.rows[-1]
     metrics = {name: value for name, value in last.items() if name == "loss" or name.endswith(("_spread", "_rank"))}
+    if end and program.probes:
+        metrics["probes"] = {**program.probes.facts(), "start": counters.start, "end": end}
     collapsed = [name for name in arms if last[f"{name}_collapsed"]]
     if collapsed:
         print(f"COLLAPSE: {', '.join(collapsed)} give nearly the same output for every image", flush=True)

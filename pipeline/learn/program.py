@@ -34,6 +34,11 @@ class Program(ABC):
     def end_epoch(self, epoch: int) -> tuple[dict[str, Any], bool]:
         """What is logged of an epoch that ended, and whether the run ends with it."""
 
+    def observe(self, epochs: int) -> dict[str, Any]:
+        """What is logged of the weights after so many epochs, 0 included; no bit of the training depends on it, and its
+        time is not the run's."""
+        return {}
+
     @abstractmethod
     def state(self) -> dict[str, Any]:
         """State beyond modules and optimizers: averages, the best epoch so far."""
@@ -59,6 +64,8 @@ class Counters:
     sums: dict[str, float] = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
     """What was logged of each epoch."""
+    start: dict[str, Any] = field(default_factory=dict)
+    """What was observed before the first step; empty in checkpoints of earlier code."""
 
     def add(self, name: str, value: float) -> None:
         """Add to the sum whose mean over the epoch's steps is logged."""

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pipeline.core.seeds import derive
 from pipeline.data.pixel_map import PixelMap, Pixels
+from pipeline.data.shards.index import Shards
 
 
 class Samples:
@@ -87,6 +88,20 @@ class Samples:
         memory = slot.reserve(len(positions), self.side)
         self._gather(self.rows[positions], memory)
         return slot.send(memory)
+
+
+class Labelled:
+    """The labelled images among some rows of the shards, with their targets [n, classes] of 0 and 1."""
+
+    def __init__(self, pixels: Pixels, shards: Shards, rows: list[int], device: torch.device) -> None:
+        labels = shards.labels(rows)
+        kept = [(row, names) for row, names in zip(rows, labels, strict=True) if names is not None]
+        self.rows = np.array([row for row, _ in kept], dtype=np.int64)
+        self.samples = Samples(pixels, self.rows, device)
+        self.targets = torch.tensor([[float(name in names) for name in shards.classes] for _, names in kept])
+
+    def __len__(self) -> int:
+        return len(self.rows)
 
 
 def gather(pixels: Pixels) -> Callable[[np.ndarray, Tensor], object]:

@@ -120,13 +120,18 @@ def _metrics(result: Result, info: ModelInfo) -> str:
     rows = [
         [name, _number(value), *([_number(majority.get(name))] if majority else [])]
         for name, value in found.items()
-        if name not in ("per_class", "majority")
+        if name not in ("per_class", "majority", "probes")
     ]
     out = [_table(head, rows)]
     if per_class:
         names = list(next(iter(per_class.values())))
         body = [[name, *(_number(row[key]) for key in names)] for name, row in per_class.items()]
         out.append(_table(["class", *names], body))
+    if probes := result.probes:
+        start, end = probes["start"], probes["end"]
+        body = [[name, _number(start.get(name)), _number(value)] for name, value in end.items()]
+        out.append(f"Frozen features of its arms, {probes['metric']}, before pretraining and after it:")
+        out.append(_table(["probe", "start", "end"], body))
     if info.classes:
         out.append("f1_micro and recall_micro decide each class at 0.5; the others use the prediction as above.")
     elif collapsed := result.collapsed:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.core import console, files
 from pipeline.jobs.plan import Plan
-from pipeline.results import claims, collect, formats, html, statistics, tables, texts
+from pipeline.results import claims, collect, formats, html, probes, statistics, tables, texts
 from pipeline.results.claims import Verdict
 from pipeline.results.collect import Cell
 from pipeline.results.figures import gallery
@@ -60,7 +60,7 @@ def make_report(plan: Plan) -> Report:
         plan=plan,
         cells=cells,
         intervals=[statistics.cell_interval(cell) for cell in cells],
-        tables=tables.tables(plan, cells),
+        tables=[*tables.tables(plan, cells), *probes.tables(plan)],
         verdicts=claims.verdicts(plan, cells) if any(cell.experiment == "main" for cell in cells) else [],
         collapsed=collect.collapsed(plan),
         stand_in_note=texts.stand_in_note(plan),
@@ -74,17 +74,17 @@ def default_folder(plan: Plan) -> Path:
 
 
 def write_report(report: Report, folder: Path) -> list[Path]:
-    """Write report.txt, report.md, report.tex and report.csv."""
+    """Write report.txt, report.md, report.tex, report.csv and, where a run was judged by probes, probes.csv."""
     plan = report.plan
-    return _write(
-        folder,
-        {
-            "report.txt": report.as_text(),
-            "report.md": f"# {plan.grid}, preset {plan.preset.name}\n\n{formats.as_markdown(report.tables)}",
-            "report.tex": formats.as_latex(report.tables),
-            "report.csv": formats.as_csv(report.cells, report.intervals),
-        },
-    )
+    contents = {
+        "report.txt": report.as_text(),
+        "report.md": f"# {plan.grid}, preset {plan.preset.name}\n\n{formats.as_markdown(report.tables)}",
+        "report.tex": formats.as_latex(report.tables),
+        "report.csv": formats.as_csv(report.cells, report.intervals),
+    }
+    if judged := probes.as_csv(plan):
+        contents["probes.csv"] = judged
+    return _write(folder, contents)
 
 
 def write_html(

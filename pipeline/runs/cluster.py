@@ -119,6 +119,8 @@ class Cluster:
     checkpoint_minutes: float = 10.0
     keep_state: bool = False
     """Whether a finished pretraining run keeps its last checkpoint, from which a longer run can continue."""
+    probes: bool = True
+    """Whether pretraining runs judge their frozen features on the way and at their end (learn/probes)."""
     slurm: Slurm = dataclasses.field(default_factory=Slurm)
 
     def __post_init__(self) -> None:
@@ -186,6 +188,12 @@ def _checked(key: str, value: Any, hint: Any) -> Any:
 
 
 def to_json(cluster: Cluster) -> dict[str, Any]:
-    """The cluster's facts as job.json holds them: by their old names, which jobs of earlier code still read."""
+    """The cluster's facts as job.json holds them: as jobs of earlier code still read them.
+
+    They have their old names, and a key that came later is left out while it has its default.
+    """
     old = {new: name for name, new in RENAMED.items()}
-    return {old.get(key, key): setting for key, setting in dataclasses.asdict(cluster).items()}
+    facts = dataclasses.asdict(cluster)
+    if cluster.probes:
+        del facts["probes"]
+    return {old.get(key, key): setting for key, setting in facts.items()}

@@ -88,6 +88,12 @@ class Result:
         return list(self.notes.get("collapsed") or ())
 
     @property
+    def probes(self) -> dict[str, Any]:
+        """What probes found of a pretraining run (learn/probes): `start` and `end` by name, and what judged it; empty
+        where nothing did."""
+        return dict(self.metrics.get("probes") or {})
+
+    @property
     def published_by(self) -> str | None:
         """The id of the longer run that published this one on its way."""
         return self.notes.get(PUBLISHED_BY)

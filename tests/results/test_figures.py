@@ -144,7 +144,7 @@ def test_where_nothing_is_done_everything_is_skipped_with_a_reason(folder, tmp_p
     (tmp_path / "here.toml").write_text((folder / "here.toml").read_text())
     assert command(tmp_path, "--out", "out") == 0
     printed = capsys.readouterr().out
-    assert "0 figures drawn, 11 skipped, 0 failed" in printed
+    assert "0 figures drawn, 12 skipped, 0 failed" in printed
     assert "no fine-tune is done" in printed and "no pretraining run is done" in printed
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["figures.json"]
 

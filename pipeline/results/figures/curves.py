@@ -150,6 +150,73 @@ def _mark_collapse(axes: Axes, tables: list[Rows], arm: str, name: str) -> bool:
     return bool(points)
 
 
+# --- Probes ---------------------------------------------------------------------------------------------------------
+
+
+def probes(plan: Plan, cells: Sequence[Cell]) -> Iterator[PlannedFigure]:
+    """Probes of frozen features over the epochs of pretraining, a figure for each dataset."""
+    specs = [planned.spec for planned in plan.runs.values() if isinstance(planned.spec, PretrainSpec)]
+    for dataset in dict.fromkeys(spec.dataset.name for spec in specs):
+        yield PlannedFigure(
+            kind="probes",
+            name=f"probes-{dataset}",
+            dataset=dataset,
+            paper="",
+            draw=lambda dataset=dataset: _probes(plan, dataset),  # type: ignore[misc]
+        )
+
+
+def _probes(plan: Plan, dataset: str) -> DrawnFigure:
+    judged = [
+        (title, marks, found)
+        for title, marks, runs in _recipes(plan, dataset)
+        if (found := [planned for planned in runs if planned.run.result().probes])
+    ]
+    if not judged:
+        raise NothingToDraw("no finished pretraining run was judged by probes")
+    facts = judged[0][2][0].run.result().probes
+    figure = style.new_figure(7.2, 2.9)
+    panels = figure.subplots(1, 2, sharey=True)
+    columns = {"k-NN": "val_knn", "linear probe, all labels": f"val_linear_{max(facts['labelled'], key=float)}"}
+    lines: dict[str, Any] = {}
+    for _, marks, runs in judged:
+        tables = [files.read_jsonl(planned.run["metrics"]) for planned in runs]
+        for arm in _arms(runs[0]):
+            line = lines.setdefault(arm, style.ARM_LINES[len(lines) % len(style.ARM_LINES)])
+            for axes, column in zip(panels, columns.values(), strict=True):
+                _draw_points(axes, [_points(rows, f"{arm}_{column}") for rows in tables], marks, line)
+    for axes, title in zip(panels, columns, strict=True):
+        axes.set_title(title)
+        style.whole_epochs(axes)
+    metric = METRIC_TITLES[facts["metric"]]
+    panels[0].set_ylabel(f"validation\n{metric}")
+    methods = [Line2D([], [], color=m.colour, marker=m.marker, label=title) for title, m, _ in judged]
+    arms = [Line2D([], [], color=style.INK, linestyle=line, label=arm) for arm, line in lines.items()]
+    style.legend(figure, [*methods, *arms])
+    figure.suptitle(dataset)
+    caption = (
+        f"Frozen features of the arms while they are pretrained on {dataset}, without fine-tuning: {metric} on "
+        "validation images of k-NN (20 neighbours by cosine) and of a linear probe. Epoch 0 is before the first step; "
+        "the last point is of the weights that are published. Means over seeds; thin lines are single runs."
+    )
+    return DrawnFigure(figure, caption, [planned.run.id for _, _, runs in judged for planned in runs])
+
+
+def _points(rows: Rows, name: str) -> dict[int, float]:
+    """A score of the probes by the number of epochs trained; 0 for the start."""
+    found = {0: rows[0].get("start", {}).get(name)} | {row["epoch"] + 1: row.get(name) for row in rows}
+    return {epochs: score for epochs, score in found.items() if score is not None}
+
+
+def _draw_points(axes: Axes, runs: Sequence[dict[int, float]], marks: MarkerStyle, line: str) -> None:
+    """Lines through the points of single runs, and one through the means of the epochs that all of them have."""
+    for points in runs:
+        axes.plot(list(points), list(points.values()), line, color=marks.colour, linewidth=0.5, alpha=0.5)
+    shared = [epochs for epochs in runs[0] if all(epochs in points for points in runs)]
+    means = [float(np.mean([points[epochs] for points in runs])) for epochs in shared]
+    axes.plot(shared, means, line, color=marks.colour, marker=marks.marker, markersize=3.5)
+
+
 # --- Fine-tuning ---------------------------------------------------------------------------------------------------
 
 

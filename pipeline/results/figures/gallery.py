@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 KINDS = {  # in the order of figures.json
     "samples": "test images of every class *",
     "pretraining": "loss and collapse monitor of the pretraining runs",
+    "probes": "k-NN and linear probe on frozen features over the epochs of pretraining",
     "finetuning": "validation loss and metric of the fine-tunes",
     "label-efficiency": "test metric over label fraction, the paper's next to ours",
     "confusion": "confusion matrices, or the F1 of each class",
@@ -43,6 +44,7 @@ def draw(
     plan_kind = {
         "samples": samples.samples,
         "pretraining": curves.pretraining,
+        "probes": curves.probes,
         "finetuning": curves.finetuning,
         "label-efficiency": labels.label_efficiency,
         "confusion": confusion.confusion,
