@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
 from pipeline.data import splits
 from pipeline.data.records import STANDIN_MARK
+from pipeline.data.shards import duplicates
 from pipeline.data.shards.counts import count_images, to_json
 from pipeline.data.shards.plan import Sample, ShardPlan, short_hash
 from pipeline.data.shards.quarantine import Entry
+from pipeline.data.twins import Twins
 
 
-def make_manifest(plan: ShardPlan, rows: list[dict[str, Any]], quarantined: list[Entry]) -> dict[str, Any]:
-    """The manifest of a plan's shards, from the rows of their index and all images that could not be used."""
+def make_manifest(
+    plan: ShardPlan, rows: list[dict[str, Any]], quarantined: list[Entry], found: Twins
+) -> dict[str, Any]:
+    """The manifest of a plan's shards, from the rows of their index, all images that could not be used, and twins."""
     written = {row["key"] for row in rows}
     samples = [sample for sample in plan.samples if sample.key in written]
     counts = count_images(((row["split"], row["labels"]) for row in rows), plan.listing.classes)
@@ -29,6 +33,7 @@ def make_manifest(plan: ShardPlan, rows: list[dict[str, Any]], quarantined: list
         "settings": dict(plan.settings.__dict__),
         "counts": to_json(counts),
         **leaks(samples),
+        "twins": _twins(samples, rows, found),
         "source_sha256": plan.source_sha256,
         "versions": {name: version(name) for name in ("pillow", "numpy", "pyarrow")},
         "quarantined": sorted(quarantined, key=lambda entry: entry["file"]),
@@ -36,6 +41,18 @@ def make_manifest(plan: ShardPlan, rows: list[dict[str, Any]], quarantined: list
         "notes": list(plan.listing.notes),
         "stand_in": (plan.root / STANDIN_MARK).exists(),
     }
+
+
+def _twins(samples: Sequence[Sample], rows: Sequence[Mapping[str, Any]], found: Twins) -> dict[str, Any]:
+    checksums = {sample.key: sample.checksum for sample in samples}
+    keys = [row["key"] for row in rows]
+    return duplicates.summarise(
+        found,
+        keys=keys,
+        checksums=[checksums[key] for key in keys],
+        table=[row["split"] for row in rows],
+        labels=[row["labels"] if row["labels"] is None else tuple(row["labels"]) for row in rows],
+    )
 
 
 def _fingerprint(plan: ShardPlan, written: set[str]) -> str:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.core import files
 from pipeline.data import images
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +54,18 @@ def transcode(task: tuple[Path, str, ShardSettings]) -> tuple[bytes, int, int] |
         small = images.resize(image.pixels, settings.size)
         data = images.encode(small, format=settings.format, quality=settings.quality)
         return data, image.width, image.height
+    except images.BadImage as error:
+        return error
+    except OSError as error:
+        return images.BadImage(f"cannot be read: {error.strerror}")
+
+
+def raw_thumbnail(path: Path) -> np.ndarray | images.BadImage:
+    """The thumbnail of a raw file for `data/twins`, decoded as small as its format allows; or why there is none."""
+    from pipeline.data import twins
+
+    try:
+        return twins.thumbnail(images.decode(path.read_bytes(), min_side=2 * twins.SIDE, channels=3).pixels)
     except images.BadImage as error:
         return error
     except OSError as error:
