@@ -41,7 +41,12 @@ def parser() -> argparse.ArgumentParser:
         "--split",
         choices=("image", "grouped"),
         default="image",
-        help="grouped keeps all images of a lesion or patient in one split",
+        help="grouped keeps all images of a lesion or patient, and near duplicates, in one split",
+    )
+    add(
+        "--keep-leaks",
+        action="store_true",
+        help="grouped: keep training images that have a near duplicate in the test or val that the curator fixed",
     )
     add(
         "--format",
@@ -170,7 +175,7 @@ def shard(
         print(f"{raw} holds a stand-in: drawn images, not the dataset; no score on them says anything about it")
     if cluster.executor == "slurm":
         raw, out = raw.absolute(), out.absolute()  # jobs start in another folder
-    plan = make_plan(dataset, raw, settings, workers=args.workers, progress=progress)
+    plan = make_plan(dataset, raw, settings, workers=args.workers, progress=progress, keep_leaks=args.keep_leaks)
     folder = out / plan.folder_name
     if args.dry_run:
         print(f"would write {counted(len(plan.samples), 'image')} in {counted(len(plan.tars()), 'tar')} to {folder}")

@@ -14,8 +14,8 @@ from messy import CLASSES, encoded, image_of
 from pipeline.core.console import silent
 from pipeline.data.layouts import UserDataset
 from pipeline.data.records import Dataset
+from pipeline.data.shards import duplicates, write
 from pipeline.data.shards import plan as planning
-from pipeline.data.shards import write
 from pipeline.data.shards.index import Shards
 from pipeline.data.shards.plan import ShardPlan, make_plan
 from pipeline.data.shards.transcode import ShardSettings
@@ -43,6 +43,7 @@ def work_inline(monkeypatch: pytest.MonkeyPatch) -> None:
     """Plan and write in this process alone."""
     monkeypatch.setattr(planning, "Workers", Inline)
     monkeypatch.setattr(write, "Workers", Inline)
+    monkeypatch.setattr(duplicates, "Workers", Inline)
 
 
 def make_small_tars(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
 from pipeline.data import splits
 from pipeline.data.records import STANDIN_MARK
+from pipeline.data.shards import duplicates
 from pipeline.data.shards.counts import count_images, to_json
 from pipeline.data.shards.observed import Observed
 from pipeline.data.shards.plan import Sample, ShardPlan, short_hash
 from pipeline.data.shards.quarantine import Entry
+from pipeline.data.twins import Twins
 
 
 def make_manifest(
-    plan: ShardPlan, rows: list[dict[str, Any]], quarantined: list[Entry], observed: Observed
+    plan: ShardPlan, rows: list[dict[str, Any]], quarantined: list[Entry], observed: Observed, found: Twins
 ) -> dict[str, Any]:
-    """The manifest of a plan's shards: from the rows of their index, what was seen, and what could not be used."""
+    """The manifest of a plan's shards: from the rows of their index, what was seen, what could not be used, twins."""
     written = {row["key"] for row in rows}
     samples = [sample for sample in plan.samples if sample.key in written]
     counts = count_images(((row["split"], row["labels"]) for row in rows), plan.listing.classes)
@@ -32,6 +34,7 @@ def make_manifest(
         "settings": plan.settings.to_json(),
         "counts": to_json(counts),
         **leaks(samples),
+        "twins": _twins(samples, rows, found),
         "source_sha256": plan.source_sha256,
         "versions": {name: version(name) for name in ("pillow", "numpy", "pyarrow")},
         "quarantined": sorted(quarantined, key=lambda entry: entry["file"]),
@@ -40,6 +43,18 @@ def make_manifest(
         **observed.to_json(),
         "stand_in": (plan.root / STANDIN_MARK).exists(),
     }
+
+
+def _twins(samples: Sequence[Sample], rows: Sequence[Mapping[str, Any]], found: Twins) -> dict[str, Any]:
+    checksums = {sample.key: sample.checksum for sample in samples}
+    keys = [row["key"] for row in rows]
+    return duplicates.summarise(
+        found,
+        keys=keys,
+        checksums=[checksums[key] for key in keys],
+        table=[row["split"] for row in rows],
+        labels=[row["labels"] if row["labels"] is None else tuple(row["labels"]) for row in rows],
+    )
 
 
 def _fingerprint(plan: ShardPlan, written: set[str]) -> str:

@@ -14,7 +14,7 @@ import re
 import stat
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,11 @@ from pipeline.core import files
 from pipeline.core.seeds import derive
 from pipeline.data import images, splits
 from pipeline.data.decoders import changed
-from pipeline.data.records import Dataset, Listing, Record
-from pipeline.data.shards import quarantine
+from pipeline.data.records import Dataset, Listing, PassedOver, Record
+from pipeline.data.shards import duplicates, quarantine
 from pipeline.data.shards.quarantine import Entry
 from pipeline.data.shards.transcode import ShardSettings
+from pipeline.data.twins import Twins
 from pipeline.data.workers import Workers
 
 TAR_BYTES = 256 << 20  # a tar stays below this even if its images do not compress at all
@@ -79,9 +80,18 @@ class ShardPlan:
         return out
 
 
-def make_plan(dataset: Dataset, root: Path, settings: ShardSettings, *, workers: int, progress: Progress) -> ShardPlan:
+def make_plan(
+    dataset: Dataset,
+    root: Path,
+    settings: ShardSettings,
+    *,
+    workers: int,
+    progress: Progress,
+    keep_leaks: bool = False,
+) -> ShardPlan:
     """Read all files under `root` and plan their shards; writes nothing.
 
+    A grouped split keeps twins together, and leaves out what the curator put in two splits, unless `keep_leaks`.
     Raises `ValueError` if the dataset's files cannot be listed, and if none of its images is in train.
     """
     listing = dataset.listing(root)
@@ -101,7 +111,12 @@ def make_plan(dataset: Dataset, root: Path, settings: ShardSettings, *, workers:
                     others[record.path] = kind
     keys, without_key = _keys(readable, root, keep_names=settings.keep_names)
     usable = [(record, checksum) for record, checksum in readable if record.path in keys]
-    samples = _samples(usable, keys, listing, settings)
+    found = None
+    if settings.split == "grouped":
+        paths = [record.path for record, _ in usable]
+        found = duplicates.find_raw_twins(paths, settings, workers=workers, progress=progress)
+    samples, left_out = _samples(usable, keys, listing, settings, found, keep_leaks=keep_leaks)
+    listing = replace(listing, passed_over=(*listing.passed_over, *left_out))
     _check_train(dataset, samples)
     order = np.random.default_rng(derive("shard order", splits.SPLIT_SEED)).permutation(len(samples))
     return ShardPlan(
@@ -117,22 +132,31 @@ def make_plan(dataset: Dataset, root: Path, settings: ShardSettings, *, workers:
 
 
 def _samples(
-    usable: list[tuple[Record, str]], keys: dict[Path, str], listing: Listing, settings: ShardSettings
-) -> list[Sample]:
-    """Samples with their groups and splits, sorted by key."""
+    usable: list[tuple[Record, str]],
+    keys: dict[Path, str],
+    listing: Listing,
+    settings: ShardSettings,
+    found: Twins | None,
+    *,
+    keep_leaks: bool,
+) -> tuple[list[Sample], tuple[PassedOver, ...]]:
+    """Samples with their groups and splits, sorted by key; and the images that are left out because they leak."""
     groups = _groups(usable, keep_names=settings.keep_names)
+    records = [record for record, _ in usable]
     table = splits.split_table(
-        [record.labels for record, _ in usable],
-        groups,
-        [record.split for record, _ in usable],
+        [record.labels for record in records],
+        groups if found is None else duplicates.units(groups, found),
+        [record.split for record in records],
         listing.classes,
         grouped=settings.split == "grouped",
     )
+    leaks = {} if found is None or keep_leaks else duplicates.leaking(table, found)
     samples = [
         Sample(key=keys[record.path], record=record, group=group, split=split, checksum=checksum)
-        for (record, checksum), group, split in zip(usable, groups, table, strict=True)
+        for i, ((record, checksum), group, split) in enumerate(zip(usable, groups, table, strict=True))
+        if i not in leaks
     ]
-    return sorted(samples, key=lambda sample: sample.key)
+    return sorted(samples, key=lambda sample: sample.key), duplicates.left_out(records, table, leaks)
 
 
 def _check_train(dataset: Dataset, samples: list[Sample]) -> None:

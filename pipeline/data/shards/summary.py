@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.core.console import counted, table, visible
+from pipeline.data.labels import listed
 from pipeline.data.records import PassedOver
 from pipeline.data.shards.counts import SplitCounts, count_images, counts_of, gaps
 from pipeline.data.shards.index import Shards
@@ -67,6 +68,7 @@ def _summary(
         "",
         _groups(leaks, grouped=plan.settings.split == "grouped"),
         f"{counted(leaks['identical_across_splits'], 'file is', 'files are')} byte-identical to one in another split",
+        *(_twins(leaks) if "name" in leaks else []),
         *gaps(counts),
         *(visible(note) for note in plan.listing.notes),
         *map(visible, observed.lines(plan.settings.bits)),
@@ -98,11 +100,30 @@ def _groups(leaks: Mapping[str, Any], *, grouped: bool) -> str:
     """What is known of lesions and patients in several splits; what is not known is never called 0."""
     if not leaks["groups"]:
         text = "no lesion or patient is known: whether test images share one with training images cannot be said"
-        return text + ("; --split grouped therefore keeps none together and splits by image" if grouped else "")
+        return text + ("; --split grouped therefore keeps near duplicates together and nothing else" if grouped else "")
     shared = counted(leaks["test_sharing_group_with_train"], "test image shares", "test images share")
     unknown = counted(leaks["without_group"], "image")
     text = f"{shared} a lesion or patient with a training image"
     return text + (f" (it is not known for {unknown})" if leaks["without_group"] else "")
+
+
+def _twins(known: Mapping[str, Any]) -> list[str]:
+    """How many images of test and val have a twin in train, and which twins have different labels."""
+    if "twins" not in known:
+        return ["whether images of test have near duplicates in train is not known before the shards are written anew"]
+    out = []
+    for split in ("test", "val"):
+        counts = known["twins"][split]
+        kinds = {"exact": "byte-identical", "near": "near", "mirrored": "mirrored"}
+        found = {word: counts[kind] for kind, word in kinds.items() if counts[kind]}
+        parts = ", ".join(f"{count} {word}" for word, count in found.items())
+        line = f"{sum(found.values())} of {counts['images']} {split} images have a twin in train"
+        out.append(f"{line}: {parts}" if parts else line)
+    if count := known["twins"]["other_labels"]:
+        pairs = listed(" and ".join(pair) for pair in known["twins"]["with_other_labels"])
+        what = "pair of twins has" if count == 1 else "pairs of twins have"
+        out.append(f"{count} {what} different labels: {pairs}")
+    return out
 
 
 def _passed_over_table(passed_over: Sequence[PassedOver], plan: ShardPlan) -> str:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipeline.core import files
 from pipeline.data import images
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +82,22 @@ def transcode(task: tuple[Path, str, ShardSettings], *, memory: int | None = Non
         data = images.encode(small, format=settings.format, quality=settings.quality)
         is_blank = images.is_blank(small) and images.is_blank(image.pixels)
         return Transcoded(data, image.width, image.height, is_blank, image.remarks, image.peak)
+    except images.BadImage as error:
+        return error
+    except OSError as error:
+        return images.BadImage(f"cannot be read: {error.strerror}")
+    except MemoryError:
+        return images.BadImage("takes more memory than a worker may take; use fewer workers or cut it into tiles")
+
+
+def raw_thumbnail(path: Path, *, settings: ShardSettings, memory: int | None = None) -> np.ndarray | images.BadImage:
+    """The thumbnail of a raw file for `data/twins`, decoded as small as its format allows; or why there is none."""
+    from pipeline.data import twins
+
+    side = 2 * twins.SIDE
+    try:
+        image = images.decode(path.read_bytes(), min_side=side, size=side, memory=memory, bits=settings.bits)
+        return twins.thumbnail(image.pixels)
     except images.BadImage as error:
         return error
     except OSError as error:

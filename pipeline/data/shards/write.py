@@ -15,7 +15,7 @@ from typing import Any
 from pipeline.core import files, memory
 from pipeline.core.console import visible
 from pipeline.data import images
-from pipeline.data.shards import quarantine
+from pipeline.data.shards import duplicates, quarantine
 from pipeline.data.shards.index import Shards, open_shards, write_index
 from pipeline.data.shards.manifest import make_manifest
 from pipeline.data.shards.observed import Observed
@@ -49,7 +49,7 @@ def write_shards(
         if not (folder / "manifest.json").exists():  # another process may have finished it while this one waited
             files.remove_temporaries(folder)
             _write_tars(folder, plan, plan.tars(), workers, progress)
-            _finish(folder, plan, max_bad=max_bad, strict=strict)
+            _finish(folder, plan, workers, progress, max_bad=max_bad, strict=strict)
     (folder / ".lock").unlink(missing_ok=True)
     return open_shards(folder)
 
@@ -137,8 +137,8 @@ def _write_tar(folder: Path, tar: str, members: list[Sample], plan: ShardPlan, a
     files.write_json(_rows_file(folder, tar), {"rows": rows, "bad": bad, **observed.to_json()}, indent=None)
 
 
-def _finish(folder: Path, plan: ShardPlan, *, max_bad: float, strict: bool) -> None:
-    """Write the index from the rows of all tars, then the manifest."""
+def _finish(folder: Path, plan: ShardPlan, workers: int, progress: Progress, *, max_bad: float, strict: bool) -> None:
+    """Write the index from the rows of all tars, then the sheet of twins, then the manifest."""
     rows: list[dict[str, Any]] = []
     quarantined = list(plan.quarantined)
     observed = Observed()
@@ -153,6 +153,10 @@ def _finish(folder: Path, plan: ShardPlan, *, max_bad: float, strict: bool) -> N
     if not rows:
         raise ValueError(f"{plan.dataset.name}: not one usable image under {plan.root}; check --raw")
     write_index(folder / "index.parquet", rows)
-    files.write_json(folder / "manifest.json", make_manifest(plan, rows, quarantined, observed))
+    found = duplicates.stored_twins(folder, rows, workers=workers, progress=progress)
+    if (sheet := duplicates.draw_pairs(folder, rows, found)) is not None:
+        with files.publish(folder / "duplicates.png") as file:
+            file.write(sheet)
+    files.write_json(folder / "manifest.json", make_manifest(plan, rows, quarantined, observed, found))
     for tar, _ in plan.tars():
         _rows_file(folder, tar).unlink(missing_ok=True)

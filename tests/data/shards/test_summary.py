@@ -78,7 +78,9 @@ def test_unknown_groups_are_said_as_unknown_and_never_as_0(raw: Path, tmp_path: 
     unknown = "no lesion or patient is known: whether test images share one with training images cannot be said"
     assert unknown in summary.of_plan(plan) and "0 test images" not in summary.of_plan(plan)
     grouped = plan_of(raw, settings=GROUPED)
-    assert f"{unknown}; --split grouped therefore keeps none together and splits by image" in summary.of_plan(grouped)
+    assert f"{unknown}; --split grouped therefore keeps near duplicates together and nothing else" in summary.of_plan(
+        grouped
+    )
     shards = written(plan, tmp_path)
     assert shards.manifest["test_sharing_group_with_train"] is None and shards.manifest["groups"] == 0
     assert unknown in summary.of_shards(shards, plan)

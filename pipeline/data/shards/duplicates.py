@@ -1,0 +1,172 @@
+"""Images of a dataset that show the same: kept in one split, left out where they leak, counted and drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.core import memory
+from pipeline.data import images, twins
+from pipeline.data.records import PassedOver, Record
+from pipeline.data.shards.transcode import ShardSettings, raw_thumbnail
+from pipeline.data.splits import Labels
+from pipeline.data.twins import Twins
+from pipeline.data.workers import Workers
+
+BELOW = 0.04  # pairs that are that much less alike are drawn beside the twins
+MARGIN = 0.01  # raw files that are that much less alike count too: storing an image changes it a little
+DRAWN = 12  # pairs on each side of the limit
+CELL, GAP, TITLE, CAPTION = 128, 4, 20, 32  # of the sheet, in pixels
+NAMED = 100  # pairs with different labels that a manifest names
+
+REVISION = 1
+"""Raised when other images become twins: `--split grouped` may then split in another way."""
+
+
+def find_raw_twins(paths: Sequence[Path], settings: ShardSettings, *, workers: int, progress: Any) -> Twins:
+    """The twins among raw files, so many that their stored images have no others.
+
+    A file that cannot be decoded has none; it is quarantined when it is written.
+    """
+    thumbnails = np.zeros((len(paths), twins.SIDE, twins.SIDE), np.uint8)
+    readable = np.ones(len(paths), bool)
+    work = partial(raw_thumbnail, settings=settings, memory=memory.share_of_worker(workers))
+    with Workers(workers) as pool:
+        answers = progress(pool.map(work, list(paths)), total=len(paths), what="looking for twins")
+        for row, answer in enumerate(answers):
+            if isinstance(answer, images.BadImage):
+                readable[row] = False
+            else:
+                thumbnails[row] = answer
+    rows = np.flatnonzero(readable)
+    found = twins.find_twins(thumbnails[rows], twins.ALIKE - MARGIN)
+    first_of = np.arange(len(paths))
+    first_of[rows] = rows[found.first_of]
+    return Twins(first_of, [p._replace(first=int(rows[p.first]), second=int(rows[p.second])) for p in found.pairs])
+
+
+def units(groups: Sequence[str | None], found: Twins) -> list[str | None]:
+    """What must stay in one split: twins, patients and lesions, joined where they share an image.
+
+    None for an image that has neither a group nor a twin.
+    """
+    first: dict[str, int] = {}
+    same_group = [twins.Pair(first.setdefault(group, i), i, 1.0, "") for i, group in enumerate(groups) if group]
+    every = Twins(found.first_of, [*found.pairs, *_of_kinds(same_group, found)]).groups()
+    members = np.bincount(every, minlength=len(every))
+    return [str(unit) if group or members[unit] > 1 else None for group, unit in zip(groups, every, strict=True)]
+
+
+def _of_kinds(pairs: Sequence[twins.Pair], found: Twins) -> list[twins.Pair]:
+    """The pairs, each image replaced by the first one that is equal to it."""
+    return [p._replace(first=int(found.first_of[p.first]), second=int(found.first_of[p.second])) for p in pairs]
+
+
+def leaking(table: Sequence[str], found: Twins) -> dict[int, int]:
+    """The training images with a twin in test or val, and the validation images with one in test, with that twin."""
+    splits = np.array(table, dtype="U5")
+    out: dict[int, int] = {}
+    for split, held_out in (("train", ("test", "val")), ("val", ("test",))):
+        for other in reversed(held_out):
+            twin = found.twin_in(splits == other)
+            out |= {int(i): int(twin[i]) for i in np.flatnonzero((splits == split) & (twin >= 0))}
+    return out
+
+
+def left_out(records: Sequence[Record], table: Sequence[str], leaks: Mapping[int, int]) -> tuple[PassedOver, ...]:
+    """What a listing says of images that are left out because they leak."""
+    return tuple(
+        PassedOver(records[i].path, f"{table[i]} images with a twin in {table[twin]}") for i, twin in leaks.items()
+    )
+
+
+def stored_twins(folder: Path, rows: Sequence[Mapping[str, Any]], *, workers: int, progress: Any) -> Twins:
+    """The twins among stored images, from the rows of their index, and the pairs that are a little less alike."""
+    thumbnails = np.empty((len(rows), twins.SIDE, twins.SIDE), np.uint8)
+    with ThreadPoolExecutor(workers) as pool:
+        answers = pool.map(partial(_stored_thumbnail, folder), rows)
+        for row, answer in enumerate(progress(answers, total=len(rows), what="looking for twins")):
+            thumbnails[row] = answer
+    return twins.find_twins(thumbnails, twins.ALIKE - BELOW)
+
+
+def _stored_thumbnail(folder: Path, row: Mapping[str, Any]) -> np.ndarray:
+    return twins.thumbnail(stored_pixels(folder, row))
+
+
+def stored_pixels(folder: Path, row: Mapping[str, Any]) -> np.ndarray:
+    """The pixels of a stored image, from its row in the index: uint8 [size, size, 3]."""
+    with open(folder / row["tar"], "rb") as file:
+        file.seek(row["offset"])
+        return images.decode_stored(file.read(row["size"]))
+
+
+def summarise(
+    found: Twins,
+    *,
+    keys: Sequence[str],
+    checksums: Sequence[str],
+    table: Sequence[str],
+    labels: Sequence[Labels],
+) -> dict[str, Any]:
+    """What manifests say of twins, under `twins`: images of val and test with a twin in train, twins of two labels.
+
+    checksums: of the raw files. An image counts once: as exact, else as near, else as mirrored.
+    """
+    splits = np.array(table, dtype="U5")
+    trained = {checksum for checksum, split in zip(checksums, table, strict=True) if split == "train"}
+    exact = np.array([checksum in trained for checksum in checksums], bool)
+    upright = found.alike(twins.ALIKE, mirrored=False).twin_in(splits == "train") >= 0
+    every = found.alike(twins.ALIKE).twin_in(splits == "train") >= 0
+    out: dict[str, Any] = {"revision": REVISION}
+    for split in ("val", "test"):
+        of = splits == split
+        near, mirrored = of & upright & ~exact, of & every & ~upright & ~exact
+        counts = {"exact": of & exact, "near": near, "mirrored": mirrored}
+        out[split] = {"images": int(of.sum()), **{name: int(which.sum()) for name, which in counts.items()}}
+    pairs = found.alike(twins.ALIKE).pairs + [
+        twins.Pair(int(first), i, 1.0, "") for i, first in enumerate(found.first_of) if first != i
+    ]
+    differing = [
+        sorted((keys[pair.first], keys[pair.second]))
+        for pair in pairs
+        if labels[pair.first] is not None
+        and labels[pair.second] is not None
+        and set(labels[pair.first] or ()) != set(labels[pair.second] or ())
+    ]
+    return out | {"other_labels": len(differing), "with_other_labels": sorted(differing)[:NAMED]}
+
+
+def draw_pairs(folder: Path, rows: Sequence[Mapping[str, Any]], found: Twins) -> bytes | None:
+    """A PNG for a person to judge the limit by: the least alike twins above, pairs that are less alike below.
+
+    The pairs below are spread over all that were found. None where there are neither.
+    """
+    from PIL import Image, ImageDraw
+
+    by_likeness = sorted(found.pairs, key=lambda pair: pair.likeness)
+    above = [pair for pair in by_likeness if pair.likeness >= twins.ALIKE][:DRAWN]
+    below = [pair for pair in by_likeness if pair.likeness < twins.ALIKE]
+    below = [below[i] for i in np.unique(np.linspace(0, len(below) - 1, DRAWN).astype(int))[::-1]] if below else []
+    if not above and not below:
+        return None
+    line = TITLE + 2 * CELL + CAPTION
+    sheet = Image.new("RGB", (DRAWN * (CELL + GAP), 2 * line), "white")
+    draw = ImageDraw.Draw(sheet)
+    titles = (f"taken for twins: likeness {twins.ALIKE} and above", "not taken for twins")
+    for top, title, pairs in zip((0, line), titles, (above, below), strict=True):
+        draw.text((GAP, top + GAP), title, fill="black")
+        for column, pair in enumerate(pairs):
+            left = column * (CELL + GAP)
+            members = [rows[pair.first], rows[pair.second]]
+            for number, row in enumerate(members):
+                image = Image.fromarray(stored_pixels(folder, row)).resize((CELL, CELL))
+                sheet.paste(image, (left, top + TITLE + number * CELL))
+            caption = f"{pair.likeness:.3f} {members[0]['split']}, {members[1]['split']}\n{pair.mirror}"
+            draw.text((left + GAP, top + TITLE + 2 * CELL), caption, fill="black")
+    return images.encode(np.asarray(sheet), format="png", quality=None)

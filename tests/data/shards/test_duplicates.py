@@ -1,0 +1,166 @@
+"""Twins in datasets: kept together, left out where the curator put them apart, counted, named and drawn."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from messy import encoded, image_of
+from PIL import Image, ImageOps
+from small_shards import SETTINGS, plan_of, written
+
+from pipeline.core import files
+from pipeline.core.console import silent
+from pipeline.data.layouts import UserDataset
+from pipeline.data.shards import duplicates, summary
+from pipeline.data.shards.index import Shards, open_shards
+from pipeline.data.shards.plan import ShardPlan, make_plan
+from pipeline.data.twins import Pair, Twins
+
+GROUPED = replace(SETTINGS, split="grouped", size=64)
+
+
+def patches(count: int) -> list[Image.Image]:
+    """Images with detail: random patches of several sizes."""
+    rng = np.random.default_rng(8)
+    out = np.zeros((count, 64, 64))
+    for cells in (4, 8, 16, 32):
+        out += np.kron(rng.uniform(0, 60, (count, cells, cells)), np.ones((64 // cells, 64 // cells)))
+    return [Image.fromarray(grey).convert("RGB") for grey in out.clip(0, 255).astype(np.uint8)]
+
+
+def as_jpeg(image: Image.Image) -> bytes:
+    out = io.BytesIO()
+    image.save(out, "JPEG", quality=80)
+    return out.getvalue()
+
+
+@pytest.fixture
+def fixed(tmp_path: Path) -> Path:
+    """Twenty training and four test images: of the test images one is a copy, one smaller, one mirrored, one alone."""
+    raw = tmp_path / "fixed"
+    every = patches(21)
+    for number, image in enumerate(every[:20]):
+        path = raw / "train" / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encoded(image, "PNG"))
+    test = {
+        "a/copy.png": encoded(every[0], "PNG"),
+        "b/smaller.jpg": as_jpeg(every[1].resize((48, 48))),
+        "a/mirrored.jpg": as_jpeg(ImageOps.mirror(every[2])),
+        "b/alone.png": encoded(every[20], "PNG"),
+    }
+    for name, data in test.items():
+        (raw / "test" / name).parent.mkdir(parents=True, exist_ok=True)
+        (raw / "test" / name).write_bytes(data)
+    return raw
+
+
+def written_as(split: str, raw: Path, out: Path) -> tuple[ShardPlan, Shards]:
+    plan = plan_of(raw, settings=replace(GROUPED, split=split))
+    return plan, written(plan, out)
+
+
+@pytest.mark.usefixtures("inline")
+def test_leaks_are_counted_by_kind_whatever_the_split(fixed: Path, tmp_path: Path) -> None:
+    plan, shards = written_as("image", fixed, tmp_path)
+    splits = dict(zip(shards.rows["key"], shards.rows["split"], strict=True))
+    assert sorted(splits.values()).count("test") == 4
+    counts = shards.manifest["twins"]["test"]
+    in_val = sum(split == "val" for split in splits.values())
+    assert counts["images"] == 4 and in_val in (1, 2, 3)
+    found = {kind: counts[kind] + shards.manifest["twins"]["val"][kind] for kind in ("exact", "near", "mirrored")}
+    assert all(count <= 1 for count in (counts["exact"], counts["near"], counts["mirrored"])) and sum(found.values())
+    text = summary.of_shards(shards, plan)
+    total = counts["exact"] + counts["near"] + counts["mirrored"]
+    assert f"{total} of 4 test images have a twin in train" in text
+    assert (shards.folder / "duplicates.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.usefixtures("inline")
+def test_training_images_with_a_twin_in_a_fixed_test_are_left_out_and_named(fixed: Path, tmp_path: Path) -> None:
+    plan, shards = written_as("grouped", fixed, tmp_path)
+    assert len(plan.samples) == 21
+    lost = {passed.path.name for passed in plan.listing.passed_over}
+    assert lost == {"0.png", "1.png", "2.png"}
+    assert {shards.manifest["twins"]["test"][kind] for kind in ("exact", "near", "mirrored")} == {0}
+    text = summary.of_shards(shards, plan)
+    assert "0 of 4 test images have a twin in train" in text
+    assert "24 found: 21 written, 0 quarantined, 3 passed over" in text
+    assert sum("images with a twin in test" in line for line in summary.account(plan, [])) == 3
+    kept = make_plan(
+        UserDataset("mine", "folder"), fixed, GROUPED, workers=1, progress=silent, keep_leaks=True
+    )  # as the curator has it
+    assert len(kept.samples) == 24 and kept.fingerprint != plan.fingerprint
+
+
+@pytest.mark.usefixtures("inline")
+def test_a_grouped_split_keeps_twins_together(tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    for number, image in enumerate(patches(30)):
+        folder = raw / "ab"[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{number}.png").write_bytes(encoded(image, "PNG"))
+        (folder / f"{number}_mirrored.jpg").write_bytes(as_jpeg(ImageOps.mirror(image)))
+    plan, shards = written_as("grouped", raw, tmp_path)
+    split = {sample.record.path.stem: sample.split for sample in plan.samples}
+    assert set(split.values()) == {"train", "val", "test"} and len(split) == 60
+    assert all(split[f"{number}"] == split[f"{number}_mirrored"] for number in range(30))
+    assert shards.manifest["twins"]["test"] == {"images": 6, "exact": 0, "near": 0, "mirrored": 0}
+    assert set(shards.rows["group"]) == {None}  # twins are no patients
+    by_image = written_as("image", raw, tmp_path)[1].manifest["twins"]
+    assert by_image["test"]["mirrored"] > 0
+
+
+@pytest.mark.usefixtures("inline")
+def test_without_twins_a_grouped_split_is_what_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    raw, rng = tmp_path / "raw", np.random.default_rng(3)
+    for number in range(24):
+        path = raw / "ab"[number % 2] / f"p{number // 3}_{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encoded(image_of("naevus", rng), "PNG"))
+    plan = plan_of(raw, settings=GROUPED)
+    monkeypatch.setattr(duplicates, "units", lambda groups, found: groups)
+    assert plan_of(raw, settings=GROUPED).fingerprint == plan.fingerprint
+
+
+@pytest.mark.usefixtures("inline")
+def test_twins_with_different_labels_are_named(tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    for number, image in enumerate(patches(12)):
+        path = raw / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encoded(image, "PNG"))
+    (raw / "b" / "odd.jpg").write_bytes(as_jpeg(patches(12)[0]))  # image 0 is in class a
+    plan, shards = written_as("image", raw, tmp_path)
+    twins = shards.manifest["twins"]
+    keys = {sample.record.path.name: sample.key for sample in plan.samples}
+    assert twins["with_other_labels"] == [sorted((keys["0.png"], keys["odd.jpg"]))]
+    assert "1 pair of twins has different labels" in summary.of_shards(shards, plan)
+
+
+def test_units_join_groups_and_twins() -> None:
+    groups = ["x", "x", None, None, "y", None, None]
+    found = Twins(np.array([0, 1, 2, 3, 4, 2, 6]), [Pair(1, 2, 0.98, "as it is")])
+    units = duplicates.units(groups, found)
+    assert units[0] == units[1] == units[2] == units[5] is not None
+    assert units[3] is None and units[6] is None and units[4] not in (None, units[0])
+
+
+def test_leaks_by_hand() -> None:
+    table = ["train", "val", "test", "train", "val", "test", "train"]
+    found = Twins(np.arange(7), [Pair(0, 2, 1, ""), Pair(1, 5, 1, ""), Pair(3, 4, 1, ""), Pair(2, 5, 1, "")])
+    assert duplicates.leaking(table, found) == {0: 2, 1: 5, 3: 4}
+
+
+@pytest.mark.usefixtures("inline")
+def test_shards_of_earlier_versions_say_nothing_of_twins(fixed: Path, tmp_path: Path) -> None:
+    plan, shards = written_as("image", fixed, tmp_path)
+    manifest = files.read_json(shards.folder / "manifest.json")
+    del manifest["twins"]
+    files.write_json(shards.folder / "manifest.json", manifest)
+    text = summary.of_shards(open_shards(shards.folder), plan)
+    assert "have a twin" not in text and "whether images of test have near duplicates in train is not known" in text
