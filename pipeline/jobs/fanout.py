@@ -97,8 +97,7 @@ def execute_fan_out(folder: Path, stop: Callable[[], bool]) -> int:
                 run["error"].unlink()
         if crowded and not stop():
             print(
-                f"with {trials} trials at once on this GPU (trials_per_gpu) its memory ran out, or a process died; one "
-                "at a time now",
+                f"with {trials} trials at once (trials_per_gpu) memory ran out, or a process died; one at a time now",
                 flush=True,
             )
             trials = 1

@@ -28,7 +28,7 @@ def draw_attention(path: Path, shown: np.ndarray, attention: np.ndarray, said: s
     small = Image.fromarray((shares * 255).round().astype(np.uint8))
     wide = np.asarray(small.resize((shown.shape[1], shown.shape[0]), Image.Resampling.BILINEAR))
     blended = Image.fromarray((0.5 * shown + 0.5 * _colours()[wide]).astype(np.uint8))
-    lines = [*said.split("\n"), "attention, in multiples of an even share"]
+    lines = [said, "attention, in multiples of an even share"]
     font = _font()
     line_height = FONT_SIZE + 4
     width = max(blended.width, LEAST_WIDTH)

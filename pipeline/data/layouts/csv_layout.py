@@ -87,7 +87,8 @@ def _with_classes(
     good = [record.labels for record, _ in rows if record.labels is not None and not record.problem]
     counts = Counter(label for labels in good for label in labels)
     marks = next((source.columns.marks for source in sources if source.columns.marks), [])
-    names = unify(counts if by_column else {mark: counts[mark] for mark in marks}, options.similar_classes)
+    spellings = counts if by_column else {mark: counts[mark] for mark in marks}
+    names = unify(spellings, options.similar_classes, what=f"classes of {sources[0].table.path}")
     notes += [f"classes {note}" for note in names.notes]
     records = []
     for record, lost in rows:

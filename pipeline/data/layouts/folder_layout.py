@@ -33,7 +33,8 @@ def folder_listing(root: Path, options: Options) -> Listing:
     _check_folders(records, root, options)
     if options.group_from is not None:
         records = groups_from_paths(records, root, options.group_from, notes)
-    names = unify(Counter(label for record in records for label in record.labels or ()), options.similar_classes)
+    spellings = Counter(label for record in records for label in record.labels or ())
+    names = unify(spellings, options.similar_classes, what=f"classes of {root}")
     notes += names.notes
     records = [replace(r, labels=tuple(names.of[label] for label in r.labels)) if r.labels else r for r in records]
     if records and not any(record.labels for record in records):
