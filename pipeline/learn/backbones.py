@@ -25,6 +25,13 @@ def build(tag: str, *, outputs: int, image_size: int, weights: str, folder: Path
     With `weights="imagenet"` the pretrained head is kept where `outputs` is its own width (1000), else drawn at random.
     Raises `ValueError` when timm does not know the tag or its weights are not on this machine.
     """
+    file = weights_file(tag, folder) if weights == "imagenet" else None
+    return from_file(tag, file, outputs=outputs, image_size=image_size)
+
+
+def from_file(tag: str, file: Path | None, *, outputs: int, image_size: int) -> nn.Module:
+    """As `build`, with the weights of a safetensors file (None: random ones), resampled as timm does where a ViT was
+    trained at another size."""
     import timm
 
     arguments: dict[str, Any] = {"num_classes": outputs}
@@ -33,10 +40,8 @@ def build(tag: str, *, outputs: int, image_size: int, weights: str, folder: Path
         raise ValueError(f"timm {timm.__version__} knows no model {tag!r}; see timm.list_models(pretrained=True)")
     if config.fixed_input_size:
         arguments["img_size"] = image_size
-    if weights == "imagenet":
-        arguments.update(
-            pretrained=True, pretrained_cfg_overlay={"file": str(weights_file(tag, folder)), "custom_load": False}
-        )
+    if file is not None:
+        arguments.update(pretrained=True, pretrained_cfg_overlay={"file": str(file), "custom_load": False})
     model: nn.Module = timm.create_model(tag, **arguments)
     return model
 

@@ -6,14 +6,18 @@ import dataclasses
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from pipeline.core import files
 from pipeline.learn import backbones, hardware
 from pipeline.learn.augment import unit
+from pipeline.learn.weights import weights_file
 from pipeline.models.info import FINETUNED, WEIGHTS, ModelInfo, is_export
 from pipeline.runs.cluster import Cluster
 from pipeline.runs.folder import Run, find_run
@@ -94,6 +98,54 @@ def open_classifier(text: str, cluster: Cluster) -> Network:
     network = Network.of_export(folder, info) if run is None else Network.of_run(run, info)
     network.model.to(device)
     return network
+
+
+def open_network(text: str, arm: str | None, cluster: Cluster) -> Network:
+    """The network of an export or of any finished run, on the site's device; `arm` chooses one of a pretraining run."""
+    folder, device = Path(text), settle_hardware(cluster)
+    if is_export(folder):
+        if arm is not None:
+            raise ValueError(f"{folder} is an export and has one network; leave --arm {arm} out")
+        network = Network.of_export(folder, ModelInfo.of_export(folder))
+    else:
+        run = find_run(Path(cluster.runs), text)
+        network = Network.of_run(run, ModelInfo.of_run(run, arm))
+    network.model.to(device)
+    return network
+
+
+def open_weights(text: str, backbone: str, image_size: int, cluster: Cluster) -> Network:
+    """timm's model `backbone` without its head, with weights of a safetensors file or `imagenet`, on the site's device.
+
+    Its normalisation is timm's for that tag. Raises `ValueError` where the file is missing or does not fit.
+    """
+    device = settle_hardware(cluster)
+    file = weights_file(backbone, Path(cluster.weights)) if text == "imagenet" else Path(text)
+    if not file.is_file():
+        raise ValueError(f"there is no file {file}; give a safetensors file, or imagenet for timm's own weights")
+    try:
+        model = backbones.from_file(backbone, file, outputs=0, image_size=image_size).eval().to(device)
+        with safe_open(file, framework="pt") as opened:
+            lacking = sorted(set(model.state_dict()) - set(opened.keys()))
+    except (RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"{file} does not hold the weights of {backbone}: {reason}") from error
+    if lacking and text != "imagenet":  # timm leaves what a file lacks at random, and renames entries of its own files
+        raise ValueError(f"{file} does not hold the weights of {backbone}: {lacking[0]} is not in it")
+    config: Any = model.pretrained_cfg
+    info = ModelInfo(
+        run="",
+        network=file.name,
+        backbone=backbone,
+        task="features",
+        classes=(),
+        image_size=image_size,
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
+        weights_sha256=files.sha256_file(file),
+        spec={},
+    )
+    return Network(info, model)
 
 
 def settle_hardware(cluster: Cluster) -> torch.device:

@@ -1,0 +1,52 @@
+"""Write the features of a dataset's images to Parquet.
+
+Nothing is trained: a network that is there already gives each image of some shards its features.
+
+python -m pipeline.embed RUN DATASET --out FILE             RUN: a fine-tuning run, or an export's folder
+python -m pipeline.embed RUN DATASET --out FILE --arm cnn   an arm of a pretraining run
+python -m pipeline.embed WEIGHTS DATASET --out FILE --backbone resnet50.a1_in1k
+                                                            WEIGHTS: a safetensors file, or `imagenet`
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from pipeline.cli import flags
+from pipeline.core.console import progress, run_command
+
+
+def parser() -> argparse.ArgumentParser:
+    out = argparse.ArgumentParser(prog="python -m pipeline.embed", description=__doc__, allow_abbrev=False)
+    out.formatter_class = argparse.RawDescriptionHelpFormatter
+    add = out.add_argument
+    add("network", metavar="RUN_OR_WEIGHTS", help="a finished run, an export's folder, or weights with --backbone")
+    add("dataset", metavar="DATASET", help="a dataset with shards, by name, or the folder of its shards")
+    add("--out", type=Path, required=True, metavar="FILE", help="the Parquet file to write")
+    add("--arm", help="which network of a pretraining run")
+    add("--backbone", metavar="TAG", help="timm's name of the network that the weights are of")
+    flags.add_cluster_flag(out)
+    return out
+
+
+def main() -> int:
+    args = parser().parse_args()
+    from pipeline.data.shards.index import open_shards
+    from pipeline.models import embed, network
+    from pipeline.runs.cluster import load_cluster
+
+    site = load_cluster(args.cluster)
+    if args.backbone:
+        shards = open_shards(embed.find_shards(Path(site.shards), args.dataset, None))
+        found = network.open_weights(args.network, args.backbone, shards.size, site)
+    else:
+        found = network.open_network(args.network, args.arm, site)
+        shards = open_shards(embed.find_shards(Path(site.shards), args.dataset, found.info.image_size))
+    width = embed.write(found, shards, site, args.out, progress)
+    print(f"written: {args.out}, {len(shards.rows['key'])} images of {shards.name}, {width} features each")
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(main)
