@@ -14,11 +14,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from pipeline.core import files
+from pipeline.core import files, seals
 from pipeline.learn import backbones, hardware
 from pipeline.learn.augment import unit
 from pipeline.learn.weights import weights_file
-from pipeline.models.info import FINETUNED, WEIGHTS, ModelInfo, is_export
+from pipeline.models.info import FILE, FINETUNED, MOVE, WEIGHTS, ModelInfo, is_export
 from pipeline.runs.cluster import Cluster
 from pipeline.runs.folder import Run, find_run
 from pipeline.runs.spec import PretrainSpec
@@ -40,6 +40,10 @@ class Network:
     @classmethod
     def of_export(cls, folder: Path, info: ModelInfo) -> Network:
         """The network of an export, on the CPU."""
+        try:
+            seals.checked_sha256(folder / WEIGHTS, seals.read_sealed(folder / FILE))
+        except seals.Damaged as error:
+            raise seals.Damaged(f"{error}; {MOVE}") from None
         model = _untrained(info.backbone, len(info.classes), info.image_size)
         model.load_state_dict(load_file(folder / WEIGHTS))
         return cls(info, model.eval())

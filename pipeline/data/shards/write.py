@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipeline.core import files, memory
+from pipeline.core import files, memory, seals
 from pipeline.core.console import visible
 from pipeline.data import images
 from pipeline.data.shards import duplicates, quarantine
@@ -157,6 +157,7 @@ def _finish(folder: Path, plan: ShardPlan, workers: int, progress: Progress, *, 
     if (sheet := duplicates.draw_pairs(folder, rows, found)) is not None:
         with files.publish(folder / "duplicates.png") as file:
             file.write(sheet)
-    files.write_json(folder / "manifest.json", make_manifest(plan, rows, quarantined, observed, found))
+    manifest = make_manifest(plan, rows, quarantined, observed, found)
+    files.write_json(folder / "manifest.json", seals.sealed(manifest, [folder / "index.parquet"]))
     for tar, _ in plan.tars():
         _rows_file(folder, tar).unlink(missing_ok=True)
