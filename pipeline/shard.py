@@ -188,6 +188,8 @@ def shard(
         quarantine.check(bad, total=total, max_bad=args.max_bad, strict=args.strict)
         quarantine.check_blank(Observed.of_json(shards.manifest).blank, total=total, strict=args.strict)
         print(f"{folder} is complete already; nothing to do")
+        if not Observed.is_in(shards.manifest):
+            print("an earlier version wrote it and did not look for damage; delete the folder to shard and check again")
         print(summary.of_shards(shards, plan))
         write_list(args.list, plan, bad)
         return 0

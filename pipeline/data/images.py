@@ -139,6 +139,10 @@ def _pixels(
     """The pixels of a file that was opened and checked; `said` gets what native libraries print."""
     width, height = image.size if turn < 5 else image.size[::-1]
     remarks, peak = [colour.profile_remark(image)], None
+    if image.format in ("JPEG", "MPO"):
+        jpeg.check_size(data, *image.size)
+    elif image.format == "PNG":
+        png.check_size(data)
     if image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L", "CMYK"):
         plain = _is_plain_jpeg(image)
         found = jpeg.decode(

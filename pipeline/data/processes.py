@@ -52,12 +52,13 @@ class Death:
     def is_from_outside(self) -> bool:
         """Whether it died of a signal that no decoder causes; 255 is what is told if the server is dead as well."""
         code = self.exit_code
-        return code is None or code == 255 or (code < 0 and -code not in CRASHES)
+        return code is None or code == 255 or (code < 0 and -code not in {*CRASHES, signal.SIGPROF})
 
     @property
     def text(self) -> str:
         if self.exit_code is not None and self.exit_code < 0:
-            return signal.Signals(-self.exit_code).name
+            known = {each.value: each.name for each in signal.Signals}
+            return known.get(-self.exit_code, f"signal {-self.exit_code}")
         return f"exit code {self.exit_code}"
 
     @property

@@ -133,14 +133,20 @@ class Workers:
     def _process(self) -> WorkerProcess:
         """The living process of this thread."""
         process: WorkerProcess | None = getattr(self.mine, "process", None)
-        if process is None or process.is_dead:
+        while process is None or process.is_dead:
             with self.lock:
-                if process is not None:
-                    self.alive.discard(process)
                 if self.is_stopping:
                     raise WorkersLost("the workers were stopped")
-                process = self.mine.process = WorkerProcess(self.lock, self.seconds, memory.share_of_worker(self.count))
-                self.alive.add(process)
+                self.alive = {each for each in self.alive if not each.is_dead}
+                try:
+                    start_server()  # if it was killed too
+                    process = WorkerProcess(self.lock, self.seconds, memory.share_of_worker(self.count))
+                    self.alive.add(process)
+                except (EOFError, ConnectionError):
+                    process = None
+            if process is None:
+                self._note(Death(None, at_birth=True))
+        self.mine.process = process
         return process
 
 

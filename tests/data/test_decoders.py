@@ -211,9 +211,19 @@ def test_an_image_over_its_share_of_the_memory_is_refused_with_numbers() -> None
         "needs 1.3 GB of memory for its 17,000 × 17,000 pixels, more than the 1.0 GB that a worker may take; use fewer "
         "workers or cut it into tiles"
     )
-    assert reason(claims(17_000, 17_000), memory=10**10).startswith("is damaged")
+    assert reason(claims(17_000, 17_000), memory=10**10) == (
+        f"is damaged: its {len(JPEG):,} bytes cannot hold 17,000 × 17,000 pixels"
+    )
     tall = png(np.zeros((1, 1), np.uint8), height=250_000_000)
     assert reason(tall, memory=8 * 10**9, size=32).startswith("needs ")
+    assert reason(tall).endswith("bytes cannot hold 1 × 250,000,000 pixels")
+
+
+def test_an_even_image_is_not_too_short_for_its_pixels() -> None:
+    even = Image.new("L", (4000, 3000), 7)
+    for format, options in (("PNG", {"compress_level": 9}), ("JPEG", {}), ("JPEG", {"progressive": True})):
+        found = images.decode(encoded(even, format, **options))
+        assert (found.width, found.height) == (4000, 3000) and images.is_blank(found.pixels)
 
 
 MEASURE = """

@@ -64,6 +64,7 @@ def test_an_image_that_takes_too_long_is_given_up_and_costs_no_other() -> None:
     with Workers(2, seconds=0.3) as pool:
         answers = list(pool.map(endless_at_7, range(40)))
     assert [item for item, answer in enumerate(answers) if answer != item * 10] == [7]
+    assert pool.kills == 0
     assert str(answers[7]) == "takes more than 0.3 s of processor time; convert it or cut it into tiles"
 
 
@@ -114,6 +115,18 @@ def test_many_kills_from_outside_end_the_job_and_blame_no_image() -> None:
     killer.join()
     assert MAX_KILLS * 2 == 8
     assert found == [item * 10 for item in range(len(found))]
+
+
+def test_a_server_that_is_killed_is_started_again() -> None:
+    with Workers(1) as pool:
+        answers = pool.map(slowly, range(200))
+        found = [next(answers)]
+        for pid in children(os.getpid()):
+            if b"forkserver" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                for victim in [pid, *children(pid)]:
+                    os.kill(victim, signal.SIGKILL)
+        found += answers
+    assert found == [item * 10 for item in range(200)]
 
 
 def test_what_the_function_raises_is_raised_with_its_traceback() -> None:

@@ -130,6 +130,20 @@ def test_broken_images_are_named_and_skipped_with_exit_code_1(vit, home, tmp_pat
     assert "is empty" in skipped[0] and "is truncated or damaged" in skipped[1] and "no such file" in skipped[2]
 
 
+def test_16_bit_images_of_12_bits_are_said_and_bits_scale_them(vit, home, tmp_path):
+    grey = np.asarray(opened(home / "raw" / "cross" / "1.png").convert("L")).astype(np.uint16)
+    Image.fromarray(grey * 16 + grey // 16).save(tmp_path / "wide.png")
+    Image.fromarray(grey.astype(np.uint8)).save(tmp_path / "grey.png")
+    dark = command("predict", vit.id, tmp_path, "--csv", "-", cwd=home)
+    assert "1 images have 16 bits and use little of their range" in dark.stderr and "give --bits 12" in dark.stderr
+    done = command("predict", vit.id, tmp_path, "--csv", "-", "--bits", 12, cwd=home)
+    assert done.stderr == ""
+    one, other = (float(row["score:disc"]) for row in rows_of(done.stdout))
+    assert one == pytest.approx(other, abs=TOLERANCE)
+    refused = command("predict", vit.id, tmp_path, "--bits", 7, cwd=home)
+    assert (refused.returncode, refused.stderr) == (2, "error: --bits is 7; give a number from 9 to 16\n")
+
+
 def test_an_image_is_set_upright_before_it_is_scored(vit, home, tmp_path):
     image = opened(home / "raw" / "cross" / "1.png").crop((0, 0, 96, 50))
     turned = Image.Exif()

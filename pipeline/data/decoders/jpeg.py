@@ -49,6 +49,16 @@ def decode(data: bytes, colours: str, *, min_side: int = 0) -> Jpeg | None:
     raise BadImage(f"is damaged: {said[:1].lower() + said[1:]}")
 
 
+def check_size(data: bytes, width: int, height: int) -> None:
+    """Raise `BadImage` if the file is too short for its pixels, before memory is taken for them.
+
+    Huffman's code takes at least a bit for each block of 8 × 8 pixels; arithmetic coding can take less.
+    """
+    is_arithmetic = any(marker in data[:65536] for marker in (b"\xff\xc9", b"\xff\xca"))
+    if width * height > 64 * 8 * len(data) and not is_arithmetic:
+        raise BadImage(f"is damaged: its {len(data):,} bytes cannot hold {width:,} × {height:,} pixels")
+
+
 def check(data: bytes) -> None:
     """Raise `BadImage` if a JPEG inside another file is damaged."""
     decode(data, "GRAY")

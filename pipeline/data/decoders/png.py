@@ -14,6 +14,7 @@ from pipeline.data.decoders.formats import BadImage
 NEEDED = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")  # what decides the pixels
 
 
+MAX_RATIO = 1032  # of unpacked to packed bytes, of deflate
 ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 """The passes of an interlaced image: first column, first row, and the steps between them."""
 SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # a pixel, by type of colour
@@ -34,6 +35,13 @@ def check(data: bytes) -> None:
             return
         place = end + 4
     raise BadImage("is truncated or damaged: its parts do not lead to its end (IEND)")
+
+
+def check_size(data: bytes) -> None:
+    """Raise `BadImage` if the file is too short for its pixels, before memory is taken for them."""
+    if _bytes_of_rows(data) > MAX_RATIO * len(data):
+        width, height = struct.unpack_from(">II", data, 16)
+        raise BadImage(f"is damaged: its {len(data):,} bytes cannot hold {width:,} × {height:,} pixels")
 
 
 def check_rows(data: bytes, image: Image.Image) -> None:

@@ -60,6 +60,11 @@ class Observed:
             int(value.get("peak", 0)),
         )
 
+    @classmethod
+    def is_in(cls, manifest: Mapping[str, Any]) -> bool:
+        """Whether the version that wrote a manifest looked for damage and for what is observed."""
+        return "remarks" in manifest
+
     def lines(self, bits: int | None) -> list[str]:
         """What a person is to be told, given `--bits`."""
         out = [f"{count} images: {text}" for text, count in sorted(self.remarks.items())]
