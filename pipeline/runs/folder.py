@@ -127,8 +127,7 @@ class Run:
         try:
             if self["damaged"].exists():
                 return self["damaged"].read_text(encoding="utf-8", errors="replace").strip() or "marked as damaged"
-            for name in SEALED:
-                seals.check_size(self[name], self._seals())
+            seals.check_sizes(self.folder, self._seals())
         except FileNotFoundError:  # not finished
             return ""
         except ValueError as error:

@@ -20,7 +20,7 @@ def path(tmp_path):
 def test_what_was_written_is_read(path):
     value = seals.read_sealed(path)
     assert value["score"] == 0.1 + 0.2 and value["names"] == ["a", "µ"]
-    seals.check_size(path.with_name("weights"), value)
+    seals.check_sizes(path.parent, value)
     assert seals.checked_sha256(path.with_name("weights"), value) == files.sha256_file(path.with_name("weights"))
 
 
@@ -49,12 +49,12 @@ def test_half_a_seal_is_seen(path, key):
 def test_files_are_compared_by_size_and_by_their_bytes(path):
     value, weights = seals.read_sealed(path), path.with_name("weights")
     weights.write_bytes(bytes(999) + b"\1")
-    seals.check_size(weights, value)
+    seals.check_sizes(path.parent, value)
     with pytest.raises(seals.Damaged, match=r"weights was changed after it was written: its SHA-256 is \w{64}, not"):
         seals.checked_sha256(weights, value)
     weights.write_bytes(bytes(999))
     with pytest.raises(seals.Damaged, match="weights has 999 bytes, not the 1,000 that were written"):
-        seals.check_size(weights, value)
+        seals.check_sizes(path.parent, value)
     weights.unlink()
     with pytest.raises(seals.Damaged, match="weights is missing"):
         seals.checked_sha256(weights, value)
@@ -65,5 +65,5 @@ def test_objects_of_earlier_code_are_read_as_they_are(tmp_path):
     (tmp_path / "weights").write_bytes(b"any")
     value = seals.read_sealed(tmp_path / "old.json")
     assert value == {"score": 1} and not seals.seals_of(value)
-    seals.check_size(tmp_path / "weights", value)
+    seals.check_sizes(tmp_path, value)
     assert seals.checked_sha256(tmp_path / "weights", value) == files.sha256_bytes(b"any")

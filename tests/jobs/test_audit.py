@@ -67,9 +67,7 @@ def test_runs_and_shards_of_earlier_code_are_listed(tmp_path: Path, shards: Shar
     code, lines = verify(tmp_path, "--runs", "--shards")
     assert code == 0
     assert f"unsealed   {run.id} is of earlier code, which wrote no checksums" in lines
-    assert (
-        f"unsealed   {shards.folder.relative_to(tmp_path)} is of earlier code: only its images have checksums" in lines
-    )
+    assert f"unsealed   {shards.folder} is of earlier code: only its images have checksums" in lines
 
 
 def test_damaged_shards_are_named(tmp_path: Path, shards: Shards) -> None:
