@@ -45,6 +45,7 @@ def find_removable(cluster: Cluster, *, scratch: bool) -> list[Removable]:
     found += _job_folders(runs)
     if scratch:
         found += [Removable("decoded images", path) for path in Path(cluster.scratch).glob("*.u8")]
+        found += [Removable("features", path) for path in Path(cluster.scratch).glob("features-*.npy")]
     return found
 
 

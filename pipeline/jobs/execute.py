@@ -120,7 +120,7 @@ def site_of(run: Run) -> cluster.Cluster:
 
 
 def _train(run: Run, stop: Callable[[], bool]) -> Result:
-    from pipeline.learn import finetune, hardware
+    from pipeline.learn import finetune, frozen, hardware
 
     spec = run.spec
     check_revisions(spec)
@@ -140,7 +140,10 @@ def _train(run: Run, stop: Callable[[], bool]) -> Result:
     print(f"{run.id}: {chosen.model}, {chosen.precision}, {chosen.threads} threads", flush=True)
     if isinstance(spec, PretrainSpec):
         return _pretrain(spec, run, site, chosen, stop, start)
-    metrics, counters, notes = finetune.finetune(spec, run, site, chosen, stop)
+    if spec.probe:
+        metrics, counters, notes = frozen.judge(spec, run, site, chosen)
+    else:
+        metrics, counters, notes = finetune.finetune(spec, run, site, chosen, stop)
     if spec.pretrain is not None:
         parent = Run(Path(site.runs) / run_id(spec.pretrain)).result()
         notes["parent"] = {"device": parent.device, "precision": parent.precision}

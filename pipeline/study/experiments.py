@@ -32,7 +32,7 @@ from dataclasses import dataclass, replace
 
 from pipeline.runs.identity import recipe
 from pipeline.runs.methods import method_info
-from pipeline.runs.spec import FinetuneSpec, method_of
+from pipeline.runs.spec import FinetuneSpec, PretrainSpec, method_of
 from pipeline.study import paper
 from pipeline.study.paper import Backbone, Preset
 from pipeline.study.setting import ARMS, FULL, DatasetInfo, Scale, Setting, TableEntry, key_of, percent
@@ -128,6 +128,29 @@ def initialisation(s: Setting) -> list[TableEntry]:
     out = []
     for name, weights in (("Random", "random"), ("Imagenet", "imagenet")):
         out += s.both_arms("initialisation", (name,), s.cass(weights=weights), weights=weights)
+    return out
+
+
+def frozen_entries(s: Setting, *pretrained: PretrainSpec, experiment: str = "frozen") -> list[TableEntry]:
+    """k-NN and a linear classifier on frozen features at every label fraction: of both start weights (or the scale's
+    own), and of the arms of these pretraining runs. `experiment` says whose table the rows are in."""
+    sources: list[tuple[str, str | None, PretrainSpec | None]] = [
+        (title, weights, None)
+        for title, weights in (("random", "random"), ("ImageNet", "imagenet"))
+        if s.scale.weights in (None, weights)
+    ]
+    sources += [(method_info(run.method.name).title, None, run) for run in pretrained]
+    out = []
+    for backbone in paper.STANDARD:
+        for source, weights, run in sources:
+            if run is not None and backbone.role not in [arm.name for arm in run.arms]:
+                continue
+            for probe, title in (("knn", "k-NN"), ("linear", "linear")):
+                row = (f"Frozen {source}, {title}", s.title(backbone))
+                for fraction in s.dataset.label_fractions:
+                    spec = s.finetune(backbone, run, label_fraction=fraction, weights=weights)
+                    spec = replace(spec, probe=probe, epochs=1)
+                    out.append(TableEntry(experiment, row, percent(fraction), spec, ""))
     return out
 
 
