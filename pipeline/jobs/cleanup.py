@@ -44,8 +44,8 @@ def find_removable(cluster: Cluster, *, scratch: bool) -> list[Removable]:
             found += [Removable("checkpoint of a finished run", path) for path in spare]
     found += _job_folders(runs)
     if scratch:
-        for pattern in ("*.u8", "*.sums"):
-            found += [Removable("decoded images", path) for path in sorted(Path(cluster.scratch).glob(pattern))]
+        for what, pattern in (("decoded images", "*.u8"), ("decoded images", "*.sums"), ("features", "features-*.npy")):
+            found += [Removable(what, path) for path in sorted(Path(cluster.scratch).glob(pattern))]
     return found
 
 

@@ -61,7 +61,8 @@ def backbones_of(spec: Spec) -> tuple[str, ...]:
 
 def workload_of(spec: Spec) -> Workload:
     method = method_of(spec) if isinstance(spec, PretrainSpec) else ""
-    return Workload(kind_of(spec), method, backbones_of(spec), spec.image_size)
+    kind = "frozen" if method_of(spec) == "frozen" else kind_of(spec)
+    return Workload(kind, method, backbones_of(spec), spec.image_size)
 
 
 class RunCosts:

@@ -158,7 +158,7 @@ def forget(run: Run, problem: str) -> None:
 
 
 def _train(run: Run, stop: Callable[[], bool]) -> Result:
-    from pipeline.learn import finetune, hardware
+    from pipeline.learn import finetune, frozen, hardware
 
     spec = run.spec
     check_revisions(spec)
@@ -179,7 +179,10 @@ def _train(run: Run, stop: Callable[[], bool]) -> Result:
     if isinstance(spec, PretrainSpec):
         return _pretrain(spec, run, site, chosen, stop, start)
     parent = Run(Path(site.runs) / run_id(spec.pretrain)).result() if spec.pretrain else None
-    metrics, counters, notes = finetune.finetune(spec, run, site, chosen, stop)
+    if spec.probe:
+        metrics, counters, notes = frozen.judge(spec, run, site, chosen)
+    else:
+        metrics, counters, notes = finetune.finetune(spec, run, site, chosen, stop)
     if parent is not None:
         notes["parent"] = {"device": parent.device, "precision": parent.precision}
     return result_of(metrics, counters, notes, start)

@@ -46,6 +46,12 @@ def from_file(tag: str, file: Path | None, *, outputs: int, image_size: int) -> 
     return model
 
 
+def timm_version() -> str:
+    import timm
+
+    return str(timm.__version__)
+
+
 def features(model: nn.Module, images: Tensor) -> Tensor:
     """The input of the head: images [n, 3, h, w] → [n, model.head_hidden_size] (fidelity 3c)."""
     maps = model.forward_features(images)  # type: ignore[operator]

@@ -23,7 +23,7 @@ from pipeline.data.splits import Labels, label_fraction
 from pipeline.learn import backbones
 from pipeline.learn.augment import normalise, unit
 from pipeline.learn.hardware import Hardware
-from pipeline.learn.samples import Labelled
+from pipeline.learn.samples import Labelled, Samples
 from pipeline.runs.cluster import Cluster
 from pipeline.runs.spec import Augment, PretrainSpec
 
@@ -93,20 +93,15 @@ class Probes:
         """The scores of networks with all labels, and with two parts those of the linear probe at every fraction."""
         out: Figures = {}
         for name, arm in arms.items():
-            train = self.features(arm, self.train)
-            judged = {part: self.features(arm, self.judged[part]) for part in parts if part in self.judged}
+            train = features(arm, self.train.samples, self.augment, self.hardware)
+            judged = {
+                part: features(arm, self.judged[part].samples, self.augment, self.hardware)
+                for part in parts
+                if part in self.judged
+            }
             scores = self._scores(train, judged, list(self.subsets) if len(parts) > 1 else [max(self.subsets)])
             for (part, probe), found in scores.items():
                 out[f"{name}_{part}_{probe}"] = self._score(part, found)
-        return out
-
-    def features(self, arm: nn.Module, part: Labelled) -> np.ndarray:
-        """The frozen features of a part's images without augmentation: float32 [n, width]."""
-        blocks = np.array_split(np.arange(len(part)), -(-len(part) // BATCH))
-        images = (normalise(unit(pixels), self.augment) for pixels in part.samples.blocks(blocks))
-        with self.hardware.autocast():
-            found = backbones.forward_in_batches(arm, images, partial(backbones.features, arm))
-        out: np.ndarray = found.numpy()
         return out
 
     def _scores(
@@ -114,16 +109,16 @@ class Probes:
     ) -> dict[tuple[str, str], np.ndarray]:
         """Scores [n, classes] by part and probe; NaN where features are not finite."""
         probes = [f"linear_{percent(fraction)}" for fraction in fractions]
-        if not all(np.isfinite(features).all() for features in (train, *judged.values())):
-            empty = {part: np.full((len(features), len(self.classes)), np.nan) for part, features in judged.items()}
+        if not all(np.isfinite(found).all() for found in (train, *judged.values())):
+            empty = {part: np.full((len(found), len(self.classes)), np.nan) for part, found in judged.items()}
             return {(part, probe): scores for part, scores in empty.items() for probe in ("knn", *probes)}
         targets, single = self.train.targets.numpy(), self.task == "multi-class"
-        with _calm():
-            out = {(part, "knn"): knn(train, targets, features) for part, features in judged.items()}
+        with reproducible():
+            out = {(part, "knn"): knn(train, targets, found) for part, found in judged.items()}
             for fraction, probe in zip(fractions, probes, strict=True):
                 chosen = self.subsets[fraction]
                 classify = linear(train[chosen], targets[chosen], single=single)
-                out |= {(part, probe): classify(features) for part, features in judged.items()}
+                out |= {(part, probe): classify(found) for part, found in judged.items()}
         return out
 
     def _score(self, part: str, scores: np.ndarray) -> float | None:
@@ -178,6 +173,16 @@ def nested_subsets(
     return out
 
 
+def features(network: nn.Module, samples: Samples, augment: Augment, hardware: Hardware) -> np.ndarray:
+    """The frozen features of all images without augmentation: float32 [n, width]."""
+    blocks = np.array_split(np.arange(len(samples)), -(-len(samples) // BATCH))
+    images = (normalise(unit(pixels), augment) for pixels in samples.blocks(blocks))
+    with hardware.autocast():
+        found = backbones.forward_in_batches(network, images, partial(backbones.features, network))
+    out: np.ndarray = found.numpy()
+    return out
+
+
 def knn(train: np.ndarray, targets: np.ndarray, judged: np.ndarray) -> np.ndarray:
     """The share of the nearest `NEIGHBOURS` by cosine that have each class: [n, classes].
 
@@ -210,16 +215,16 @@ def linear(train: np.ndarray, targets: np.ndarray, *, single: bool) -> Any:
     codes = targets.argmax(axis=1)
     model = None if len(present) == 1 else make_pipeline(StandardScaler(), regression).fit(train, codes)
 
-    def classify(features: np.ndarray) -> np.ndarray:
-        out = np.zeros((len(features), targets.shape[1]))
-        out[:, present] = 1.0 if model is None else model.predict_proba(features)
+    def classify(judged: np.ndarray) -> np.ndarray:
+        out = np.zeros((len(judged), targets.shape[1]))
+        out[:, present] = 1.0 if model is None else model.predict_proba(judged)
         return out
 
     return classify
 
 
 @contextlib.contextmanager
-def _calm() -> Iterator[None]:
+def reproducible() -> Iterator[None]:
     """Linear algebra on one thread, so that its bits do not depend on the machine's cores; no warnings in the log."""
     from threadpoolctl import threadpool_limits
 

@@ -52,6 +52,8 @@ class ModelInfo:
             raise ValueError(f"{run.id} is {state}; only a finished run has a network: launch its grid to finish it")
         spec = run.spec
         if isinstance(spec, FinetuneSpec):
+            if spec.probe:
+                raise ValueError(f"{run.id} judged frozen features and trained no network; give what it started from")
             if arm is not None:
                 raise ValueError(f"{run.id} is a fine-tuning run and has one network; leave --arm {arm} out")
             network, backbone = FINETUNED, spec.backbone

@@ -12,9 +12,9 @@ from pipeline.core import files
 from pipeline.jobs.plan import Plan
 from pipeline.results import texts
 from pipeline.results.tables import Table
-from pipeline.runs.result import Result
 from pipeline.runs.identity import run_id
 from pipeline.runs.methods import method_info
+from pipeline.runs.result import Result
 from pipeline.runs.spec import Arm, PretrainSpec, method_of
 
 PARTS = ("val", "test")

@@ -33,9 +33,10 @@ METHOD_INFO: Mapping[str, MethodInfo] = {
     "dino": MethodInfo(title="DINO", has_teacher=True, flops=8 / 3),
     "dino_fb": MethodInfo(title="DINO (authors' recipe)", has_teacher=True, flops=None),
 }
-SUPERVISED = MethodInfo(title="Supervised")
+NO_METHOD = {"supervised": MethodInfo(title="Supervised"), "frozen": MethodInfo(title="Frozen features")}
+"""What runs do that pretrain nothing."""
 
 
 def method_info(name: str) -> MethodInfo:
-    """The facts of a method, of `supervised`, or of a name without an entry: that name and the defaults."""
-    return METHOD_INFO.get(name) or (SUPERVISED if name == "supervised" else MethodInfo(title=name))
+    """The facts of a method, of `supervised` or `frozen`, or of a name without an entry: that name and the defaults."""
+    return METHOD_INFO.get(name) or NO_METHOD.get(name) or MethodInfo(title=name)

@@ -269,19 +269,19 @@ class FinetuneSpec:
     precision: str = later("auto")
     stopping: str = later("best")
     """Patience counts epochs without a new best (`best`), or rises over the epoch before (`previous`: notebook)."""
+    probe: str = later("")
+    """Nothing is trained: what judges frozen features instead, `knn` or `linear`."""
 
     def __post_init__(self) -> None:
         positive(epochs=self.epochs, batch_size=self.batch_size, image_size=self.image_size, patience=self.patience)
         one_of("FinetuneSpec.weights", self.weights, WEIGHTS)
         one_of("FinetuneSpec.precision", self.precision, PRECISIONS)
         one_of("FinetuneSpec.stopping", self.stopping, ("best", "previous"))
+        one_of("FinetuneSpec.probe", self.probe, ("", "knn", "linear"))
         if not 0 < self.label_fraction <= 1:
             raise ValueError(f"label_fraction is {self.label_fraction}; it is a fraction in (0, 1]")
-        if self.pretrain is not None and self.pretrain.arm(self.arm).backbone != self.backbone:
-            raise ValueError(
-                f"arm {self.arm!r} was pretrained as {self.pretrain.arm(self.arm).backbone}, "
-                f"it cannot be fine-tuned as {self.backbone}; name the same backbone"
-            )
+        if self.pretrain is not None and (was := self.pretrain.arm(self.arm).backbone) != self.backbone:
+            raise ValueError(f"arm {self.arm!r} was pretrained as {was}, not {self.backbone}; name the same backbone")
 
 
 Spec = PretrainSpec | FinetuneSpec
@@ -293,6 +293,8 @@ def kind_of(spec: Spec) -> str:
 
 
 def method_of(spec: Spec) -> str:
-    """`cass`, `dino`, … or `supervised`."""
+    """`cass`, `dino`, … `supervised` or, where nothing is trained, `frozen`."""
+    if isinstance(spec, FinetuneSpec) and spec.probe:
+        return "frozen"
     pretrain = spec if isinstance(spec, PretrainSpec) else spec.pretrain
     return pretrain.method.name if pretrain else "supervised"

@@ -137,6 +137,29 @@ def initialisation(s: Setting) -> list[TableEntry]:
     return out
 
 
+def frozen_entries(s: Setting, *pretrained: PretrainSpec, experiment: str = "frozen") -> list[TableEntry]:
+    """k-NN and a linear classifier on frozen features at every label fraction: of both start weights (or the scale's
+    own), and of the arms of these pretraining runs. `experiment` says whose table the rows are in."""
+    sources: list[tuple[str, str | None, PretrainSpec | None]] = [
+        (title, weights, None)
+        for title, weights in (("random", "random"), ("ImageNet", "imagenet"))
+        if s.scale.weights in (None, weights)
+    ]
+    sources += [(method_info(run.method.name).title, None, run) for run in pretrained]
+    out = []
+    for backbone in paper.STANDARD:
+        for source, weights, run in sources:
+            if run is not None and backbone.role not in [arm.name for arm in run.arms]:
+                continue
+            for probe, title in (("knn", "k-NN"), ("linear", "linear")):
+                row = (f"Frozen {source}, {title}", s.title(backbone))
+                for fraction in s.dataset.label_fractions:
+                    spec = s.finetune(backbone, run, label_fraction=fraction, weights=weights)
+                    spec = replace(spec, probe=probe, epochs=1)
+                    out.append(TableEntry(experiment, row, percent(fraction), spec, ""))
+    return out
+
+
 def _pairs(
     s: Setting, experiment: str, pairs: Sequence[tuple[Backbone, Backbone]], columns: Sequence[str] = ARMS
 ) -> list[TableEntry]:

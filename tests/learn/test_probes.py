@@ -280,6 +280,6 @@ def test_a_checkpoint_of_code_without_probes_continues(shards, site, tmp_path):
 def test_features_are_the_input_of_the_head(shards, site):
     found = probes.of_run(tiny.make_pretrain(shards), site, CPU)
     arm = timm.create_model("test_vit.r160_in1k", num_classes=7, img_size=tiny.SIZE)
-    features = found.features(arm, found.train)
+    features = probes.features(arm, found.train.samples, paper.AUGMENT, CPU)
     assert features.shape == (64, arm.num_features) and features.dtype == np.float32
     assert arm.training

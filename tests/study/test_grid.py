@@ -16,7 +16,7 @@ from pipeline.study.names import EXPERIMENT_GRIDS, known_grids
 from pipeline.study.renames import RENAMED
 
 NAMES = (
-    "augmentation batch_size cass_vc cnn cnn_optimizer demo dino_fb epochs initialisation main paper small toy "
+    "augmentation batch_size cass_vc cnn cnn_optimizer demo dino_fb epochs frozen initialisation main paper small toy "
     "transformer two_cnns two_transformers"
 ).split()
 CONSTANTS = 'DATASETS = ["toy"]\nSEEDS = 2\nIMAGE_SIZE = 64\n'

@@ -51,7 +51,9 @@ def plan_figures(
 
 def chosen_runs(plan: Plan, group: Group) -> tuple[list[FinishedRuns], list[PlannedRun], Shards]:
     """The techniques that have finished runs, one run of each, and the shards on which they were tested."""
-    shown = at_largest_fraction(plan, group)
+    shown = [
+        each for each in at_largest_fraction(plan, group) if each.series.method != "frozen"
+    ]  # no network of its own
     if not shown:
         raise NothingToDraw("no fine-tune is done")
     runs = one_run_each(shown)

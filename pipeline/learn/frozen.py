@@ -1,0 +1,123 @@
+"""Frozen features as a technique: a network as it is, and k-NN or a linear classifier on its features; no training.
+
+The bar that pretraining and fine-tuning have to clear. A run of this kind fills a cell of a table as a fine-tune does:
+the same labels, the same test images, the same scores.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from pipeline.core import disks, files
+from pipeline.core.seeds import derive
+from pipeline.data.pixel_map import open_pixels
+from pipeline.data.shards.index import Shards, shards_of
+from pipeline.data.splits import label_fraction
+from pipeline.learn import backbones, metrics, probes
+from pipeline.learn.hardware import Hardware
+from pipeline.learn.program import Counters
+from pipeline.learn.samples import Samples
+from pipeline.learn.weights import weights_file
+from pipeline.runs.cluster import Cluster
+from pipeline.runs.folder import Run
+from pipeline.runs.identity import run_id
+from pipeline.runs.predictions import write_predictions
+from pipeline.runs.spec import FinetuneSpec
+
+
+def judge(
+    spec: FinetuneSpec, run: Run, cluster: Cluster, hardware: Hardware
+) -> tuple[dict[str, Any], Counters, dict[str, Any]]:
+    """Store the predictions of the test images and score them; returns (metrics, counters, notes)."""
+    before = time.monotonic()
+    shards = shards_of(Path(cluster.shards), spec.dataset, size=spec.image_size)
+    train, test = (labelled(shards, part) for part in ("train", "test"))
+    train = train[label_fraction(shards.labels(train.tolist()), shards.classes, spec.label_fraction, spec.seed)]
+    if not (len(train) and len(test)):
+        part = "test" if len(train) else "train"
+        raise ValueError(f"{spec.dataset.name} has no labelled image in {part}; judging frozen features needs some")
+    features = all_features(spec, shards, cluster, hardware)
+    targets = {part: targets_of(shards, rows) for part, rows in (("train", train), ("test", test))}
+    if not all(np.isfinite(features[rows]).all() for rows in (train, test)):
+        raise ValueError(f"the features of {spec.backbone} are not finite in {hardware.precision}; use float32")
+    task = str(shards.manifest["task"])
+    with probes.reproducible():
+        if spec.probe == "knn":
+            scores = probes.knn(features[train], targets["train"], features[test])
+        else:
+            classify = probes.linear(features[train], targets["train"], single=task == "multi-class")
+            scores = classify(features[test])
+    keys = [shards.rows["key"][row] for row in test]
+    write_predictions(run["predictions"], keys, shards.classes, targets["test"], scores)
+    found = metrics.score(targets["test"].astype(int), scores.astype(np.float32), shards.classes, task)
+    counters = Counters(images=len(features), seconds=time.monotonic() - before)
+    return found, counters, {"labelled_pictures": len(train), "probe": spec.probe}
+
+
+def labelled(shards: Shards, part: str) -> np.ndarray:
+    """The rows of the labelled images of a split: int64 [n]."""
+    rows = shards.of_split(part)
+    kept = [row for row, names in zip(rows, shards.labels(rows), strict=True) if names is not None]
+    return np.array(kept, dtype=np.int64)
+
+
+def targets_of(shards: Shards, rows: np.ndarray) -> np.ndarray:
+    """0 and 1 by image and class: float32 [n, classes]."""
+    return np.array(
+        [[name in (names or ()) for name in shards.classes] for names in shards.labels(rows.tolist())], "f4"
+    )
+
+
+def all_features(spec: FinetuneSpec, shards: Shards, cluster: Cluster, hardware: Hardware) -> np.ndarray:
+    """The features of all images of the shards, float32 [n, width]: computed once for each network, kept on scratch."""
+    parent = None if spec.pretrain is None else Run(Path(cluster.runs) / run_id(spec.pretrain))
+    file = weights_file(spec.backbone, Path(cluster.weights)) if spec.weights == "imagenet" else None
+    source = parent["weights"] if parent else file
+    facts = {
+        "images": files.sha256_file(shards.folder / "index.parquet"),
+        "network": [spec.backbone, spec.arm if parent else "", files.sha256_file(source) if source else spec.seed],
+        "classes": 0 if source else len(shards.classes),  # the draw of random weights depends on the head's width
+        "normalised": [spec.augment.mean, spec.augment.std],
+        "hardware": asdict(hardware),
+        "libraries": [torch.__version__, backbones.timm_version()],
+    }
+    key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+    path = files.own_if_unreadable(Path(cluster.scratch) / f"features-{shards.name}-{key}.npy")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with files.lock(path.with_suffix(".lock"), patience=3600, what=str(path)):
+        if path.exists():
+            kept: np.ndarray = np.load(path)
+            return kept
+        samples = Samples(open_pixels(shards, cluster), np.arange(len(shards.rows["key"])), hardware.torch_device)
+        network = build(spec, shards, cluster, parent).to(hardware.torch_device)
+        features = probes.features(network, samples, spec.augment, hardware)
+        try:
+            with files.publish(path) as out:
+                np.save(out, features)
+        except OSError as error:
+            print(f"the features are not kept for other runs: {disks.error_text(error)}", flush=True)
+    return features
+
+
+def build(spec: FinetuneSpec, shards: Shards, cluster: Cluster, parent: Run | None) -> nn.Module:
+    """The network that a fine-tune of this spec would start from."""
+    torch.manual_seed(derive("init", spec.seed))
+    model = backbones.build(
+        spec.backbone,
+        outputs=len(shards.classes),
+        image_size=spec.image_size,
+        weights="random" if parent else spec.weights,
+        folder=Path(cluster.weights),
+    )
+    if parent:
+        backbones.load_body(model, backbones.load_arm(parent["weights"], spec.arm))
+    return model
