@@ -107,6 +107,8 @@ def _check(image: ImageFile.ImageFile, data: bytes) -> None:
             jpeg.check(block)
     elif image.format == "PNG":
         png.check(data)
+        if image.mode == "RGB" and png.bits(data) == 16 and "transparency" in image.info:
+            raise BadImage("has a transparent colour of 16 bits, of which 8 are decoded; convert it to 8 bits")
 
 
 def _check_memory(

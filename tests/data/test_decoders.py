@@ -79,10 +79,6 @@ def test_postscript_is_never_executed_whatever_it_is_called(tmp_path: Path, monk
     assert not (tmp_path / "executed").exists()
 
 
-def lossless_jpeg() -> bytes:
-    return JPEG.replace(b"\xff\xc0", b"\xff\xc3", 1)
-
-
 @pytest.mark.parametrize(
     ("data", "said"),
     [
@@ -96,7 +92,12 @@ def lossless_jpeg() -> bytes:
         (b"\x08\0\x05\0CS\x0a\0ISO_IR 100" + bytes(40), "is DICOM: export it"),
         (b"\x02\0\x10\0UI\x14\0" + bytes(40), "is DICOM: export it"),
         (b"\x08\0\0\0\x04\0\0\0" + bytes(40), "is DICOM: export it"),
-        (lossless_jpeg(), "cannot be"),
+        (JPEG.replace(b"\xff\xc0", b"\xff\xc3", 1), "is a lossless JPEG, which is not read here"),
+        (JPEG.replace(b"\xff\xc0", b"\xff\xf7", 1), "is a lossless (JPEG-LS) JPEG, which is not read here"),
+        (
+            JPEG.replace(b"\xff\xc0\0\x11\x08", b"\xff\xc0\0\x11\x0c", 1),
+            "is a JPEG file that cannot be read: cannot handle",
+        ),
         (tiff(np.ones((4, 4, 5), np.uint8)), "is a TIFF file that cannot be read: unknown pixel mode; its kind"),
         (tiff(np.ones((4, 4), np.float16)), "is a TIFF file that cannot be read: unknown pixel mode; its kind"),
         (JPEG[:100], "cannot be decoded: Truncated File Read"),
@@ -352,6 +353,14 @@ def test_a_transparent_colour_is_black_in_16_bits_as_in_8() -> None:
     assert clear[:2, 0, 0].tolist() == [0, 19]
     small = (wide >> 8).astype(np.uint8)
     assert images.decode(png(small, transparent=struct.pack(">H", 60000 >> 8))).pixels[:2, 0, 0].tolist() == [0, 19]
+
+
+def test_a_transparent_colour_of_16_bits_is_refused_where_8_are_decoded() -> None:
+    wide = np.full((4, 4, 3), 5000, np.uint16)
+    assert reason(png(wide, transparent=struct.pack(">HHH", 5000, 5000, 5000))).startswith("has a transparent colour")
+    assert images.decode(png(wide)).pixels.max() == 19
+    small = (wide >> 8).astype(np.uint8)
+    assert not images.decode(png(small, transparent=struct.pack(">HHH", 19, 19, 19))).pixels.any()
 
 
 def test_bits_scale_16_bit_grey_and_never_clip() -> None:

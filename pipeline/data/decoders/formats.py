@@ -60,6 +60,8 @@ _OTHERS = {
     "ZIP": rb"PK\x03\x04",
     "SVG, XML or HTML": rb"\s*<(?:\?xml|!doctype|svg|html)",
 }
+_JPEGS = {0xC3: "lossless", 0xCB: "lossless", 0xF7: "lossless (JPEG-LS)"}
+_JPEGS |= dict.fromkeys((0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF), "hierarchical")
 _DICOM = re.compile(rb"(?s:.{128})DICM|[\x02\x08]\0[\0-\x20]\0(?:UL|UI|CS|DA|OB|SH|LO|TM|[\x02-\x40]\0\0\0)", re.DOTALL)
 """With its preamble, or a data set whose first element is of group 2 or 8, with or without its kind of value."""
 
@@ -78,7 +80,7 @@ def open_image(source: bytes | Path, formats: tuple[str, ...] = ALLOWED) -> Imag
         image = Image.open(file, formats=formats)
     except UnidentifiedImageError:
         file.seek(0)
-        reason = why_not(file.read(512), file)
+        reason = why_not(file.read(1 << 16), file)
         file.close()
         raise BadImage(reason) from None
     except Image.DecompressionBombError:
@@ -98,11 +100,23 @@ def why_not(head: bytes, file: IO[bytes]) -> str:
         return DICOM_ADVICE
     for name, pattern in _READ.items():
         if re.match(pattern, head, re.DOTALL):
+            if name == "JPEG" and (reason := unread_jpeg(head)):
+                return reason
             return f"is a {name.replace('WEBP', 'WebP')} file that cannot be read{_cause(name, file)}"
     for name, pattern in _OTHERS.items():
         if re.match(pattern, head, re.DOTALL | re.IGNORECASE):
             return f"is {name}, {NEXT_MOVE} (read are {NAMES})"
     return f"is no image format known here ({NAMES})"
+
+
+def unread_jpeg(data: bytes) -> str | None:
+    """What a JPEG is whose kind is not read: the marker of its frame says so (ITU-T T.81, table B.1)."""
+    place = 2
+    while place + 4 <= len(data) and data[place] == 0xFF:
+        if kind := _JPEGS.get(data[place + 1]):
+            return f"is a {kind} JPEG, {NEXT_MOVE}"
+        place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
+    return None
 
 
 def _cause(name: str, file: IO[bytes]) -> str:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import simplejpeg
 
-from pipeline.data.decoders.formats import BadImage
+from pipeline.data.decoders.formats import BadImage, unread_jpeg
 
 COLOUR_SPACES = {3: "RGB", 4: "RGBX"}  # simplejpeg's names, by channels
 PADDING = 512  # bytes of one value that may fill the space before the end marker
@@ -41,6 +41,8 @@ def decode(data: bytes, colours: str, *, min_side: int = 0) -> Jpeg | None:
         except ValueError as error:
             said = str(error)
         if not _is_warning(said, data, colours):
+            if (reason := unread_jpeg(data)) is not None:
+                raise BadImage(reason)
             return None
         repaired, remark = _without_oddity(data, said)
         if repaired is None:

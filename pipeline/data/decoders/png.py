@@ -37,6 +37,11 @@ def check(data: bytes) -> None:
     raise BadImage("is truncated or damaged: its parts do not lead to its end (IEND)")
 
 
+def bits(data: bytes) -> int:
+    """Bits a sample, from the header."""
+    return data[24]
+
+
 def check_size(data: bytes) -> None:
     """Raise `BadImage` if the file is too short for its pixels, before memory is taken for them."""
     if _bytes_of_rows(data) > MAX_RATIO * len(data):
