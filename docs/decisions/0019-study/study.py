@@ -95,14 +95,6 @@ def split(groups: np.ndarray) -> dict[str, np.ndarray]:
 # --- Variants --------------------------------------------------------------------------------------------------------
 
 
-def variance_covariance(z: Tensor, variance: float, covariance: float) -> Tensor:
-    """VICReg's two terms as published (arXiv 2105.04906)."""
-    centred = z - z.mean(0)
-    square = (centred.T @ centred / (len(z) - 1)).square()
-    off = (square.sum() - square.diagonal().sum()) / z.shape[1]
-    return variance * torch.relu(1 - (z.var(0) + 1e-4).sqrt()).mean() + covariance * off
-
-
 def isotropy(z: Tensor, generator: torch.Generator, slices: int = 256) -> Tensor:
     """SIGReg (arXiv 2511.08544): Epps and Pulley's distance to a standard normal, mean over random directions."""
     directions = normalize(torch.randn(z.shape[1], slices, generator=generator), dim=0)
@@ -125,17 +117,17 @@ def loss_of(o: argparse.Namespace, outputs: list[Tensor], guarded: list[Tensor],
     r, t = outputs
     if o.variant == "paper":
         return agreement_loss(r, t)
-    if o.variant == "guard":  # the product's cass_vc: VICReg's terms on the sphere, where the paper's loss lives
-        spheres = [cass_vc.on_sphere(z) for z in guarded]
-        terms = [o.a * cass_vc.variance_term(z) + o.b * cass_vc.covariance_term(z) for z in spheres]
-        return agreement_loss(r, t) + sum(terms)
-    if o.variant == "vicreg":  # as published: on raw outputs
-        terms = [variance_covariance(z, o.a, o.b) for z in guarded]
-        return o.a * (r - t).square().mean() + sum(terms)
-    if o.variant == "infonce":
+    if o.variant in ("guard", "vicreg"):  # the product's cass_vc, on the sphere; and as published, on raw outputs
+        guarded = [cass_vc.on_sphere(z) for z in guarded] if o.variant == "guard" else guarded
+        agreement = agreement_loss(r, t) if o.variant == "guard" else (r - t).square().mean()
+        return agreement + sum(o.a * cass_vc.variance_term(z) + o.b * cass_vc.covariance_term(z) for z in guarded)
+    if o.variant in ("infonce", "contrast"):
         similar = normalize(r, dim=-1) @ normalize(t, dim=-1).T / o.a
         own = torch.arange(len(r))
-        return (cross_entropy(similar, own) + cross_entropy(similar.T, own)) / 2
+        loss = (cross_entropy(similar, own) + cross_entropy(similar.T, own)) / 2
+        if o.variant == "contrast":  # every direction in use, as well
+            loss = loss + o.b * sum(cass_vc.covariance_term(cass_vc.on_sphere(z)) for z in guarded)
+        return loss
     if o.variant == "simsiam":
         return (agreement_loss(extra[0](r), t.detach()) + agreement_loss(extra[1](t), r.detach())) / 2
     if o.variant == "isotropy":
@@ -273,7 +265,7 @@ def main() -> None:
         "variant", help="start, paper, guard, vicreg, infonce, simsiam, isotropy; finetune: start or ARMS"
     )
     parser.add_argument("--a", type=float, default=1.0, help="first weight, or the temperature")
-    parser.add_argument("--b", type=float, default=1.0, help="second weight")
+    parser.add_argument("--b", type=float, default=0.04, help="second weight")
     parser.add_argument("--where", choices=("logits", "features"), default="logits")
     parser.add_argument("--backbones", choices=tuple(TAGS), default="small", help="of which grid")
     parser.add_argument("--schedule", choices=("once", "paper"), default="once")

