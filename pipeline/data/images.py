@@ -103,8 +103,6 @@ def _check(image: ImageFile.ImageFile, data: bytes) -> None:
         raise BadImage(tiff.SIGNED)
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         tiff.check(image, data)
-        for block in tiff.jpegs(image, data):
-            jpeg.check(block)
     elif image.format == "PNG":
         png.check(data)
         if image.mode == "RGB" and png.bits(data) == 16 and "transparency" in image.info:
@@ -143,23 +141,21 @@ def _pixels(
     remarks, peak = [colour.profile_remark(image)], None
     if image.format in ("JPEG", "MPO"):
         jpeg.check_size(data, *image.size)
-    elif image.format == "PNG":
-        png.check_size(data)
-    if image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L", "CMYK"):
         plain = _is_plain_jpeg(image)
-        found = jpeg.decode(
-            data, COLOUR_SPACES[channels] if plain else "CMYK", min_side=min_side if plain and turn == 1 else 0
-        )
+        colours = COLOUR_SPACES[channels] if plain else "CMYK"  # which is checked here, and decoded by Pillow
+        found = jpeg.decode(data, colours, min_side=min_side if plain and turn == 1 else 0)
         if found is not None:
             remarks.append(found.remark)
             if plain:
-                pixels = colour.upright(found.pixels, turn) if turn > 1 else found.pixels
-                return Decoded(pixels, width, height, _said(remarks))
-            del found
+                return Decoded(colour.upright(found.pixels, turn), width, height, _said(remarks))
+            del found  # it can be large
+    if image.format == "PNG":
+        png.check_size(data)
     if isinstance(image, TiffImagePlugin.TiffImageFile):
+        for block in tiff.jpegs(image, data):
+            jpeg.check(block)
         if tiff.has_wide_planes(image):
-            turn = colour.orientation(image)
-            pixels = colour.upright(tiff.decode_wide_planes(image, data, channels), turn)
+            pixels = colour.upright(tiff.decode_wide_planes(image, data, channels), colour.orientation(image))
             return Decoded(pixels, width, height, _said(remarks))
         with tiff.native_messages(said):
             image.load()  # it turns the image upright
@@ -173,9 +169,7 @@ def _pixels(
         pixels = colour.rgb(image, channels)
     if image.format == "PNG":
         png.check_rows(data, image)
-    if turn > 1:
-        pixels = colour.upright(pixels, turn)
-    return Decoded(pixels, width, height, _said(remarks), peak)
+    return Decoded(colour.upright(pixels, turn), width, height, _said(remarks), peak)
 
 
 def _said(remarks: list[str | None]) -> tuple[str, ...]:

@@ -211,7 +211,7 @@ def judge(mutated: Mutated, answer: Transcoded | images.BadImage) -> str:
         assert "crashes the decoder" not in text, (mutated[:2], text)
         return "refused"
     stored = images.decode_stored(answer.data)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), tiff_files.native_messages([]):
         warnings.simplefilter("ignore")
         assert (damage := _damage(mutated.data)) is None, (mutated[:2], damage)
         with Image.open(io.BytesIO(mutated.data)) as opened:

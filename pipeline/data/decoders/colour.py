@@ -71,6 +71,8 @@ def orientation(image: Image.Image) -> int:
 
 def upright(pixels: np.ndarray, turn: int) -> np.ndarray:
     """Turn stored rows and columns [h, w, c] upright."""
+    if turn == 1:
+        return pixels
     if turn >= 5:
         pixels = pixels.transpose(1, 0, 2)
     if turn in (2, 3, 6, 7):

@@ -16,6 +16,7 @@ from pipeline.data.decoders.formats import BadImage, unread_jpeg
 
 COLOUR_SPACES = {3: "RGB", 4: "RGBX"}  # simplejpeg's names, by channels
 PADDING = 512  # bytes of one value that may fill the space before the end marker
+ARITHMETIC = (b"\xff\xc9", b"\xff\xca")  # markers of frames
 EXTRANEOUS = re.compile(r"(\d+) extraneous bytes before marker 0x([0-9a-f]{2})")
 END = b"\xff\xd9"
 
@@ -56,13 +57,17 @@ def check_size(data: bytes, width: int, height: int) -> None:
 
     Huffman's code takes at least a bit for each block of 8 × 8 pixels; arithmetic coding can take less.
     """
-    is_arithmetic = any(marker in data[:65536] for marker in (b"\xff\xc9", b"\xff\xca"))
-    if width * height > 64 * 8 * len(data) and not is_arithmetic:
+    if width * height > 64 * 8 * len(data) and not any(marker in data for marker in ARITHMETIC):
         raise BadImage(f"is damaged: its {len(data):,} bytes cannot hold {width:,} × {height:,} pixels")
 
 
 def check(data: bytes) -> None:
     """Raise `BadImage` if a JPEG inside another file is damaged."""
+    try:
+        height, width, *_ = simplejpeg.decode_jpeg_header(data)
+    except ValueError:  # the whole file's decoder judges
+        return
+    check_size(data, width, height)
     decode(data, "GRAY")
 
 
