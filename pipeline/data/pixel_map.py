@@ -58,14 +58,15 @@ class PixelMap:
         self._flat = self.pixels.reshape(-1)
         self._sums = sums
         self._blocks = _in_random_order(len(sums))
-        self._due = 0.0
+        self._due = 0.0  # blocks that are to be checked
+        self._due_each = side**2 * 3 * CHECKED_SHARE / BLOCK
 
     def __len__(self) -> int:
         return len(self.pixels)
 
     def note_read(self, images: int) -> None:
         """Check a random block now and then, as images are read; raises `DamagedMap`."""
-        self._due += images * self.side**2 * 3 * CHECKED_SHARE / BLOCK
+        self._due += images * self._due_each
         while self._due >= 1:
             self._due -= 1
             self.check(next(self._blocks))
