@@ -198,6 +198,8 @@ class RunCosts:
         train, labelled, val = counts
         if isinstance(spec, PretrainSpec):
             return spec.epochs * min(train, spec.pictures or train)
+        if spec.probe:  # at most: runs of one network share its features
+            return VALIDATION_COST * (train + val)
         return spec.epochs * (spec.label_fraction * labelled + VALIDATION_COST * val)
 
 

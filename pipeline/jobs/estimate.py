@@ -94,14 +94,16 @@ def estimate(plan: Plan, cluster: Cluster) -> Estimate:
 
 
 def _copies_at_end(spec: Spec) -> int:
-    """Copies of its parameters in a finished run's folder: averaged and last weights, else one."""
+    """Copies of its parameters in a finished run's folder: averaged and last weights, else one; none of frozen ones."""
+    if isinstance(spec, FinetuneSpec) and spec.probe:
+        return 0
     return 2 if isinstance(spec, PretrainSpec) and spec.average else 1
 
 
 def _copies_in_checkpoint(spec: Spec) -> int:
     """Copies of its parameters in a checkpoint: the weights, Adam's two moments, and what the spec adds."""
     if isinstance(spec, FinetuneSpec):
-        return 4  # the best weights so far
+        return 0 if spec.probe else 4  # the best weights so far
     teacher = method_info(spec.method.name).has_teacher
     return 3 + teacher + (spec.average is not None) + spec.keep_gradients
 

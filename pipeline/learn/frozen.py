@@ -80,8 +80,9 @@ def targets_of(shards: Shards, rows: np.ndarray) -> np.ndarray:
 def all_features(spec: FinetuneSpec, shards: Shards, cluster: Cluster, hardware: Hardware) -> np.ndarray:
     """The features of all images of the shards, float32 [n, width]: computed once for each network, kept on scratch."""
     parent = None if spec.pretrain is None else Run(Path(cluster.runs) / run_id(spec.pretrain))
-    file = weights_file(spec.backbone, Path(cluster.weights)) if spec.weights == "imagenet" else None
-    source = parent["weights"] if parent else file
+    source = parent["weights"] if parent else None
+    if parent is None and spec.weights == "imagenet":
+        source = weights_file(spec.backbone, Path(cluster.weights))
     facts = {
         "images": files.sha256_file(shards.folder / "index.parquet"),
         "network": [spec.backbone, spec.arm if parent else "", files.sha256_file(source) if source else spec.seed],

@@ -243,3 +243,12 @@ def test_ten_thousand_runs_are_estimated(site):
     plan.runs = {f"{name}-{copy}": planned for name, planned in plan.runs.items() for copy in range(28)}
     out = estimate(plan, site)
     assert len(plan.runs) == 10_080 and out.pretrain.runs == {TABLE_2: 1680}
+
+
+def test_runs_of_frozen_features_store_no_weights_and_cost_a_forward_pass_of_each_image(tmp_path):
+    site = tiny.make_cluster(tmp_path, device="cuda")
+    shards(site, BRAIN, train=900, val=300)
+    frozen, tuned = (finetune(probe=probe, epochs=1) for probe in ("linear", ""))
+    found, other = (estimate(plan_of(site, spec), site) for spec in (frozen, tuned))
+    assert (found.final_bytes, found.peak_bytes) == (0, 0) and other.final_bytes == 4 * R50
+    assert found.finetune.hours == pytest.approx(other.finetune.hours * (1200 / 3) / (900 + 300 / 3))

@@ -236,6 +236,7 @@ def _finetuning(plan: Plan, group: Group) -> DrawnFigure:
     found = {
         (series.title, fraction): (series, runs)
         for series in group.series
+        if series.method != "frozen"  # nothing is trained
         for fraction, cell in series.cells.items()
         if (runs := finished(plan, cell))
     }
