@@ -56,7 +56,7 @@ class Scale:
     """The maximum number of training images of a pretraining run."""
     dino_options: Mapping[str, int] = field(default_factory=dict)
     guard_epochs: int | None = None
-    """Epochs of CASS that cannot collapse, on all training images; None: it is not beside the paper's."""
+    """Epochs of CASS that cannot collapse, on all training images; None: the paper's alone."""
 
     def backbone(self, wanted: Backbone) -> Backbone:
         """The backbone that this scale takes in place of one of the paper's."""
