@@ -41,7 +41,7 @@ from pipeline.study.setting import ARMS, FULL, DatasetInfo, Scale, Setting, Tabl
 def main(s: Setting) -> list[TableEntry]:
     """Every technique, backbone and label fraction (Tables 3 to 6, and 1, which repeats them).
 
-    Where the scale says so, also CASS that cannot collapse, which the paper does not have.
+    Where the scale says so, also CASS with a guard, which the paper does not have.
     """
     out = []
     techniques: dict[str, PretrainSpec | None] = {"CASS": s.cass()}

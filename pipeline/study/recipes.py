@@ -50,7 +50,7 @@ GUARD_OPTIM = Optim(name="adam", lr=3e-4, schedule="once", warmup=0.1)
 
 
 def cass_vc(dataset: DatasetRef, backbones: Sequence[Backbone] = paper.STANDARD, *, seed: int) -> PretrainSpec:
-    """CASS that cannot collapse: the paper's arms, images, epochs and batch, with a guard; no preset changes it."""
+    """CASS with a guard: the paper's arms, images, epochs and batch; no preset changes it."""
     plain = cass(dataset, backbones, preset=paper.preset("paper"), seed=seed)
     method = Method(name="cass_vc", revision=REVISIONS["cass_vc"], options=GUARD_OPTIONS)
     return with_optim(replace(plain, method=method, average=None), GUARD_OPTIM)

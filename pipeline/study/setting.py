@@ -58,7 +58,8 @@ class Scale:
     """The maximum number of training images of a pretraining run."""
     dino_options: Mapping[str, int] = field(default_factory=dict)
     guard_epochs: int | None = None
-    """Epochs of CASS that cannot collapse, on all training images; None: it is not beside the paper's."""
+    """Epochs of CASS with a guard, on all training images; None: the paper's alone."""
+    guard_optim: Optim = recipes.GUARD_OPTIM
 
     def backbone(self, wanted: Backbone) -> Backbone:
         """The backbone that this scale takes in place of one of the paper's."""
@@ -92,10 +93,11 @@ class Setting:
         return self._scaled(spec, self.scale.pretrain_optim)
 
     def cass_vc(self, epochs: int) -> PretrainSpec:
-        """CASS that cannot collapse, with the standard pair of backbones; its rate is the same at every scale."""
+        """CASS with a guard, with the standard pair of backbones."""
         backbones = [self._starting(backbone) for backbone in paper.STANDARD]
         spec = recipes.cass_vc(self.dataset.ref, backbones, seed=self.seed)
-        return replace(spec, epochs=epochs, image_size=self.scale.image_size)
+        spec = replace(spec, epochs=epochs, image_size=self.scale.image_size)
+        return recipes.with_optim(spec, self.scale.guard_optim)
 
     def dino(self, backbone: Backbone) -> PretrainSpec:
         """DINO by the implementation that the paper names."""

@@ -229,7 +229,7 @@ def test_differences_are_taken_seed_by_seed(plan):
     assert row[4:] == ("+0.3000 ± 0.1414 (2)", "–", "+0.1619")
 
 
-def test_cass_that_cannot_collapse_is_compared_with_the_papers_and_with_supervised_training():
+def test_cass_with_a_guard_is_compared_with_the_papers_and_with_supervised_training():
     plugin = DATASETS.find("isic").DATASET
     dataset = DatasetInfo(DatasetRef(name="isic", fingerprint="0" * 16), plugin.label_fractions, plugin.metric)
     entries = load_grid("cass_vc").entries([dataset], [77, 78], paper.preset("paper"))

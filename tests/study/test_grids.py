@@ -100,7 +100,7 @@ def test_the_grid_of_dino_by_its_authors_has_as_many_more_runs_of_dino_as_main()
     assert counts("dino_fb") == (60 + 40, 300 + 100)
 
 
-def test_cass_that_cannot_collapse_is_a_row_of_its_own_beside_the_papers_runs():
+def test_cass_with_a_guard_is_a_row_of_its_own_next_to_the_papers_runs():
     assert counts("cass_vc") == (60 + 20, 300 + 100)
     assert {run_id(e.spec) for e in entries("main")} < {run_id(e.spec) for e in entries("cass_vc")}
     for name in ("cass_vc", "small", "demo"):

@@ -50,7 +50,7 @@ def test_options_and_optimizers_are_replaced_inside_a_spec() -> None:
     assert small.method.options == {**paper.DINO_OPTIONS, "out_dim": 64}
 
 
-def test_cass_that_cannot_collapse_differs_from_the_papers_in_method_rate_and_average_alone() -> None:
+def test_cass_with_a_guard_differs_from_the_papers_in_method_rate_and_average_alone() -> None:
     plain, guarded = recipes.cass(REF, preset=PAPER, seed=77), recipes.cass_vc(REF, seed=77)
     again = recipes.with_optim(replace(guarded, method=plain.method, average=plain.average), paper.PRETRAIN_OPTIM)
     assert again == plain and {arm.optim for arm in guarded.arms} == {recipes.GUARD_OPTIM}

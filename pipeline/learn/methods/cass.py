@@ -41,7 +41,7 @@ class Cass(Method):
             return self.scalars(r, t)
 
     def scalars(self, r: Tensor, t: Tensor) -> dict[str, Tensor]:
-        """The loss of both arms' logits [n, d], and what is logged beside it; outside of autocast."""
+        """The loss of both arms' logits [n, d], and what else is logged; outside of autocast."""
         return {"loss": agreement_loss(r, t)}
 
     def after_step(self, progress: float) -> None:

@@ -1,4 +1,4 @@
-"""CASS that cannot collapse: the paper's agreement, and variance and covariance terms that keep images apart.
+"""CASS with a guard: the paper's agreement, and variance and covariance terms that keep images apart.
 
 The terms are VICReg's (arXiv 2105.04906), of each arm's logits on the sphere, where the paper's loss lives: there
 2 − 2·cos is VICReg's invariance term. One answer for all images costs the most; the least is what the collapse monitor

@@ -1,4 +1,4 @@
-"""The main experiment, with CASS that cannot collapse beside the paper's.
+"""The main experiment, with a row of CASS with a guard next to the paper's.
 
     python -m pipeline.launch --grid cass_vc
 
