@@ -116,6 +116,7 @@ def run_folders(settings: Settings, seeds: int) -> Path:
                 manifest = {
                     "name": name,
                     "fingerprint": name.ljust(16, "0"),
+                    "classes": list(plugin.classes),
                     "metric": plugin.metric,
                     "label_fractions": plugin.label_fractions,
                     "settings": {"size": paper.IMAGE_SIZE},

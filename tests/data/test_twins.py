@@ -47,8 +47,8 @@ def brute_force(thumbnails: np.ndarray) -> set[tuple[int, int, str]]:
     }
 
 
-def thumbnails_of(pictures: list[Image.Image] | np.ndarray) -> np.ndarray:
-    return np.stack([twins.thumbnail(np.asarray(picture)) for picture in pictures])
+def thumbnails_of(images: list[Image.Image] | np.ndarray) -> np.ndarray:
+    return np.stack([twins.thumbnail(np.asarray(image)) for image in images])
 
 
 def test_pairs_are_those_of_brute_force() -> None:

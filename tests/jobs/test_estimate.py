@@ -49,6 +49,7 @@ def shards(cluster, ref, *, train, val=0, unlabelled=0, size=384):
     """A manifest that tells its counts, and no images."""
     counts = {"train": {"pictures": train, "unlabelled": unlabelled}, "val": {"pictures": val, "unlabelled": 0}}
     value = {"name": ref.name, "fingerprint": ref.fingerprint, "settings": {"size": size}, "counts": counts}
+    value["classes"] = []
     folder = Path(cluster.shards) / f"{ref.name}-{size}-image-{ref.fingerprint[:8]}"
     files.write_json(folder / "manifest.json", value)
 

@@ -10,7 +10,7 @@ import pytest
 import tiny
 from sites import BROKEN, Site
 
-from pipeline.core import files
+from pipeline.core import files, seals
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +109,7 @@ def test_a_dataset_without_labels_in_a_split_is_said_before_and_its_pretraining_
     (manifest,) = (tmp_path / "unlabelled").glob("*/manifest.json")
     value = files.read_json(manifest)
     value["counts"]["test"]["unlabelled"] = value["counts"]["test"]["images"]
-    files.write_json(manifest, value)
+    files.write_json(manifest, seals.sealed(value, [manifest.parent / "index.parquet"]))
     site = Site(tmp_path, tmp_path / "unlabelled")
 
     said = "tiny has no image with a label in test, so 2 fine-tunes cannot start and the others continue"

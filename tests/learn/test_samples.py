@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import zlib
 
 import numpy as np
 import pytest
@@ -40,7 +41,7 @@ def samples(request, tmp_path) -> Samples:
     path = tmp_path / "map.u8"
     IMAGES.tofile(path)
     with open(path, "rb") as file:
-        return Samples(PixelMap(file, 8), ROWS, torch.device("cpu"))
+        return Samples(PixelMap(path, file, 8, [zlib.crc32(IMAGES.tobytes())]), ROWS, torch.device("cpu"))
 
 
 def test_every_image_comes_once_an_epoch_in_the_order_of_seed_and_epoch(samples) -> None:

@@ -18,7 +18,7 @@ from pipeline.data.splits import Labels
 from pipeline.data.twins import Twins
 from pipeline.data.workers import Workers
 
-BELOW = 0.04  # pairs that are that much less alike are drawn beside the twins
+BELOW = 0.04  # pairs that are that much less alike are drawn with the twins
 MARGIN = 0.01  # raw files that are that much less alike count too: storing an image changes it a little
 DRAWN = 12  # pairs on each side of the limit
 CELL, GAP, TITLE, CAPTION = 128, 4, 20, 32  # of the sheet, in pixels

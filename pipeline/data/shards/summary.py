@@ -110,7 +110,9 @@ def _groups(leaks: Mapping[str, Any], *, grouped: bool) -> str:
 def _twins(known: Mapping[str, Any]) -> list[str]:
     """How many images of test and val have a twin in train, and which twins have different labels."""
     if "twins" not in known:
-        return ["whether images of test have near duplicates in train is not known before the shards are written anew"]
+        return [
+            "whether images of test have near duplicates in train is not known: these shards are of an earlier version"
+        ]
     out = []
     for split in ("test", "val"):
         counts = known["twins"][split]
