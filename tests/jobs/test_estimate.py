@@ -234,7 +234,9 @@ def test_only_what_is_to_do_counts(site):
     plan = plan_of(site, cass(), state="interrupted")
     (planned,) = plan.runs.values()
     files.write_json(
-        planned.run["progress"], {"epoch": 74, "epochs": 100, "step": 50, "steps": 100, "time": time.time()}
+        planned.run["progress"],
+        {"epoch": 74, "epochs": 100, "step": 50, "steps": 100, "time": time.time()}
+        | {"images_per_second": 100.0, "eta_seconds": 60.0},
     )
     assert estimate(plan, site).pretrain.hours == pytest.approx(0.255 * HOURS["brain_mri"])
 
