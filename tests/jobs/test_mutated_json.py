@@ -1,4 +1,4 @@
-"""Damaged JSON of runs, jobs and exports is read as it stands or refused with the file's name; no traceback.
+"""Damaged JSON of runs, jobs and exports is read as it is or refused with the file's name; no traceback.
 
 Results and manifests have seals, and tests of their own.
 """
