@@ -38,7 +38,11 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="print the plan and what the site lacks, change nothing; exit code 3 if it lacks anything",
     )
-    add("--retry", action="store_true", help="start failed runs again, from their last checkpoints")
+    add(
+        "--retry",
+        action="store_true",
+        help="start failed runs again, from their last checkpoints, and make damaged ones again",
+    )
     add("--no-ray", action="store_true", help="run fine-tunes in plain worker processes, without Ray")
     add(
         "--print-sbatch",
@@ -70,7 +74,8 @@ def main() -> int:
     if args.retry:
         retry_failed(plan)
     if not plan.in_state(*TO_DO, "running"):
-        print("nothing to start" + ("; failed runs wait for --retry" if plan.in_state("failed") else ""))
+        waiting = [state for state in ("failed", "damaged") if plan.in_state(state)]
+        print("nothing to start" + (f"; {' and '.join(waiting)} runs wait for --retry" if waiting else ""))
         return print_end(plan, flags.grid_flags(args))
     if plan.cluster.executor == "slurm" and not args.wait:
         return submit(plan, flags.grid_flags(args))

@@ -1,40 +1,93 @@
-"""Compare a raw folder with what is published of its dataset.
+"""Check raw images, runs, shards and decoded images for damage.
 
-It reads listings and image headers, and changes nothing.
+Raw images are compared with what is published of their dataset, the others with their checksums.
 
-python -m pipeline.verify isic --raw DIR
+python -m pipeline.verify isic --raw DIR    reads listings and image headers, and changes nothing
+python -m pipeline.verify --runs            every file of finished runs; a damaged run is marked
+python -m pipeline.verify --shards          every image, label and index
+python -m pipeline.verify --scratch         decoded images; damaged ones are deleted, runs decode them again
 
-Exit code 0: it is as published; 1: something is missing, differs or is surplus.
+Give a folder after --runs, --shards or --scratch, else it is the cluster file's.
+
+Exit code 0: all is as published or as written; 1: something is missing, differs or is surplus.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pipeline.core.console import counted, progress, run_command, table
+from pipeline.cli import flags
+from pipeline.core.console import counted, progress, run_command, table, visible
 from pipeline.data.datasets import DATASETS
+
+if TYPE_CHECKING:
+    from pipeline.jobs.audit import Finding
+
+PLACES = ("runs", "shards", "scratch")
 
 
 def parser() -> argparse.ArgumentParser:
     out = argparse.ArgumentParser(prog="python -m pipeline.verify", description=__doc__, allow_abbrev=False)
     out.formatter_class = argparse.RawDescriptionHelpFormatter
-    out.add_argument("name", help="isic, brain_mri, dermofit or autoimmune")
-    out.add_argument("--raw", type=Path, required=True, help="the folder that holds the raw files")
+    out.add_argument("name", nargs="?", help="isic, brain_mri, dermofit or autoimmune")
+    out.add_argument("--raw", type=Path, help="the folder that holds the raw files of that dataset")
+    for place in PLACES:
+        out.add_argument(f"--{place}", nargs="?", const="", metavar="DIR", help=f"check the {place} folder")
+    flags.add_cluster_flag(out)
     return out
 
 
 def main() -> int:
     args = parser().parse_args()
+    places = [place for place in PLACES if getattr(args, place) is not None]
+    if (args.name is None) == (not places) or (args.name is None) != (args.raw is None):
+        raise ValueError("give a dataset and --raw, or some of --runs, --shards and --scratch")
+    if places:
+        from pipeline.runs.cluster import load_cluster
+
+        cluster = load_cluster(args.cluster)
+        whole = [check_place(place, Path(getattr(args, place) or getattr(cluster, place))) for place in places]
+        return 0 if all(whole) else 1
+    return compare(args.name, args.raw)
+
+
+def check_place(place: str, folder: Path) -> bool:
+    """Check all that is in a folder, and print what is damaged; returns whether nothing is."""
+    from pipeline.jobs import audit
+
+    found, check = {
+        "runs": (audit.runs_under, audit.check_run),
+        "shards": (audit.shards_under, audit.check_shards),
+        "scratch": (audit.maps_under, audit.check_map),
+    }[place]
+    paths = found(folder)
+    findings = list(all_findings(paths, check, f"checking {place}"))
+    for finding in findings:
+        print(f"{finding.kind:<10} {visible(finding.text)}")
+    damaged = sum(finding.kind == "damaged" for finding in findings)
+    print(f"{place}: {len(paths)} checked in {folder}, {damaged} damaged files")
+    return not damaged
+
+
+def all_findings(paths: list[Path], check: Callable[[Path], Iterable[Finding]], what: str) -> Iterable[Finding]:
+    for several in progress(map(list, map(check, paths)), total=len(paths), what=what):
+        yield from several
+
+
+def compare(name: str, raw: Path) -> int:
+    """Compare a raw folder with what is published; 1 if they differ."""
     from pipeline.data import published
 
-    dataset = DATASETS.find(args.name).DATASET
+    dataset = DATASETS.find(name).DATASET
     try:
-        comparison = published.compare_folder(dataset, args.raw, progress=progress)
+        comparison = published.compare_folder(dataset, raw, progress=progress)
     except published.Incomplete as error:
         print(f"missing    {error}")
         return 1
-    print(f"{dataset.name} in {args.raw}, compared with {dataset.published.source}\n")
+    print(f"{dataset.name} in {raw}, compared with {dataset.published.source}\n")
     rows = [(part, label, here, "–" if known is None else known) for part, label, here, known in comparison.counts]
     print(table(rows, header=("part", "class", "here", "published")))
     print(f"\n{comparison.usable:,} of {counted(comparison.published, 'image')}")

@@ -26,8 +26,9 @@ from pipeline.data.shards.index import Shards, write_index
 from pipeline.jobs.plan import make_plan
 from pipeline.jobs.snapshot import code_version
 from pipeline.runs import cluster as clusters
-from pipeline.runs.folder import Result, Run
+from pipeline.runs.folder import Run
 from pipeline.runs.identity import to_json
+from pipeline.runs.result import Result
 from pipeline.runs.spec import Spec
 from pipeline.study import paper
 

@@ -8,10 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.core import files
 from pipeline.core.console import duration, table
 from pipeline.jobs.plan import Plan, PlannedRun, shown_name
-from pipeline.runs.folder import FILES, Run
+from pipeline.runs.folder import FILES, Run, unsealed_text
 
 if TYPE_CHECKING:
     from pipeline.jobs.slurm.queue import QueueView
@@ -19,9 +18,11 @@ if TYPE_CHECKING:
 
 SILENT_SECONDS = 120.0  # without a heartbeat, after which `status` says so
 
+BAD = ("failed", "damaged")  # states with a reason
+
 Row = dict[str, Any]
 """`run`, `name` (the id and what it does not say), `state`, `job` and `says` (text); of finished runs also `codes`,
-`seconds`, `device`; of running ones `progress` and `silence` (seconds)."""
+`seconds`, `device`, `sealed`; of running ones `progress` and `silence` (seconds)."""
 
 
 def status_rows(plan: Plan, queue: QueueView | None) -> list[Row]:
@@ -40,7 +41,7 @@ def folder_rows(runs: Path, jobs: Mapping[str, QueuedJob]) -> list[Row]:
             row |= {"job": "", **_of_finished(run)}
         elif state == "running":
             row |= _of_running(run)
-        elif state == "failed":
+        elif state in BAD:
             row |= {"job": "", "says": run.reason()}
         elif job:
             row |= {"state": "queued", "says": job.state.lower()}
@@ -51,7 +52,7 @@ def folder_rows(runs: Path, jobs: Mapping[str, QueuedJob]) -> list[Row]:
 def status_text(rows: list[Row], runs: Path, *, failed_only: bool) -> str:
     """The table, and a line that counts the states."""
     if failed_only:
-        failed = [row for row in rows if row["state"] == "failed"]
+        failed = [row for row in rows if row["state"] in BAD]
         shown = [[row["name"], row["says"], Run(runs / row["run"])["log"]] for row in failed]
         out = [table(shown, header=("run", "reason", "log"))] if shown else []
     else:
@@ -62,6 +63,8 @@ def status_text(rows: list[Row], runs: Path, *, failed_only: bool) -> str:
     codes = sorted({code for row in rows for code in row.get("codes", ())})
     if len(codes) > 1:
         out.append(f"results come from {len(codes)} versions of the code: {', '.join(codes)}")
+    if unsealed := sum(not row.get("sealed", True) for row in rows):
+        out.append(unsealed_text(unsealed))
     return "\n".join(out)
 
 
@@ -74,7 +77,7 @@ def _row(planned: PlannedRun, plan: Plan, queue: QueueView | None) -> Row:
         row |= {"job": "", **_of_finished(planned.run)}
     elif planned.state == "running":
         row |= _of_running(planned.run)
-    elif planned.state == "failed":
+    elif planned.state in BAD:
         row |= {"job": "", "says": planned.run.reason()}
     elif job:
         row["state"] = "queued"
@@ -100,15 +103,17 @@ def _name(run: Run) -> str:
 
 
 def _of_finished(run: Run) -> Row:
-    try:
-        with files.reading(run["result"], "launch --retry makes it again"):
-            result = run.result()
-    except ValueError as error:
-        return {"state": "damaged", "says": str(error)}
+    result = run.result()
     says = f"{duration(result.seconds)}, {result.images_per_second:.0f} images a second"
     says += f", COLLAPSED: {' and '.join(result.collapsed)}" if result.collapsed else ""
     says += f", published by {result.published_by}" if result.published_by else ""
-    return {"says": says, "codes": result.codes, "seconds": result.seconds, "device": result.device}
+    return {
+        "says": says,
+        "codes": result.codes,
+        "seconds": result.seconds,
+        "device": result.device,
+        "sealed": run.sealed,
+    }
 
 
 def _of_running(run: Run) -> Row:

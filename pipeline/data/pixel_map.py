@@ -2,6 +2,7 @@
 
 A map is keyed by the index's checksum, which covers every stored image, and by the decoder. The first process that
 needs a map builds it while others wait. An open map is kept by a shared lock; all others may be deleted at any time.
+Next to a map are the checksums of its blocks. Some are compared when it is opened, and some while it is read.
 A map counts as page cache, which the kernel takes back when memory is short.
 """
 
@@ -9,16 +10,20 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import math
 import os
+import random
 import shutil
 import sys
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 
-from pipeline.core import disks, files
+from pipeline.core import disks, files, seals
 from pipeline.core.console import progress
 from pipeline.data import images
 from pipeline.data.shards.index import Shards
@@ -27,21 +32,52 @@ from pipeline.runs.cluster import Cluster
 
 MIN_FREE = 0.05  # of the disk
 IN_MEMORY = ("tmpfs", "ramfs")  # file systems
+BLOCK = 1 << 20  # bytes with a checksum of their own
+CHECKED_AT_OPENING = 256  # blocks: all of a small map, a random choice of a large one
+CHECKED_SHARE = 1 / 1000  # of the bytes that are read; a checksum takes four times as long as a copy
 
 
 class NoRoom(Exception):
     """A map does not fit."""
 
 
+class DamagedMap(seals.Damaged):
+    """A map is not what was decoded; it is deleted. Whoever has read it must not keep what it made of it."""
+
+
+_damaged: set[Path] = set()  # maps of other users that this process found damaged and may not delete
+
+
 class PixelMap:
     """A complete pixel map: uint8 [n, side, side, 3]. The memory map keeps its file open, and so its lock."""
 
-    def __init__(self, file: IO[bytes], side: int) -> None:
+    def __init__(self, path: Path, file: IO[bytes], side: int, sums: list[int]) -> None:
+        self.path = path
         self.side = side
         self.pixels = np.memmap(file, dtype=np.uint8, mode="r").reshape(-1, side, side, 3)
+        self._flat = self.pixels.reshape(-1)
+        self._sums = sums
+        self._blocks = _in_random_order(len(sums))
+        self._due = 0.0
 
     def __len__(self) -> int:
         return len(self.pixels)
+
+    def note_read(self, images: int) -> None:
+        """Check a random block now and then, as images are read; raises `DamagedMap`."""
+        self._due += images * self.side**2 * 3 * CHECKED_SHARE / BLOCK
+        while self._due >= 1:
+            self._due -= 1
+            self.check(next(self._blocks))
+
+    def check(self, block: int) -> None:
+        """Compare the checksum of a block; raises `DamagedMap` and deletes the map where it differs."""
+        if checksum(self._flat, block) != self._sums[block]:
+            raise _discard(self.path)
+
+    def check_at_opening(self) -> None:
+        for block in itertools.islice(self._blocks, min(len(self._sums), CHECKED_AT_OPENING)):
+            self.check(block)
 
 
 Pixels = PixelMap | TarReader
@@ -52,12 +88,13 @@ def open_pixels(shards: Shards, cluster: Cluster) -> Pixels:
     """All images of the shards, from their map on the cluster's scratch; from the tars if no map is possible.
 
     Maps take up to `scratch_gb` and leave a twentieth of the disk free; the least recently used one is deleted first.
-    Raises `ValueError` that names tar and key if a tar's bytes are not those in the index.
+    Raises `ValueError` that names tar and key if a tar's bytes are not those in the index, and `DamagedMap` if there is
+    a map that is not what was decoded: it is deleted, and the next call builds it again.
     """
     scratch = Path(cluster.scratch)
-    checksum = files.sha256_file(shards.folder / "index.parquet")[:12]
-    path = scratch / f"{shards.name}-{shards.size}-{checksum}-{images.stored_decoder()}.u8"
-    path = files.own_if_unreadable(path)  # several users may share a scratch
+    index = shards.index_checksum[:12]
+    path = scratch / f"{shards.name}-{shards.size}-{index}-{images.stored_decoder()}.u8"
+    path = _mine_if_unusable(path)  # several users may share a scratch
     if (pixel_map := _open(path, shards.size)) is not None:
         return pixel_map
     tars = TarReader(shards)
@@ -66,6 +103,7 @@ def open_pixels(shards: Shards, cluster: Cluster) -> Pixels:
         return _report_no_map(tars, f"{scratch} is in memory ({kind}); give a disk, or set scratch_in_ram = true")
     with files.lock(path.with_suffix(".lock"), patience=3600, what=str(path)):
         if (pixel_map := _open(path, tars.side)) is None:
+            delete(path)  # of earlier code, which wrote no checksums, or short
             files.remove_temporaries(scratch, path.name)
             try:
                 _build(path, tars, cluster.scratch_gb * 1e9)
@@ -76,18 +114,91 @@ def open_pixels(shards: Shards, cluster: Cluster) -> Pixels:
     return pixel_map
 
 
+def _in_random_order(count: int) -> Iterator[int]:
+    """The numbers below `count`, again and again, each round in another order; every process has orders of its own."""
+    order, chance = list(range(count)), random.SystemRandom()
+    while True:
+        chance.shuffle(order)
+        yield from order
+
+
+def sums_of(path: Path) -> Path:
+    """The file with the size and the checksums of a map, next to it."""
+    return path.with_suffix(".sums")
+
+
+def checksum(flat: np.ndarray, block: int) -> int:
+    """CRC-32 of a block of a map's bytes uint8 [n]: the fastest checksum of the standard library (decision 17)."""
+    return zlib.crc32(flat[block * BLOCK : (block + 1) * BLOCK].data)
+
+
+def check_whole(path: Path) -> bool:
+    """Compare every block of a map with its checksum; False where there are none. Raises as `PixelMap.check`."""
+    if not sums_of(path).exists():
+        return False
+    with open(path, "rb") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        sums = read_sums(path)
+        if sums is None:
+            raise _discard(path)
+        flat = np.memmap(file, dtype=np.uint8, mode="r")
+        if any(checksum(flat, block) != known for block, known in enumerate(sums)):
+            raise _discard(path)
+    return True
+
+
+def _discard(path: Path) -> DamagedMap:
+    """Delete a map; returns the error to raise."""
+    _damaged.add(path)
+    delete(path)
+    return DamagedMap(
+        f"the decoded images in {path} were changed after they were written; they are deleted, and whoever needs them "
+        "next decodes them again"
+    )
+
+
+def delete(path: Path) -> None:
+    """Delete a map with its checksums; one of another user in a sticky folder stays."""
+    with contextlib.suppress(PermissionError):
+        path.unlink(missing_ok=True)
+        sums_of(path).unlink(missing_ok=True)
+
+
+def read_sums(path: Path) -> list[int] | None:
+    """The checksums of a map's blocks; None where there are none, or they are damaged or not of a map of its size."""
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        value = seals.read_sealed(sums_of(path))
+        if seals.seals_of(value) and value["bytes"] == path.stat().st_size:
+            sums: list[int] = value["crc32"]
+            return sums
+    return None
+
+
+def _mine_if_unusable(path: Path) -> Path:
+    """`path`; or a name next to it for this user alone, where `path` is another user's and of no use."""
+    own = path.with_name(f"{path.stem}-{os.geteuid()}{path.suffix}")
+    if files.own_if_unreadable(path) != path:
+        return own
+    theirs = path.exists() and path.stat().st_uid != os.geteuid()
+    return own if theirs and (path in _damaged or read_sums(path) is None) else path
+
+
 def _report_no_map(tars: TarReader, reason: str) -> TarReader:
     print(f"no pixel map, each image is decoded whenever it is needed: {reason}", file=sys.stderr, flush=True)
     return tars
 
 
 def _open(path: Path, side: int) -> PixelMap | None:
-    """The map at `path`, locked against deletion and marked as used now; None if there is none."""
+    """The map at `path`, locked against deletion and marked as used now; None if there is none with checksums."""
     with contextlib.suppress(FileNotFoundError), open(path, "rb") as file:
         fcntl.flock(file, fcntl.LOCK_SH)  # a file that was deleted before the lock stays whole while it is open
+        if (sums := read_sums(path)) is None:
+            return None
         with contextlib.suppress(OSError):  # the file of another user
             os.utime(file.fileno())
-        return PixelMap(file, side)
+        found = PixelMap(path, file, side, sums)
+        found.check_at_opening()
+        return found
     return None
 
 
@@ -106,6 +217,10 @@ def _build(path: Path, tars: TarReader, max_bytes: float) -> None:
         for _ in progress(decoded, total=len(tars), what=f"decoding {tars.shards.name}"):
             pass
         out.flush()
+        flat = out.reshape(-1)
+        sums = [checksum(flat, block) for block in range(-(-len(flat) // BLOCK))]
+        # before the map: the same images always have the same checksums
+        files.write_json(sums_of(path), seals.sealed({"bytes": len(flat), "crc32": sums}), indent=None)
 
 
 def _make_room(scratch: Path, wanted: int, max_bytes: float) -> None:
@@ -126,6 +241,7 @@ def _make_room(scratch: Path, wanted: int, max_bytes: float) -> None:
                 continue
             size = os.fstat(file.fileno()).st_size
             path.unlink()
+            sums_of(path).unlink(missing_ok=True)
             lacking -= size
     if lacking > 0:
         raise NoRoom(f"{lacking / 1e9:.1f} of {wanted / 1e9:.1f} GB are lacking")

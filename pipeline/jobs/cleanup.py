@@ -44,7 +44,8 @@ def find_removable(cluster: Cluster, *, scratch: bool) -> list[Removable]:
             found += [Removable("checkpoint of a finished run", path) for path in spare]
     found += _job_folders(runs)
     if scratch:
-        found += [Removable("decoded images", path) for path in Path(cluster.scratch).glob("*.u8")]
+        for pattern in ("*.u8", "*.sums"):
+            found += [Removable("decoded images", path) for path in sorted(Path(cluster.scratch).glob(pattern))]
     return found
 
 
@@ -79,6 +80,8 @@ def restart(run: Run) -> None:
     """Delete all that a run has done, so that the next launch restarts it; raises `files.Busy` while it is running."""
     with run.lock():
         shutil.rmtree(run["tensorboard"], ignore_errors=True)
-        for path in list(run.folder.iterdir()):
+        # what proves the run first, what marks it last: one that is half restarted is not done
+        found = sorted(run.folder.iterdir(), key=lambda path: (path == run["damaged"], path != run["result"]))
+        for path in found:
             if path.is_file() and path not in (run["spec"], run["job"], run["lock"]):
                 path.unlink()

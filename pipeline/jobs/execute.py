@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.core import disks, files
+from pipeline.core.seals import Damaged
+from pipeline.data.pixel_map import DamagedMap
 from pipeline.data.shards.index import shards_of
 from pipeline.jobs import milestones
 from pipeline.jobs.gpus import gpus, use_assigned_gpu
@@ -26,8 +28,9 @@ from pipeline.jobs.signals import STOP_FILE, STOPPED, Stop, grace_of, leave
 from pipeline.jobs.snapshot import code_version, library_versions
 from pipeline.learn.weights import imagenet_tags, weights_file
 from pipeline.runs import cluster
-from pipeline.runs.folder import Result, Run, Start
+from pipeline.runs.folder import Run
 from pipeline.runs.identity import run_id
+from pipeline.runs.result import Result, Start
 from pipeline.runs.spec import REVISIONS, PretrainSpec, Spec
 
 if TYPE_CHECKING:
@@ -35,7 +38,12 @@ if TYPE_CHECKING:
     from pipeline.learn.program import Counters
 
 PATIENCE = 5.0  # seconds to wait for a run that another process works on
+MAP_DAMAGES = 2  # of one start of a run; a disk that damages more is no place to work
 SLURM_PATIENCE = 3600.0  # a node thought dead may still hold the run that Slurm started again elsewhere
+
+
+class ParentDamaged(Damaged):
+    """The pretraining run that a run starts from is damaged: the run has not failed, it waits for that one."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +92,9 @@ def execute_run(run: Run, stop: Callable[[], bool] = lambda: False) -> int:
 
 
 def _execute_locked(run: Run, stop: Callable[[], bool]) -> int:
+    if damage := run.damage():
+        print(f"this run is done and damaged; launch --retry makes it again: {damage}", flush=True)
+        return 1
     if run["result"].exists():
         print("this run is done already", flush=True)
         return 0
@@ -93,10 +104,13 @@ def _execute_locked(run: Run, stop: Callable[[], bool]) -> int:
         from pipeline.learn.loop import Stopped
 
         try:
-            run.finish(_train(run, stop))
+            run.finish(_train_on_whole_map(run, stop))
         except Stopped:
             print("stopped as asked; the checkpoint is on disk", flush=True)
             return STOPPED
+    except ParentDamaged as error:
+        print(f"the run that this one starts from is damaged; launch --retry makes it again: {error}", flush=True)
+        return 1
     except Exception as error:
         text = traceback.format_exc()
         reason = disks.error_text(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
@@ -120,6 +134,29 @@ def site_of(run: Run) -> cluster.Cluster:
         return cluster.from_json(files.read_json(run["job"], dict))
 
 
+def _train_on_whole_map(run: Run, stop: Callable[[], bool]) -> Result:
+    """Train; a run that may have learnt from a damaged pixel map starts again without what it learnt."""
+    for _ in range(MAP_DAMAGES):
+        try:
+            return _train(run, stop)
+        except DamagedMap as error:
+            print(f"{error}; this run starts from the beginning: it may have learnt from them", flush=True)
+            forget(run, str(error))
+    return _train(run, stop)
+
+
+def forget(run: Run, problem: str) -> None:
+    """Delete the checkpoints of a run, and mark the shorter runs that it published as damaged."""
+    for path in run.checkpoints():
+        path.unlink()
+    spec, start = run.spec, run.start()
+    if isinstance(spec, PretrainSpec) and start is not None:
+        for shorter in milestones.specs_of(spec, start.milestones).values():
+            published = Run(run.folder.parent / run_id(shorter))
+            if published.state() == "done" and published.result().published_by == run.id:
+                published.mark_damaged(f"{published.id} may have learnt from it: {problem}", run.id)
+
+
 def _train(run: Run, stop: Callable[[], bool]) -> Result:
     from pipeline.learn import finetune, hardware
 
@@ -141,9 +178,9 @@ def _train(run: Run, stop: Callable[[], bool]) -> Result:
     print(f"{run.id}: {chosen.model}, {chosen.precision}, {chosen.threads} threads", flush=True)
     if isinstance(spec, PretrainSpec):
         return _pretrain(spec, run, site, chosen, stop, start)
+    parent = Run(Path(site.runs) / run_id(spec.pretrain)).result() if spec.pretrain else None
     metrics, counters, notes = finetune.finetune(spec, run, site, chosen, stop)
-    if spec.pretrain is not None:
-        parent = Run(Path(site.runs) / run_id(spec.pretrain)).result()
+    if parent is not None:
         notes["parent"] = {"device": parent.device, "precision": parent.precision}
     return result_of(metrics, counters, notes, start)
 
@@ -212,16 +249,19 @@ def begin(run: Run, hardware: dict[str, Any], inputs: dict[str, str]) -> Start:
 def inputs(spec: Spec, site: cluster.Cluster) -> dict[str, str]:
     """The SHA-256 of every file that the run reads: the index (which covers the images) and its start weights."""
     shards = shards_of(Path(site.shards), spec.dataset, size=spec.image_size)
-    found = {f"index of {spec.dataset.name}": files.sha256_file(shards.folder / "index.parquet")}
+    found = {f"index of {spec.dataset.name}": shards.index_checksum}
     for tag in sorted(imagenet_tags(spec)):
         found[f"weights of {tag}"] = files.sha256_file(weights_file(tag, Path(site.weights)))
     if not isinstance(spec, PretrainSpec) and spec.pretrain is not None:
         parent = Run(Path(site.runs) / run_id(spec.pretrain))
-        if parent.state() != "done":
-            raise ValueError(
-                f"it starts from {parent.id}, which is {parent.state()}; launch the grid to finish that run"
-            )
-        found["pretrained weights"] = files.sha256_file(parent["weights"])
+        if (state := parent.state()) == "damaged":
+            raise ParentDamaged(parent.reason())
+        if state != "done":
+            raise ValueError(f"it starts from {parent.id}, which is {state}; launch the grid to finish that run")
+        try:
+            found["pretrained weights"] = parent.check("weights", "a run that starts from it")
+        except Damaged as error:
+            raise ParentDamaged(str(error)) from error
     return found
 
 

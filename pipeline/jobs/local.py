@@ -114,6 +114,8 @@ class JobQueue:
 
     def is_blocked(self, planned: PlannedRun) -> bool:
         parent = self.plan.runs.get(planned.parent or "")
+        if parent is not None and parent.state == "done":
+            parent.refresh()  # the run itself may have found its weights damaged
         return parent is not None and parent.state in STUCK
 
     def start_ready(self) -> None:

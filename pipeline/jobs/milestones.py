@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterable
 
 from pipeline.core import files
 from pipeline.jobs.heartbeat import heartbeat
-from pipeline.runs.folder import PUBLISHED_BY, Result, Run, Start
+from pipeline.runs.folder import Run
 from pipeline.runs.identity import milestone_of, run_id
+from pipeline.runs.result import PUBLISHED_BY, Result, Start
 from pipeline.runs.spec import PretrainSpec
 
 
@@ -58,7 +59,7 @@ def _longest_kept(spec: PretrainSpec, run: Run, start: Start) -> Run | None:
     best: tuple[int, Run] | None = None
     for folder in run.folder.parent.glob(f"{run.id.rpartition('-')[0]}-*"):
         shorter = Run(folder)
-        if not (shorter["result"].exists() and shorter.checkpoints()):
+        if not (shorter.checkpoints() and shorter.state() == "done"):
             continue
         with contextlib.suppress(OSError, ValueError, KeyError):  # deleted meanwhile, or of another version of the code
             epochs, other = shorter.spec.epochs, Start.from_json(files.read_json(shorter["start"]))
@@ -77,6 +78,8 @@ def publish(spec: PretrainSpec, longer: Run, start: Start, finish: Callable[[Run
     run = Run(longer.folder.parent / run_id(spec))
     try:
         with run.lock(), heartbeat(run):
+            if run.damage():
+                run.discard()
             if run["result"].exists() or run.began:
                 why = "is done" if run["result"].exists() else "has started by itself"
                 print(f"milestone {run.id} {why}; left alone", flush=True)

@@ -31,7 +31,7 @@ PlanState = Literal[State, "no shards", "no labels", "blocked"]
 """A run's own state, or: its dataset has no shards yet, or no labels in a split that fine-tuning needs; the run that it
 starts from will not be done."""
 TO_DO = ("missing", "pending", "interrupted")
-STUCK = ("failed", "blocked", "no shards", "no labels")
+STUCK = ("failed", "damaged", "blocked", "no shards", "no labels")
 STARTED = ("interrupted", "running")
 
 
@@ -178,8 +178,14 @@ def _assign_family(longer: PlannedRun, family: list[PlannedRun]) -> None:
 
 
 def retry_failed(plan: Plan) -> None:
-    """Make the failed runs runs to do; they continue from their last checkpoints."""
-    for planned in plan.in_state("failed"):
+    """Make the failed and the damaged runs runs to do.
+
+    The failed ones continue from their last checkpoints; what the damaged ones left is deleted and made again.
+    """
+    for planned in plan.in_state("failed", "damaged"):
+        if planned.state == "damaged":
+            with planned.run.lock():
+                planned.run.discard()
         planned.run["error"].unlink(missing_ok=True)
         planned.state = planned.run.state()
     assign_milestones(plan.runs.values())

@@ -90,13 +90,21 @@ class Samples:
 
 
 def gather(pixels: Pixels) -> Callable[[np.ndarray, Tensor], object]:
-    """What reads rows int64 [k] into a tensor uint8 [k, side, side, 3], from a map as fast as memory is copied."""
+    """What reads rows int64 [k] into a tensor uint8 [k, side, side, 3], from a map as fast as memory is copied.
+
+    Reading a map raises `DamagedMap` where a spot check finds that it was changed.
+    """
     if not isinstance(pixels, PixelMap):
         return lambda rows, out: pixels.read(rows, out.numpy())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the map is read-only, which a tensor cannot express
         source = torch.from_numpy(pixels.pixels)
-    return lambda rows, out: torch.index_select(source, 0, torch.from_numpy(rows), out=out)
+
+    def read(rows: np.ndarray, out: Tensor) -> None:
+        torch.index_select(source, 0, torch.from_numpy(rows), out=out)
+        pixels.note_read(len(rows))
+
+    return read
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 from safetensors.torch import save
 
-from pipeline.core import files
+from pipeline.core import files, seals
 from pipeline.models import model_card, onnx
 from pipeline.models.info import FILE, WEIGHTS, ModelInfo, is_export
 from pipeline.models.network import Network
@@ -43,7 +43,7 @@ def write(run: Run, info: ModelInfo, folder: Path, *, with_onnx: bool) -> float 
             tensors = {name: value.contiguous() for name, value in network.model.state_dict().items()}
             file.write(save(tensors, metadata={"format": "pt"}))
         files.write_json(temporary / CONFIG, timm_config(network))
-        files.write_json(temporary / FILE, dataclasses.asdict(info))
+        files.write_json(temporary / FILE, seals.sealed(dataclasses.asdict(info), [temporary / WEIGHTS]))
         if with_onnx:
             _write_bytes(temporary / onnx.FILE, graph)
         files.write_text(temporary / MODEL_CARD, model_card.text(run, info, with_onnx=with_onnx))

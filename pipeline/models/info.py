@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.core import files
+from pipeline.core import seals
 from pipeline.runs.folder import Run
 from pipeline.runs.identity import to_json
 from pipeline.runs.predictions import read_classes
@@ -15,6 +15,8 @@ from pipeline.runs.spec import FinetuneSpec
 
 FILE = "run.json"  # an export's own description; stock timm does not read it
 WEIGHTS = "model.safetensors"
+READER = "what uses its network"
+MOVE = "copy the export again, or export the run again"
 FINETUNED = "model"  # the name of a fine-tuning run's network in its weights file
 
 
@@ -44,13 +46,16 @@ class ModelInfo:
         Raises `ValueError` for a run that is not done, for an arm of a fine-tuning run, and for a pretraining run where
         `arm` is None or unknown.
         """
-        if (state := run.state()) != "done":
+        if (state := run.state()) == "damaged":
+            raise ValueError(f"{run.id} is damaged: {run.reason()}; launch its grid with --retry to make it again")
+        if state != "done":
             raise ValueError(f"{run.id} is {state}; only a finished run has a network: launch its grid to finish it")
         spec = run.spec
         if isinstance(spec, FinetuneSpec):
             if arm is not None:
                 raise ValueError(f"{run.id} is a fine-tuning run and has one network; leave --arm {arm} out")
             network, backbone = FINETUNED, spec.backbone
+            run.check("predictions", READER)
             classes, task = read_classes(run["predictions"]), run.result().task
         else:
             if arm is None:
@@ -67,14 +72,17 @@ class ModelInfo:
             image_size=spec.image_size,
             mean=spec.augment.mean,
             std=spec.augment.std,
-            weights_sha256=files.sha256_file(run["weights"]),
+            weights_sha256=run.check("weights", READER),
             spec=to_json(spec),
         )
 
     @classmethod
     def of_export(cls, folder: Path) -> ModelInfo:
         """The network of an export; `ValueError` where this version cannot read the export's description."""
-        value = files.read_json(folder / FILE, dict)
+        try:
+            value = seals.read_sealed(folder / FILE)
+        except seals.Damaged as error:
+            raise seals.Damaged(f"{error}; {MOVE}") from None
         names = [field.name for field in dataclasses.fields(cls)]
         if missing := [name for name in names if name not in value]:
             raise ValueError(

@@ -9,7 +9,8 @@ from pipeline.core.console import counted, markdown
 from pipeline.data.datasets import DATASETS
 from pipeline.learn.weights import imagenet_tags
 from pipeline.models.info import ModelInfo
-from pipeline.runs.folder import Result, Run
+from pipeline.runs.folder import Run
+from pipeline.runs.result import Result
 from pipeline.runs.spec import FinetuneSpec, PretrainSpec, Spec, method_of
 
 LIMITS = """\

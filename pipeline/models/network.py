@@ -12,9 +12,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from pipeline.core import seals
 from pipeline.learn import backbones, hardware
 from pipeline.learn.augment import unit
-from pipeline.models.info import FINETUNED, WEIGHTS, ModelInfo, is_export
+from pipeline.models.info import FILE, FINETUNED, MOVE, WEIGHTS, ModelInfo, is_export
 from pipeline.runs.cluster import Cluster
 from pipeline.runs.folder import Run, find_run
 from pipeline.runs.spec import PretrainSpec
@@ -36,6 +37,10 @@ class Network:
     @classmethod
     def of_export(cls, folder: Path, info: ModelInfo) -> Network:
         """The network of an export, on the CPU."""
+        try:
+            seals.checked_sha256(folder / WEIGHTS, seals.read_sealed(folder / FILE))
+        except seals.Damaged as error:
+            raise seals.Damaged(f"{error}; {MOVE}") from None
         model = _untrained(info.backbone, len(info.classes), info.image_size)
         model.load_state_dict(load_file(folder / WEIGHTS))
         return cls(info, model.eval())

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pipeline.core.seals import Damaged
 from pipeline.jobs.plan import Plan
-from pipeline.runs.folder import Result, Run
+from pipeline.runs.folder import Run
 from pipeline.runs.identity import recipe, run_id, without_seed
+from pipeline.runs.predictions import Predictions, read_predictions
+from pipeline.runs.result import Result
 from pipeline.runs.spec import FinetuneSpec, method_of
 from pipeline.study import paper
 
+READER = "report"
 METRICS = ("f1_micro", "f1_macro", "balanced_accuracy", "recall_micro", "accuracy", "auroc")
 
 
@@ -40,7 +46,9 @@ class Cell:
     runs: dict[int, Run] = field(default_factory=dict)
     """All its runs, by seed."""
     results: dict[int, Result] = field(default_factory=dict)
-    """The results of its finished runs, by seed."""
+    """The results of its finished runs, by seed; also of those that only lost another file."""
+    damage: dict[int, str] = field(default_factory=dict)
+    """What is wrong with what its finished runs left, by seed."""
     printed: Printed | None = None
 
     @property
@@ -119,9 +127,22 @@ def cells(plan: Plan) -> list[Cell]:
                 f"{other.id} and {planned.run.id} have the same seed and belong to the same cell of a table; "
                 "give a fine-tune and its pretraining run the same seed"
             )
-        if planned.state == "done":
-            found[key].results[spec.seed] = planned.run.result()
+        if planned.state == "damaged":
+            found[key].damage[spec.seed] = planned.run.reason()
+        if planned.state in ("done", "damaged"):
+            with contextlib.suppress(ValueError, FileNotFoundError):  # the result itself is damaged
+                found[key].results[spec.seed] = planned.run.result()
     return list(found.values())
+
+
+def predictions_of(run: Run) -> Predictions:
+    """A finished run's predictions; raises `Damaged`, and marks the run, where they are not what it wrote."""
+    run.check("predictions", READER)
+    try:
+        return read_predictions(run["predictions"])
+    except ValueError as error:  # of earlier code, without a checksum
+        run.mark_damaged(str(error), READER)
+        raise Damaged(str(error)) from error
 
 
 def printed_results() -> dict[tuple[str, str, str, str], Printed]:
@@ -143,3 +164,11 @@ def collapsed(plan: Plan) -> list[str]:
             if arms := planned.run.result().collapsed:
                 out.append(f"{planned.name}: {', '.join(arms)}")
     return out
+
+
+def damaged(plan: Plan, cells: Sequence[Cell]) -> list[str]:
+    """What is wrong with what finished runs left, as `run: what`; call it after what reads their files."""
+    found = {planned.run.id: planned.run.reason() for planned in plan.in_state("damaged")}
+    for cell in cells:
+        found |= {cell.runs[seed].id: text for seed, text in cell.damage.items()}
+    return [f"{run}: {text}" for run, text in found.items()]

@@ -18,8 +18,8 @@ from pipeline.results import claims
 from pipeline.results.claims import Verdict
 from pipeline.results.collect import Cell
 from pipeline.results.tables import Table
-from pipeline.runs.folder import Result
 from pipeline.runs.identity import to_json
+from pipeline.runs.result import Result
 from pipeline.runs.spec import kind_of, method_of
 
 TITLES = {"paper": "CASS: the whole paper", "main": "CASS: the main experiment"}

@@ -14,6 +14,7 @@ from pipeline.results.claims import Verdict
 from pipeline.results.collect import Cell
 from pipeline.results.figures import gallery
 from pipeline.results.tables import Table
+from pipeline.runs.folder import unsealed_text
 
 if TYPE_CHECKING:
     from pipeline.results.figures.publish import FigureList, PlannedFigure
@@ -32,6 +33,10 @@ class Report:
     """Empty for a grid without the main experiment."""
     collapsed: list[str]
     """Pretraining runs with collapsed arms."""
+    damaged: list[str]
+    """What is wrong with what finished runs left."""
+    unsealed: int
+    """How many finished runs are of earlier code, which wrote no checksums."""
     stand_in_note: str
     """Empty where no dataset is a stand-in."""
 
@@ -50,7 +55,12 @@ class Report:
         if self.collapsed:
             text += "\ncollapsed in pretraining (nearly the same output for every image):\n"
             text += "".join(f"  {line}\n" for line in self.collapsed)
-        return text
+        if self.damaged:
+            text += "\ndamaged runs (launch --retry makes them again):\n" + "\n".join(
+                f"  {line}" for line in self.damaged
+            )
+            text += "\n"
+        return text + (f"\n{unsealed_text(self.unsealed)}\n" if self.unsealed else "")
 
 
 def make_report(plan: Plan) -> Report:
@@ -63,6 +73,8 @@ def make_report(plan: Plan) -> Report:
         tables=tables.tables(plan, cells),
         verdicts=claims.verdicts(plan, cells) if any(cell.experiment == "main" for cell in cells) else [],
         collapsed=collect.collapsed(plan),
+        damaged=collect.damaged(plan, cells),
+        unsealed=sum(not planned.run.sealed for planned in plan.in_state("done")),
         stand_in_note=texts.stand_in_note(plan),
     )
 
@@ -101,7 +113,8 @@ def write_html(
         report.tables,
         report.verdicts,
         [report.stand_in_note] * bool(report.stand_in_note)
-        + [f"Collapsed in pretraining: {line}" for line in report.collapsed],
+        + [f"Collapsed in pretraining: {line}" for line in report.collapsed]
+        + [f"Damaged: {line}" for line in report.damaged],
         {id(cell): interval for cell, interval in zip(report.cells, report.intervals, strict=True)},
         drawn.figures,
         folder / "figures",

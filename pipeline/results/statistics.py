@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from pipeline.results.collect import Cell
-from pipeline.runs.predictions import read_predictions
+from pipeline.core.seals import Damaged
+from pipeline.results.collect import Cell, predictions_of
+from pipeline.runs.predictions import Predictions
 
 MIN_SEEDS = 3  # ASSUMED: a t-test of fewer pairs says nothing
 RESAMPLES = 1000
@@ -80,21 +80,30 @@ ResampledScore = Callable[[np.ndarray], np.ndarray]
 
 
 def cell_interval(cell: Cell) -> tuple[float, float] | None:
-    """`bootstrap_interval` of a cell's finished seeds for the metric of its table."""
-    paths = [cell.runs[seed]["predictions"] for seed in cell.results]
-    if not paths or not all(path.exists() for path in paths):
+    """`bootstrap_interval` of a cell's finished seeds for the metric of its table.
+
+    None where predictions are missing or damaged; the damage is noted in the cell.
+    """
+    found = []
+    for seed in cell.results:
+        try:
+            found.append(predictions_of(cell.runs[seed]))
+        except FileNotFoundError:
+            continue
+        except Damaged as error:
+            cell.damage[seed] = str(error)
+    if not found or len(found) < len(cell.results):
         return None
     tasks = {result.task for result in cell.results.values()}
-    return bootstrap_interval(paths, cell.metric, "multi-class" if tasks == {"multi-class"} else "multi-label")
+    return bootstrap_interval(found, cell.metric, "multi-class" if tasks == {"multi-class"} else "multi-label")
 
 
-def bootstrap_interval(paths: Sequence[Path], metric: str, task: str) -> tuple[float, float] | None:
+def bootstrap_interval(seeds: Sequence[Predictions], metric: str, task: str) -> tuple[float, float] | None:
     """The 95 % interval of a cell's mean score when its test images are resampled; the seeds are not.
 
-    paths: the predictions.parquet of every seed, all of the same test images. None where their images differ, and for
+    seeds: the predictions of every seed, all of the same test images. None where their images differ, and for
     a metric that is not resampled (AUROC).
     """
-    seeds = [read_predictions(path) for path in paths]
     if not seeds or any(predictions.keys != seeds[0].keys for predictions in seeds):
         return None
     n = len(seeds[0].keys)

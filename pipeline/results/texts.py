@@ -101,6 +101,7 @@ def cell_notes(cells: Sequence[Cell]) -> list[str]:
         notes.append(f"paper: Table {tables}; at 384 pixels, from ImageNet weights unless the table says otherwise")
     if any(cell.mixed for cell in cells):
         notes.append(f"{MIXED} the seeds of this cell ran on different devices or in different precisions")
+    notes += [f"damaged: {line}" for cell in cells for line in cell.damage.values()]
     majority = [result.metrics["majority"] for cell in cells for result in cell.results.values()]
     if majority and (score := (majority[0] or {}).get(cells[0].metric)) is not None:
         notes.append(f"always predicting the most frequent class of the test part scores {score:.4f}")

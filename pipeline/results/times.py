@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from pipeline.jobs.plan import Plan
 from pipeline.results.collect import Cell
-from pipeline.runs.folder import Result
+from pipeline.runs.result import Result
 from pipeline.runs.spec import PretrainSpec, method_of
 
 

@@ -2,100 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from pipeline.core import files
+from pipeline.core import files, seals
+from pipeline.core.seals import Damaged
 from pipeline.runs.identity import from_json, run_id, to_json
+from pipeline.runs.result import Result, Start, parse_result
 from pipeline.runs.spec import PretrainSpec, Spec
 
-State = Literal["done", "running", "interrupted", "failed", "pending", "missing"]
-"""What a run's folder says of it; `pending`: its spec is there and it has not started."""
-
-PUBLISHED_BY, RESUMED_FROM = "carried_by", "goes_on_from"  # keys of start.json and result.json, as they always were
-
-
-@dataclass(frozen=True, kw_only=True)
-class Start:
-    """What a run's bits depend on in addition to its spec, fixed at its first start (start.json)."""
-
-    hardware: dict[str, Any]
-    """The fields of learn.hardware.Hardware."""
-    inputs: dict[str, str]
-    """The SHA-256 of every file that the run reads, by what the file is."""
-    starts: tuple[dict[str, Any], ...] = ()
-    """`code` and `versions` (of libraries) of every process that worked on it, the last one last."""
-    milestones: tuple[int, ...] = ()
-    """The epochs of the shorter runs that it publishes on its way."""
-    resumed_from: str | None = None
-    """The id of the shorter run whose kept state it continued from."""
-    published_by: str | None = None
-    """The id of the longer run that published this one, which then never started by itself."""
-
-    @classmethod
-    def from_json(cls, value: dict[str, Any]) -> Start:
-        return cls(
-            hardware=value.get("hardware", {}),
-            inputs=value.get("inputs", {}),
-            starts=tuple(value.get("starts", ())),
-            milestones=tuple(value.get("milestones", ())),
-            resumed_from=value.get(RESUMED_FROM),
-            published_by=value.get(PUBLISHED_BY),
-        )
-
-    def to_json(self) -> dict[str, Any]:
-        out: dict[str, Any] = {"hardware": self.hardware, "inputs": self.inputs, "starts": list(self.starts)}
-        out |= {"milestones": list(self.milestones)} if self.milestones else {}
-        out |= {RESUMED_FROM: self.resumed_from} if self.resumed_from else {}
-        return out | ({PUBLISHED_BY: self.published_by} if self.published_by else {})
-
-    def notes(self) -> dict[str, Any]:
-        """What a result repeats of it."""
-        return {name: value for name, value in self.to_json().items() if name in ("inputs", "starts", RESUMED_FROM)}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Result:
-    """What a finished run says of itself; written last, so its presence proves that the run is complete."""
-
-    metrics: dict[str, Any]
-    seconds: float
-    """Time spent in training steps and validation, over all starts of the run."""
-    images_per_second: float
-    epochs: int
-    best_epoch: int | None
-    device: str
-    precision: str
-    threads: int
-    code: str
-    versions: dict[str, str]
-    notes: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def task(self) -> str:
-        """`multi-class` or `multi-label`, of a fine-tuning run: only where every image has exactly one class is the
-        score of always naming the commonest class stored (learn.metrics)."""
-        return "multi-class" if self.metrics.get("majority") else "multi-label"
-
-    @property
-    def collapsed(self) -> list[str]:
-        """The arms of a pretraining run that collapsed."""
-        return list(self.notes.get("collapsed") or ())
-
-    @property
-    def published_by(self) -> str | None:
-        """The id of the longer run that published this one on its way."""
-        return self.notes.get(PUBLISHED_BY)
-
-    @property
-    def codes(self) -> list[str]:
-        """The version of the code of every start."""
-        return [start["code"] for start in self.notes.get("starts", ())]
+State = Literal["done", "damaged", "running", "interrupted", "failed", "pending", "missing"]
+"""What a run's folder says of it; `pending`: its spec is there and it has not started; `damaged`: it is finished, and a
+file that it left is not what it wrote."""
 
 
 class Run:
@@ -103,6 +26,7 @@ class Run:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._checked: tuple[tuple[int, int], dict[str, Any] | ValueError] | None = None
 
     @property
     def id(self) -> str:
@@ -114,7 +38,13 @@ class Run:
 
     @property
     def spec(self) -> Spec:
-        return from_json(files.read_json(self["spec"]))
+        """Raises `ValueError` where spec.json is not that of the run which the folder is named after."""
+        spec = from_json(files.read_json(self["spec"], dict))
+        if run_id(spec) != self.id:
+            raise Damaged(
+                f"{self['spec']} is that of {run_id(spec)}; give the folder that name, or delete it and launch again"
+            )
+        return spec
 
     def announce(self, spec: Spec) -> None:
         """Make the folder of a planned run; calling it again changes nothing."""
@@ -144,13 +74,19 @@ class Run:
         return list(files.read_json(self["milestones"])) if self["milestones"].exists() else []
 
     def state(self) -> State:
-        """A file written last proves `done`; a lock held by a living process, and the other files, give the rest."""
-        if self["result"].exists():
+        """A file written last proves `done`; a lock held by a living process, and the other files, give the rest.
+
+        The files that the result names are compared by their size: see `check`.
+        """
+        damaged = bool(self.damage())
+        if not damaged and self["result"].exists():
             return "done"
         if not self.folder.exists():
             return "missing"
         if files.is_locked(self["lock"]):
             return "running"
+        if damaged:
+            return "damaged"
         if self["error"].exists():
             return "failed"
         return "interrupted" if self.began else "pending"
@@ -164,19 +100,79 @@ class Run:
         return time.time() - self["lock"].stat().st_mtime
 
     def result(self) -> Result:
-        value = files.read_json(self["result"])
-        known = {item.name for item in dataclasses.fields(Result)}
-        return Result(**{name: item for name, item in value.items() if name in known})
+        """What the finished run says of itself; raises `ValueError` where result.json is not what was written."""
+        return parse_result(self["result"])[0]
+
+    def _seals(self) -> dict[str, Any]:
+        """What the result says of its files; parsed again only where it changed. Raises as `result`."""
+        stat = self["result"].stat()
+        version = stat.st_mtime_ns, stat.st_size
+        if self._checked is None or self._checked[0] != version:
+            try:
+                found: dict[str, Any] | ValueError = seals.seals_of(parse_result(self["result"])[1])
+            except ValueError as error:
+                found = error
+            self._checked = version, found
+        if isinstance(self._checked[1], ValueError):
+            raise self._checked[1]
+        return self._checked[1]
+
+    @property
+    def sealed(self) -> bool:
+        """Whether the result has checksums: those of earlier code have none."""
+        return bool(self._seals())
+
+    def damage(self) -> str:
+        """What is wrong with what a finished run left, without reading its large files; empty where nothing is."""
+        try:
+            if self["damaged"].exists():
+                return self["damaged"].read_text(encoding="utf-8", errors="replace").strip() or "marked as damaged"
+            seals.check_sizes(self.folder, self._seals())
+        except FileNotFoundError:  # not finished
+            return ""
+        except ValueError as error:
+            return str(error)
+        return ""
+
+    def check(self, name: str, reader: str) -> str:
+        """The SHA-256 of one of the files that the result names, for whoever is about to use it (`reader`).
+
+        Raises `Damaged` and marks the run where it is not what the run wrote.
+        """
+        try:
+            return seals.checked_sha256(self[name], self._seals())
+        except Damaged as error:
+            self.mark_damaged(str(error), reader)
+            raise
+
+    def mark_damaged(self, problem: str, reader: str) -> None:
+        """Note what is wrong, once; where the folder cannot be written the next reader finds it again."""
+        if not self["damaged"].exists():
+            when = time.strftime("%Y-%m-%d %H:%M:%S")
+            with contextlib.suppress(OSError):
+                files.write_text(self["damaged"], f"{problem} (found by {reader}, {when})\n")
+
+    def discard(self) -> None:
+        """Delete what a damaged run left, so that it is trained again; call it only while holding the run's lock.
+
+        The mark goes last: a run that is half discarded is still damaged.
+        """
+        for name in ("result", *SEALED, "damaged"):
+            self[name].unlink(missing_ok=True)
 
     def finish(self, result: Result) -> None:
-        """Publish the result; everything that it names must be on disk by now."""
-        files.write_json(self["result"], dataclasses.asdict(result))
+        """Publish the result with the checksums of the files that it names, which must be on disk by now."""
+        self["damaged"].unlink(missing_ok=True)  # noted by a reader of an earlier result
+        value = seals.sealed(dataclasses.asdict(result), [self[name] for name in SEALED if self[name].exists()])
+        files.write_json(self["result"], value)
         self["error"].unlink(missing_ok=True)
         self["progress"].unlink(missing_ok=True)
 
     def temporaries(self) -> list[Path]:
         """What a killed process left half written, without the spec's and the job's: a launch may be writing them."""
-        names = ("checkpoint", "weights", "predictions", "metrics", "result", "start", "error", "progress")
+        names = (
+            *("checkpoint", "weights", "predictions", "metrics", "result", "start", "damaged", "error", "progress"),
+        )
         return [path for name in names for path in self.folder.glob(f".{name}*.tmp")]
 
     def remove_temporaries(self) -> None:
@@ -209,7 +205,9 @@ class Run:
         return {**value, "age": time.time() - value["time"]}
 
     def reason(self) -> str:
-        """The last line of a failed run's error, empty where there is none."""
+        """What is damaged, or the last line of a failed run's error; empty where there is none."""
+        if damage := self.damage():
+            return damage
         if not self["error"].exists():
             return ""
         lines = self["error"].read_text(encoding="utf-8").strip().splitlines()
@@ -229,9 +227,11 @@ FILES = {
     "last_weights": "weights-last.safetensors",
     "predictions": "predictions.parquet",
     "result": "result.json",
+    "damaged": "damaged.txt",
     "error": "error.txt",
     "log": "log.txt",
 }
+SEALED = ("weights", "last_weights", "predictions")  # whose checksums the result holds
 
 
 def find_run(runs: Path, text: str) -> Run:
@@ -246,3 +246,7 @@ def find_run(runs: Path, text: str) -> Run:
     if not found:
         raise ValueError(f"there is no run {text!r} in {runs}; python -m pipeline.status lists them")
     raise ValueError(f"{text!r} could be any of {len(found)} runs: {', '.join(found[:5])}; give more of the id")
+
+
+def unsealed_text(count: int) -> str:
+    return f"{count} finished runs are of earlier code and have no checksums, so damage to their files is not seen"

@@ -47,14 +47,20 @@ def write_predictions(
 
 
 def read_predictions(path: Path) -> Predictions:
+    """The stored predictions; raises `ValueError` that names the file where they cannot be read."""
     import pyarrow.parquet as parquet
 
-    table = parquet.read_table(path)
-    classes = _classes(table.column_names)
-    targets, scores = (
-        np.stack([table[f"{kind}{name}"].to_numpy() for name in classes], axis=1) for kind in (TRUE, SCORE)
-    )
-    return Predictions(table["key"].to_pylist(), classes, targets, scores)
+    try:
+        table = parquet.read_table(path)
+        classes = _classes(table.column_names)
+        targets, scores = (
+            np.stack([table[f"{kind}{name}"].to_numpy() for name in classes], axis=1) for kind in (TRUE, SCORE)
+        )
+        return Predictions(table["key"].to_pylist(), classes, targets, scores)
+    except (ValueError, KeyError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # the disk's
+            raise
+        raise ValueError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
 
 
 def read_classes(path: Path) -> tuple[str, ...]:

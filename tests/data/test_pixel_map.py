@@ -14,11 +14,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import seven_images
+from deaths import deaths
+from flips import flip
 from users import as_user
 
 from pipeline.core.disks import Mount
 from pipeline.data import pixel_map
-from pipeline.data.pixel_map import PixelMap, open_pixels
+from pipeline.data.pixel_map import DamagedMap, PixelMap, open_pixels
 from pipeline.data.shards.index import Shards, write_index
 from pipeline.data.shards.read import TarReader
 from pipeline.runs.cluster import Cluster
@@ -139,6 +141,73 @@ def test_an_unused_map_makes_room_and_an_open_one_never_does(shards, images, sit
     assert len(maps(site)) == 1 and maps(site) != [path]
 
 
+def test_the_checksums_of_a_deleted_map_are_deleted_too(shards, site) -> None:
+    open_pixels(shards, site)
+    (path,) = maps(site)
+    assert pixel_map.sums_of(path).exists()
+    open_pixels(reversed_(shards), replace(site, scratch_gb=1.5 * BYTES / 1e9))
+    assert not path.exists() and not pixel_map.sums_of(path).exists()
+
+
+@pytest.mark.parametrize("byte", [0, 1000, BYTES - 1])
+def test_a_changed_map_is_found_when_it_is_opened_and_built_again(shards, images, site, byte) -> None:
+    open_pixels(shards, site)
+    (path,) = maps(site)
+    flip(path, 8 * byte + 3)
+    with pytest.raises(DamagedMap, match=r"\.u8 were changed after they were written; they are deleted"):
+        open_pixels(shards, site)
+    assert not maps(site)
+    assert (every(open_pixels(shards, site)) == images).all()
+
+
+@pytest.mark.parametrize("length", [0, 7, BYTES - 1, BYTES + 12 * 12 * 3])
+def test_a_map_of_another_length_is_built_again(shards, images, site, length) -> None:
+    open_pixels(shards, site)
+    (path,) = maps(site)
+    os.truncate(path, length)
+    assert (every(open_pixels(shards, site)) == images).all()
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{}", b"[]", b'{"bytes": 3024, "crc32": [0]}', b"\xff"])
+def test_a_map_without_its_checksums_is_built_again(shards, images, site, content) -> None:
+    """Of earlier code, or their file is damaged: whether the map is whole is not known."""
+    open_pixels(shards, site)
+    (path,) = maps(site)
+    flip(path, 80)
+    sums = pixel_map.sums_of(path)
+    whole = sums.read_bytes()
+    sums.unlink() if content is None else sums.write_bytes(content)
+    assert (every(open_pixels(shards, site)) == images).all()
+    assert sums.read_bytes() == whole
+
+
+def test_a_change_while_a_large_map_is_read_is_found(shards, site, monkeypatch) -> None:
+    monkeypatch.setattr(pixel_map, "BLOCK", 100)
+    monkeypatch.setattr(pixel_map, "CHECKED_AT_OPENING", 3)
+    pixels = open_pixels(shards, site)
+    (path,) = maps(site)
+    flip(path, 8 * 2000)
+    found = 0
+    with pytest.raises(DamagedMap):
+        for _ in range(40_000):  # each block is compared once in 31 checks, a check takes 233 images
+            pixels.note_read(7)
+            found += 1
+    assert 0 < found and not maps(site)
+    assert found <= 2 * 31 * 233 / 7 + 1
+
+
+def test_a_builder_killed_at_any_place_leaves_a_map_with_its_checksums_or_none(shards, images, site) -> None:
+    Path(site.scratch).mkdir(parents=True)
+    kills = []
+    for number in deaths(lambda: open_pixels(shards, site)):
+        kills.append(number)
+        assert all(pixel_map.sums_of(path).exists() for path in maps(site))
+        assert (every(open_pixels(shards, site)) == images).all()
+        for path in Path(site.scratch).iterdir():
+            path.unlink()
+    assert len(kills) >= 6
+
+
 def test_the_least_recently_used_map_is_deleted_first(shards, site, monkeypatch) -> None:
     open_pixels(shards, site)
     monkeypatch.setattr(pixel_map.images, "stored_decoder", lambda: "other-1.0")
@@ -198,3 +267,6 @@ def test_two_users_share_a_scratch_that_is_sticky(shards, tmp_path):
         assert as_user(12347, read) == "" and len(made()) == 2
         assert as_user(12347, lambda: pixel_map._make_room(scratch, 0, 1.0)).startswith("NoRoom: ")
         assert len(made()) == 2
+        for path in scratch.glob("*.sums"):  # what may not be deleted and is of no use is made beside it
+            path.unlink()
+        assert as_user(12347, read) == "" and len(made()) == 3 and "12347" in made()

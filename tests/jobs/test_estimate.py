@@ -16,8 +16,9 @@ from pipeline.jobs.costs import DERIVED, MODELLED, TABLE_2, UNKNOWN
 from pipeline.jobs.estimate import estimate
 from pipeline.jobs.plan import Plan, PlannedRun, assign_milestones
 from pipeline.runs.cluster import Slurm
-from pipeline.runs.folder import Result, Run
+from pipeline.runs.folder import Run
 from pipeline.runs.identity import run_id
+from pipeline.runs.result import Result
 from pipeline.runs.spec import DatasetRef
 from pipeline.study import paper, recipes
 

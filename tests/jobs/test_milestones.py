@@ -12,8 +12,9 @@ from stops import StopAt
 
 from pipeline.core import files
 from pipeline.jobs import execute, milestones, submissions
-from pipeline.runs.folder import Run, Start
+from pipeline.runs.folder import Run
 from pipeline.runs.identity import run_id
+from pipeline.runs.result import Start
 
 LENGTHS = (2, 4, 8)  # their weights are averaged at the ends of epoch 1, of 3, and of 6 and 7
 STEPS = 9  # an epoch

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import finished
 import pytest
 import tiny
 
@@ -78,6 +79,8 @@ def test_states_follow_the_files(grid, site):
     with planned.run.lock():
         assert state() == "running"
     files.write_json(planned.run["result"], {})
+    assert state() == "damaged"
+    planned.run.finish(finished.result(planned.spec, {}))
     assert state() == "done"
 
 

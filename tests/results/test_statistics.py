@@ -8,7 +8,7 @@ from scipy import stats
 
 from pipeline.learn import metrics
 from pipeline.results import statistics
-from pipeline.runs.predictions import write_predictions
+from pipeline.runs.predictions import read_predictions, write_predictions
 
 
 def test_a_paired_test_is_scipys_over_common_seeds():
@@ -77,7 +77,7 @@ def test_an_interval_holds_the_score_and_narrows_with_more_images(tmp_path):
         scores = np.clip(targets * 0.4 + rng.random((n, 3)) * 0.7, 0, 1)
         path = tmp_path / f"{n}.parquet"
         write_predictions(path, [str(i) for i in range(n)], CLASSES, targets, scores)
-        low, high = statistics.bootstrap_interval([path], "accuracy", "multi-class")
+        low, high = statistics.bootstrap_interval([read_predictions(path)], "accuracy", "multi-class")
         assert low < metrics.score(targets, scores, CLASSES, "multi-class")["accuracy"] < high
         widths.append(high - low)
     assert widths[1] < widths[0] / 2
@@ -89,5 +89,8 @@ def test_predictions_of_other_images_have_no_common_interval(tmp_path):
         targets, scores = predictions(rng, 9)
         keys = [f"{name}{i}" for i in range(9)]
         write_predictions(tmp_path / name, keys, CLASSES, targets, scores)
-    assert statistics.bootstrap_interval([tmp_path / "a", tmp_path / "b"], "accuracy", "multi-class") is None
-    assert statistics.bootstrap_interval([tmp_path / "a"], "auroc", "multi-class") is None
+    assert (
+        statistics.bootstrap_interval([read_predictions(tmp_path / name) for name in "ab"], "accuracy", "multi-class")
+        is None
+    )
+    assert statistics.bootstrap_interval([read_predictions(tmp_path / "a")], "auroc", "multi-class") is None

@@ -14,8 +14,9 @@ from pipeline.jobs.plan import Plan, PlannedRun, shown_name
 from pipeline.results import collect, formats, tables, texts
 from pipeline.results.figures import series
 from pipeline.runs.cluster import load_cluster
-from pipeline.runs.folder import Result, Run
+from pipeline.runs.folder import Run
 from pipeline.runs.identity import run_id
+from pipeline.runs.result import Result
 from pipeline.runs.spec import DatasetRef, FinetuneSpec
 from pipeline.study import experiments, paper
 from pipeline.study.grid import load_grid

@@ -10,8 +10,9 @@ import pytest
 from test_spec import FINETUNE, PRETRAIN
 
 from pipeline.core import files
-from pipeline.runs.folder import Result, Run
+from pipeline.runs.folder import Run
 from pipeline.runs.identity import run_id
+from pipeline.runs.result import Result
 from pipeline.runs.spec import Spec
 
 RESULT = Result(

@@ -17,9 +17,10 @@ import tiny
 from pipeline.core import files
 from pipeline.data.shards.index import Shards
 from pipeline.runs.cluster import Cluster
-from pipeline.runs.folder import Result, Run
+from pipeline.runs.folder import Run
 from pipeline.runs.identity import run_id
 from pipeline.runs.predictions import write_predictions
+from pipeline.runs.result import Result
 from pipeline.runs.spec import FinetuneSpec, PretrainSpec, method_of
 from pipeline.study import paper
 

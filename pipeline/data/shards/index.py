@@ -12,10 +12,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pipeline.core import files
+from pipeline.core import files, seals
 from pipeline.runs.spec import DatasetRef
 
 COLUMNS = ("key", "split", "labels", "group", "tar", "offset", "size", "sha256", "width", "height")
+MOVE = "copy the shards again, or delete the folder and shard again"
 ROW_GROUP = 1 << 16  # rows; not more are in memory while the index is written
 
 
@@ -44,8 +45,17 @@ class Shards:
         return int(self.manifest["settings"]["size"])
 
     @cached_property
+    def index_checksum(self) -> str:
+        """The SHA-256 of the index, which covers every image; `Damaged` where the manifest names another."""
+        try:
+            return seals.checked_sha256(self.folder / "index.parquet", self.manifest)
+        except seals.Damaged as error:
+            raise seals.Damaged(f"{error}; {MOVE}") from None
+
+    @cached_property
     def rows(self) -> Columns:
         """The index by column; `labels` holds lists of class names, None for images without labels."""
+        assert self.index_checksum  # no row of a damaged index is used
         return Columns(self.folder / "index.parquet")
 
     def of_split(self, split: str) -> list[int]:
@@ -149,11 +159,17 @@ def write_index(path: Path, rows: Iterable[dict[str, Any]]) -> None:
 
 
 def open_shards(folder: Path) -> Shards:
-    """The complete shard folder at `folder`; raises `ValueError` if its manifest is missing."""
-    manifest = folder / "manifest.json"
-    if not manifest.exists():
+    """The complete shard folder at `folder`; raises `ValueError` if its manifest is missing or damaged."""
+    path = folder / "manifest.json"
+    if not path.exists():
         raise ValueError(f"{folder} holds no finished shards; run python -m pipeline.shard again to finish them")
-    return Shards(folder, files.read_json(manifest))
+    try:
+        manifest = seals.read_sealed(path)
+    except seals.Damaged as error:
+        raise seals.Damaged(f"{error}; {MOVE}") from None
+    if lacking := [key for key in ("name", "fingerprint", "classes", "settings") if key not in manifest]:
+        raise ValueError(f"{path} lacks {lacking[0]!r}; {MOVE}")
+    return Shards(folder, manifest)
 
 
 def find_shards(root: Path, name: str, *, size: int, split: str) -> Shards | None:
@@ -168,8 +184,13 @@ def find_shards(root: Path, name: str, *, size: int, split: str) -> Shards | Non
 
 def shards_of(root: Path, ref: DatasetRef, *, size: int) -> Shards:
     """The shards that a spec names; raises `ValueError` if there are none or their images have another size."""
+    unreadable: list[ValueError] = []
     for path in sorted(root.glob(f"{ref.name}-*/manifest.json")):
-        shards = open_shards(path.parent)
+        try:
+            shards = open_shards(path.parent)
+        except ValueError as error:  # they may be others, which no run here needs
+            unreadable.append(error)
+            continue
         if shards.fingerprint != ref.fingerprint:
             continue
         if shards.size != size:
@@ -178,6 +199,8 @@ def shards_of(root: Path, ref: DatasetRef, *, size: int) -> Shards:
                 f"{size}, or give the grid IMAGE_SIZE = {shards.size}"
             )
         return shards
+    if unreadable:
+        raise unreadable[0]
     raise ValueError(
         f"no shards of {ref.name} with fingerprint {ref.fingerprint} under {root}; shard the same files again"
     )

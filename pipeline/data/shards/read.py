@@ -15,7 +15,7 @@ import numpy as np
 
 from pipeline.core import files
 from pipeline.data import images
-from pipeline.data.shards.index import Shards
+from pipeline.data.shards.index import MOVE, Shards
 
 
 class TarReader:
@@ -59,10 +59,7 @@ class TarReader:
         with open(path, "rb", buffering=0) as file:
             data = os.pread(file.fileno(), rows["size"][row], rows["offset"][row])
         if files.sha256_bytes(data) != rows["sha256"][row]:
-            raise ValueError(
-                f"{path}: the bytes of {rows['key'][row]} are not those that were written; "
-                "copy the shards again, or delete the folder and shard again"
-            )
+            raise ValueError(f"{path}: the bytes of {rows['key'][row]} are not those that were written; {MOVE}")
         images.decode_stored(data, out)
 
     @cached_property

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pipeline.core import files
+from pipeline.core import files, seals
 from pipeline.data import images
 from pipeline.data.shards import quarantine
 from pipeline.data.shards.index import Shards, open_shards, write_index
@@ -144,6 +144,7 @@ def _finish(folder: Path, plan: ShardPlan, *, max_bad: float, strict: bool) -> N
     if not rows:
         raise ValueError(f"{plan.dataset.name}: not one usable image under {plan.root}; check --raw")
     write_index(folder / "index.parquet", rows)
-    files.write_json(folder / "manifest.json", make_manifest(plan, rows, quarantined))
+    manifest = make_manifest(plan, rows, quarantined)
+    files.write_json(folder / "manifest.json", seals.sealed(manifest, [folder / "index.parquet"]))
     for tar, _ in plan.tars():
         _rows_file(folder, tar).unlink(missing_ok=True)

@@ -73,9 +73,10 @@ def run_plan(plan: Plan, progress: PlanProgress) -> bool:
 
 
 def refresh(plan: Plan) -> None:
-    """Read the states again; a run that starts from a failed run is `blocked`."""
-    for planned in plan.runs.values():
-        if planned.state != "done":
+    """Read the states again; a run that starts from a failed or damaged run is `blocked`."""
+    needed = {planned.parent for planned in plan.in_state(*TO_DO)}  # a run that starts from one may find it damaged
+    for name, planned in plan.runs.items():
+        if planned.state != "done" or name in needed:
             planned.refresh()
     for planned in plan.in_state(*TO_DO):
         if planned.parent and plan.runs[planned.parent].state in STUCK:

@@ -11,11 +11,10 @@ from matplotlib.image import AxesImage
 
 from pipeline.core.console import counted
 from pipeline.jobs.plan import Plan, PlannedRun
-from pipeline.results.collect import Cell
+from pipeline.results.collect import Cell, predictions_of
 from pipeline.results.figures import style
 from pipeline.results.figures.publish import DrawnFigure, NothingToDraw, PlannedFigure
 from pipeline.results.figures.series import FinishedRuns, Group, at_largest_fraction, groups
-from pipeline.runs.predictions import read_classes, read_predictions
 
 MAX_NUMBERED = 16  # classes; with more the numbers would not be legible
 
@@ -57,7 +56,7 @@ def _draw(plan: Plan, group: Group) -> DrawnFigure:
 
 
 def _matrices(shown: list[FinishedRuns]) -> tuple[Figure, str]:
-    classes = read_classes(shown[0].runs[0].run["predictions"])
+    classes = predictions_of(shown[0].runs[0].run).classes
     columns = min(len(shown), 3)
     rows = -(-len(shown) // columns)
     side = max(2.0, 0.5 * len(classes))
@@ -81,7 +80,7 @@ def _matrices(shown: list[FinishedRuns]) -> tuple[Figure, str]:
 
 
 def _counts(planned: PlannedRun) -> np.ndarray:
-    predictions = read_predictions(planned.run["predictions"])
+    predictions = predictions_of(planned.run)
     return matrix(predictions.targets, predictions.scores)
 
 
