@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.core import seals
+from pipeline.core import files, seals
 from pipeline.runs.folder import Run
 from pipeline.runs.identity import to_json
 from pipeline.runs.predictions import read_classes
