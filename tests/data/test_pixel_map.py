@@ -267,6 +267,6 @@ def test_two_users_share_a_scratch_that_is_sticky(shards, tmp_path):
         assert as_user(12347, read) == "" and len(made()) == 2
         assert as_user(12347, lambda: pixel_map._make_room(scratch, 0, 1.0)).startswith("NoRoom: ")
         assert len(made()) == 2
-        for path in scratch.glob("*.sums"):  # what may not be deleted and is of no use is made beside it
+        for path in scratch.glob("*.sums"):  # what may not be deleted and is of no use is made next to it
             path.unlink()
         assert as_user(12347, read) == "" and len(made()) == 3 and "12347" in made()

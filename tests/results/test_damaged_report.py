@@ -127,7 +127,7 @@ def test_an_export_names_its_weights_and_predict_compares_them(folder: Path, run
     )
     assert ModelInfo.of_export(out).run == run.id
     flip(out / "model.safetensors", 8 * 100_000)
-    picture = next(folder.glob("raw/*/*.png"))
-    ended = command("predict", "out", picture, "--cluster", "here.toml", cwd=folder)
+    image = next(folder.glob("raw/*/*.png"))
+    ended = command("predict", "out", image, "--cluster", "here.toml", cwd=folder)
     assert ended.returncode == 2 and "model.safetensors was changed" in ended.stderr
     assert "copy the export again, or export the run again" in ended.stderr
