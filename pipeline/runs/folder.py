@@ -201,7 +201,7 @@ class Run:
             value: dict[str, Any] = files.read_json(self["progress"], dict)
             left = value["eta_seconds"]
             numbers = [value[name] for name in ("epoch", "epochs", "step", "steps", "images_per_second", "time")]
-            if not all(map(math.isfinite, [*numbers, left or 0])):
+            if not all(map(math.isfinite, [*numbers, 0 if left is None else left])):
                 return {}
         except (OSError, ValueError, KeyError, TypeError, OverflowError):
             return {}
