@@ -105,7 +105,7 @@ def visible(text: str) -> str:
 
 
 def markdown(text: str) -> str:
-    """`text` in one line of Markdown, of a paragraph or a table's cell, where every character stands for itself.
+    """`text` in one line of Markdown, of a paragraph or a table's cell, where no character is markup.
 
     HTML, which Markdown may hold, is escaped too. An underscore inside a word is none of Markdown's signs.
     """

@@ -16,7 +16,7 @@ from pipeline.core import files
 from pipeline.core.console import counted
 from pipeline.data.datasets import DATASETS
 from pipeline.data.shards.counts import counts_of, gaps, parts_without_labels
-from pipeline.data.shards.index import find_shards
+from pipeline.data.shards.index import Shards, find_shards
 from pipeline.learn.weights import imagenet_tags, weights_file
 from pipeline.runs import cluster as clusters
 from pipeline.runs.cluster import Cluster
@@ -202,12 +202,7 @@ def _dataset_info(name: str, cluster: Cluster, *, size: int, split: str) -> tupl
     """What a grid knows of a dataset, and, if it has no shards yet, the command that makes them."""
     shards = find_shards(Path(cluster.shards), name, size=size, split=split)
     if shards is not None:
-        ref = DatasetRef(name=name, fingerprint=shards.fingerprint)
-        fractions = tuple(shards.manifest["label_fractions"])
-        stand_in = bool(shards.manifest.get("stand_in"))
-        without_labels = tuple(parts_without_labels(shards.manifest))
-        lacking = tuple(gaps(counts_of(shards.manifest)))
-        return DatasetInfo(ref, fractions, str(shards.manifest["metric"]), stand_in, without_labels, lacking), None
+        return _info_of(shards), None
     flags = f"--size {size}" + (f" --split {split}" if split != "image" else "")
     if name in DATASETS.names():
         plugin = DATASETS.find(name).DATASET
@@ -220,6 +215,20 @@ def _dataset_info(name: str, cluster: Cluster, *, size: int, split: str) -> tupl
         f"there are no shards of {name!r} at {size} pixels under {cluster.shards}, and it is none of {known}; "
         f"make them: python -m pipeline.shard {name} --layout folder --raw DIR {flags}"
     )
+
+
+def _info_of(shards: Shards) -> DatasetInfo:
+    """What the manifest of shards says to a grid; raises `ValueError` that names it if it has another shape."""
+    manifest = shards.manifest
+    with files.reading(shards.folder / "manifest.json", "copy the shards again, or delete the folder and shard again"):
+        return DatasetInfo(
+            ref=DatasetRef(name=shards.name, fingerprint=shards.fingerprint),
+            label_fractions=tuple(map(float, manifest["label_fractions"])),
+            metric=str(manifest["metric"]),
+            stand_in=bool(manifest.get("stand_in")),
+            without_labels=tuple(parts_without_labels(manifest)),
+            gaps=tuple(gaps(counts_of(manifest))),
+        )
 
 
 def _add(plan: Plan, spec: Spec, *, parent: PlannedRun | None = None) -> PlannedRun:

@@ -39,10 +39,12 @@ class Run:
     @property
     def spec(self) -> Spec:
         """Raises `ValueError` where spec.json is not that of the run which the folder is named after."""
-        spec = from_json(files.read_json(self["spec"], dict))
-        if run_id(spec) != self.id:
+        with files.reading(self["spec"], "delete it and launch its grid again"):
+            spec = from_json(files.read_json(self["spec"], dict))
+            identity = run_id(spec)
+        if identity != self.id:
             raise Damaged(
-                f"{self['spec']} is that of {run_id(spec)}; give the folder that name, or delete it and launch again"
+                f"{self['spec']} is that of {identity}; give the folder that name, or delete it and launch again"
             )
         return spec
 
@@ -59,7 +61,8 @@ class Run:
         """
         if not self["start"].exists():
             return None
-        start = Start.from_json(files.read_json(self["start"]))
+        with files.reading(self["start"], "restart the run: python -m pipeline.clean --restart"):
+            start = Start.from_json(files.read_json(self["start"], dict))
         return None if start.published_by else start
 
     @property
@@ -71,7 +74,7 @@ class Run:
         """The epochs of the shorter runs that this one publishes on its way; a request until its first start."""
         if (start := self.start()) is not None:
             return list(start.milestones)
-        return list(files.read_json(self["milestones"])) if self["milestones"].exists() else []
+        return list(files.read_json(self["milestones"], list)) if self["milestones"].exists() else []
 
     def state(self) -> State:
         """A file written last proves `done`; a lock held by a living process, and the other files, give the rest.
@@ -198,7 +201,7 @@ class Run:
             value: dict[str, Any] = files.read_json(self["progress"], dict)
             left = value["eta_seconds"]
             numbers = [value[name] for name in ("epoch", "epochs", "step", "steps", "images_per_second", "time")]
-            if not all(map(math.isfinite, [*numbers, left or 0])):
+            if not all(map(math.isfinite, [*numbers, 0 if left is None else left])):
                 return {}
         except (OSError, ValueError, KeyError, TypeError, OverflowError):
             return {}

@@ -103,6 +103,10 @@ def parse_result(path: Path) -> tuple[Result, dict[str, Any]]:
     known = {item.name for item in dataclasses.fields(Result)}
     with files.reading(path, move):
         result = Result(**{name: item for name, item in value.items() if name in known})
-    if not (isinstance(result.metrics, dict) and isinstance(result.notes, dict)):
-        raise ValueError(f"{path} is not what this version writes (metrics and notes are objects); {move}")
+        if not (isinstance(result.metrics, dict) and isinstance(result.notes, dict)):
+            raise TypeError("metrics and notes are objects")
+        ", ".join(
+            [*result.collapsed, *result.codes, str(result.published_by)]
+        )  # those of the right shape can be joined
+        float(result.seconds), float(result.images_per_second)
     return result, value

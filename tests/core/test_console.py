@@ -44,7 +44,7 @@ def test_a_number_and_what_it_counts_agree() -> None:
         ("two\nlines\x1b[2J", "two\\\\nlines\\\\x1b\\[2J"),
     ],
 )
-def test_text_in_markdown_means_itself(text: str, escaped: str) -> None:
+def test_text_in_markdown_is_no_markup(text: str, escaped: str) -> None:
     assert console.markdown(text) == escaped
 
 

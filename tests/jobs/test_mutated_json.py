@@ -1,7 +1,4 @@
-"""Damaged JSON of runs, jobs and exports is read as it is or refused with the file's name; no traceback.
-
-Results and manifests have seals, and tests of their own.
-"""
+"""Damaged JSON of runs, jobs, shards and exports is read as it is or refused with the file's name; no traceback."""
 
 from __future__ import annotations
 
@@ -11,6 +8,7 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 
+import finished
 import mutations
 import pytest
 import tiny
@@ -18,17 +16,38 @@ import tiny
 from pipeline.cli import status_text
 from pipeline.cli.progress import _position
 from pipeline.core import files
+from pipeline.data.shards.index import open_shards
+from pipeline.jobs import plan as plans
 from pipeline.jobs import submissions
 from pipeline.jobs.execute import site_of
 from pipeline.models.info import ModelInfo
 from pipeline.runs.folder import Run
+from pipeline.runs.result import Start
 
 
 class shards:
     name, fingerprint = "tiny", "0" * 16
 
 
+NAMES = ["run's job", "progress", "spec", "result", "start", "milestones"]
+NAMES += ["submission", "array's job", "fan-out", "skipped", "manifest", "export"]
 PROGRESS = {"epoch": 1, "epochs": 2, "step": 3, "steps": 4, "images_per_second": 2.0, "eta_seconds": 3.0, "time": 1.0}
+START = Start(
+    hardware={"device": "cpu", "model": "x", "precision": "float32", "threads": 1},
+    inputs={"index of tiny": "0" * 64},
+    starts=({"code": "abc", "versions": {"torch": "2"}},),
+    milestones=(1, 2),
+)
+MANIFEST = {
+    "name": "tiny",
+    "fingerprint": "0" * 16,
+    "task": "multi-class",
+    "classes": ["a", "b"],
+    "metric": "f1_micro",
+    "label_fractions": [0.1, 1.0],
+    "settings": {"size": 32},
+    "counts": {s: {"images": 3, "unlabelled": 1, "classes": {"a": 1, "b": 1}} for s in ("train", "val", "test")},
+}
 EXPORT = ModelInfo(
     run="tiny-cass-s77-0",
     network="model",
@@ -47,6 +66,8 @@ EXPORT = ModelInfo(
 def run(tmp_path: Path) -> Run:
     out = tiny.announce(tiny.make_pretrain(shards), tiny.make_cluster(tmp_path))
     files.write_json(out["progress"], PROGRESS)
+    files.write_json(out["milestones"], [1, 2])
+    files.write_json(out["result"], dataclasses.asdict(finished.result(out.spec, {"f1_micro": 0.5})))
     out["lock"].touch()
     return out
 
@@ -70,6 +91,10 @@ def readers(run: Run, folder: Path, tmp_path: Path) -> dict[str, tuple[Path, Cal
     def submission() -> submissions.Submission:
         return submissions.read_submission(folder)
 
+    started = Run(tmp_path / "started")
+    files.write_json(started["start"], START.to_json())
+    manifest = tmp_path / "shards" / "manifest.json"
+    files.write_json(manifest, MANIFEST)
     export = tmp_path / "export" / "run.json"
     files.write_json(export, dataclasses.asdict(EXPORT))
     return {
@@ -79,11 +104,16 @@ def readers(run: Run, folder: Path, tmp_path: Path) -> dict[str, tuple[Path, Cal
         "array's job": (folder / "job.json", lambda: (list(submission().live_tasks()), submission().job["released"])),
         "fan-out": (folder / "0" / "runs.json", lambda: submissions.runs_of(folder / "0")),
         "skipped": (folder / "0" / "skipped.json", lambda: list(submission().live_tasks())),
+        "spec": (run["spec"], lambda: run.spec),
+        "result": (run["result"], lambda: (run.result().collapsed, run.result().codes)),
+        "start": (started["start"], lambda: (started.start(), started.milestones())),
+        "milestones": (run["milestones"], lambda: tuple(run.milestones())),
+        "manifest": (manifest, lambda: plans._info_of(open_shards(manifest.parent))),
         "export": (export, lambda: ModelInfo.of_export(export.parent)),
     }
 
 
-@pytest.mark.parametrize("name", ["run's job", "progress", "submission", "array's job", "fan-out", "skipped", "export"])
+@pytest.mark.parametrize("name", NAMES)
 def test_damaged_json_is_read_or_named(name: str, readers: dict[str, tuple[Path, Callable[[], object]]]) -> None:
     path, read = readers[name]
     value, rng = json.loads(path.read_bytes()), random.Random(mutations.SEED)

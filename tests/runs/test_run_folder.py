@@ -15,6 +15,8 @@ from pipeline.runs.identity import run_id
 from pipeline.runs.result import Result
 from pipeline.runs.spec import Spec
 
+PROGRESS = {"epoch": 2, "epochs": 9, "step": 4, "steps": 8, "images_per_second": 2.0, "eta_seconds": 3.0, "time": 0.0}
+
 RESULT = Result(
     metrics={"f1_micro": 0.75, "per_class": {"MEL": {"f1": 0.5}}},
     seconds=12.5,
@@ -100,7 +102,12 @@ def test_progress_that_is_torn_or_not_there_is_no_progress(run: Run) -> None:
     assert run.progress() == {}
     run["progress"].write_text('{"epoch": ')
     assert run.progress() == {}
-    run["progress"].write_text(json.dumps({"time": 0.0, "epoch": 2}))
+    for odd in ({"time": 0.0, "epoch": 2}, {**PROGRESS, "step": "40"}, {**PROGRESS, "eta_seconds": []}, [], None):
+        run["progress"].write_text(json.dumps(odd))
+        assert run.progress() == {}
+    run["progress"].write_text(json.dumps({**PROGRESS, "eta_seconds": None}))
+    assert run.progress()["eta_seconds"] is None
+    run["progress"].write_text(json.dumps(PROGRESS))
     progress = run.progress()
     assert progress["epoch"] == 2
     assert progress["age"] > 0

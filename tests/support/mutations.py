@@ -108,7 +108,7 @@ def read_or_refused(read: Callable[[], T], name: str) -> T | None:
     try:
         return read()
     except (ValueError, OSError) as error:
-        assert type(error) in (ValueError, OSError) or isinstance(error, OSError), f"{type(error).__name__}: {error}"
+        assert not isinstance(error, (UnicodeError, json.JSONDecodeError)), error  # of a reader that names no file
         text = str(error)
         assert name in text and "\n" not in text, text
     return None

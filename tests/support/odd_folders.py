@@ -26,6 +26,7 @@ from mutations import damaged
 from PIL import Image
 
 from pipeline.core import files
+from pipeline.core.console import counted
 from pipeline.data.datasets import find_dataset
 from pipeline.data.layouts.options import Options
 from pipeline.data.records import place
@@ -225,7 +226,8 @@ def check(case: Case, home: Path) -> int:
         images = sum(each.images for each in counts_of(stored).values())
         assert f"{images} written, {len(stored['quarantined'])} quarantined" in done.stdout
         assert len(stored["quarantined"]) >= quarantined
-        assert f"would write {images + len(stored['quarantined']) - quarantined} images" in dry.stdout
+        planned = counted(images + len(stored["quarantined"]) - quarantined, "image")
+        assert f"would write {planned} in " in dry.stdout
     else:
         assert "not one usable image" in done.stderr, done.stderr
     return done.returncode

@@ -169,6 +169,8 @@ def open_shards(folder: Path) -> Shards:
         raise seals.Damaged(f"{error}; {MOVE}") from None
     if lacking := [key for key in ("name", "fingerprint", "classes", "settings") if key not in manifest]:
         raise ValueError(f"{path} lacks {lacking[0]!r}; {MOVE}")
+    with files.reading(path, MOVE):
+        int(manifest["settings"]["size"])
     return Shards(folder, manifest)
 
 
