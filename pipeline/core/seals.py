@@ -25,7 +25,7 @@ class Damaged(ValueError):
 def sealed(value: dict[str, Any], paths: Iterable[Path] = ()) -> dict[str, Any]:
     """The object with the size and checksum of these files, which are in its own folder, and a seal of its own."""
     named = {path.name: {"bytes": path.stat().st_size, "sha256": files.sha256_file(path)} for path in paths}
-    value = {**value, FILES: named}
+    value = {name: item for name, item in value.items() if name != SEAL} | {FILES: named}
     return {**value, SEAL: _digest(value)}
 
 

@@ -18,6 +18,12 @@ from pipeline.jobs.slurm import reconcile, scheduler, submit
 from pipeline.jobs.slurm.queue import queued_runs
 from pipeline.jobs.slurm.scheduler import QueuedJob
 
+RESULT = {
+    "metrics": {}, "seconds": 1.0, "images_per_second": 1.0, "epochs": 1, "best_epoch": None, "device": "cpu",
+    "precision": "float32", "threads": 1, "code": "abc", "versions": {},
+}  # fmt: skip
+"""A finished run's, of a version without seals."""
+
 
 def test_a_submission_is_read_back_and_knows_its_jobs_and_what_a_fan_out_skipped(tmp_path):
     jobs = [job for job in jobs_of(planned_runs(tmp_path)) if job.fan_out][:2]
@@ -191,9 +197,9 @@ def test_an_old_submission_is_removed_when_its_runs_are_done_and_its_code_kept_u
         return set(cleanup.find_removable(cluster, scratch=False))
 
     for run in ("a-1", "a-2"):
-        files.write_json(tmp_path / run / "result.json", {})
+        files.write_json(tmp_path / run / "result.json", RESULT)
     assert removable() == set()
-    files.write_json(tmp_path / "b-1" / "result.json", {})
+    files.write_json(tmp_path / "b-1" / "result.json", RESULT)
     assert removable() == {("a finished job's output", old), ("a copy of the code", code)}
     cleanup.remove(cleanup.find_removable(cluster, scratch=False), tmp_path)
     assert submissions.read_submissions(tmp_path) == [] and not code.exists()
