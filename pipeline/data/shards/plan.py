@@ -116,7 +116,10 @@ def make_plan(
         paths = [record.path for record, _ in usable]
         found = duplicates.find_raw_twins(paths, settings, workers=workers, progress=progress)
     samples, left_out = _samples(usable, keys, listing, settings, found, keep_leaks=keep_leaks)
-    listing = replace(listing, passed_over=(*listing.passed_over, *left_out))
+    if left_out:
+        gone = {passed.path for passed in left_out}
+        kept = [record for record in listing.records if record.path not in gone]
+        listing = replace(listing, records=kept, passed_over=(*listing.passed_over, *left_out))
     _check_train(dataset, samples)
     order = np.random.default_rng(derive("shard order", splits.SPLIT_SEED)).permutation(len(samples))
     return ShardPlan(
