@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import io
 import warnings
-from functools import cache
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from functools import cache, wraps
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 from PIL import Image, ImageFile, TiffImagePlugin
@@ -18,11 +19,10 @@ from PIL import Image, ImageFile, TiffImagePlugin
 from pipeline.data.decoders import budget, colour, formats, jpeg, png, tiff
 from pipeline.data.decoders.formats import BadImage as BadImage
 from pipeline.data.decoders.jpeg import COLOUR_SPACES
+from pipeline.data.decoders.jpeg import simplejpeg as simplejpeg
 
-try:
-    import simplejpeg
-except ImportError:  # Pillow then decodes the same pixels, more slowly
-    simplejpeg = None
+P = ParamSpec("P")
+T = TypeVar("T")
 
 # Add one when `decode` or `resize` gives other pixels for most files: the fingerprint then says that it is another
 # dataset. For a kind of file that few datasets hold, add it to `pipeline.data.decoders.changed`.
@@ -174,6 +174,23 @@ def _pixels(
 
 def _said(remarks: list[str | None]) -> tuple[str, ...]:
     return tuple(remark for remark in remarks if remark)
+
+
+def or_reason(work: Callable[P, T]) -> Callable[P, T | BadImage]:
+    """A function that opens a raw file, with a `BadImage` as its answer where the file cannot be used."""
+
+    @wraps(work)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> T | BadImage:
+        try:
+            return work(*args, **kwargs)
+        except BadImage as error:
+            return error
+        except OSError as error:
+            return BadImage(f"cannot be read: {error.strerror}")
+        except MemoryError:
+            return BadImage("takes more memory than a worker may take; use fewer workers or cut it into tiles")
+
+    return guarded
 
 
 def check_bits(bits: int | None) -> None:

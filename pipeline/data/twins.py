@@ -92,7 +92,7 @@ def thumbnail(pixels: np.ndarray) -> np.ndarray:
 def find_twins(thumbnails: np.ndarray, alike: float = ALIKE) -> Twins:
     """The near twins among thumbnails uint8 [n, 32, 32]; the array may be a memory map.
 
-    Memory: half a kilobyte an image. Time: a few minutes for a million (docs/benchmarks.md).
+    Memory: half a kilobyte an image. Time: grows with n, see decision 20.
     """
     flat = np.ascontiguousarray(thumbnails).reshape(len(thumbnails), SIDE * SIDE)
     distinct, first_of = _distinct(flat)

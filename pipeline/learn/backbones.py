@@ -16,7 +16,12 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from pipeline.core import files
+from pipeline.core.seeds import derive
 from pipeline.learn.weights import weights_file
+from pipeline.runs.cluster import Cluster
+from pipeline.runs.folder import Run
+from pipeline.runs.identity import run_id
+from pipeline.runs.spec import FinetuneSpec
 
 
 def build(tag: str, *, outputs: int, image_size: int, weights: str, folder: Path) -> nn.Module:
@@ -43,6 +48,18 @@ def from_file(tag: str, file: Path | None, *, outputs: int, image_size: int) -> 
     if file is not None:
         arguments.update(pretrained=True, pretrained_cfg_overlay={"file": str(file), "custom_load": False})
     model: nn.Module = timm.create_model(tag, **arguments)
+    return model
+
+
+def start_of(spec: FinetuneSpec, outputs: int, cluster: Cluster) -> nn.Module:
+    """The network that a fine-tuning run starts from, on the CPU: start weights, or an arm of its pretraining run."""
+    torch.manual_seed(derive("init", spec.seed))
+    weights = "random" if spec.pretrain else spec.weights
+    folder = Path(cluster.weights)
+    model = build(spec.backbone, outputs=outputs, image_size=spec.image_size, weights=weights, folder=folder)
+    if spec.pretrain is not None:
+        parent = Run(Path(cluster.runs) / run_id(spec.pretrain))
+        load_body(model, load_arm(parent["weights"], spec.arm))
     return model
 
 

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.core.seeds import derive
 from pipeline.data.pixel_map import open_pixels
 from pipeline.data.shards.index import Shards, shards_of
 from pipeline.data.splits import label_fraction
@@ -22,7 +21,6 @@ from pipeline.learn.program import Counters, Program
 from pipeline.learn.samples import Labelled, draws
 from pipeline.runs.cluster import Cluster
 from pipeline.runs.folder import Run
-from pipeline.runs.identity import run_id
 from pipeline.runs.predictions import write_predictions
 from pipeline.runs.spec import FinetuneSpec
 
@@ -50,18 +48,7 @@ class Finetuning(Program):
             if not len(labelled):
                 raise ValueError(f"{spec.dataset.name} has no labelled image in {part}; fine-tuning needs some in each")
 
-        torch.manual_seed(derive("init", spec.seed))
-        self.model = backbones.build(
-            spec.backbone,
-            outputs=len(self.classes),
-            image_size=spec.image_size,
-            weights="random" if spec.pretrain else spec.weights,
-            folder=Path(cluster.weights),
-        )
-        if spec.pretrain is not None:
-            parent = Run(Path(cluster.runs) / run_id(spec.pretrain))
-            backbones.load_body(self.model, backbones.load_arm(parent["weights"], spec.arm))
-        self.model.to(device)
+        self.model = backbones.start_of(spec, len(self.classes), cluster).to(device)
         self.module = self.model
         self.optimizers = [(optim.build(spec.optim, self.model.parameters()), spec.optim)]
         self.epochs = spec.epochs

@@ -15,10 +15,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from pipeline.core import disks, files
-from pipeline.core.seeds import derive
 from pipeline.data.pixel_map import open_pixels
 from pipeline.data.shards.index import Shards, shards_of
 from pipeline.data.splits import label_fraction
@@ -84,7 +82,7 @@ def all_features(spec: FinetuneSpec, shards: Shards, cluster: Cluster, hardware:
     if parent is None and spec.weights == "imagenet":
         source = weights_file(spec.backbone, Path(cluster.weights))
     facts = {
-        "images": files.sha256_file(shards.folder / "index.parquet"),
+        "images": shards.index_checksum,
         "network": [spec.backbone, spec.arm if parent else "", files.sha256_file(source) if source else spec.seed],
         "classes": 0 if source else len(shards.classes),  # the draw of random weights depends on the head's width
         "normalised": [spec.augment.mean, spec.augment.std],
@@ -99,7 +97,7 @@ def all_features(spec: FinetuneSpec, shards: Shards, cluster: Cluster, hardware:
             kept: np.ndarray = np.load(path)
             return kept
         samples = Samples(open_pixels(shards, cluster), np.arange(len(shards.rows["key"])), hardware.torch_device)
-        network = build(spec, shards, cluster, parent).to(hardware.torch_device)
+        network = backbones.start_of(spec, len(shards.classes), cluster).to(hardware.torch_device)
         features = probes.features(network, samples, spec.augment, hardware)
         try:
             with files.publish(path) as out:
@@ -107,18 +105,3 @@ def all_features(spec: FinetuneSpec, shards: Shards, cluster: Cluster, hardware:
         except OSError as error:
             print(f"the features are not kept for other runs: {disks.error_text(error)}", flush=True)
     return features
-
-
-def build(spec: FinetuneSpec, shards: Shards, cluster: Cluster, parent: Run | None) -> nn.Module:
-    """The network that a fine-tune of this spec would start from."""
-    torch.manual_seed(derive("init", spec.seed))
-    model = backbones.build(
-        spec.backbone,
-        outputs=len(shards.classes),
-        image_size=spec.image_size,
-        weights="random" if parent else spec.weights,
-        folder=Path(cluster.weights),
-    )
-    if parent:
-        backbones.load_body(model, backbones.load_arm(parent["weights"], spec.arm))
-    return model

@@ -13,7 +13,7 @@ import torch
 from pipeline.core import files
 from pipeline.data.pixel_map import open_pixels
 from pipeline.data.shards import arrow
-from pipeline.data.shards.index import Shards
+from pipeline.data.shards.index import Shards, open_shards
 from pipeline.learn import backbones, samples
 from pipeline.models.network import Network
 from pipeline.runs.cluster import Cluster
@@ -34,7 +34,7 @@ def find_shards(root: Path, text: str, size: int | None) -> Path:
     if not found:
         pixels = "" if size is None else f" of {size} pixels"
         raise ValueError(f"there are no shards of {text}{pixels} in {root}; python -m pipeline.shard makes them")
-    sizes = sorted({json.loads((path / "manifest.json").read_text())["settings"]["size"] for path in found})
+    sizes = sorted({open_shards(path).size for path in found})
     if len(sizes) > 1:
         raise ValueError(
             f"{root} has shards of {text} of {' and '.join(map(str, sizes))} pixels; give the folder of those you mean"

@@ -40,20 +40,12 @@ def find_images(arguments: Sequence[Path]) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def load(
-    path: Path, *, size: int, show: bool, bits: int | None = None, memory: int | None = None
-) -> LoadedImage | images.BadImage:
+@images.or_reason
+def load(path: Path, *, size: int, show: bool, bits: int | None = None, memory: int | None = None) -> LoadedImage:
     """One file, or why it cannot be used; `bits` and `memory` as in `images.decode`."""
-    try:
-        if not path.is_file():
-            return images.BadImage("is no file" if path.exists() else "no such file")
-        image = images.decode(path.read_bytes(), size=size, memory=memory, bits=bits)
-    except images.BadImage as error:
-        return error
-    except OSError as error:
-        return images.BadImage(f"cannot be read: {error.strerror}")
-    except MemoryError:
-        return images.BadImage("takes more memory than a worker may take; use a machine with more")
+    if not path.is_file():
+        raise images.BadImage("is no file" if path.exists() else "no such file")
+    image = images.decode(path.read_bytes(), size=size, memory=memory, bits=bits)
     shown = None
     if show:
         sides = image.width, image.height

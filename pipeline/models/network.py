@@ -88,19 +88,13 @@ def open_classifier(text: str, cluster: Cluster) -> Network:
 
     Raises `ValueError` for what has no classes: a pretraining run, and the export of a pretrained arm.
     """
-    folder = Path(text)
-    if is_export(folder):
-        run, info = None, ModelInfo.of_export(folder)
-    else:
+    if not is_export(Path(text)):
         run = find_run(Path(cluster.runs), text)
         if isinstance(run.spec, PretrainSpec):
             raise ValueError(f"{run.id} is a pretraining run, which knows no classes; give one of its fine-tuning runs")
-        info = ModelInfo.of_run(run)
-    if not info.classes:
-        raise ValueError(f"{folder} holds a pretrained arm, which knows no classes; export one of its fine-tuning runs")
-    device = settle_hardware(cluster)
-    network = Network.of_export(folder, info) if run is None else Network.of_run(run, info)
-    network.model.to(device)
+    network = open_network(text, None, cluster)
+    if not network.info.classes:
+        raise ValueError(f"{text} holds a pretrained arm, which knows no classes; export one of its fine-tuning runs")
     return network
 
 

@@ -173,9 +173,7 @@ class Run:
 
     def temporaries(self) -> list[Path]:
         """What a killed process left half written, without the spec's and the job's: a launch may be writing them."""
-        names = (
-            *("checkpoint", "weights", "predictions", "metrics", "result", "start", "damaged", "error", "progress"),
-        )
+        names = ("checkpoint", "weights", "predictions", "metrics", "result", "start", "damaged", "error", "progress")
         return [path for name in names for path in self.folder.glob(f".{name}*.tmp")]
 
     def remove_temporaries(self) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import math
 import struct
+import subprocess
+import sys
 import zlib
 from collections.abc import Callable
 
@@ -445,3 +447,17 @@ def test_the_same_pixels_give_the_same_bytes(format: str) -> None:
     array = noise(24, 24)
     first, second = (images.encode(array.copy(), format=format, quality=None) for _ in range(2))
     assert first == second
+
+
+def test_stored_images_are_read_where_the_fast_decoder_is_absent() -> None:
+    program = (
+        "import sys; sys.modules['simplejpeg'] = None\n"
+        "import io, numpy as np; from PIL import Image; from pipeline.data import images\n"
+        "out = io.BytesIO(); Image.new('RGB', (16, 8), (200, 30, 60)).save(out, 'JPEG', quality=95)\n"
+        "stored, raw = images.decode_stored(out.getvalue()), images.decode(out.getvalue()).pixels\n"
+        "assert stored.shape == (8, 16, 3) and (stored == raw).all(), stored\n"
+        "print(images.stored_decoder())"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("pillow-")

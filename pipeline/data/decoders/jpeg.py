@@ -10,7 +10,11 @@ import re
 from typing import NamedTuple
 
 import numpy as np
-import simplejpeg
+
+try:
+    import simplejpeg as simplejpeg
+except ImportError:  # Pillow then decodes the same pixels, more slowly, and damage is not told
+    simplejpeg = None
 
 from pipeline.data.decoders.formats import BadImage, unread_jpeg
 
@@ -31,10 +35,12 @@ class Jpeg(NamedTuple):
 
 
 def decode(data: bytes, colours: str, *, min_side: int = 0) -> Jpeg | None:
-    """The pixels of a JPEG as they are stored; None if the decoder cannot read its kind.
+    """The pixels of a JPEG as they are stored; None if the decoder cannot read its kind or is not there.
 
     Equal to Pillow's to the bit if `min_side` is 0. Raises `BadImage` if a part of the data is damaged.
     """
+    if simplejpeg is None:
+        return None
     remark = None
     for _ in range(4):  # one oddity a round
         try:
@@ -63,6 +69,8 @@ def check_size(data: bytes, width: int, height: int) -> None:
 
 def check(data: bytes) -> None:
     """Raise `BadImage` if a JPEG inside another file is damaged."""
+    if simplejpeg is None:
+        return
     try:
         height, width, *_ = simplejpeg.decode_jpeg_header(data)
     except ValueError:  # the whole file's decoder judges

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,8 @@ import numpy as np
 from pipeline.core import memory
 from pipeline.data import images, twins
 from pipeline.data.records import PassedOver, Record
+from pipeline.data.shards.index import Shards
+from pipeline.data.shards.read import TarReader, read_pixels
 from pipeline.data.shards.transcode import ShardSettings, raw_thumbnail
 from pipeline.data.splits import Labels
 from pipeline.data.twins import Twins
@@ -20,6 +21,7 @@ from pipeline.data.workers import Workers
 
 BELOW = 0.04  # pairs that are that much less alike are drawn with the twins
 MARGIN = 0.01  # raw files that are that much less alike count too: storing an image changes it a little
+BLOCK = 256  # images that are decoded at once
 DRAWN = 12  # pairs on each side of the limit
 CELL, GAP, TITLE, CAPTION = 128, 4, 20, 32  # of the sheet, in pixels
 NAMED = 100  # pairs with different labels that a manifest names
@@ -85,25 +87,17 @@ def left_out(records: Sequence[Record], table: Sequence[str], leaks: Mapping[int
     )
 
 
-def stored_twins(folder: Path, rows: Sequence[Mapping[str, Any]], *, workers: int, progress: Any) -> Twins:
-    """The twins among stored images, from the rows of their index, and the pairs that are a little less alike."""
-    thumbnails = np.empty((len(rows), twins.SIDE, twins.SIDE), np.uint8)
-    with ThreadPoolExecutor(workers) as pool:
-        answers = pool.map(partial(_stored_thumbnail, folder), rows)
-        for row, answer in enumerate(progress(answers, total=len(rows), what="looking for twins")):
-            thumbnails[row] = answer
+def stored_twins(shards: Shards, *, progress: Any) -> Twins:
+    """The twins among stored images, and the pairs that are a little less alike."""
+    count = len(shards.rows["key"])
+    thumbnails = np.empty((count, twins.SIDE, twins.SIDE), np.uint8)
+    reader = TarReader(shards)
+    blocks = [range(start, min(start + BLOCK, count)) for start in range(0, count, BLOCK)]
+    for rows in progress(blocks, total=len(blocks), what="looking for twins"):
+        pixels = np.empty((len(rows), reader.side, reader.side, 3), np.uint8)
+        reader.read(rows, pixels)
+        thumbnails[rows.start : rows.stop] = [twins.thumbnail(image) for image in pixels]
     return twins.find_twins(thumbnails, twins.ALIKE - BELOW)
-
-
-def _stored_thumbnail(folder: Path, row: Mapping[str, Any]) -> np.ndarray:
-    return twins.thumbnail(stored_pixels(folder, row))
-
-
-def stored_pixels(folder: Path, row: Mapping[str, Any]) -> np.ndarray:
-    """The pixels of a stored image, from its row in the index: uint8 [size, size, 3]."""
-    with open(folder / row["tar"], "rb") as file:
-        file.seek(row["offset"])
-        return images.decode_stored(file.read(row["size"]))
 
 
 def summarise(
@@ -142,7 +136,7 @@ def summarise(
     return out | {"other_labels": len(differing), "with_other_labels": sorted(differing)[:NAMED]}
 
 
-def draw_pairs(folder: Path, rows: Sequence[Mapping[str, Any]], found: Twins) -> bytes | None:
+def draw_pairs(shards: Shards, found: Twins) -> bytes | None:
     """A PNG for a person to judge the limit by: the least alike twins above, pairs that are less alike below.
 
     The pairs below are spread over all that were found. None where there are neither.
@@ -155,6 +149,7 @@ def draw_pairs(folder: Path, rows: Sequence[Mapping[str, Any]], found: Twins) ->
     below = [below[i] for i in np.unique(np.linspace(0, len(below) - 1, DRAWN).astype(int))[::-1]] if below else []
     if not above and not below:
         return None
+    splits = shards.rows["split"]
     line = TITLE + 2 * CELL + CAPTION
     sheet = Image.new("RGB", (DRAWN * (CELL + GAP), 2 * line), "white")
     draw = ImageDraw.Draw(sheet)
@@ -163,10 +158,10 @@ def draw_pairs(folder: Path, rows: Sequence[Mapping[str, Any]], found: Twins) ->
         draw.text((GAP, top + GAP), title, fill="black")
         for column, pair in enumerate(pairs):
             left = column * (CELL + GAP)
-            members = [rows[pair.first], rows[pair.second]]
-            for number, row in enumerate(members):
-                image = Image.fromarray(stored_pixels(folder, row)).resize((CELL, CELL))
+            members = [pair.first, pair.second]
+            for number, pixels in enumerate(read_pixels(shards, members)):
+                image = Image.fromarray(pixels).resize((CELL, CELL))
                 sheet.paste(image, (left, top + TITLE + number * CELL))
-            caption = f"{pair.likeness:.3f} {members[0]['split']}, {members[1]['split']}\n{pair.mirror}"
+            caption = f"{pair.likeness:.3f} {', '.join(splits[row] for row in members)}\n{pair.mirror}"
             draw.text((left + GAP, top + TITLE + 2 * CELL), caption, fill="black")
     return images.encode(np.asarray(sheet), format="png", quality=None)

@@ -23,7 +23,7 @@ def of_plan(plan: ShardPlan) -> str:
     """The summary of shards that are still to be written."""
     counts = count_images(((sample.split, sample.record.labels) for sample in plan.samples), plan.listing.classes)
     title = f"{plan.dataset.name}: {plan.listing.task}"
-    return _summary(title, counts, leaks(plan.samples), plan, plan.quarantined, Observed())
+    return _summary(title, counts, leaks(plan.samples), [], plan, plan.quarantined, Observed())
 
 
 def of_shards(shards: Shards, plan: ShardPlan) -> str:
@@ -34,7 +34,8 @@ def of_shards(shards: Shards, plan: ShardPlan) -> str:
     if "groups" not in known:  # of an earlier version, which stored 0 where no group is known
         groups = shards.rows["group"].array
         known |= {"groups": len(groups.unique().drop_null()), "without_group": groups.null_count}
-    return _summary(title, counts_of(manifest), known, plan, manifest["quarantined"], Observed.of_json(manifest))
+    observed = Observed.of_json(manifest)
+    return _summary(title, counts_of(manifest), known, _twins(manifest), plan, manifest["quarantined"], observed)
 
 
 def account(plan: ShardPlan, quarantined: Sequence[Entry]) -> list[str]:
@@ -55,6 +56,7 @@ def _summary(
     title: str,
     counts: Mapping[str, SplitCounts],
     leaks: Mapping[str, Any],
+    twins: Sequence[str],
     plan: ShardPlan,
     quarantined: Sequence[Entry],
     observed: Observed,
@@ -68,7 +70,7 @@ def _summary(
         "",
         _groups(leaks, grouped=plan.settings.split == "grouped"),
         f"{counted(leaks['identical_across_splits'], 'file is', 'files are')} byte-identical to one in another split",
-        *(_twins(leaks) if "name" in leaks else []),
+        *twins,
         *gaps(counts),
         *(visible(note) for note in plan.listing.notes),
         *map(visible, observed.lines(plan.settings.bits)),
@@ -123,8 +125,7 @@ def _twins(known: Mapping[str, Any]) -> list[str]:
         out.append(f"{line}: {parts}" if parts else line)
     if count := known["twins"]["other_labels"]:
         pairs = listed(" and ".join(pair) for pair in known["twins"]["with_other_labels"])
-        what = "pair of twins has" if count == 1 else "pairs of twins have"
-        out.append(f"{count} {what} different labels: {pairs}")
+        out.append(f"{counted(count, 'pair of twins has', 'pairs of twins have')} different labels: {pairs}")
     return out
 
 

@@ -65,42 +65,30 @@ class Transcoded(NamedTuple):
     """The greatest value of a 16-bit grey image."""
 
 
-def transcode(task: tuple[Path, str, ShardSettings], *, memory: int | None = None) -> Transcoded | images.BadImage:
+@images.or_reason
+def transcode(task: tuple[Path, str, ShardSettings], *, memory: int | None = None) -> Transcoded:
     """Decode, resize and encode a raw file, or say why it cannot be used.
 
     The task is its path, its expected SHA-256 and the settings. An image that needs more than `memory` bytes cannot be
     used.
     """
     path, checksum, settings = task
-    try:
-        raw = path.read_bytes()
-        if files.sha256_bytes(raw) != checksum:
-            return images.BadImage("changed while the dataset was sharded; shard it again")
-        min_side = settings.size if settings.decode == "dct" else 0
-        image = images.decode(raw, min_side=min_side, channels=4, size=settings.size, memory=memory, bits=settings.bits)
-        small = images.resize(image.pixels, settings.size)
-        data = images.encode(small, format=settings.format, quality=settings.quality)
-        is_blank = images.is_blank(small) and images.is_blank(image.pixels)
-        return Transcoded(data, image.width, image.height, is_blank, image.remarks, image.peak)
-    except images.BadImage as error:
-        return error
-    except OSError as error:
-        return images.BadImage(f"cannot be read: {error.strerror}")
-    except MemoryError:
-        return images.BadImage("takes more memory than a worker may take; use fewer workers or cut it into tiles")
+    raw = path.read_bytes()
+    if files.sha256_bytes(raw) != checksum:
+        raise images.BadImage("changed while the dataset was sharded; shard it again")
+    min_side = settings.size if settings.decode == "dct" else 0
+    image = images.decode(raw, min_side=min_side, channels=4, size=settings.size, memory=memory, bits=settings.bits)
+    small = images.resize(image.pixels, settings.size)
+    data = images.encode(small, format=settings.format, quality=settings.quality)
+    is_blank = images.is_blank(small) and images.is_blank(image.pixels)
+    return Transcoded(data, image.width, image.height, is_blank, image.remarks, image.peak)
 
 
-def raw_thumbnail(path: Path, *, settings: ShardSettings, memory: int | None = None) -> np.ndarray | images.BadImage:
+@images.or_reason
+def raw_thumbnail(path: Path, *, settings: ShardSettings, memory: int | None = None) -> np.ndarray:
     """The thumbnail of a raw file for `data/twins`, decoded as small as its format allows; or why there is none."""
     from pipeline.data import twins
 
     side = 2 * twins.SIDE
-    try:
-        image = images.decode(path.read_bytes(), min_side=side, size=side, memory=memory, bits=settings.bits)
-        return twins.thumbnail(image.pixels)
-    except images.BadImage as error:
-        return error
-    except OSError as error:
-        return images.BadImage(f"cannot be read: {error.strerror}")
-    except MemoryError:
-        return images.BadImage("takes more memory than a worker may take; use fewer workers or cut it into tiles")
+    image = images.decode(path.read_bytes(), min_side=side, size=side, memory=memory, bits=settings.bits)
+    return twins.thumbnail(image.pixels)

@@ -49,7 +49,7 @@ def write_shards(
         if not (folder / "manifest.json").exists():  # another process may have finished it while this one waited
             files.remove_temporaries(folder)
             _write_tars(folder, plan, plan.tars(), workers, progress)
-            _finish(folder, plan, workers, progress, max_bad=max_bad, strict=strict)
+            _finish(folder, plan, progress, max_bad=max_bad, strict=strict)
     (folder / ".lock").unlink(missing_ok=True)
     return open_shards(folder)
 
@@ -137,7 +137,7 @@ def _write_tar(folder: Path, tar: str, members: list[Sample], plan: ShardPlan, a
     files.write_json(_rows_file(folder, tar), {"rows": rows, "bad": bad, **observed.to_json()}, indent=None)
 
 
-def _finish(folder: Path, plan: ShardPlan, workers: int, progress: Progress, *, max_bad: float, strict: bool) -> None:
+def _finish(folder: Path, plan: ShardPlan, progress: Progress, *, max_bad: float, strict: bool) -> None:
     """Write the index from the rows of all tars, then the sheet of twins, then the manifest."""
     rows: list[dict[str, Any]] = []
     quarantined = list(plan.quarantined)
@@ -153,8 +153,9 @@ def _finish(folder: Path, plan: ShardPlan, workers: int, progress: Progress, *, 
     if not rows:
         raise ValueError(f"{plan.dataset.name}: not one usable image under {plan.root}; check --raw")
     write_index(folder / "index.parquet", rows)
-    found = duplicates.stored_twins(folder, rows, workers=workers, progress=progress)
-    if (sheet := duplicates.draw_pairs(folder, rows, found)) is not None:
+    stored = Shards(folder, {"settings": plan.settings.to_json()})
+    found = duplicates.stored_twins(stored, progress=progress)
+    if (sheet := duplicates.draw_pairs(stored, found)) is not None:
         with files.publish(folder / "duplicates.png") as file:
             file.write(sheet)
     manifest = make_manifest(plan, rows, quarantined, observed, found)

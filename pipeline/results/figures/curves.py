@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -52,20 +53,21 @@ def _curve(rows: Rows, name: str) -> list[float]:
     return [float("nan") if row.get(name) is None else float(row[name]) for row in rows]
 
 
+def _by_dataset(plan: Plan, kind: str, draw: Callable[[Plan, str], DrawnFigure]) -> Iterator[PlannedFigure]:
+    """A figure for each dataset that something is pretrained on."""
+    specs = [planned.spec for planned in plan.runs.values() if isinstance(planned.spec, PretrainSpec)]
+    for dataset in dict.fromkeys(spec.dataset.name for spec in specs):
+        yield PlannedFigure(
+            kind=kind, name=f"{kind}-{dataset}", dataset=dataset, paper="", draw=partial(draw, plan, dataset)
+        )
+
+
 # --- Pretraining ---------------------------------------------------------------------------------------------------
 
 
 def pretraining(plan: Plan, cells: Sequence[Cell]) -> Iterator[PlannedFigure]:
     """Loss and collapse monitor of the pretraining runs, a figure for each dataset."""
-    specs = [planned.spec for planned in plan.runs.values() if isinstance(planned.spec, PretrainSpec)]
-    for dataset in dict.fromkeys(spec.dataset.name for spec in specs):
-        yield PlannedFigure(
-            kind="pretraining",
-            name=f"pretraining-{dataset}",
-            dataset=dataset,
-            paper="",
-            draw=lambda dataset=dataset: _pretraining(plan, dataset),  # type: ignore[misc]
-        )
+    return _by_dataset(plan, "pretraining", _pretraining)
 
 
 def _pretraining(plan: Plan, dataset: str) -> DrawnFigure:
@@ -155,15 +157,7 @@ def _mark_collapse(axes: Axes, tables: list[Rows], arm: str, name: str) -> bool:
 
 def probes(plan: Plan, cells: Sequence[Cell]) -> Iterator[PlannedFigure]:
     """Probes of frozen features over the epochs of pretraining, a figure for each dataset."""
-    specs = [planned.spec for planned in plan.runs.values() if isinstance(planned.spec, PretrainSpec)]
-    for dataset in dict.fromkeys(spec.dataset.name for spec in specs):
-        yield PlannedFigure(
-            kind="probes",
-            name=f"probes-{dataset}",
-            dataset=dataset,
-            paper="",
-            draw=lambda dataset=dataset: _probes(plan, dataset),  # type: ignore[misc]
-        )
+    return _by_dataset(plan, "probes", _probes)
 
 
 def _probes(plan: Plan, dataset: str) -> DrawnFigure:
