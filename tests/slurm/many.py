@@ -16,9 +16,9 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parents[1] / "support"), str(Path(__file__).parents[1])]
 
+import finished  # noqa: E402
 import tiny  # noqa: E402
 
-from pipeline.core import files  # noqa: E402
 from pipeline.jobs import snapshot, submissions  # noqa: E402
 from pipeline.jobs.arrays import job_arrays, jobs_of  # noqa: E402
 from pipeline.jobs.plan import PlannedRun  # noqa: E402
@@ -38,7 +38,7 @@ def send(folder: Path, *, tasks: int, limit: int) -> list[int]:
     for seed in range(tasks):
         spec = tiny.make_pretrain(shards, seed=seed)
         run = tiny.announce(spec, site)
-        files.write_json(run["result"], {})
+        run.finish(finished.result(spec, {}))
         runs.append(PlannedRun(run, spec, "pending", None))
     copy = snapshot.snapshot(Path(site.runs))
     arrays = job_arrays("many", jobs_of(runs), waits_for=set(), limit=limit, parallelism=1000)
