@@ -49,7 +49,11 @@ def main() -> int:
         from pipeline.runs.cluster import load_cluster
 
         cluster = load_cluster(args.cluster)
-        whole = [check_place(place, Path(getattr(args, place) or getattr(cluster, place))) for place in places]
+        usual = {"runs": cluster.runs, "shards": cluster.shards}
+        whole = [
+            check_place(place, Path(getattr(args, place) or usual.get(place) or cluster.scratch_folder))
+            for place in places
+        ]
         return 0 if all(whole) else 1
     return compare(args.name, args.raw)
 

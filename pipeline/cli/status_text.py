@@ -42,7 +42,7 @@ def folder_rows(runs: Path, jobs: Mapping[str, QueuedJob]) -> list[Row]:
         if state == "done":
             row |= {"job": "", **_of_finished(run)}
         elif state == "running":
-            row |= _of_running(run)
+            row |= _of_running(run, job)
         elif state in BAD:
             row |= {"job": "", "says": run.reason()}
         elif job:
@@ -78,7 +78,7 @@ def _row(planned: PlannedRun, plan: Plan, queue: QueueView | None) -> Row:
     if planned.state == "done":
         row |= {"job": "", **_of_finished(planned.run)}
     elif planned.state == "running":
-        row |= _of_running(planned.run)
+        row |= _of_running(planned.run, job)
     elif planned.state in BAD:
         row |= {"job": "", "says": planned.run.reason()}
     elif job:
@@ -119,7 +119,7 @@ def _of_finished(run: Run) -> Row:
     }
 
 
-def _of_running(run: Run) -> Row:
+def _of_running(run: Run, job: QueuedJob | None) -> Row:
     at = run.progress()
     silence = run.silence()
     says = "starting"
@@ -129,7 +129,9 @@ def _of_running(run: Run) -> Row:
         if rows := files.read_jsonl(run["metrics"]):
             newest: Row = next((row for row in reversed(rows) if any(KNN in name for name in row)), {})
             says += _gains(rows[0].get("start", {}), newest)
-    if silence > SILENT_SECONDS:
+    if job and job.state == "SUSPENDED":
+        says += "; suspended: Slurm stopped it and lets it continue when it may"
+    elif silence > SILENT_SECONDS:
         says += f"; NO HEARTBEAT for {duration(silence)}: its node is lost or hangs"
     return {"says": says, "progress": at, "silence": silence}
 

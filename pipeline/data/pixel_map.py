@@ -92,7 +92,7 @@ def open_pixels(shards: Shards, cluster: Cluster) -> Pixels:
     Raises `ValueError` that names tar and key if a tar's bytes are not those in the index, and `DamagedMap` if there is
     a map that is not what was decoded: it is deleted, and the next call builds it again.
     """
-    scratch = Path(cluster.scratch)
+    scratch = cluster.scratch_folder
     index = shards.index_checksum[:12]
     path = scratch / f"{shards.name}-{shards.size}-{index}-{images.stored_decoder()}.u8"
     path = _mine_if_unusable(path)  # several users may share a scratch

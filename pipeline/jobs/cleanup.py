@@ -45,7 +45,7 @@ def find_removable(cluster: Cluster, *, scratch: bool) -> list[Removable]:
     found += _job_folders(runs)
     if scratch:
         for what, pattern in (("decoded images", "*.u8"), ("decoded images", "*.sums"), ("features", "features-*.npy")):
-            found += [Removable(what, path) for path in sorted(Path(cluster.scratch).glob(pattern))]
+            found += [Removable(what, path) for path in sorted(cluster.scratch_folder.glob(pattern))]
     return found
 
 

@@ -163,6 +163,8 @@ def _train(run: Run, stop: Callable[[], bool]) -> Result:
     spec = run.spec
     check_revisions(spec)
     site = site_of(run)
+    if str(scratch := site.scratch_folder) != site.scratch:
+        print(f"scratch is {scratch}", flush=True)
     chosen = hardware.choose(site, spec.precision)
     if chosen.device == "cpu" and (names := gpus(site)):
         raise ValueError(

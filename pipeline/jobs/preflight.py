@@ -29,6 +29,11 @@ def problems(cluster: Cluster, plan: Plan | None = None) -> list[str]:
         here = bool(nodes) and all(is_this_machine(node) for node in nodes)
         if not cluster.slurm.shared_disks and not here:
             out += _local_disks({name: getattr(cluster, name) for name in ("runs", "shards", "weights")})
+    else:
+        try:
+            _ = cluster.scratch_folder
+        except ValueError as error:
+            out.append(str(error))
     out += _unusable_folder(Path(cluster.runs))
     if plan is not None:
         out += _full_disk(plan, cluster)

@@ -90,7 +90,7 @@ def all_features(spec: FinetuneSpec, shards: Shards, cluster: Cluster, hardware:
         "libraries": [torch.__version__, backbones.timm_version()],
     }
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
-    path = files.own_if_unreadable(Path(cluster.scratch) / f"features-{shards.name}-{key}.npy")
+    path = files.own_if_unreadable(cluster.scratch_folder / f"features-{shards.name}-{key}.npy")
     path.parent.mkdir(parents=True, exist_ok=True)
     with files.lock(path.with_suffix(".lock"), patience=3600, what=str(path)):
         if path.exists():

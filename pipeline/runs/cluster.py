@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import re
 import sys
 import typing
 from collections.abc import Mapping
@@ -19,6 +21,7 @@ else:
 
 FOLDER = Path(__file__).parents[2] / "slurm"
 PATHS = ("shards", "runs", "scratch", "weights")
+VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 GPU_PEAKS: Mapping[str, Mapping[str, float]] = {"RTX8000": {"float32": 16.3, "float16": 130.0, "auto": 130.0}}
 """Peak TFLOP/s of a GPU model by precision, as its maker gives them."""
 RENAMED = {"card": "gpu_model"}
@@ -95,7 +98,8 @@ class Cluster:
     runs: str = "runs"
     """Parent folder of the run folders."""
     scratch: str = "scratch"
-    """Node-local disk for decoded images; anything in it may be deleted while nothing runs."""
+    """Node-local disk for decoded images; anything in it may be deleted while nothing runs. Variables of the job's
+    environment are resolved there (`scratch_folder`): `$SLURM_TMPDIR/cass`."""
     scratch_gb: float = 0.0
     """Maximum size of the decoded images there, in GB; 0: all but a twentieth of the disk."""
     scratch_in_ram: bool = False
@@ -138,6 +142,32 @@ class Cluster:
             raise ValueError(f"trials_per_gpu is {self.trials_per_gpu}; give 1 or more")
         if self.checkpoint_minutes < 0:
             raise ValueError(f"checkpoint_minutes is {self.checkpoint_minutes}; give minutes, 0 for every step")
+        for name in PATHS:
+            if name != "scratch" and VARIABLE.search(getattr(self, name)):
+                raise ValueError(
+                    f"{name} is {getattr(self, name)!r}; only scratch may hold variables: every job has its own"
+                )
+
+    @property
+    def scratch_folder(self) -> Path:
+        """`scratch` with the values that its variables have here: on the node, in the job.
+
+        `ValueError` that names a variable which is not set or empty, or if the path is not absolute.
+        """
+
+        def value(found: re.Match[str]) -> str:
+            name = found[1] or found[2]
+            if not os.environ.get(name):
+                raise ValueError(
+                    f"scratch is {self.scratch!r}, and {name} is not set on {os.uname().nodename}; set it in the job "
+                    "([slurm] setup), or give a path"
+                )
+            return os.environ[name]
+
+        path = VARIABLE.sub(value, self.scratch)
+        if path != self.scratch and not path.startswith("/"):
+            raise ValueError(f"scratch is {self.scratch!r}, here {path!r}; it must begin with /")
+        return Path(path)
 
 
 def load_cluster(name: str) -> Cluster:
@@ -159,6 +189,8 @@ def from_json(value: dict[str, Any]) -> Cluster:
             raise ValueError(f"{old} and {new} are one key; leave {old} out")
     cluster = _build(Cluster, {RENAMED.get(key, key): setting for key, setting in value.items()}, "")
     paths: dict[str, Any] = {name: str(Path(getattr(cluster, name)).expanduser().absolute()) for name in PATHS}
+    if VARIABLE.search(cluster.scratch):
+        paths["scratch"] = cluster.scratch  # resolved on the node
     return dataclasses.replace(cluster, **paths)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -184,6 +185,12 @@ class Run:
     def checkpoints(self) -> list[Path]:
         """The run's checkpoint files, newest first."""
         return sorted(self.folder.glob("checkpoint-*.pt"), reverse=True)
+
+    def reached(self) -> int:
+        """The step of the newest checkpoint; 0 before the first one, and above every step once the run is done."""
+        if self["result"].exists():
+            return sys.maxsize
+        return max((int(path.name.split("-")[1]) for path in self.checkpoints()), default=0)
 
     def spare_checkpoints(self, *, keep_state: bool) -> list[Path]:
         """The checkpoints that a finished run does not need: all but the newest where `keep_state` keeps its state."""

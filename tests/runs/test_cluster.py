@@ -102,3 +102,19 @@ def test_the_old_name_of_a_key_is_read_in_files_and_in_json_which_keeps_it(tmp_p
     assert "gpu_model" not in stored and stored["card"] == "RTX8000"  # jobs of earlier code that still run read it
     new = {"gpu_model" if key == "card" else key: value for key, value in stored.items()}
     assert cluster.from_json(new) == found
+
+
+def test_scratch_may_hold_variables_which_each_job_resolves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SLURM_TMPDIR", raising=False)
+    found = load(tmp_path, 'scratch = "$SLURM_TMPDIR/cass-${USER_OF_NODE}"')
+    assert found.scratch == "$SLURM_TMPDIR/cass-${USER_OF_NODE}", "the node's environment counts, not this one"
+    with pytest.raises(ValueError, match=r"SLURM_TMPDIR is not set on .*; set it in the job"):
+        _ = found.scratch_folder
+    monkeypatch.setenv("SLURM_TMPDIR", "/local/7")
+    monkeypatch.setenv("USER_OF_NODE", "me")
+    assert cluster.from_json(cluster.to_json(found)).scratch_folder == Path("/local/7/cass-me")
+    monkeypatch.setenv("SLURM_TMPDIR", "local")
+    with pytest.raises(ValueError, match="must begin with /"):
+        _ = found.scratch_folder
+    with pytest.raises(ValueError, match=r"runs is .*only scratch may hold variables"):
+        load(tmp_path, 'runs = "$HOME/runs"')

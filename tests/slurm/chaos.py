@@ -3,6 +3,8 @@ comparison of every bit with undisturbed runs.
 
 python tests/slurm/chaos.py [FOLDER] [--events 30] [--seed 0] [--epochs 120] [--ray]
 
+A third of the events each with preemption that requeues jobs, cancels them without a word, and stops them for a while.
+
 Jobs have two minutes at most, of which Slurm leaves them about one. Ray on three nodes that share two cores needs most
 of that to start, so plain workers execute the fan-outs unless --ray is given.
 """
@@ -84,7 +86,12 @@ signal_seconds = 30
 requeues = 1000
 accounting = false
 """
-URGENT = "sbatch --parsable -p urgent --gres=gpu:rtx8000:1 -c 2 --mem=1G -t 2 -o /dev/null --wrap".split()
+MODES = (  # of preemption, each for an equal part of the events: arguments of slurm/devcluster/up
+    "--preempt requeue --grace 15 --signal user",
+    "--preempt cancel --grace 0 --signal none",
+    "--preempt suspend --grace 0 --signal none",
+)
+URGENT = "sbatch --parsable -p urgent -c 2 --mem=1G -t 2 -o /dev/null".split()
 PATIENCE = 1500.0  # seconds for the grid to end once the disturbances are over
 
 
@@ -95,6 +102,7 @@ class Chaos:
         self.folder = folder
         self.chance = random.Random(seed)
         self.done: Counter[str] = Counter()
+        self.mode = ""
         self.results: dict[str, int] = {}
         self.changed: list[str] = []
         self.started = time.monotonic()
@@ -141,7 +149,8 @@ class Chaos:
         return (job := self.some_job()) is not None and slurm("scontrol", "requeue", job)
 
     def preempt(self) -> bool:
-        return self.some_job() is not None and slurm(*URGENT, "sleep 5")
+        gres = [] if self.mode == "suspend" else ["--gres=gpu:rtx8000:1"]  # a stopped job keeps its GPU
+        return self.some_job() is not None and slurm(*URGENT, *gres, "--wrap", "sleep 5")
 
     def near_time_limit(self) -> bool:
         """Cut the time limit short, so that its signal comes at once; the requeued job has the whole limit again."""
@@ -206,6 +215,13 @@ class Chaos:
         process.communicate()
         return True
 
+    def preempt_by(self, flags: str) -> None:
+        """Let preemption work in another mode from now on."""
+        mode = flags.split()[1]
+        if mode != self.mode:
+            self.mode = mode
+            assert came_up(*flags.split())
+
     # --- What is there ----------------------------------------------------------------------------------------------
 
     def sent(self) -> list[Path]:
@@ -257,13 +273,14 @@ class Chaos:
         self.done["killed_launch"] += 1
         self.launch()
         bag: list[Callable[[], bool]] = []
-        while sum(self.done.values()) < events:
+        while (number := sum(self.done.values())) < events:
+            self.preempt_by(MODES[min(len(MODES) * number // events, len(MODES) - 1)])
             bag = bag or self.chance.sample(wrong, len(wrong))
             event = bag.pop()
             name = event.__name__
             if event():
                 self.done[name] += 1
-                self.say(name)
+                self.say(name + (f" ({self.mode})" if name == "preempt" else ""))
             elif all(run.state() == "done" for run in self.runs("rough")):
                 print(f"the grid was done after {sum(self.done.values())} events; give more epochs for more")
                 return
@@ -322,8 +339,8 @@ def kill_daemon(name: str) -> bool:
     return path.exists() and killed(int(path.read_text()))
 
 
-def came_up() -> bool:
-    done = subprocess.run([str(UP)], capture_output=True, text=True)
+def came_up(*flags: str) -> bool:
+    done = subprocess.run([str(UP), *flags], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return True
 
@@ -339,6 +356,7 @@ def main(folder: Path, *, events: int, seed: int, epochs: int, ray: bool = False
     chaos.started = time.monotonic()
     chaos.disturb(events)
     chaos.bring_to_end()
+    came_up(*MODES[0].split())
     found = chaos.wrong()
     counts = ", ".join(f"{count} {name}" for name, count in sorted(chaos.done.items()))
     print(f"{sum(chaos.done.values())} events: {counts}")

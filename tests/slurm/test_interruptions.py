@@ -110,7 +110,7 @@ def test_scancel_saves_and_no_job_comes_back_until_the_next_launch(site):
     assert code == 0, out
     wait(lambda: not scheduler.queued_jobs(site.folder / "runs"), "the jobs to end")
     assert run.state() == "interrupted" and run.checkpoints()
-    wait(lambda: "its job ended: CANCELLED" in site.run("status")[1], "accounting to know", 30)
+    wait(lambda: "its job ended: cancelled by a person" in site.run("status")[1], "accounting to know", 30)
     assert site.run("launch")[0] == 0
     wait(lambda: starts(run) == 2, "the second start")
 

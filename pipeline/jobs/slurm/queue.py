@@ -8,7 +8,8 @@ from pathlib import Path
 
 from pipeline.jobs import submissions
 from pipeline.jobs.plan import TO_DO, Plan
-from pipeline.jobs.slurm.scheduler import QueuedJob, ended, queued_jobs
+from pipeline.jobs.slurm.endings import endings
+from pipeline.jobs.slurm.scheduler import QueuedJob, queued_jobs
 
 
 def queued_runs(runs: Path, jobs: Sequence[QueuedJob]) -> dict[str, QueuedJob]:
@@ -30,7 +31,7 @@ class QueueView:
     jobs: dict[str, QueuedJob]
     """The job in the queue, by run id."""
     ended: dict[str, tuple[str, str]]
-    """For runs to do that have no job in the queue: their last job, and how it ended by accounting."""
+    """For runs to do that have no job in the queue: their last job, and how it ended in words."""
     problem: str = ""
     """Why the queue could not be read."""
 
@@ -46,5 +47,6 @@ def read_queue(plan: Plan) -> QueueView:
     last: dict[str, str] = {}
     for submission in submissions.read_submissions(runs) if left else []:
         last |= {run: task for task, its_runs in submission.live_tasks() for run in left.intersection(its_runs)}
-    how = ended(last.values()) if plan.cluster.slurm.accounting else {}
-    return QueueView(jobs, {run: (job, how.get(job, "not known to the queue any more")) for run, job in last.items()})
+    how = endings(last.values(), accounting=plan.cluster.slurm.accounting)
+    words = {job: how[job].words if job in how else "not known to the queue any more" for job in last.values()}
+    return QueueView(jobs, {run: (job, words[job]) for run, job in last.items()})

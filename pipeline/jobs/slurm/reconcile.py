@@ -11,18 +11,17 @@ import contextlib
 import dataclasses
 import shlex
 import time
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from pipeline.core import files
 from pipeline.core.console import counted
 from pipeline.jobs import submissions
 from pipeline.jobs.arrays import JobArray, job_arrays, jobs_of
-from pipeline.jobs.fanout import RETRIES
 from pipeline.jobs.plan import STUCK, TO_DO, Plan, PlannedRun, PlanProgress, assign_milestones, publish
 from pipeline.jobs.signals import signals_noted
 from pipeline.jobs.slurm import submit
+from pipeline.jobs.slurm.attempts import Attempts
 from pipeline.jobs.slurm.queue import queued_runs
 from pipeline.jobs.slurm.scheduler import QueuedJob, ask, max_array_size, queued_jobs, scancel, user_jobs
 from pipeline.jobs.snapshot import snapshot
@@ -36,11 +35,11 @@ QUEUE_POLLS = 5  # of the run folders for one of the queue
 def run_plan(plan: Plan, progress: PlanProgress) -> bool:
     """Submit what is to do, and stay until every run has ended; False if Ctrl-C or SIGTERM asked to leave before.
 
-    The jobs stay when it leaves. A run that starts from a failed run becomes `blocked`. Runs whose job died without an
-    error are resubmitted up to `RETRIES` times.
+    The jobs stay when it leaves. A run that starts from a failed run becomes `blocked`. A run whose job ended before it
+    is sent again while its jobs get further (`Attempts`), unless a person cancelled the job.
     """
     runs = Path(plan.cluster.runs)
-    times: Counter[str] = Counter()
+    attempts = Attempts(runs, accounting=plan.cluster.slurm.accounting)
     live: dict[str, QueuedJob] | None = None
     lost = True
     before = submissions.cancelled_runs(runs)
@@ -51,10 +50,11 @@ def run_plan(plan: Plan, progress: PlanProgress) -> bool:
                 return False
             try:
                 if lost:
-                    sent, said = submit_missing(plan)
+                    sent, said = submit_missing(plan, but=attempts.cancelled)
+                    attempts.note_sent(sent)
                     progress.say(said)
-                    times.update(run for submission in sent for run in submission.runs)
                 live = queued_runs(runs, queued_jobs(runs))
+                progress.say(attempts.note_queue(live))
             except ValueError as error:
                 if live is None:
                     raise
@@ -65,8 +65,12 @@ def run_plan(plan: Plan, progress: PlanProgress) -> bool:
                 if asked():
                     return False
                 time.sleep(POLL_SECONDS)
-            left = [planned.run.id for planned in plan.in_state(*TO_DO)]
-            lost = any(run not in live and times[run] <= RETRIES for run in left)
+            left = {
+                planned.run.id
+                for planned in plan.in_state(*TO_DO)
+                if not {planned.run.id, planned.parent} & attempts.cancelled
+            }
+            lost = bool(left - live.keys())
             if not lost and not live.keys() & left and not plan.in_state("running"):
                 return True
     return False
@@ -83,8 +87,12 @@ def refresh(plan: Plan) -> None:
             planned.state = "blocked"
 
 
-def submit_missing(plan: Plan, *, limit: int | None = None) -> tuple[list[Submission], list[str]]:
+def submit_missing(
+    plan: Plan, *, limit: int | None = None, but: Container[str] = ()
+) -> tuple[list[Submission], list[str]]:
     """Send the runs that are wanted and neither done nor live; returns the submissions, and in words what was done.
+
+    Runs in `but` are left out.
 
     Two launches at the same time do this one after the other, so together they send every run once.
     """
@@ -94,7 +102,7 @@ def submit_missing(plan: Plan, *, limit: int | None = None) -> tuple[list[Submis
         live = queued_runs(runs, queued_jobs(runs))
         for planned in plan.runs.values():
             planned.refresh()
-        arrays = arrays_to_send(plan, live, limit=limit or max_array_size())
+        arrays = arrays_to_send(plan, live, limit=limit or max_array_size(), but=but)
         room = slurm.max_jobs - user_jobs() if slurm.max_jobs else None
         jobs = {run: job.id for run, job in live.items()}
         code = snapshot(runs)
@@ -162,10 +170,12 @@ def repair(runs: Path, jobs: Sequence[QueuedJob]) -> list[str]:
     return said
 
 
-def arrays_to_send(plan: Plan, live: Mapping[str, QueuedJob], *, limit: int) -> list[JobArray]:
+def arrays_to_send(
+    plan: Plan, live: Mapping[str, QueuedJob], *, limit: int, but: Container[str] = ()
+) -> list[JobArray]:
     """The runs to send, as arrays: wanted, not done, not failed, without a job, and their parents done or in the queue.
 
-    `live` are the runs that have a job in the queue; an array has at most `limit` tasks.
+    `live` are the runs that have a job in the queue, `but` runs to leave out; an array has at most `limit` tasks.
     """
     runs = plan.runs
     assign_milestones(runs.values(), taken=live)
@@ -173,6 +183,7 @@ def arrays_to_send(plan: Plan, live: Mapping[str, QueuedJob], *, limit: int) -> 
         planned.run.id: planned
         for planned in plan.in_state(*TO_DO)
         if planned.run.id not in live
+        and planned.run.id not in but
         and (planned.published_by is None or runs[planned.published_by].state != "running")
     }
 

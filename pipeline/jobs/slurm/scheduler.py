@@ -1,10 +1,10 @@
-"""Calls of Slurm's tools: the queue, how jobs ended, the site's settings, cancelling; errors are in their own words."""
+"""Calls of Slurm's tools: the queue, the site's settings, cancelling; errors are in their own words."""
 
 from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,20 +63,6 @@ def comment_of(runs: Path, submission: str = "") -> str:
 def user_jobs() -> int:
     """How many jobs this user has in the queue, from here or not; each array task counts."""
     return len(ask("squeue", "-h", "-r", "-u", ME, "-o", "%i").splitlines())
-
-
-def ended(job_ids: Iterable[str], *, timeout: float = 15.0) -> dict[str, str]:
-    """How jobs ended, from one call of accounting; empty where accounting is off, slow or does not know."""
-    wanted = set(job_ids)
-    if not wanted:
-        return {}
-    arrays = sorted({identity.split("_")[0] for identity in wanted})
-    try:
-        text = ask("sacct", "-n", "-X", "-P", "-j", ",".join(arrays), "-o", "JobID,State", timeout=timeout)
-    except ValueError:
-        return {}
-    rows = (line.split("|") for line in text.splitlines() if line.count("|") == 1)
-    return {identity: state for identity, state in rows if identity in wanted}
 
 
 def config(*, timeout: float = 60.0) -> dict[str, str]:

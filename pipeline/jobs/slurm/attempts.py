@@ -1,0 +1,88 @@
+"""What a waiting launch does about jobs that ended before their runs: whose jobs get further is sent again."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from pipeline.core import files
+from pipeline.core.console import counted
+from pipeline.jobs.plan import TO_DO
+from pipeline.jobs.slurm.endings import endings
+from pipeline.jobs.slurm.scheduler import QueuedJob
+from pipeline.jobs.submissions import Submission
+from pipeline.runs.folder import Run
+
+IDLE_JOBS = 3  # in a row without a step beyond the checkpoint they began from, after which a run has failed
+
+
+class Attempts:
+    """The jobs that a launch has sent or seen, how far their runs were then, and what became of them.
+
+    A job got further if any of its runs has a later checkpoint, or is done. So a fan-out whose trials end one by one
+    continues for as long as they do, and preemption may come any number of times.
+    """
+
+    def __init__(self, runs: Path, *, accounting: bool) -> None:
+        self.runs = runs
+        self.accounting = accounting
+        self.jobs: dict[str, dict[str, int]] = {}
+        """Of each job that has not ended, how far each of its runs was when it was sent or first seen."""
+        self.idle: Counter[str] = Counter()
+        """By run, how many of its jobs in a row got no further."""
+        self.cancelled: set[str] = set()
+        """Runs whose job a person cancelled; they are not sent again."""
+
+    def note_sent(self, sent: Iterable[Submission]) -> None:
+        """Note the jobs of these submissions."""
+        for submission in sent:
+            for job, its_runs in submission.live_tasks():
+                self._note(job, its_runs)
+
+    def note_queue(self, live: Mapping[str, QueuedJob]) -> list[str]:
+        """Note the jobs in the queue, by run; of those that have left it, find out what became of their runs.
+
+        A run whose last jobs all got no further is marked as failed. Returns in words what a person should know.
+        """
+        by_job: dict[str, list[str]] = {}
+        for run, queued in live.items():
+            by_job.setdefault(queued.id, []).append(run)
+        gone = {job: self.jobs.pop(job) for job in list(self.jobs) if job not in by_job}
+        for job, its_runs in by_job.items():
+            self._note(job, its_runs)
+        left = {job: names for job, before in gone.items() if (names := self._to_do(before))}
+        how = endings(left, accounting=self.accounting) if left else {}
+        said = []
+        for job, names in left.items():
+            words = how[job].words if job in how else "ended"
+            if job in how and how[job].by_person:
+                self.cancelled.update(names)
+                said.append(f"job {job} was {words}: {counted(len(names), 'run')} not sent again by this launch")
+                continue
+            further = any(self._run(run).reached() > before for run, before in gone[job].items())
+            for name in names:
+                self.idle[name] = 0 if further else self.idle[name] + 1
+                if self.idle[name] >= IDLE_JOBS:
+                    note_idle(self._run(name), words)
+            said.append(f"job {job}: {words}" + ("" if further else "; it got no further than the one before"))
+        return said
+
+    def _note(self, job: str, its_runs: Iterable[str]) -> None:
+        if job not in self.jobs:
+            self.jobs[job] = {run: self._run(run).reached() for run in its_runs}
+
+    def _to_do(self, names: Iterable[str]) -> list[str]:
+        return [name for name in names if self._run(name).state() in TO_DO]
+
+    def _run(self, name: str) -> Run:
+        return Run(self.runs / name)
+
+
+def note_idle(run: Run, how: str) -> None:
+    """Mark a run as failed whose last jobs got no further and left no error."""
+    files.write_text(
+        run["error"],
+        f"its last {IDLE_JOBS} jobs ended without a step beyond its checkpoint, the last of them {how} "
+        f"(python -m pipeline.logs {run.id} --job); launch --retry continues from the checkpoint\n",
+    )

@@ -1,0 +1,90 @@
+"""How jobs ended, in Slurm's words and in plain ones: from the controller's memory, and from accounting after that."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from pipeline.jobs.signals import STOPPED
+from pipeline.jobs.slurm.scheduler import ask
+
+WORDS = {
+    "PREEMPTED": "preempted",
+    "TIMEOUT": "reached its time limit",
+    "DEADLINE": "reached its deadline",
+    "NODE_FAIL": "its node failed",
+    "BOOT_FAIL": "its node did not start",
+    "OUT_OF_MEMORY": "out of memory (memory_gb)",
+    "CANCELLED": "cancelled by a person",
+    "COMPLETED": "ended by itself",
+}
+LIVE = ("PENDING", "RUNNING", "REQUEUED", "SUSPENDED", "COMPLETING", "CONFIGURING", "RESIZING")
+FIELD = re.compile(r"\b(ArrayJobId|ArrayTaskId|JobId|JobState|ExitCode)=(\S+)")
+# asked of each tool
+SCONTROL, SACCT = 15.0, 15.0  # seconds
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a job ended."""
+
+    state: str
+    """Slurm's word, as `TIMEOUT`; accounting adds who cancelled (`CANCELLED by 1000`)."""
+    exit_code: str
+    """`code:signal`."""
+
+    @property
+    def by_person(self) -> bool:
+        """Whether somebody cancelled it; what preemption cancels is `PREEMPTED`."""
+        return self.state.startswith("CANCELLED")
+
+    @property
+    def words(self) -> str:
+        """What ended it, for people."""
+        code, _, number = self.exit_code.partition(":")
+        if self.state == "FAILED" and code == str(STOPPED):
+            return "preempted (it saved and left when it was asked to)"
+        if self.state == "FAILED":
+            return f"killed by signal {number}" if number not in ("", "0") else f"failed with exit code {code}"
+        word = self.state.split()[0] if self.state else ""
+        return WORDS.get(word, word.lower().replace("_", " "))
+
+
+def endings(job_ids: Iterable[str], *, accounting: bool) -> dict[str, Ending]:
+    """How these jobs ended, by id; those that neither the controller nor accounting knows, or that live, are left out.
+
+    The controller is asked first: it knows at once, and forgets after some minutes (MinJobAge).
+    """
+    wanted = set(job_ids)
+    arrays = sorted({identity.split("_")[0] for identity in wanted})
+    found = {identity: ending for array in arrays for identity, ending in remembered(array).items()}
+    if accounting and (left := {identity.split("_")[0] for identity in wanted - found.keys()}):
+        found = {**recorded(sorted(left)), **found}
+    return {name: end for name, end in found.items() if name in wanted and end.state.split()[0] not in LIVE}
+
+
+def remembered(array: str) -> dict[str, Ending]:
+    """The tasks of an array, or the one job, that the controller still knows."""
+    try:
+        text = ask("scontrol", "show", "job", "-o", array, timeout=SCONTROL)
+    except ValueError:
+        return {}
+    out = {}
+    for line in text.splitlines():
+        fields = dict(FIELD.findall(line))
+        if "JobId" in fields:
+            task = fields.get("ArrayTaskId")
+            name = f"{fields['ArrayJobId']}_{task}" if task and "ArrayJobId" in fields else fields["JobId"]
+            out[name] = Ending(fields.get("JobState", ""), fields.get("ExitCode", "0:0"))
+    return out
+
+
+def recorded(arrays: list[str]) -> dict[str, Ending]:
+    """The same from one call of accounting; empty where it is off, slow or does not know."""
+    try:
+        text = ask("sacct", "-n", "-X", "-P", "-j", ",".join(arrays), "-o", "JobID,State,ExitCode", timeout=SACCT)
+    except ValueError:
+        return {}
+    rows = [line.split("|") for line in text.splitlines()]
+    return {row[0]: Ending(row[1], row[2]) for row in rows if len(row) == 3 and row[1]}

@@ -1,0 +1,136 @@
+"""What ended a job, in words; and which runs a waiting launch sends again."""
+
+from __future__ import annotations
+
+import pytest
+import tiny
+
+from pipeline.jobs.arrays import job_arrays, jobs_of
+from pipeline.jobs.plan import PlannedRun
+from pipeline.jobs.slurm import attempts, endings
+from pipeline.jobs.slurm.attempts import IDLE_JOBS, Attempts
+from pipeline.jobs.slurm.endings import Ending
+from pipeline.jobs.slurm.scheduler import QueuedJob
+from pipeline.jobs.submissions import publish
+from pipeline.runs.folder import Run
+
+SCONTROL = """\
+JobId=14 ArrayJobId=12 ArrayTaskId=1 JobName=a JobState=FAILED Reason=NonZeroExitCode ExitCode=75:0 Restarts=0
+JobId=13 ArrayJobId=12 ArrayTaskId=0 JobName=a JobState=RUNNING Reason=None ExitCode=0:0 Restarts=2
+JobId=12 ArrayJobId=12 ArrayTaskId=2-3 JobName=a JobState=PENDING Reason=Priority ExitCode=0:0
+"""
+SACCT = """\
+12_1|RUNNING|0:0
+12_4|PREEMPTED|0:15
+20|CANCELLED by 1000|0:0
+21|FAILED|1:0
+22|FAILED|0:9
+23|OUT_OF_MEMORY|0:125
+"""
+
+
+def answers(monkeypatch, scontrol: str, sacct: str) -> list[str]:
+    asked = []
+
+    def ask(*command, timeout):
+        asked.append(command[0])
+        text = {"scontrol": scontrol, "sacct": sacct}[command[0]]
+        if not text or (command[0] == "scontrol" and command[-1] != "12"):
+            raise ValueError("slurm_load_jobs error: Invalid job id specified")
+        return text
+
+    monkeypatch.setattr(endings, "ask", ask)
+    return asked
+
+
+def test_the_controller_is_asked_first_and_accounting_for_what_it_has_forgotten(monkeypatch):
+    answers(monkeypatch, SCONTROL, SACCT)
+    found = endings.endings(["12_0", "12_1", "12_4", "20", "21", "22", "23", "99"], accounting=True)
+    assert {name: ending.words for name, ending in found.items()} == {
+        "12_1": "preempted (it saved and left when it was asked to)",
+        "12_4": "preempted",
+        "20": "cancelled by a person",
+        "21": "failed with exit code 1",
+        "22": "killed by signal 9",
+        "23": "out of memory (memory_gb)",
+    }
+    assert [name for name, ending in found.items() if ending.by_person] == ["20"]
+
+
+def test_without_accounting_only_the_controller_is_asked_and_silence_is_no_error(monkeypatch):
+    asked = answers(monkeypatch, SCONTROL, SACCT)
+    assert set(endings.endings(["12_1", "20"], accounting=False)) == {"12_1"} and set(asked) == {"scontrol"}
+    answers(monkeypatch, "", "")
+    assert endings.endings(["12_1"], accounting=True) == {}
+
+
+@pytest.fixture
+def job(tmp_path, monkeypatch):
+    """Two runs that share a job, and functions that let jobs of them end."""
+
+    class shards:
+        name, fingerprint = "tiny", "0" * 16
+
+    site = tiny.make_cluster(tmp_path)
+    specs = [tiny.make_finetune(shards, None, arm=1, seed=seed) for seed in (77, 78)]
+    runs = [tiny.announce(spec, site) for spec in specs]
+    planned = [PlannedRun(run, spec, "pending", None) for run, spec in zip(runs, specs, strict=True)]
+    (array,) = job_arrays("g", jobs_of(planned), waits_for=set(), limit=10, parallelism=1)
+    watched = Attempts(tmp_path / "runs", accounting=True)
+    numbers = iter(range(1, 100))
+
+    def ends(how: Ending | None) -> list[str]:
+        number = next(numbers)
+        submission = publish(tmp_path / "runs", array, tmp_path)
+        submission.note_job(str(number), released=True)
+        known = {} if how is None else {str(number): how}
+        monkeypatch.setattr(attempts, "endings", lambda ids, accounting: {i: known[i] for i in ids if i in known})
+        if number % 2:  # seen in the queue, or over before the first look
+            live = {run.id: QueuedJob(str(number), "RUNNING", "", submission.id, "") for run in runs}
+            assert watched.note_queue(live) == []
+        else:
+            watched.note_sent([submission])
+        for step in steps.pop(0) if steps else ():
+            (runs[0].folder / f"checkpoint-{step:010d}-0123.pt").touch()
+        return watched.note_queue({})
+
+    steps: list[list[int]] = []
+    return watched, runs, ends, steps
+
+
+def test_a_job_that_gets_further_is_sent_again_any_number_of_times(job):
+    watched, runs, ends, steps = job
+    steps += [[step] for step in range(10, 20)]
+    for _ in range(10):
+        (said,) = ends(Ending("PREEMPTED", "0:0"))
+        assert said.endswith(": preempted")
+    assert [run.state() for run in runs] == ["pending", "pending"] and not watched.cancelled
+
+
+def test_jobs_in_a_row_that_get_no_further_are_a_failure_that_says_so(job):
+    watched, runs, ends, steps = job
+    steps += [[], [], [5]]
+    for _ in range(3 + IDLE_JOBS - 1):
+        ends(Ending("NODE_FAIL", "0:0"))
+        assert runs[0].state() == "pending", "one of the three got further"
+    (said,) = ends(None)
+    assert said.endswith("it got no further than the one before")
+    assert {run.state() for run in runs} == {"failed"}
+    assert "last 3 jobs ended without a step beyond its checkpoint" in runs[0].reason()
+
+
+def test_what_a_person_cancelled_is_not_sent_again_and_has_not_failed(job):
+    watched, runs, ends, _ = job
+    (said,) = ends(Ending("CANCELLED by 0", "0:0"))
+    assert "cancelled by a person: 2 runs not sent again by this launch" in said
+    assert watched.cancelled == {run.id for run in runs} and runs[0].state() == "pending"
+
+
+def test_a_run_reaches_its_newest_checkpoint_and_beyond_all_when_it_is_done(tmp_path):
+    run = Run(tmp_path)
+    assert run.reached() == 0
+    for step in (30, 200):
+        (tmp_path / f"checkpoint-{step:010d}-abc.pt").touch()
+    assert run.reached() == 200
+    run["result"].touch()
+    assert run.reached() > 10**9
