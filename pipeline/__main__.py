@@ -1,8 +1,10 @@
-"""List all commands: `python -m pipeline`."""
+"""List all commands: `python -m pipeline`. The installed command `cass-pipeline` also runs them."""
 
 from __future__ import annotations
 
 import ast
+import os
+import runpy
 import shlex
 import sys
 from pathlib import Path
@@ -43,6 +45,19 @@ def main(arguments: list[str]) -> int:
     else:
         print(f"error: there is no command {word!r}\n\n{listing()}", file=sys.stderr)
     return 2
+
+
+def command() -> None:
+    """`cass-pipeline COMMAND ...` is `python -m pipeline.COMMAND ...`, also where the current folder has a pipeline.py.
+
+    Processes that it starts do not search the current folder either, from Python 3.11 on.
+    """
+    os.environ["PYTHONSAFEPATH"] = "1"
+    word = sys.argv[1] if len(sys.argv) > 1 else ""
+    if word not in COMMANDS:
+        sys.exit(main(sys.argv[1:]))
+    del sys.argv[1]
+    runpy.run_module(f"pipeline.{word}", run_name="__main__", alter_sys=True)
 
 
 if __name__ == "__main__":

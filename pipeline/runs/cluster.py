@@ -19,7 +19,10 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-FOLDER = Path(__file__).parents[2] / "slurm"
+OWN = Path("slurm")
+"""Where a person's own cluster files are looked for first: a folder of the current one."""
+FOLDER = Path(__file__).parents[1] / "sites"
+"""The project's cluster files, those of slurm/; a wheel holds them here."""
 PATHS = ("shards", "runs", "scratch", "weights")
 VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 GPU_PEAKS: Mapping[str, Mapping[str, float]] = {"RTX8000": {"float32": 16.3, "float16": 130.0, "auto": 130.0}}
@@ -171,11 +174,12 @@ class Cluster:
 
 
 def load_cluster(name: str) -> Cluster:
-    """The cluster file `slurm/<name>.toml`, or the file at the path `name`."""
-    path = Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"
-    if not path.is_file():
-        known = ", ".join(sorted(file.stem for file in FOLDER.glob("*.toml")))
-        raise ValueError(f"there is no cluster file {path}; known: {known}, or give a path that ends in .toml")
+    """The cluster file `slurm/<name>.toml` of the current folder or the project, or the file at the path `name`."""
+    paths = [Path(name)] if name.endswith(".toml") else [folder / f"{name}.toml" for folder in (OWN, FOLDER)]
+    path = next((path for path in paths if path.is_file()), None)
+    if path is None:
+        known = ", ".join(sorted({file.stem for folder in (OWN, FOLDER) for file in folder.glob("*.toml")}))
+        raise ValueError(f"there is no cluster file {paths[0]}; known: {known}, or give a path that ends in .toml")
     try:
         return from_json(tomllib.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
