@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from messy import encoded, tiff
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, ImageFile, TiffImagePlugin, WebPImagePlugin
 from repository import ROOT
 
 from pipeline.data import images
@@ -133,11 +133,10 @@ def test_a_jpeg_of_which_a_part_is_wrong_is_refused(kind: str, options: dict[str
 @pytest.mark.parametrize(
     ("data", "remark"),
     [
-        (JPEG[:-2], "JPEG without an end marker, otherwise whole"),
         (JPEG[:-2] + bytes(60) + JPEG[-2:], "JPEG with surplus bytes between its parts, otherwise whole"),
         (JPEG[:20] + b"abc" + JPEG[20:], "JPEG with surplus bytes between its parts, otherwise whole"),
     ],
-    ids=["no end marker", "padding before the end", "bytes between segments"],
+    ids=["padding before the end", "bytes between segments"],
 )
 def test_harmless_oddities_of_a_jpeg_are_remarked_and_change_no_pixel(data: bytes, remark: str) -> None:
     found = images.decode(data)
@@ -151,12 +150,11 @@ def test_a_harmless_oddity_does_not_hide_damage() -> None:
     assert reason(JPEG[:half] + bytes(len(JPEG) - half - 2) + JPEG[-2:]).startswith("is damaged")
 
 
-def test_a_jpeg_without_an_end_marker_is_refused_where_nothing_shows_that_it_is_whole() -> None:
-    """Zeros can be valid code, and an image of several scans is valid after each of them."""
-    assert reason(JPEG[:-4] + bytes(4)) == "is damaged: premature end of JPEG file"
+def test_a_jpeg_without_an_end_marker_is_refused() -> None:
+    """Nothing shows that it is whole: bytes that were lost can decode as valid code, and scans can be missing."""
     progressive = encoded(SMOOTH, "JPEG", progressive=True)
-    assert reason(progressive[:-2]) == "is damaged: premature end of JPEG file"
-    assert reason(progressive[: progressive.rfind(b"\xff\xda")]) == "is damaged: premature end of JPEG file"
+    for data in (JPEG[:-2], JPEG[:-4] + bytes(4), JPEG[:-2] + b"ab", progressive[: progressive.rfind(b"\xff\xda")]):
+        assert reason(data) == "is damaged: premature end of JPEG file"
 
 
 @pytest.mark.parametrize("interlaced", [False, True])
@@ -259,6 +257,19 @@ def test_an_image_over_its_share_of_the_memory_is_refused_with_numbers() -> None
     tall = png(np.zeros((1, 1), np.uint8), height=250_000_000)
     assert reason(tall, memory=8 * 10**9, size=32).startswith("needs ")
     assert reason(tall).endswith("bytes cannot hold 1 × 250,000,000 pixels")
+
+
+@pytest.mark.parametrize("format", ["PNG", "WEBP", "GIF", "BMP", "TIFF"])
+def test_no_pixel_of_an_image_over_its_share_is_decoded(format: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow loads some formats to read their EXIF, which says how an image is turned."""
+
+    def load(*_: object) -> None:
+        raise AssertionError
+
+    data = encoded(SMOOTH, format)
+    for kind in (ImageFile.ImageFile, WebPImagePlugin.WebPImageFile, TiffImagePlugin.TiffImageFile):
+        monkeypatch.setattr(kind, "load", load)
+    assert reason(data, memory=1).startswith("needs ")
 
 
 def test_an_even_image_is_not_too_short_for_its_pixels() -> None:

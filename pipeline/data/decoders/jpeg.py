@@ -21,7 +21,6 @@ from pipeline.data.decoders.formats import BadImage, unread_jpeg
 COLOUR_SPACES = {3: "RGB", 4: "RGBX"}  # simplejpeg's names, by channels
 PADDING = 512  # bytes of one value that may fill the space before the end marker
 ARITHMETIC = (b"\xff\xc9", b"\xff\xca")  # markers of frames
-PROGRESSIVE = (b"\xff\xc2", b"\xff\xca")  # without its last scans such an image is coarse, and no warning is given
 EXTRANEOUS = re.compile(r"(\d+) extraneous bytes before marker 0x([0-9a-f]{2})")
 END = b"\xff\xd9"
 
@@ -100,9 +99,6 @@ def _is_warning(said: str, data: bytes, colours: str) -> bool:
 
 def _without_oddity(data: bytes, said: str) -> tuple[bytes | None, str | None]:
     """The data without what the warning is about, if that is harmless, and what to call it; else None."""
-    if said.startswith("Premature end of JPEG file"):  # harmless if all pixels are there
-        cut = data.endswith((END, b"\0")) or any(marker in data for marker in PROGRESSIVE)  # cannot be told to be whole
-        return (None, None) if cut else (data + END, "JPEG without an end marker, otherwise whole")
     if "unknown JFIF revision" in said and (place := data.find(b"JFIF\0")) > 0:
         return data[: place + 5] + b"\1\1" + data[place + 7 :], "JPEG of an unknown revision, otherwise whole"
     if "Invalid SOS parameters" in said and (place := data.find(b"\xff\xda")) > 0:
