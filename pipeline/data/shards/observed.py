@@ -83,6 +83,6 @@ def range_hint(wide: int, peak: int, bits: int | None) -> str | None:
         return None
     used, stored = max(9, peak.bit_length()), (peak * 255 + 32767) // 65535
     return (
-        f"{counted(wide, '16-bit image')} of which little of the range is used: the greatest value is {peak:,} of 65,535, "
-        f"which becomes {stored} of 255; if the values have {used} bits, give --bits {used}"
+        f"{counted(wide, '16-bit image')} of which little of the range is used: the greatest value is {peak:,} of "
+        f"65,535, which becomes {stored} of 255; if the values have {used} bits, give --bits {used}"
     )
