@@ -76,6 +76,10 @@ def decode(
             warnings.simplefilter("ignore")  # Pillow warns of odd EXIF and large images; both are handled here
             with formats.open_image(data) as image:
                 _check(image, data)
+                _check_memory(image, data, 1, channels, size, memory)
+                if image.format == "PNG":
+                    png.check_size(data)
+                # To tell how a PNG is turned, Pillow loads it.
                 turn = 1 if isinstance(image, TiffImagePlugin.TiffImageFile) else colour.orientation(image)
                 _check_memory(image, data, turn, channels, size, memory)
                 return _pixels(image, data, turn, min_side, channels, bits, said)
@@ -149,8 +153,6 @@ def _pixels(
             if plain:
                 return Decoded(colour.upright(found.pixels, turn), width, height, _said(remarks))
             del found  # it can be large
-    if image.format == "PNG":
-        png.check_size(data)
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         for block in tiff.jpegs(image, data):
             jpeg.check(block)

@@ -165,7 +165,7 @@ def assign_milestones(runs: Iterable[PlannedRun], taken: Container[str] = ()) ->
 def _assign_family(longer: PlannedRun, family: list[PlannedRun]) -> None:
     """Let a run publish what it can of its family, the longest first."""
     started = longer.state in STARTED
-    fixed = longer.run.milestones() if started else []
+    fixed = longer.run.milestones() if started and not longer.run.damage() else []
     ended = len(files.read_jsonl(longer.run["metrics"])) if fixed else 0  # epochs
     publishes: list[Spec] = [longer.spec]
     for planned in family:

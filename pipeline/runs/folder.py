@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipeline.core import files, seals
+from pipeline.core.console import visible
 from pipeline.core.seals import Damaged
 from pipeline.runs.identity import from_json, run_id, to_json
 from pipeline.runs.result import Result, Start, parse_result
@@ -45,7 +46,7 @@ class Run:
             identity = run_id(spec)
         if identity != self.id:
             raise Damaged(
-                f"{self['spec']} is that of {identity}; give the folder that name, or delete it and launch again"
+                f"{self['spec']} is that of {visible(identity)}; name the folder so, or delete it and launch again"
             )
         return spec
 
@@ -127,13 +128,21 @@ class Run:
         return bool(self._seals())
 
     def damage(self) -> str:
-        """What is wrong with what a finished run left, without reading its large files; empty where nothing is."""
+        """What is wrong with what a run left, without reading its large files; empty where nothing is."""
         try:
             if self["damaged"].exists():
                 return self["damaged"].read_text(encoding="utf-8", errors="replace").strip() or "marked as damaged"
             seals.check_sizes(self.folder, self._seals())
         except FileNotFoundError:  # not finished
-            return ""
+            return self._start_damage()
+        except ValueError as error:
+            return str(error)
+        return ""
+
+    def _start_damage(self) -> str:
+        """What is wrong with start.json; empty where nothing is."""
+        try:
+            self.start()
         except ValueError as error:
             return str(error)
         return ""
@@ -159,9 +168,10 @@ class Run:
     def discard(self) -> None:
         """Delete what a damaged run left, so that it is trained again; call it only while holding the run's lock.
 
-        The mark goes last: a run that is half discarded is still damaged.
+        The mark goes last: a run that is half discarded is still damaged. Its start stays if it can be read.
         """
-        for name in ("result", *SEALED, "damaged"):
+        start = ("start",) if self._start_damage() else ()
+        for name in ("result", *SEALED, *start, "damaged"):
             self[name].unlink(missing_ok=True)
 
     def finish(self, result: Result) -> None:

@@ -181,7 +181,7 @@ def test_strict_finds_an_image_that_only_decoding_shows_to_be_bad(tmp_path: Path
     arguments = ("mine", "--layout", "folder", "--raw", "raw", "--size", "16", "--workers", "1")
     done = shard(*arguments, "--strict", cwd=tmp_path)
     assert done.returncode == 2
-    assert "naevus/3.jpg: is damaged: corrupt JPEG data: premature end" in done.stderr
+    assert "naevus/3.jpg: is damaged: premature end" in done.stderr
     assert not list(tmp_path.rglob("index.parquet")) and not list(tmp_path.rglob("manifest.json"))
     assert shard(*arguments, "--max-bad", "0.1", cwd=tmp_path).returncode == 0
 

@@ -242,9 +242,8 @@ def test_an_image_of_too_many_pixels_is_refused_before_it_fills_the_memory(width
 
 
 def test_a_large_image_under_the_limit_is_not_refused_as_too_large() -> None:
-    with pytest.raises(images.BadImage, match="truncated|cannot be decoded") as caught:
+    with pytest.raises(images.BadImage, match="bytes cannot hold 200,000 × 1,000 pixels"):
         images.decode(claims(200_000, 1_000))
-    assert "pixels" not in str(caught.value)
 
 
 @pytest.mark.parametrize("kind", ["jpeg", "progressive", "cmyk", "png", "palette", "tiff", "16-bit tiff"])

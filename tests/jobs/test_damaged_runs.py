@@ -9,6 +9,7 @@ import pytest
 import tiny
 from flips import flip
 from kill import differences
+from stops import StopAt
 
 from pipeline.data import pixel_map
 from pipeline.data.shards.index import Shards
@@ -81,6 +82,31 @@ def test_a_damaged_parent_blocks_its_child_and_a_retry_trains_it_again_with_the_
     assert [planned.state for planned in plan.runs.values()] == ["interrupted", "pending"]
     assert execute.execute_run(parent) == 0 and differences(parent, calm) == []
     assert execute.execute_run(child) == 0 and child.state() == "done"
+
+
+def test_an_unfinished_run_whose_start_cannot_be_read_is_damaged_and_a_retry_ends_with_the_same_bits(
+    home, calm
+) -> None:
+    folder, shards = home
+    site = site_of(folder, "start")
+    (folder / "mine.py").write_text(GRID)
+    plans.publish(plan := plans.make_plan(str(folder / "mine.py"), site), plan.runs.values())
+    run = next(iter(plan.runs.values())).run
+    assert execute.execute_run(run, StopAt(15)) == execute.STOPPED and run.checkpoints()
+    for damage in (run["start"].read_bytes()[:40], b"\xff", b"[]"):
+        run["start"].write_bytes(damage)
+        assert execute.execute_run(run) == 1  # never by itself
+        plan = plans.make_plan(str(folder / "mine.py"), site)
+        assert [planned.state for planned in plan.runs.values()] == ["damaged", "pending"]
+        assert "start.json" in run.reason()
+        with run.lock():
+            assert [planned.state for planned in plans.make_plan(str(folder / "mine.py"), site).runs.values()] == [
+                "running",
+                "pending",
+            ]
+    plans.retry_failed(plan)
+    assert [planned.state for planned in plan.runs.values()] == ["pending", "pending"]
+    assert execute.execute_run(run) == 0 and differences(run, calm) == []
 
 
 def test_a_map_that_is_damaged_while_a_run_reads_it_changes_no_bit(home, calm, monkeypatch, capfd) -> None:

@@ -135,7 +135,7 @@ def test_16_bit_images_of_12_bits_are_said_and_bits_scale_them(vit, home, tmp_pa
     Image.fromarray(grey * 16 + grey // 16).save(tmp_path / "wide.png")
     Image.fromarray(grey.astype(np.uint8)).save(tmp_path / "grey.png")
     dark = command("predict", vit.id, tmp_path, "--csv", "-", cwd=home)
-    assert "1 images have 16 bits and use little of their range" in dark.stderr and "give --bits 12" in dark.stderr
+    assert "1 16-bit image of which little of the range is used" in dark.stderr and "give --bits 12" in dark.stderr
     done = command("predict", vit.id, tmp_path, "--csv", "-", "--bits", 12, cwd=home)
     assert done.stderr == ""
     one, other = (float(row["score:disc"]) for row in rows_of(done.stdout))

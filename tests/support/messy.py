@@ -143,7 +143,7 @@ BAD: dict[str, tuple[str, Callable[[Image.Image], bytes], str]] = {
     "truncated jpeg": (
         "jpg",
         lambda p: _half(encoded(p, "JPEG", quality=95)),
-        "is damaged: corrupt",
+        "is damaged: premature end",
     ),
     "truncated png": ("png", lambda p: _half(encoded(p, "PNG")), "truncated"),
     "truncated tiff": ("tif", lambda p: _half(encoded(p, "TIFF")), "truncated"),

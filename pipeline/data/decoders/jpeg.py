@@ -99,8 +99,6 @@ def _is_warning(said: str, data: bytes, colours: str) -> bool:
 
 def _without_oddity(data: bytes, said: str) -> tuple[bytes | None, str | None]:
     """The data without what the warning is about, if that is harmless, and what to call it; else None."""
-    if said.startswith("Premature end of JPEG file"):  # harmless if all pixels are there
-        return (None, None) if data.endswith(END) else (data + END, "JPEG without an end marker, otherwise whole")
     if "unknown JFIF revision" in said and (place := data.find(b"JFIF\0")) > 0:
         return data[: place + 5] + b"\1\1" + data[place + 7 :], "JPEG of an unknown revision, otherwise whole"
     if "Invalid SOS parameters" in said and (place := data.find(b"\xff\xda")) > 0:

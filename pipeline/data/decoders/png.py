@@ -11,18 +11,21 @@ from PIL import Image
 from pipeline.data.decoders.deflate import unpacked_size
 from pipeline.data.decoders.formats import BadImage
 
-NEEDED = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")  # what decides the pixels
-
+NEEDED = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")  # what decides the pixels, in the order that PNG asks for
 
 MAX_RATIO = 1032  # of unpacked to packed bytes, of deflate
 ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 """The passes of an interlaced image: first column, first row, and the steps between them."""
-SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # a pixel, by type of colour
+PALETTE = 3  # a type of colour
+SAMPLES = {0: 1, 2: 3, PALETTE: 1, 4: 2, 6: 4}  # a pixel, by type of colour
 
 
 def check(data: bytes) -> None:
-    """Raise `BadImage` if a chunk that decides the pixels is damaged, or the last one is missing."""
-    place, view = 8, memoryview(data)
+    """Raise `BadImage` if a chunk that decides the pixels is damaged, out of order or missing.
+
+    Pillow decodes an image whose palette is missing, or comes behind the pixels, in other colours without a word.
+    """
+    place, view, before, last = 8, memoryview(data), b"", b""
     while place + 12 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, place)
         end = place + 8 + length
@@ -31,9 +34,16 @@ def check(data: bytes) -> None:
         (checksum,) = struct.unpack_from(">I", data, end)
         if kind in NEEDED and zlib.crc32(view[place + 4 : end]) != checksum:
             raise BadImage(f"is damaged: the checksum of its part {kind.decode()} at byte {place:,} does not fit")
+        if kind in NEEDED:
+            later = NEEDED.index(kind) > NEEDED.index(last) if last else place == 8
+            if not later and not kind == before == b"IDAT":
+                raise BadImage(f"is damaged: its part {kind.decode()} at byte {place:,} is not where it belongs")
+            if kind == b"IDAT" and last == b"IHDR" and data[25] == PALETTE:
+                raise BadImage("is damaged: its palette (PLTE) is missing")
+            last = kind
         if kind == b"IEND":
             return
-        place = end + 4
+        place, before = end + 4, kind
     raise BadImage("is truncated or damaged: its parts do not lead to its end (IEND)")
 
 

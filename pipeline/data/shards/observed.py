@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.core.console import visible
+from pipeline.core.console import counted, visible
 from pipeline.data.shards.transcode import Transcoded
 
 NAMED = 20  # blank images that are named; the others are counted
@@ -67,12 +67,13 @@ class Observed:
 
     def lines(self, bits: int | None) -> list[str]:
         """What a person is to be told, given `--bits`."""
-        out = [f"{count} images: {text}" for text, count in sorted(self.remarks.items())]
+        out = [f"{counted(count, 'image')}: {text}" for text, count in sorted(self.remarks.items())]
         if (hint := range_hint(self.wide, self.peak, bits)) is not None:
             out.append(hint)
         if self.blank:
             more = f" and {len(self.blank) - NAMED} more" if len(self.blank) > NAMED else ""
-            out.append(f"{len(self.blank)} images are blank (one colour): {', '.join(self.blank[:NAMED])}{more}")
+            blank = counted(len(self.blank), "image is blank", "images are blank")
+            out.append(f"{blank} (one colour): {', '.join(self.blank[:NAMED])}{more}")
         return out
 
 
@@ -82,6 +83,6 @@ def range_hint(wide: int, peak: int, bits: int | None) -> str | None:
         return None
     used, stored = max(9, peak.bit_length()), (peak * 255 + 32767) // 65535
     return (
-        f"{wide} images have 16 bits and use little of their range: their greatest value is {peak:,} of 65,535, which "
-        f"becomes {stored} of 255; if their values have {used} bits, give --bits {used}"
+        f"{counted(wide, '16-bit image')} of which little of the range is used: the greatest value is {peak:,} of "
+        f"65,535, which becomes {stored} of 255; if the values have {used} bits, give --bits {used}"
     )

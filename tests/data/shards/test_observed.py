@@ -66,11 +66,11 @@ def test_16_bit_images_that_use_little_of_their_range_are_said_and_bits_scale_th
     add_12_bits(raw)
     shards = written(plan_of(raw), tmp_path)
     assert (
-        "3 images have 16 bits and use little of their range: their greatest value is 4,095 of 65,535, which becomes "
-        "16 of 255; if their values have 12 bits, give --bits 12"
+        "3 16-bit images of which little of the range is used: the greatest value is 4,095 of 65,535, which becomes "
+        "16 of 255; if the values have 12 bits, give --bits 12"
     ) in told(shards, raw)
     scaled = written(plan_of(raw, settings=BITS), tmp_path)
-    assert not any("of their range" in line for line in told(scaled, raw, BITS))
+    assert not any("of the range" in line for line in told(scaled, raw, BITS))
     assert scaled.fingerprint != shards.fingerprint
     assert scaled.manifest["settings"]["bits"] == 12 and "bits" not in shards.manifest["settings"]
 
@@ -91,10 +91,10 @@ def test_bits_out_of_range_are_an_error(bits: int) -> None:
 def test_oddities_are_counted_by_kind(raw: Path, tmp_path: Path) -> None:
     jpeg = encoded(Image.fromarray(np.arange(1200, dtype=np.uint8).reshape(30, 40)), "JPEG")
     for number in range(2):
-        (raw / "naevus" / f"odd{number}.jpg").write_bytes(jpeg[:-2])
+        (raw / "naevus" / f"odd{number}.jpg").write_bytes(jpeg[:20] + b"abc" + jpeg[20:])
     shards = written(plan_of(raw), tmp_path)
-    assert shards.manifest["remarks"] == {"JPEG without an end marker, otherwise whole": 2}
-    assert "2 images: JPEG without an end marker, otherwise whole" in told(shards, raw)
+    assert shards.manifest["remarks"] == {"JPEG with surplus bytes between its parts, otherwise whole": 2}
+    assert "2 images: JPEG with surplus bytes between its parts, otherwise whole" in told(shards, raw)
 
 
 def test_a_dataset_with_a_kind_that_is_decoded_otherwise_now_has_another_fingerprint(raw: Path) -> None:
