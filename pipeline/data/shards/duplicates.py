@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -89,15 +89,63 @@ def left_out(records: Sequence[Record], table: Sequence[str], leaks: Mapping[int
 
 def stored_twins(shards: Shards, *, progress: Any) -> Twins:
     """The twins among stored images, and the pairs that are a little less alike."""
-    count = len(shards.rows["key"])
-    thumbnails = np.empty((count, SIDE, SIDE), np.uint8)
-    reader = TarReader(shards)
-    blocks = [range(start, min(start + BLOCK, count)) for start in range(0, count, BLOCK)]
-    for rows in progress(blocks, total=len(blocks), what="looking for twins"):
-        pixels = np.empty((len(rows), reader.side, reader.side, 3), np.uint8)
-        reader.read(rows, pixels)
-        thumbnails[rows.start : rows.stop] = [twins.thumbnail(image) for image in pixels]
+    thumbnails = _stored_thumbnails(shards, range(len(shards.rows["key"])), progress)
     return twins.find_twins(thumbnails, twins.ALIKE - BELOW)
+
+
+def _stored_thumbnails(shards: Shards, rows: Sequence[int], progress: Any) -> np.ndarray:
+    """uint8 [n, SIDE, SIDE]."""
+    thumbnails = np.empty((len(rows), SIDE, SIDE), np.uint8)
+    reader = TarReader(shards)
+    starts = range(0, len(rows), BLOCK)
+    for start in progress(starts, total=len(starts), what="looking for twins"):
+        block = rows[start : start + BLOCK]
+        pixels = np.empty((len(block), reader.side, reader.side, 3), np.uint8)
+        reader.read(block, pixels)
+        thumbnails[start : start + len(block)] = [twins.thumbnail(image) for image in pixels]
+    return thumbnails
+
+
+class TwinElsewhere(NamedTuple):
+    """An image with a twin in other shards."""
+
+    key: str
+    kind: str
+    """`exact`: the same stored bytes; `near`, or `mirrored`."""
+    dataset: str
+    """The other shards' name, the twin's split and key."""
+    split: str
+    twin: str
+
+
+def twins_elsewhere(
+    shards: Shards, others: Sequence[tuple[Shards, Sequence[str]]], *, progress: Any
+) -> list[TwinElsewhere]:
+    """The images that have a twin in some splits of other shards, in the order of the index.
+
+    As where sharding leaves images out, those that are a little less alike than twins count too.
+    """
+    own = range(len(shards.rows["key"]))
+    thumbnails, names = [_stored_thumbnails(shards, own, progress)], []
+    by_checksum: dict[str, tuple[str, str, str]] = {}
+    for other, splits in others:
+        for split in splits:
+            rows = other.of_split(split)
+            thumbnails.append(_stored_thumbnails(other, rows, progress))
+            names += [(other.name, split, other.rows["key"][row]) for row in rows]
+            checksums = (other.rows["sha256"][row] for row in rows)
+            by_checksum |= dict(zip(checksums, names[len(names) - len(rows) :], strict=True))
+    found = twins.find_twins(np.concatenate(thumbnails), twins.ALIKE - MARGIN)
+    chosen = np.arange(len(own) + len(names)) >= len(own)
+    upright, every = (each.twin_in(chosen) for each in (found.alike(0, mirrored=False), found))
+    out = []
+    for row in own:
+        if (name := by_checksum.get(shards.rows["sha256"][row])) is not None:
+            out.append(TwinElsewhere(shards.rows["key"][row], "exact", *name))
+        elif every[row] >= 0:
+            kind, position = ("near", upright[row]) if upright[row] >= 0 else ("mirrored", every[row])
+            out.append(TwinElsewhere(shards.rows["key"][row], kind, *names[position - len(own)]))
+    return out
 
 
 def summarise(
