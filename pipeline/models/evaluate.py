@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -20,10 +20,6 @@ from pipeline.runs.folder import Run
 from pipeline.runs.predictions import Predictions
 from pipeline.runs.spec import FinetuneSpec
 
-if TYPE_CHECKING:
-    from pipeline.models.network import Network
-
-BATCH = 64
 STORED = ("format", "quality", "decode", "bits")  # of shard settings: how an image was stored
 
 
@@ -154,7 +150,7 @@ class Evaluator:
         """Score the images, store what was found in the run's folder; raises `ValueError` where it cannot be done."""
         from pipeline.learn import metrics
         from pipeline.models.info import ModelInfo
-        from pipeline.models.network import Network, settle_hardware
+        from pipeline.models.network import BATCH, Network, settle_hardware
 
         spec, shards = run.spec, self.shards
         assert isinstance(spec, FinetuneSpec)
@@ -166,7 +162,9 @@ class Evaluator:
         device = settle_hardware(self.cluster)
         network = Network.of_run(run, info)
         network.model.to(device)
-        blocks = self.progress(self._scores(network, chosen.rows), total=-(-len(chosen.rows) // BATCH), what=run.id)
+        blocks = self.progress(
+            network.scores_of(shards, chosen.rows, self.cluster), total=-(-len(chosen.rows) // BATCH), what=run.id
+        )
         scores = np.concatenate(list(blocks))
         keys, groups = (shards.rows[name].array.to_pylist() for name in ("key", "group"))
         found = Evaluation(
@@ -191,20 +189,6 @@ class Evaluator:
         with run.lock():
             write(run, found, predictions)
         return found
-
-    def _scores(self, network: Network, rows: np.ndarray) -> Iterator[np.ndarray]:
-        """The scores of rows in batches: float32 [≤ BATCH, classes] each."""
-        import torch
-
-        from pipeline.data.pixel_map import open_pixels
-        from pipeline.learn.samples import gather
-
-        read, side = gather(open_pixels(self.shards, self.cluster)), self.shards.size
-        for start in range(0, len(rows), BATCH):
-            batch = rows[start : start + BATCH]
-            pixels = torch.empty((len(batch), side, side, 3), dtype=torch.uint8)
-            read(batch, pixels)
-            yield network.scores(network.images(pixels.numpy()))
 
 
 def of_present(metrics: dict[str, Any]) -> dict[str, Any]:
