@@ -13,7 +13,7 @@ GROUPS = {
     "get data": ("download", "verify", "standin", "shard"),
     "train": ("prefetch", "launch", "cancel"),
     "look": ("status", "logs", "report", "figures"),
-    "use": ("export", "predict", "embed"),
+    "use": ("export", "predict", "evaluate", "embed"),
     "look after": ("clean", "bench"),
 }
 COMMANDS = [command for commands in GROUPS.values() for command in commands]

@@ -32,17 +32,17 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> int:
     args = parser().parse_args()
-    from pipeline.data.shards.index import open_shards
+    from pipeline.data.shards.index import shards_named
     from pipeline.models import embed, network
     from pipeline.runs.cluster import load_cluster
 
     site = load_cluster(args.cluster)
     if args.backbone:
-        shards = open_shards(embed.find_shards(Path(site.shards), args.dataset, None))
+        shards = shards_named(Path(site.shards), args.dataset, None)
         found = network.open_weights(args.network, args.backbone, shards.size, site)
     else:
         found = network.open_network(args.network, args.arm, site)
-        shards = open_shards(embed.find_shards(Path(site.shards), args.dataset, found.info.image_size))
+        shards = shards_named(Path(site.shards), args.dataset, found.info.image_size)
     width = embed.write(found, shards, site, args.out, progress)
     print(f"written: {args.out}, {len(shards.rows['key'])} images of {shards.name}, {width} features each")
     return 0

@@ -14,6 +14,7 @@ from pathlib import Path
 from pipeline.core import files, seals
 from pipeline.data import pixel_map
 from pipeline.data.shards.index import MOVE, Shards, open_shards
+from pipeline.runs import evaluation
 from pipeline.runs.folder import FILES, SEALED, Run
 
 READER = "verify"
@@ -73,6 +74,7 @@ def check_run(folder: Path) -> Iterator[Finding]:
                 run.check(name, READER)
         except ValueError as error:
             yield Finding("damaged", f"{error}; {move}")
+    yield from (Finding("damaged", problem) for problem in evaluation.damage(run))
 
 
 def check_shards(folder: Path) -> Iterator[Finding]:

@@ -124,7 +124,7 @@ def finetune(
     hardware: Hardware,
     should_stop: Callable[[], bool],
 ) -> tuple[dict[str, Any], Counters, dict[str, Any]]:
-    """Run to the end, test once, store weights and predictions; returns (metrics, counters, notes)."""
+    """Run to the end, test once, store weights and predictions of both; returns (metrics, counters, notes)."""
     shards = shards_of(Path(cluster.shards), spec.dataset, size=spec.image_size)
     program = Finetuning(spec, shards, cluster, hardware)
     counters = loop.Trainer(
@@ -132,10 +132,10 @@ def finetune(
     ).train()
     program.model.load_state_dict(program.best["model"])
     backbones.save_arms(run["weights"], {"model": program.model}, {"best_epoch": str(program.best["epoch"])})
-    scores = torch.sigmoid(program.logits(program.test)).numpy()
-    targets = program.test.targets.numpy()
-    keys = [shards.rows["key"][row] for row in program.test.rows]
-    write_predictions(run["predictions"], keys, program.classes, targets, scores)
+    for part, name in ((program.val, "val_predictions"), (program.test, "predictions")):
+        scores, targets = torch.sigmoid(program.logits(part)).numpy(), part.targets.numpy()
+        keys = [shards.rows["key"][row] for row in part.rows]
+        write_predictions(run[name], keys, program.classes, targets, scores)
     found = metrics.score(targets.astype(int), scores, program.classes, program.task)
     notes = {
         "best_epoch": int(program.best["epoch"]),

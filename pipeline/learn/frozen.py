@@ -10,6 +10,7 @@ import hashlib
 import json
 import time
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,28 +36,30 @@ from pipeline.runs.spec import FinetuneSpec
 def judge(
     spec: FinetuneSpec, run: Run, cluster: Cluster, hardware: Hardware
 ) -> tuple[dict[str, Any], Counters, dict[str, Any]]:
-    """Store the predictions of the test images and score them; returns (metrics, counters, notes)."""
+    """Store the predictions of validation and test images and score the latter; returns (metrics, counters, notes)."""
     before = time.monotonic()
     shards = shards_of(Path(cluster.shards), spec.dataset, size=spec.image_size)
-    train, test = (labelled(shards, part) for part in ("train", "test"))
+    train, val, test = (labelled(shards, part) for part in ("train", "val", "test"))
     train = train[label_fraction(shards.labels(train.tolist()), shards.classes, spec.label_fraction, spec.seed)]
     if not (len(train) and len(test)):
         part = "test" if len(train) else "train"
         raise ValueError(f"{spec.dataset.name} has no labelled image in {part}; judging frozen features needs some")
     features = all_features(spec, shards, cluster, hardware)
-    targets = {part: targets_of(shards, rows) for part, rows in (("train", train), ("test", test))}
-    if not all(np.isfinite(features[rows]).all() for rows in (train, test)):
+    learnt = targets_of(shards, train)
+    if not all(np.isfinite(features[rows]).all() for rows in (train, val, test)):
         raise ValueError(f"the features of {spec.backbone} are not finite in {hardware.precision}; use float32")
     task = str(shards.manifest["task"])
     with probes.reproducible():
         if spec.probe == "knn":
-            scores = probes.knn(features[train], targets["train"], features[test])
+            classify = partial(probes.knn, features[train], learnt)
         else:
-            classify = probes.linear(features[train], targets["train"], single=task == "multi-class")
-            scores = classify(features[test])
-    keys = [shards.rows["key"][row] for row in test]
-    write_predictions(run["predictions"], keys, shards.classes, targets["test"], scores)
-    found = metrics.score(targets["test"].astype(int), scores.astype(np.float32), shards.classes, task)
+            classify = probes.linear(features[train], learnt, single=task == "multi-class")
+        for name, rows in (("val_predictions", val), ("predictions", test)):
+            if len(rows):
+                keys = [shards.rows["key"][row] for row in rows]
+                scores, targets = classify(features[rows]), targets_of(shards, rows)
+                write_predictions(run[name], keys, shards.classes, targets, scores)
+    found = metrics.score(targets.astype(int), scores.astype(np.float32), shards.classes, task)
     counters = Counters(images=len(features), seconds=time.monotonic() - before)
     return found, counters, {"labelled_pictures": len(train), "probe": spec.probe}
 

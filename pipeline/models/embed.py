@@ -13,33 +13,13 @@ import torch
 from pipeline.core import files
 from pipeline.data.pixel_map import open_pixels
 from pipeline.data.shards import arrow
-from pipeline.data.shards.index import Shards, open_shards
+from pipeline.data.shards.index import Shards
 from pipeline.learn import backbones, samples
 from pipeline.models.network import Network
 from pipeline.runs.cluster import Cluster
 
 BATCH = 64
 ROW_GROUP = 16 * BATCH  # rows; not more are in memory
-
-
-def find_shards(root: Path, text: str, size: int | None) -> Path:
-    """The folder of shards that `text` names: its path, or a dataset's name; the newest of those with `size` pixels.
-
-    Without `size` all of a dataset's shards must have one size. `ValueError` where there are none.
-    """
-    if (Path(text) / "manifest.json").exists():
-        return Path(text)
-    wanted = f"{text}-{'*' if size is None else size}-*/manifest.json"
-    found = {path.parent: path.stat().st_mtime for path in root.glob(wanted)}
-    if not found:
-        pixels = "" if size is None else f" of {size} pixels"
-        raise ValueError(f"there are no shards of {text}{pixels} in {root}; python -m pipeline.shard makes them")
-    sizes = sorted({open_shards(path).size for path in found})
-    if len(sizes) > 1:
-        raise ValueError(
-            f"{root} has shards of {text} of {' and '.join(map(str, sizes))} pixels; give the folder of those you mean"
-        )
-    return max(found, key=lambda path: (found[path], path.name))
 
 
 def write(

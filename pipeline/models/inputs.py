@@ -17,6 +17,7 @@ from PIL import Image
 from pipeline.core import memory
 from pipeline.data import images
 from pipeline.data.folders import images_under
+from pipeline.data.shards.index import Shards, open_shards
 from pipeline.data.workers import Workers
 
 SHOWN = 512  # pixels; the longest side of an image that an attention map is drawn over
@@ -32,6 +33,14 @@ class LoadedImage:
     """A copy for people, in the image's own shape, at most `SHOWN` pixels wide and high; None unless `show`."""
     peak: int | None = None
     """The greatest stored value of a 16-bit grey image."""
+
+
+def find_shards(arguments: Sequence[Path]) -> Shards | None:
+    """The shards that the one argument is the folder of; None where it is something else."""
+    found = [path for path in arguments if (path / "manifest.json").is_file()]
+    if found and len(arguments) > 1:
+        raise ValueError(f"{found[0]} is a folder of shards; give it alone")
+    return open_shards(found[0]) if found else None
 
 
 def find_images(arguments: Sequence[Path]) -> list[Path]:

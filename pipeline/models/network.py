@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,18 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from pipeline.core import files, seals
+from pipeline.data.pixel_map import open_pixels
+from pipeline.data.shards.index import Shards
 from pipeline.learn import backbones, hardware
 from pipeline.learn.augment import unit
+from pipeline.learn.samples import gather
 from pipeline.learn.weights import weights_file
 from pipeline.models.info import FILE, FINETUNED, MOVE, WEIGHTS, ModelInfo, is_export
 from pipeline.runs.cluster import Cluster
 from pipeline.runs.folder import Run, find_run
 from pipeline.runs.spec import PretrainSpec
+
+BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,15 @@ class Network:
         images = unit(torch.tensor(pixels, device=self.device))
         mean, std = (images.new_tensor(values).view(1, 3, 1, 1) for values in (self.info.mean, self.info.std))
         return (images - mean) / std
+
+    def scores_of(self, shards: Shards, rows: np.ndarray, cluster: Cluster) -> Iterator[np.ndarray]:
+        """The scores of rows of shards in batches: float32 [≤ BATCH, classes] each."""
+        read, side = gather(open_pixels(shards, cluster)), shards.size
+        for start in range(0, len(rows), BATCH):
+            batch = rows[start : start + BATCH]
+            pixels = torch.empty((len(batch), side, side, 3), dtype=torch.uint8)
+            read(batch, pixels)
+            yield self.scores(self.images(pixels.numpy()))
 
     @torch.no_grad()
     def scores(self, images: Tensor) -> np.ndarray:

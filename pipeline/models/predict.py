@@ -11,10 +11,12 @@ import numpy as np
 
 from pipeline.core import console, files
 from pipeline.data.images import BadImage
+from pipeline.data.shards.index import Shards
 from pipeline.learn.attention import attention_map
 from pipeline.models import inputs, maps
 from pipeline.models.info import ModelInfo
 from pipeline.models.network import Network
+from pipeline.runs.cluster import Cluster
 
 BATCH = 64
 
@@ -71,6 +73,18 @@ def predictions(
             else:
                 classes = predicted_classes(scores[number], network.info)
                 yield Prediction(path, scores[number], classes, loaded.peak)
+
+
+def predictions_of_shards(network: Network, shards: Shards, cluster: Cluster) -> Iterator[Prediction | Skipped]:
+    """The prediction for each image of shards, by its key, in the order of the index."""
+    if shards.size != network.info.image_size:
+        raise ValueError(
+            f"{shards.folder} has images of {shards.size} pixels; the network takes {network.info.image_size}"
+        )
+    keys = shards.rows["key"].array.to_pylist()
+    batches = network.scores_of(shards, np.arange(len(keys)), cluster)
+    for key, scores in zip(keys, (row for batch in batches for row in batch), strict=True):
+        yield Prediction(Path(key), scores, predicted_classes(scores, network.info))
 
 
 def predicted_classes(scores: np.ndarray, info: ModelInfo) -> list[str]:

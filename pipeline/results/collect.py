@@ -135,11 +135,14 @@ def cells(plan: Plan) -> list[Cell]:
     return list(found.values())
 
 
-def predictions_of(run: Run) -> Predictions:
-    """A finished run's predictions; raises `Damaged`, and marks the run, where they are not what it wrote."""
-    run.check("predictions", READER)
+def predictions_of(run: Run, name: str = "predictions") -> Predictions:
+    """A finished run's predictions; raises `Damaged`, and marks the run, where they are not what it wrote.
+
+    name: `predictions`, or `val_predictions`, which runs of earlier code do not have (`FileNotFoundError`).
+    """
+    run.check(name, READER)
     try:
-        return read_predictions(run["predictions"])
+        return read_predictions(run[name])
     except ValueError as error:  # of earlier code, without a checksum
         run.mark_damaged(str(error), READER)
         raise Damaged(str(error)) from error

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.core import console, files
 from pipeline.jobs.plan import Plan
-from pipeline.results import claims, collect, formats, html, probes, statistics, tables, texts
+from pipeline.results import claims, collect, elsewhere, formats, html, patients, probes, statistics, tables, texts
 from pipeline.results.claims import Verdict
 from pipeline.results.collect import Cell
 from pipeline.results.figures import gallery
@@ -68,7 +68,12 @@ def make_report(plan: Plan) -> Report:
         plan=plan,
         cells=cells,
         intervals=[statistics.cell_interval(cell) for cell in cells],
-        tables=[*tables.tables(plan, cells), *probes.tables(plan)],
+        tables=[
+            *tables.tables(plan, cells),
+            *patients.tables(plan, cells),
+            *elsewhere.tables(plan, cells),
+            *probes.tables(plan),
+        ],
         verdicts=claims.verdicts(plan, cells) if any(cell.experiment == "main" for cell in cells) else [],
         collapsed=collect.collapsed(plan),
         damaged=collect.damaged(plan, cells),

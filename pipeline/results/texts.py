@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 
 from pipeline.core.console import duration
@@ -35,6 +36,19 @@ def our_score(cell: Cell) -> str:
         return f"{NOTHING} ({count})"
     spread = f" ± {deviation:.4f}" if deviation is not None else ""
     return f"{mean:.4f}{spread} ({count}){MIXED if cell.mixed else ''}"
+
+
+def mean_of(values: Sequence[float]) -> str:
+    """`0.9909 ± 0.0032 (5)`, `0.9909 (1)`, or `–`."""
+    if not values:
+        return NOTHING
+    spread = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
+    return f"{statistics.fmean(values):.4f}{spread} ({len(values)})"
+
+
+def interval(ends: tuple[float, float] | None) -> str:
+    """`0.9812 to 0.9953`, or `–`."""
+    return NOTHING if ends is None else f"{ends[0]:.4f} to {ends[1]:.4f}"
 
 
 def printed_score(cell: Cell | None) -> str:

@@ -127,6 +127,11 @@ class Run:
         """Whether the result has checksums: those of earlier code have none."""
         return bool(self._seals())
 
+    @property
+    def weights_checksum(self) -> str:
+        """The SHA-256 of the weights that the result names; empty where it names none."""
+        return str(self._seals().get(seals.FILES, {}).get(FILES["weights"], {}).get("sha256", ""))
+
     def damage(self) -> str:
         """What is wrong with what a run left, without reading its large files; empty where nothing is."""
         try:
@@ -170,9 +175,24 @@ class Run:
 
         The mark goes last: a run that is half discarded is still damaged. Its start stays if it can be read.
         """
+        for path in self.evaluations():
+            self.evaluation_scores(path).unlink(missing_ok=True)
+            path.unlink()
         start = ("start",) if self._start_damage() else ()
         for name in ("result", *SEALED, *start, "damaged"):
             self[name].unlink(missing_ok=True)
+
+    def evaluation(self, dataset: str, fingerprint: str) -> Path:
+        """What an evaluation on another dataset says (runs/evaluation), whether it is there or not."""
+        return self.folder / f"evaluation-{dataset}-{fingerprint[:16]}.json"
+
+    def evaluation_scores(self, path: Path) -> Path:
+        """The predictions of an evaluation, next to what it says."""
+        return path.with_suffix(".parquet")
+
+    def evaluations(self) -> list[Path]:
+        """What the evaluations on other datasets say, sorted."""
+        return sorted(self.folder.glob("evaluation-*.json"))
 
     def finish(self, result: Result) -> None:
         """Publish the result with the checksums of the files that it names, which must be on disk by now."""
@@ -184,7 +204,7 @@ class Run:
 
     def temporaries(self) -> list[Path]:
         """What a killed process left half written, without the spec's and the job's: a launch may be writing them."""
-        names = ("checkpoint", "weights", "predictions", "metrics", "result", "start", "damaged", "error", "progress")
+        names = "checkpoint weights predictions evaluation metrics result start damaged error progress".split()
         return [path for name in names for path in self.folder.glob(f".{name}*.tmp")]
 
     def remove_temporaries(self) -> None:
@@ -244,12 +264,13 @@ FILES = {
     "weights": "weights.safetensors",
     "last_weights": "weights-last.safetensors",
     "predictions": "predictions.parquet",
+    "val_predictions": "predictions-val.parquet",
     "result": "result.json",
     "damaged": "damaged.txt",
     "error": "error.txt",
     "log": "log.txt",
 }
-SEALED = ("weights", "last_weights", "predictions")  # whose checksums the result holds
+SEALED = ("weights", "last_weights", "predictions", "val_predictions")  # whose checksums the result holds
 
 
 def find_run(runs: Path, text: str) -> Run:

@@ -1,7 +1,9 @@
-"""A fine-tuning run's stored predictions (predictions.parquet): one row for each labelled test image.
+"""A fine-tuning run's stored predictions (predictions.parquet): one row for each labelled test
+image.
 
 The columns are `key`, then `true:<class>` (int8, 0 or 1) for every class, then `score:<class>` (float32, a sigmoid) for
-every class, in the order of the network's outputs.
+every class, in the order of the network's outputs. predictions-val.parquet holds the same of the validation images, and
+an evaluation on another dataset (runs/evaluation) of its images, with a column `group`.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import numpy as np
 
 from pipeline.core import files
 
-TRUE, SCORE = "true:", "score:"
+TRUE, SCORE, GROUP = "true:", "score:", "group"
 
 
 @dataclass(frozen=True)
@@ -28,10 +30,17 @@ class Predictions:
     """int8 [n, classes], 0 or 1."""
     scores: np.ndarray
     """float32 [n, classes]."""
+    groups: list[str | None] | None = None
+    """The patient or lesion of each image, where they are stored."""
 
 
 def write_predictions(
-    path: Path, keys: list[str], classes: Sequence[str], targets: np.ndarray, scores: np.ndarray
+    path: Path,
+    keys: list[str],
+    classes: Sequence[str],
+    targets: np.ndarray,
+    scores: np.ndarray,
+    groups: Sequence[str | None] | None = None,
 ) -> None:
     """Publish the file; targets and scores [n, classes] are in the order of keys and classes."""
     import pyarrow as pa
@@ -42,6 +51,8 @@ def write_predictions(
         columns[f"{TRUE}{name}"] = targets[:, i].astype(np.int8)
     for i, name in enumerate(classes):
         columns[f"{SCORE}{name}"] = scores[:, i].astype(np.float32)
+    if groups is not None:
+        columns[GROUP] = pa.array(groups, pa.string())
     with files.publish(path) as file:
         parquet.write_table(pa.table(columns), file)
 
@@ -56,7 +67,8 @@ def read_predictions(path: Path) -> Predictions:
         targets, scores = (
             np.stack([table[f"{kind}{name}"].to_numpy() for name in classes], axis=1) for kind in (TRUE, SCORE)
         )
-        return Predictions(table["key"].to_pylist(), classes, targets, scores)
+        groups = table[GROUP].to_pylist() if GROUP in table.column_names else None
+        return Predictions(table["key"].to_pylist(), classes, targets, scores, groups)
     except (ValueError, KeyError, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:  # the disk's
             raise

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image, ImageEnhance, ImageOps
 from scipy.fft import dctn
 
-from pipeline.data import twins
+from pipeline.core.seeds import derive
+from pipeline.data import sketches, twins
 
 
 def smooth_noise(count: int, seed: int, side: int = 64) -> np.ndarray:
@@ -26,7 +27,7 @@ def likeness(a: np.ndarray, b: np.ndarray) -> float:
     details = []
     for grey in (a, b):
         found = dctn(grey.astype(float), norm="ortho")
-        found[: twins.LOW, : twins.LOW] = 0
+        found[: sketches.LOW, : sketches.LOW] = 0
         details.append(found.ravel() / np.linalg.norm(found))
     return float(details[0] @ details[1])
 
@@ -101,19 +102,19 @@ def test_blank_images_have_no_near_twins_but_equal_ones_do() -> None:
     speck = grey.copy()
     speck[3, 4] += 5
     found = twins.find_twins(np.stack([grey, dark, speck, grey]))
-    assert found.pairs == []
+    assert len(found.pairs) == 0
     assert found.twin_in(np.ones(4, bool)).tolist() == [3, -1, -1, 0]
 
 
 def test_many_equal_images_cost_no_square() -> None:
     found = twins.find_twins(np.repeat(thumbnails_of(smooth_noise(1, 6)), 5_000, axis=0))
-    assert found.pairs == []
+    assert len(found.pairs) == 0
     assert (found.groups() == 0).all()
 
 
 def test_twin_in_names_another_chosen_image() -> None:
     first_of = np.array([0, 1, 0, 3, 4, 1, 6])  # 0 and 2 are equal, 1 and 5; 3 is like 0, 4 like nothing
-    found = twins.Twins(first_of, [twins.Pair(0, 3, 0.98, "as it is")])
+    found = twins.Twins(first_of, twins.Pairs.of([twins.Pair(0, 3, 0.98, "as it is")]))
     assert found.twin_in(np.array([1, 0, 0, 0, 0, 0, 0], bool)).tolist() == [-1, -1, 0, 0, -1, -1, -1]
     assert found.twin_in(np.array([0, 0, 0, 1, 1, 1, 0], bool)).tolist() == [3, 5, 3, -1, -1, -1, -1]
     assert found.twin_in(np.array([1, 1, 1, 0, 0, 1, 1], bool)).tolist() == [2, 5, 0, 2, -1, 1, -1]
@@ -121,10 +122,38 @@ def test_twin_in_names_another_chosen_image() -> None:
 
 def test_groups_are_connected() -> None:
     first_of = np.array([0, 1, 2, 3, 4, 5, 6, 1])
-    pairs = [twins.Pair(1, 4, 1.0, ""), twins.Pair(4, 6, 1.0, ""), twins.Pair(2, 3, 1.0, "")]
-    assert twins.Twins(first_of, pairs).groups().tolist() == [0, 1, 2, 2, 1, 5, 1, 1]
-    assert twins.Twins(np.arange(3), []).groups().tolist() == [0, 1, 2]
+    pairs = [twins.Pair(1, 4, 1.0, "as it is"), twins.Pair(4, 6, 1.0, "as it is"), twins.Pair(2, 3, 1.0, "as it is")]
+    assert twins.Twins(first_of, twins.Pairs.of(pairs)).groups().tolist() == [0, 1, 2, 2, 1, 5, 1, 1]
+    assert twins.Twins(np.arange(3), twins.Pairs.of([])).groups().tolist() == [0, 1, 2]
 
 
 def test_no_images_have_no_twins() -> None:
-    assert twins.find_twins(np.empty((0, 32, 32), np.uint8)).pairs == []
+    assert twins.find_twins(np.empty((0, 32, 32), np.uint8)).pairs.first.size == 0
+
+
+def test_candidates_are_all_close_pairs_of_every_bucket() -> None:
+    rng = np.random.default_rng(7)
+    base = np.repeat(thumbnails_of(smooth_noise(12, 8)), 20, axis=0)
+    noisy = (base + rng.normal(0, 4, base.shape)).clip(0, 255).round().astype(np.uint8)
+    noisy[::3] = noisy[::3, :, ::-1]
+    noisy[5] = 90  # faint: it has no sketch
+    flat = noisy.reshape(len(noisy), -1)
+    positions, found = sketches.sketches(flat, np.arange(len(flat)))
+    assert positions.tolist() == [i for i in range(len(flat)) if i != 5]
+    details = sketches.details(flat[positions])
+    planes = np.random.default_rng(derive("near twins")).standard_normal((details.shape[1], 960)).astype(np.float32)
+    projected = np.concatenate([details * signs @ planes for signs in sketches.SIGNS])
+    whole = np.unpackbits(np.concatenate(found, axis=1).view(np.uint8), axis=1).astype(bool)
+    assert (whole == (projected > 0))[abs(projected) > 1e-5].all()
+    bits = np.split(whole, 4)
+    expected = set()
+    for mirror, mirrored in enumerate(bits):
+        for i, own in enumerate(bits[0]):
+            differing = own != mirrored
+            agree = (~differing).reshape(-1, 48, 20).all(axis=2).any(axis=1)
+            for j in np.flatnonzero(agree & (differing.sum(axis=1) <= sketches.MOST_BITS)):
+                if j != i:
+                    expected.add((positions[min(i, j)], positions[max(i, j)], mirror))
+    blocks = list(sketches.candidates(positions, found))
+    pairs = [pair for block in blocks for pair in zip(*(part.tolist() for part in block), strict=True)]
+    assert len(expected) > 1_500 and pairs == sorted(expected)

@@ -10,6 +10,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as parquet
 import pytest
 import tiny
@@ -254,3 +255,69 @@ def test_cells_of_scores_are_no_formulas_for_a_spreadsheet():
     head, row = csv.reader(io.StringIO(predict.as_csv(made, ("@evil", "b\n"))))
     assert head == ["picture", "predicted", "score:@evil", "score:b\\n"]
     assert row == ["'=cmd.png", "'@evil", "0.25", "1e-07"]
+
+
+@pytest.fixture(scope="module")
+def patients(tmp_path_factory):
+    """A folder with shards of patients, and a fine-tune on them."""
+    folder = tmp_path_factory.mktemp("patients")
+    shards = tiny.make_patients(folder)
+    run = tiny.announce(tiny.make_finetune(shards, None, epochs=1), tiny.make_cluster(folder, checkpoint_minutes=60.0))
+    assert execute.execute_run(run) == 0
+    return folder, shards, run
+
+
+def test_a_group_of_files_has_the_score_of_its_images(patients, vit, home):
+    folder, _, run = patients
+    asked = ("predict", run.id, folder / "raw", "--csv", "-")
+    images = rows_of(command(*asked, cwd=folder).stdout)
+    done = command(*asked, "--by-group", r"^(p\d+)-", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    rule = re.search("is the (mean|max|top 3) of its images' .validation mean", done.stderr)[1]
+    frame = pd.DataFrame(images).assign(group=[Path(row["picture"]).name[:3] for row in images])
+    frame["score:disc"] = frame["score:disc"].astype(float)
+    by_patient = frame.groupby("group")["score:disc"]
+    aggregate = {"mean": "mean", "max": "max", "top 3": lambda values: values.nlargest(3).mean()}[rule]
+    expected = by_patient.agg(aggregate)
+    rows = rows_of(done.stdout)
+    assert [row["group"] for row in rows] == list(expected.index) and len(rows) == 40
+    assert [int(row["images"]) for row in rows] == by_patient.size().tolist()
+    assert [float(row["score:disc"]) for row in rows] == pytest.approx(expected.tolist(), abs=1e-6)
+    for row in rows:
+        assert row["predicted"] == max(("cross", "disc"), key=lambda name: float(row[f"score:{name}"]))
+    old = command("predict", vit.id, folder / "raw", "--by-group", "p[0-9]+", cwd=home)
+    assert "is the mean of its images' (no validation group has two images)" in old.stderr
+
+
+def test_shards_are_predicted_by_key_and_their_groups_are_in_the_index(patients):
+    folder, shards, run = patients
+    done = command("predict", run.id, shards.folder, "--csv", folder / "scores.csv", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    found = {row["picture"]: float(row["score:disc"]) for row in rows_of((folder / "scores.csv").read_text())}
+    stored = parquet.read_table(run["predictions"]).to_pydict()
+    assert len(found) == len(shards.rows["key"])
+    assert [found[key] for key in stored["key"]] == pytest.approx(stored["score:disc"], abs=TOLERANCE)
+    done = command("predict", run.id, shards.folder, "--csv", "-", "--by-group", cwd=folder)
+    rows = rows_of(done.stdout)
+    groups = [group or key for key, group in zip(shards.rows["key"], shards.rows["group"], strict=True)]
+    assert [row["group"] for row in rows] == list(dict.fromkeys(groups))
+    export = folder / "export"
+    assert command("export", run.id, "--out", export, cwd=folder).returncode == 0
+    exported = command("predict", export, shards.folder, "--by-group", cwd=folder)
+    assert "is the mean of its images' (an export holds no validation scores)" in exported.stderr
+
+
+def test_what_cannot_be_grouped_is_an_error_with_the_next_move(patients, shards):
+    folder, grouped, run = patients
+    image = folder / "raw" / "p00-0.png"
+    for arguments, message in (
+        ((image, "--by-group"), "--by-group needs a REGEX"),
+        ((image, "--by-group", "q+"), "finds a group in no path"),
+        ((image, "--by-group", "("), "is no regular expression"),
+        ((grouped.folder, "--by-group", "p"), "give --by-group without a REGEX"),
+        ((grouped.folder, image), "is a folder of shards; give it alone"),
+        ((grouped.folder, "--attention", folder / "maps"), "--attention draws files"),
+        ((shards.folder, "--by-group"), "has a group"),
+    ):
+        done = command("predict", run.id, *arguments, cwd=folder)
+        assert done.returncode == 2 and message in done.stderr, done.stderr

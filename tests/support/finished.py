@@ -48,8 +48,8 @@ def specs(ref, seed: int) -> list[FinetuneSpec]:
     return out
 
 
-def finish(spec: PretrainSpec | FinetuneSpec, site: Cluster, shards: Shards) -> Run:
-    """A finished run of `spec`, the same every time."""
+def finish(spec: PretrainSpec | FinetuneSpec, site: Cluster, shards: Shards, *, validation: bool = True) -> Run:
+    """A finished run of `spec`, the same every time; without `validation` as of code that stored no such scores."""
     run = tiny.announce(spec, site)
     rng = np.random.default_rng([spec.seed, len(run.id), sum(run.id.encode())])
     files.write_jsonl(run["metrics"], [_row(spec, epoch, rng) for epoch in range(spec.epochs)])
@@ -59,11 +59,16 @@ def finish(spec: PretrainSpec | FinetuneSpec, site: Cluster, shards: Shards) -> 
 
         model = _model(spec.backbone, len(shards.classes), spec.image_size, spec.seed + sum(method_of(spec).encode()))
         backbones.save_arms(run["weights"], {"model": model}, {})
-        rows = [row for row in shards.of_split("test") if shards.rows["labels"][row] is not None]
-        targets = np.array([[name in names for name in shards.classes] for names in shards.labels(rows)], dtype=int)
         gain = 2 + spec.label_fraction + 2 * (method_of(spec) == "cass")
-        scores = 1 / (1 + np.exp(-rng.normal((2 * targets - 1) * gain / 2, 1.5)))
-        write_predictions(run["predictions"], [shards.rows["key"][r] for r in rows], shards.classes, targets, scores)
+        parts = {"test": "predictions"} | ({"val": "val_predictions"} if validation else {})
+        drawn = {}
+        for part, name in parts.items():
+            rows = [row for row in shards.of_split(part) if shards.rows["labels"][row] is not None]
+            targets = np.array([[name in names for name in shards.classes] for names in shards.labels(rows)], dtype=int)
+            scores = 1 / (1 + np.exp(-rng.normal((2 * targets - 1) * gain / 2, 1.5)))
+            write_predictions(run[name], [shards.rows["key"][r] for r in rows], shards.classes, targets, scores)
+            drawn[part] = targets, scores
+        targets, scores = drawn["test"]
         found = metrics.score(targets, scores, shards.classes, str(shards.manifest["task"]))
     elif method_of(spec) == "cass":  # those of DINO are as of earlier code, which had no probes
         found = {"probes": _probe(spec, run, rng)}
@@ -120,7 +125,13 @@ def _row(spec: PretrainSpec | FinetuneSpec, epoch: int, rng: np.random.Generator
     return {**row, "val_loss": 0.15 + decay, **scores}
 
 
-def make_grid(folder: Path, shards: Shards, *, methods: Sequence[str] = ("cass", "dino", "supervised")) -> Path:
+def make_grid(
+    folder: Path,
+    shards: Shards,
+    *,
+    methods: Sequence[str] = ("cass", "dino", "supervised"),
+    validation: bool = True,
+) -> Path:
     """A grid file of the `specs` and the finished runs of those of these methods under `folder`/runs."""
     ref = tiny.DatasetRef(name=shards.name, fingerprint=shards.fingerprint)
     site = tiny.make_cluster(folder, shards=str(shards.folder.parent))
@@ -130,7 +141,7 @@ def make_grid(folder: Path, shards: Shards, *, methods: Sequence[str] = ("cass",
             for each in (spec.pretrain, spec):
                 if each is not None and method_of(each) in methods and run_id(each) not in done:
                     done.add(run_id(each))
-                    finish(each, site, shards)
+                    finish(each, site, shards, validation=validation)
     (folder / "mine.py").write_text(GRID.format(name=shards.name))
     (folder / "here.toml").write_text(f'executor = "local"\nshards = "{shards.folder.parent}"\ndevice = "cpu"\n')
     return folder / "mine.py"

@@ -20,9 +20,7 @@ def groups_from_paths(records: list[Record], root: Path, pattern: str, notes: li
     expression = re.compile(pattern)
     out = []
     for record in records:
-        match = expression.search(_relative(record.path, root))
-        found = match[1 if expression.groups else 0] if match else None
-        out.append(replace(record, group=storable(found) if found else None))
+        out.append(replace(record, group=group_in(_relative(record.path, root), expression)))
     without = sum(record.group is None for record in out)
     if records and without == len(out):
         example = visible(_relative(records[0].path, root))
@@ -30,6 +28,13 @@ def groups_from_paths(records: list[Record], root: Path, pattern: str, notes: li
     if without:
         notes.append(f"--group-from finds a group in {len(out) - without:,} of {counted(len(out), 'path')}")
     return out
+
+
+def group_in(path: str, expression: re.Pattern[str]) -> str | None:
+    """What the expression's first group matches in a path, or all that it matches where it has none."""
+    match = expression.search(path)
+    found = match[1 if expression.groups else 0] if match else None
+    return storable(found) if found else None
 
 
 def _relative(path: Path, root: Path) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,8 +16,9 @@ from pipeline.data.records import PassedOver, Record
 from pipeline.data.shards.index import Shards
 from pipeline.data.shards.read import TarReader, read_pixels
 from pipeline.data.shards.transcode import ShardSettings, raw_thumbnail
+from pipeline.data.sketches import SIDE
 from pipeline.data.splits import Labels
-from pipeline.data.twins import Twins
+from pipeline.data.twins import Pairs, Twins
 from pipeline.data.workers import Workers
 
 BELOW = 0.04  # pairs that are that much less alike are drawn with the twins
@@ -35,7 +37,7 @@ def find_raw_twins(paths: Sequence[Path], settings: ShardSettings, *, workers: i
 
     A file that cannot be decoded has none; it is quarantined when it is written.
     """
-    thumbnails = np.zeros((len(paths), twins.SIDE, twins.SIDE), np.uint8)
+    thumbnails = np.zeros((len(paths), SIDE, SIDE), np.uint8)
     readable = np.ones(len(paths), bool)
     work = partial(raw_thumbnail, settings=settings, memory=memory.share_of_worker(workers))
     with Workers(workers) as pool:
@@ -49,7 +51,8 @@ def find_raw_twins(paths: Sequence[Path], settings: ShardSettings, *, workers: i
     found = twins.find_twins(thumbnails[rows], twins.ALIKE - MARGIN)
     first_of = np.arange(len(paths))
     first_of[rows] = rows[found.first_of]
-    return Twins(first_of, [p._replace(first=int(rows[p.first]), second=int(rows[p.second])) for p in found.pairs])
+    pairs = found.pairs
+    return Twins(first_of, dataclasses.replace(pairs, first=rows[pairs.first], second=rows[pairs.second]))
 
 
 def units(groups: Sequence[str | None], found: Twins) -> list[str | None]:
@@ -58,15 +61,12 @@ def units(groups: Sequence[str | None], found: Twins) -> list[str | None]:
     None for an image that has neither a group nor a twin.
     """
     first: dict[str, int] = {}
-    same_group = [twins.Pair(first.setdefault(group, i), i, 1.0, "") for i, group in enumerate(groups) if group]
-    every = Twins(found.first_of, [*found.pairs, *_of_kinds(same_group, found)]).groups()
+    same_group = np.array([(first.setdefault(g, i), i) for i, g in enumerate(groups) if g], np.int64).reshape(-1, 2)
+    one, other = found.first_of[same_group].T  # each image replaced by the first one that is equal to it
+    ends = np.concatenate([found.pairs.first, one]), np.concatenate([found.pairs.second, other])
+    every = Twins(found.first_of, Pairs(*ends, np.ones(len(ends[0])), np.zeros(len(ends[0]), np.int64))).groups()
     members = np.bincount(every, minlength=len(every))
     return [str(unit) if group or members[unit] > 1 else None for group, unit in zip(groups, every, strict=True)]
-
-
-def _of_kinds(pairs: Sequence[twins.Pair], found: Twins) -> list[twins.Pair]:
-    """The pairs, each image replaced by the first one that is equal to it."""
-    return [p._replace(first=int(found.first_of[p.first]), second=int(found.first_of[p.second])) for p in pairs]
 
 
 def leaking(table: Sequence[str], found: Twins) -> dict[int, int]:
@@ -89,15 +89,63 @@ def left_out(records: Sequence[Record], table: Sequence[str], leaks: Mapping[int
 
 def stored_twins(shards: Shards, *, progress: Any) -> Twins:
     """The twins among stored images, and the pairs that are a little less alike."""
-    count = len(shards.rows["key"])
-    thumbnails = np.empty((count, twins.SIDE, twins.SIDE), np.uint8)
-    reader = TarReader(shards)
-    blocks = [range(start, min(start + BLOCK, count)) for start in range(0, count, BLOCK)]
-    for rows in progress(blocks, total=len(blocks), what="looking for twins"):
-        pixels = np.empty((len(rows), reader.side, reader.side, 3), np.uint8)
-        reader.read(rows, pixels)
-        thumbnails[rows.start : rows.stop] = [twins.thumbnail(image) for image in pixels]
+    thumbnails = _stored_thumbnails(shards, range(len(shards.rows["key"])), progress)
     return twins.find_twins(thumbnails, twins.ALIKE - BELOW)
+
+
+def _stored_thumbnails(shards: Shards, rows: Sequence[int], progress: Any) -> np.ndarray:
+    """uint8 [n, SIDE, SIDE]."""
+    thumbnails = np.empty((len(rows), SIDE, SIDE), np.uint8)
+    reader = TarReader(shards)
+    starts = range(0, len(rows), BLOCK)
+    for start in progress(starts, total=len(starts), what="looking for twins"):
+        block = rows[start : start + BLOCK]
+        pixels = np.empty((len(block), reader.side, reader.side, 3), np.uint8)
+        reader.read(block, pixels)
+        thumbnails[start : start + len(block)] = [twins.thumbnail(image) for image in pixels]
+    return thumbnails
+
+
+class TwinElsewhere(NamedTuple):
+    """An image with a twin in other shards."""
+
+    key: str
+    kind: str
+    """`exact`: the same stored bytes; `near`, or `mirrored`."""
+    dataset: str
+    """The other shards' name, the twin's split and key."""
+    split: str
+    twin: str
+
+
+def twins_elsewhere(
+    shards: Shards, others: Sequence[tuple[Shards, Sequence[str]]], *, progress: Any
+) -> list[TwinElsewhere]:
+    """The images that have a twin in some splits of other shards, in the order of the index.
+
+    As where sharding leaves images out, those that are a little less alike than twins count too.
+    """
+    own = range(len(shards.rows["key"]))
+    thumbnails, names = [_stored_thumbnails(shards, own, progress)], []
+    by_checksum: dict[str, tuple[str, str, str]] = {}
+    for other, splits in others:
+        for split in splits:
+            rows = other.of_split(split)
+            thumbnails.append(_stored_thumbnails(other, rows, progress))
+            names += [(other.name, split, other.rows["key"][row]) for row in rows]
+            checksums = (other.rows["sha256"][row] for row in rows)
+            by_checksum |= dict(zip(checksums, names[len(names) - len(rows) :], strict=True))
+    found = twins.find_twins(np.concatenate(thumbnails), twins.ALIKE - MARGIN)
+    chosen = np.arange(len(own) + len(names)) >= len(own)
+    upright, every = (each.twin_in(chosen) for each in (found.alike(0, mirrored=False), found))
+    out = []
+    for row in own:
+        if (name := by_checksum.get(shards.rows["sha256"][row])) is not None:
+            out.append(TwinElsewhere(shards.rows["key"][row], "exact", *name))
+        elif every[row] >= 0:
+            kind, position = ("near", upright[row]) if upright[row] >= 0 else ("mirrored", every[row])
+            out.append(TwinElsewhere(shards.rows["key"][row], kind, *names[position - len(own)]))
+    return out
 
 
 def summarise(
@@ -123,16 +171,13 @@ def summarise(
         near, mirrored = of & upright & ~exact, of & every & ~upright & ~exact
         counts = {"exact": of & exact, "near": near, "mirrored": mirrored}
         out[split] = {"images": int(of.sum()), **{name: int(which.sum()) for name, which in counts.items()}}
-    pairs = found.alike(twins.ALIKE).pairs + [
-        twins.Pair(int(first), i, 1.0, "") for i, first in enumerate(found.first_of) if first != i
-    ]
-    differing = [
-        sorted((keys[pair.first], keys[pair.second]))
-        for pair in pairs
-        if labels[pair.first] is not None
-        and labels[pair.second] is not None
-        and set(labels[pair.first] or ()) != set(labels[pair.second] or ())
-    ]
+    pairs, equal = found.alike(twins.ALIKE).pairs, np.flatnonzero(found.first_of != np.arange(len(keys)))
+    ends = np.concatenate([pairs.first, found.first_of[equal]]), np.concatenate([pairs.second, equal])
+    kinds: dict[frozenset[str] | None, int] = {None: -1}
+    kind = np.array([kinds.setdefault(None if of is None else frozenset(of), len(kinds)) for of in labels])
+    one, other = (kind[end] for end in ends)
+    which = np.flatnonzero((one >= 0) & (other >= 0) & (one != other))
+    differing = [sorted((keys[i], keys[j])) for i, j in zip(ends[0][which], ends[1][which], strict=True)]
     return out | {"other_labels": len(differing), "with_other_labels": sorted(differing)[:NAMED]}
 
 
@@ -143,11 +188,11 @@ def draw_pairs(shards: Shards, found: Twins) -> bytes | None:
     """
     from PIL import Image, ImageDraw
 
-    by_likeness = sorted(found.pairs, key=lambda pair: pair.likeness)
-    above = [pair for pair in by_likeness if pair.likeness >= twins.ALIKE][:DRAWN]
-    below = [pair for pair in by_likeness if pair.likeness < twins.ALIKE]
-    below = [below[i] for i in np.unique(np.linspace(0, len(below) - 1, DRAWN).astype(int))[::-1]] if below else []
-    if not above and not below:
+    pairs = found.pairs[np.argsort(found.pairs.likeness, kind="stable")]
+    limit = int(np.searchsorted(pairs.likeness, twins.ALIKE))
+    spread = np.unique(np.linspace(0, limit - 1, DRAWN).astype(int))[::-1] if limit else np.empty(0, int)
+    above, below = pairs[limit : limit + DRAWN], pairs[spread]
+    if not len(pairs):
         return None
     splits = shards.rows["split"]
     line = TITLE + 2 * CELL + CAPTION

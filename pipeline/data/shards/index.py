@@ -184,6 +184,26 @@ def find_shards(root: Path, name: str, *, size: int, split: str) -> Shards | Non
     return open_shards(manifests[0].parent) if manifests else None
 
 
+def shards_named(root: Path, text: str, size: int | None) -> Shards:
+    """The shards that `text` names: their folder's path, or a dataset's name; the newest of those with `size` pixels.
+
+    Without `size` all of a dataset's shards must have one size. `ValueError` where there are none.
+    """
+    if (Path(text) / "manifest.json").exists():
+        return open_shards(Path(text))
+    wanted = f"{text}-{'*' if size is None else size}-*/manifest.json"
+    found = {path.parent: path.stat().st_mtime for path in root.glob(wanted)}
+    if not found:
+        pixels = "" if size is None else f" of {size} pixels"
+        raise ValueError(f"there are no shards of {text}{pixels} in {root}; python -m pipeline.shard makes them")
+    sizes = sorted({open_shards(path).size for path in found})
+    if len(sizes) > 1:
+        raise ValueError(
+            f"{root} has shards of {text} of {' and '.join(map(str, sizes))} pixels; give the folder of those you mean"
+        )
+    return open_shards(max(found, key=lambda path: (found[path], path.name)))
+
+
 def shards_of(root: Path, ref: DatasetRef, *, size: int) -> Shards:
     """The shards that a spec names; raises `ValueError` if there are none or their images have another size."""
     unreadable: list[ValueError] = []

@@ -87,8 +87,8 @@ def transcode(task: tuple[Path, str, ShardSettings], *, memory: int | None = Non
 @images.or_reason
 def raw_thumbnail(path: Path, *, settings: ShardSettings, memory: int | None = None) -> np.ndarray:
     """The thumbnail of a raw file for `data/twins`, decoded as small as its format allows; or why there is none."""
-    from pipeline.data import twins
+    from pipeline.data import sketches, twins
 
-    side = 2 * twins.SIDE
+    side = 2 * sketches.SIDE
     image = images.decode(path.read_bytes(), min_side=side, size=side, memory=memory, bits=settings.bits)
     return twins.thumbnail(image.pixels)

@@ -18,6 +18,7 @@ KINDS = {  # in the order of figures.json
     "finetuning": "validation loss and metric of the fine-tunes",
     "label-efficiency": "test metric over label fraction, the paper's next to ours",
     "confusion": "confusion matrices, or the F1 of each class",
+    "by-group": "test metric by patient or lesion next to that by image, with intervals",
     "attention": "attention maps of one test image *",
     "attention-mean": "attention maps averaged over test images",
     "first-layer": "the first convolution's output for one test image *",
@@ -39,7 +40,7 @@ def draw(
 
     watch: passes the planned figures on, for example under a progress bar.
     """
-    from pipeline.results.figures import attention, confusion, curves, features, labels, publish, samples
+    from pipeline.results.figures import attention, confusion, curves, features, labels, patients, publish, samples
 
     plan_kind = {
         "samples": samples.samples,
@@ -48,6 +49,7 @@ def draw(
         "finetuning": curves.finetuning,
         "label-efficiency": labels.label_efficiency,
         "confusion": confusion.confusion,
+        "by-group": patients.by_group,
         "attention": lambda plan, cells: attention.attention(plan, cells, rollout=rollout),
         "attention-mean": lambda plan, cells: attention.attention_mean(plan, cells, rollout=rollout),
         "first-layer": features.first_layer,

@@ -18,7 +18,7 @@ from pipeline.data.layouts import UserDataset
 from pipeline.data.shards import duplicates, summary
 from pipeline.data.shards.index import Shards, open_shards
 from pipeline.data.shards.plan import ShardPlan, make_plan
-from pipeline.data.twins import Pair, Twins
+from pipeline.data.twins import Pair, Pairs, Twins
 
 GROUPED = replace(SETTINGS, split="grouped", size=64)
 
@@ -144,7 +144,7 @@ def test_twins_with_different_labels_are_named(tmp_path: Path) -> None:
 
 def test_units_join_groups_and_twins() -> None:
     groups = ["x", "x", None, None, "y", None, None]
-    found = Twins(np.array([0, 1, 2, 3, 4, 2, 6]), [Pair(1, 2, 0.98, "as it is")])
+    found = Twins(np.array([0, 1, 2, 3, 4, 2, 6]), Pairs.of([Pair(1, 2, 0.98, "as it is")]))
     units = duplicates.units(groups, found)
     assert units[0] == units[1] == units[2] == units[5] is not None
     assert units[3] is None and units[6] is None and units[4] not in (None, units[0])
@@ -152,7 +152,8 @@ def test_units_join_groups_and_twins() -> None:
 
 def test_leaks_by_hand() -> None:
     table = ["train", "val", "test", "train", "val", "test", "train"]
-    found = Twins(np.arange(7), [Pair(0, 2, 1, ""), Pair(1, 5, 1, ""), Pair(3, 4, 1, ""), Pair(2, 5, 1, "")])
+    pairs = [Pair(*ends, 1, "as it is") for ends in ((0, 2), (1, 5), (3, 4), (2, 5))]
+    found = Twins(np.arange(7), Pairs.of(pairs))
     assert duplicates.leaking(table, found) == {0: 2, 1: 5, 3: 4}
 
 

@@ -1,0 +1,130 @@
+"""Predictions of patients or lesions: which images belong together, by which rule, and the result as table or CSV."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.core import console, files
+from pipeline.data.layouts.groups import group_in
+from pipeline.data.shards.index import Shards, shards_of
+from pipeline.learn.by_group import DEFAULT, Choice, Units, choose
+from pipeline.models.info import ModelInfo, is_export
+from pipeline.models.predict import Prediction, predicted_classes
+from pipeline.runs.cluster import Cluster
+from pipeline.runs.folder import find_run
+from pipeline.runs.predictions import read_predictions
+from pipeline.runs.spec import FinetuneSpec
+
+
+@dataclass(frozen=True)
+class GroupPrediction:
+    """The scores of a group, float32 [classes], and the classes predicted from them."""
+
+    name: str
+    images: int
+    scores: np.ndarray
+    classes: list[str]
+
+
+def groups_of_paths(paths: Sequence[Path], pattern: str, folders: Sequence[Path]) -> dict[str, str]:
+    """What a regular expression finds in each path below the folder it is in, as `shard --group-from`; by path.
+
+    Paths in which it finds nothing are left out. Raises `ValueError` where it finds nothing in any.
+    """
+    try:
+        expression = re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"--by-group {pattern!r} is no regular expression: {error}") from error
+    out = {}
+    for path in paths:
+        root = next((folder for folder in folders if path.is_relative_to(folder) and path != folder), Path())
+        below = path.relative_to(root) if path.is_relative_to(root) else path
+        if (found := group_in(below.as_posix(), expression)) is not None:
+            out[str(path)] = found
+    if paths and not out:
+        raise ValueError(f"--by-group {pattern!r} finds a group in no path; the first path is {str(paths[0])!r}")
+    return out
+
+
+def groups_of_shards(shards: Shards) -> dict[str, str]:
+    """The groups of images that have one, by key."""
+    keys, groups = (shards.rows[name].array.to_pylist() for name in ("key", "group"))
+    return {key: group for key, group in zip(keys, groups, strict=True) if group is not None}
+
+
+def rule_for(text: str, cluster: Cluster) -> Choice:
+    """The rule that fits the validation groups of a run; the mean where there are none, and for an export."""
+    if is_export(Path(text)):
+        return Choice(DEFAULT, "an export holds no validation scores")
+    run = find_run(Path(cluster.runs), text)
+    spec = run.spec
+    assert isinstance(spec, FinetuneSpec)
+    if not run["val_predictions"].exists():
+        return choose([], {}, "", "")
+    run.check("val_predictions", "predict")
+    try:
+        shards = shards_of(Path(cluster.shards), spec.dataset, size=spec.image_size)
+    except ValueError:
+        return Choice(DEFAULT, "the shards that know the validation groups are not here")
+    validation = read_predictions(run["val_predictions"])
+    return choose([validation], groups_of_shards(shards), str(shards.manifest["metric"]), run.result().task)
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """Which images belong together, and how the score of a group follows from theirs."""
+
+    groups: Mapping[str, str]
+    """Of the images that have one, by path or key."""
+    choice: Choice
+
+    def text(self) -> str:
+        return f"the score of a group is the {self.choice.rule} of its images' ({self.choice.reason})"
+
+
+def find(
+    text: str, pattern: str, shards: Shards | None, paths: Sequence[Path], folders: Sequence[Path], cluster: Cluster
+) -> Grouping:
+    """The groups of shards by their index, of files by a regular expression, and the rule that fits the network.
+
+    Raises `ValueError` where there is no group.
+    """
+    if shards is None and not pattern:
+        raise ValueError("--by-group needs a REGEX that finds the patient or lesion in the path of a file")
+    if shards is not None and pattern:
+        raise ValueError("the index of shards knows their groups; give --by-group without a REGEX")
+    groups = groups_of_shards(shards) if shards else groups_of_paths(paths, pattern, folders)
+    if not groups:
+        raise ValueError(f"no image of {shards.folder if shards else folders} has a group")
+    return Grouping(groups, rule_for(text, cluster))
+
+
+def by_group(predicted: Sequence[Prediction], grouping: Grouping, info: ModelInfo) -> list[GroupPrediction]:
+    """The groups of some images, in the order of their first images; an image without a group is one of its own."""
+    if not predicted:
+        return []
+    units = Units.of_images([str(each.path) for each in predicted], grouping.groups)
+    scores = units.scores(np.stack([each.scores for each in predicted]), grouping.choice.rule).astype(np.float32)
+    return [
+        GroupPrediction(name, len(members), row, predicted_classes(row, info))
+        for name, members, row in zip(units.names, units.members(), scores, strict=True)
+    ]
+
+
+def as_table(found: Sequence[GroupPrediction], classes: Sequence[str]) -> str:
+    rows = [
+        [each.name, each.images, ", ".join(each.classes) or "–", *(f"{score:.3f}" for score in each.scores)]
+        for each in found
+    ]
+    return console.table(rows, header=("group", "images", "predicted", *classes))
+
+
+def as_csv(found: Sequence[GroupPrediction], classes: Sequence[str]) -> str:
+    """CSV with the columns `group`, `images`, `predicted` (several joined by `;`) and `score:<class>`."""
+    rows = [[each.name, str(each.images), ";".join(each.classes), *map(str, each.scores)] for each in found]
+    return files.csv_text([["group", "images", "predicted", *(f"score:{name}" for name in classes)], *rows])

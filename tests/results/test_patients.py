@@ -1,0 +1,114 @@
+"""Scores by patient in reports and figures: by hand with pandas and scikit-learn, the bootstrap by brute force."""
+
+from __future__ import annotations
+
+import finished
+import numpy as np
+import pandas as pd
+import pytest
+import tiny
+from sklearn.metrics import f1_score
+
+from pipeline.jobs.plan import make_plan
+from pipeline.learn.by_group import Units
+from pipeline.results import collect, patients, report, resampled, statistics
+from pipeline.results.figures import gallery
+from pipeline.runs.cluster import load_cluster
+from pipeline.runs.predictions import read_predictions
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    return tiny.make_patients(tmp_path_factory.mktemp("patients"))
+
+
+def plan_of(folder, preset="sound"):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        return make_plan("mine.py", load_cluster("here.toml"), preset=preset)
+
+
+@pytest.fixture(scope="module")
+def plan(shards, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("grid")
+    finished.make_grid(folder, shards, methods=("cass", "supervised"))
+    return plan_of(folder)
+
+
+def by_hand(run, shards, rule):
+    """A frame of a run's patients: predicted and true class of those of one label; and how many are mixed."""
+    groups = dict(zip(shards.rows["key"], shards.rows["group"], strict=True))
+    found = read_predictions(run["predictions"])
+    frame = pd.DataFrame(found.scores.astype(float), columns=list(found.classes))
+    frame["true"] = found.targets.argmax(axis=1)
+    frame["unit"] = [groups[key] or key for key in found.keys]
+    by_unit = frame.groupby("unit", sort=False)
+    aggregate = {"mean": "mean", "max": "max", "top 3": lambda values: values.nlargest(3).mean()}[rule]
+    scores = by_unit[list(found.classes)].agg(aggregate)
+    one = by_unit["true"].nunique() == 1
+    return pd.DataFrame({"guess": scores.to_numpy().argmax(axis=1), "true": by_unit["true"].first()})[one], (~one).sum()
+
+
+def test_the_comparison_is_that_of_pandas(plan, shards):
+    cells = collect.cells(plan)
+    found = patients.compare(plan, cells)
+    assert len(found) == sum(bool(cell.results) for cell in cells) == 8
+    for each in found:
+        cell = each.cell
+        for number, seed in enumerate(cell.results):
+            frame, mixed = by_hand(cell.runs[seed], shards, each.choice.rule)
+            assert each.groups == len(frame) and each.mixed == mixed and each.images > each.groups
+            half = read_predictions(cell.runs[seed]["predictions"])
+            assert each.by_image[number] == pytest.approx(
+                f1_score(half.targets, half.scores > 0.5, average="micro", zero_division=0)
+            )
+            if cell.metric == "accuracy":
+                assert each.by_group[number] == pytest.approx((frame["guess"] == frame["true"]).mean())
+        assert each.group_interval[0] <= np.mean(each.by_group) <= each.group_interval[1]
+        assert each.choice.reason.startswith("validation mean ")
+
+
+def test_an_interval_over_groups_is_that_of_drawing_whole_groups(plan):
+    cell = collect.cells(plan)[0]
+    seeds = [collect.predictions_of(run) for run in cell.runs.values()]
+    shards_groups = patients._groups(tiny.Path(plan.cluster.shards), *_ref(cell))
+    units = Units.of_images(seeds[0].keys, shards_groups)
+    found = resampled.interval(seeds, "accuracy", "multi-class", units.of)
+    members = units.members()
+    rng = np.random.default_rng(statistics.BOOTSTRAP_SEED)
+    drawn = rng.multinomial(len(members), np.full(len(members), 1 / len(members)), size=statistics.RESAMPLES)
+    means = []
+    for counts in drawn:
+        rows = np.concatenate([np.tile(members[unit], times) for unit, times in enumerate(counts)]).astype(int)
+        means.append(np.mean([(s.scores[rows].argmax(1) == s.targets[rows].argmax(1)).mean() for s in seeds]))
+    assert found == pytest.approx(tuple(np.percentile(means, [2.5, 97.5])))
+    by_image = resampled.interval(seeds, "accuracy", "multi-class", np.arange(len(seeds[0].keys)))
+    assert by_image != found
+
+
+def _ref(cell):
+    return cell.spec.dataset.name, cell.spec.dataset.fingerprint, cell.spec.image_size
+
+
+def test_the_report_has_the_table_and_the_figure(plan, tmp_path):
+    text = report.make_report(plan).as_text()
+    assert "patients: by patient or lesion" in text and "groups whose images have different labels: " in text
+    assert "images have no group, each counts as one" in text
+    drawn = gallery.draw(plan, collect.cells(plan), tmp_path, kinds=["by-group"])
+    (figure,) = drawn.figures
+    assert figure["name"] == "by-group-patients" and "95 % interval over resampled groups" in figure["caption"]
+    assert (tmp_path / "by-group-patients.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_runs_of_earlier_code_get_the_mean_and_the_table_says_so(shards, tmp_path):
+    finished.make_grid(tmp_path, shards, methods=("supervised",), validation=False)
+    plan = plan_of(tmp_path)
+    found = patients.compare(plan, collect.cells(plan))
+    assert {each.choice.rule for each in found} == {"mean"}
+    assert "where the rule is the mean because no validation scores are stored" in report.make_report(plan).as_text()
+
+
+def test_without_groups_there_is_no_table(tmp_path):
+    finished.make_grid(tmp_path, tiny.make_shards(tmp_path, each=20), methods=("supervised",))
+    plan = plan_of(tmp_path, "paper")
+    assert patients.tables(plan, collect.cells(plan)) == []
