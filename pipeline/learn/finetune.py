@@ -90,8 +90,7 @@ class Finetuning(Program):
         scores = torch.sigmoid(logits).numpy()
         found = metrics.score(self.val.targets.numpy(), scores, self.classes, self.task)
         if loss < self.best["loss"]:
-            state = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
-            self.best = {"epoch": epoch, "loss": loss, "model": state}
+            self.keep_best(epoch, loss)
         if self.spec.stopping == "best":
             self.bad_epochs = epoch - self.best["epoch"]
             stop = self.bad_epochs >= self.spec.patience
@@ -101,6 +100,11 @@ class Finetuning(Program):
         self.previous = loss
         shown = ("f1_micro", "f1_macro", "balanced_accuracy", "auroc")
         return {"val_loss": loss, **{f"val_{name}": found[name] for name in shown}}, stop
+
+    def keep_best(self, epoch: int, loss: float) -> None:
+        """Remember the present weights as those with the lowest validation loss."""
+        state = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+        self.best = {"epoch": epoch, "loss": loss, "model": state}
 
     @torch.no_grad()
     def logits(self, part: Labelled) -> Tensor:

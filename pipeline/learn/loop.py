@@ -70,6 +70,7 @@ class Trainer:
         self.counters = Counters()
         self._pending: list[tuple[int, dict[str, Tensor]]] = []
         """Scalars of steps that were not read from the device yet."""
+        self._watch = Stopwatch()
 
     def epochs(self) -> Generator[Counters, None, None]:
         """Train to the end, from the newest checkpoint if there is one; yields the counters after every epoch.
@@ -88,7 +89,7 @@ class Trainer:
         with checkpoint.Writer(self.run) as writer:
             while counters.epoch < program.epochs and not counters.finished:
                 while counters.step < program.steps_per_epoch:
-                    self._take_step()
+                    self.take_step()
                     self._save_if_due(writer)
                     self._beat()
                 self._end_epoch(board)
@@ -146,7 +147,7 @@ class Trainer:
 
     # --- Steps -------------------------------------------------------------------------------------------------
 
-    def _take_step(self) -> None:
+    def take_step(self) -> None:
         """One step of every optimizer, and its share of the counters."""
         counters, program = self.counters, self.program
         progress = counters.global_step / (program.epochs * program.steps_per_epoch)

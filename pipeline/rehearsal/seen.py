@@ -1,0 +1,73 @@
+"""What a device is asked for, and by which part of the program: operations, waits, uploads, types."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pipeline.rehearsal.memory import Memory, Pinned
+
+PACKAGE = Path(__file__).parent.parent
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A copy from the host to the device. It is free of waiting when it is pinned and not blocking."""
+
+    part: str
+    place: str
+    pinned: bool
+    blocking: bool
+
+
+@dataclass
+class Seen:
+    """Everything that was asked of a pretended GPU."""
+
+    part: str = "start"
+    """What the program is doing: `augmentation`, `forward`, `backward`, `optimizer`, …"""
+    launches: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """Operations that start work on the device, by part and name; views and allocations are none. Each is one kernel or
+    more."""
+    waits: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    """What makes the host wait for the device, by part, kind and place."""
+    uploads: Counter[Upload] = field(default_factory=Counter)
+    mixed: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    """Operations that met tensors on the device and on the host, by part, name and place."""
+    dtypes: dict[tuple[str, str], set[str]] = field(default_factory=dict)
+    """The types of the floating-point results, by part and operation."""
+    gradients: list[str] = field(default_factory=list)
+    """Gradients on another device than what they are for."""
+    memory: Memory = field(default_factory=Memory)
+    pinned: Pinned = field(default_factory=Pinned)
+
+    @contextlib.contextmanager
+    def doing(self, part: str) -> Iterator[None]:
+        """Count what happens inside under `part`."""
+        before, self.part = self.part, part
+        try:
+            yield
+        finally:
+            self.part = before
+
+    def launched(self, part: str | None = None) -> int:
+        """The number of launches of a part, or of all."""
+        return sum(count for (found, _), count in self.launches.items() if part in (None, found))
+
+    def wait(self, kind: str) -> None:
+        self.waits[self.part, kind, place()] += 1
+
+
+def place() -> str:
+    """The innermost line of the package that is at work, such as `learn/loop.py:172`; `torch` where there is none."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        path = Path(frame.f_code.co_filename)
+        if PACKAGE in path.parents and "rehearsal" not in path.parts:
+            return f"{path.relative_to(PACKAGE).as_posix()}:{frame.f_lineno}"
+        frame = frame.f_back  # type: ignore[assignment]
+    return "torch"
