@@ -5,7 +5,7 @@ BIN := .venv/bin
 
 PEERS := .venv-peers/bin
 
-.PHONY: setup demo test chaos lint lock bench peers
+.PHONY: setup demo test chaos lint lock bench peers gpu
 .DEFAULT_GOAL := setup
 
 setup: .venv/ready
@@ -37,6 +37,16 @@ test: lint
 # Measure this project and its peers, one after another, on an otherwise idle machine; about half an hour.
 bench: setup peers
 	$(BIN)/python -m pipeline.bench
+
+# Ask a GPU everything that only a GPU can answer, the most valuable first; the same command continues. It runs in the
+# given PYTHON if that has torch (a machine without a network), else in .venv. REHEARSE=1: in little, on the CPU.
+# MINUTES: for the rows of Table 5. RAW: the folder of the raw data. OUT: the folder of the results.
+RAW ?= ../shared/data
+MINUTES ?= 60
+OUT ?= reports/bench
+gpu:
+	@if $(PYTHON) -c "import torch, timm" 2>/dev/null; then run=$(PYTHON); else $(MAKE) setup && run=$(BIN)/python; fi; \
+		$$run -m pipeline.bench gpu --raw $(RAW) --minutes $(MINUTES) --out $(OUT) $(if $(REHEARSE),--quick)
 
 # The peers of the benchmarks, in an environment of their own: their dependencies conflict with ours. ffcv is built here
 # if its headers are installed or can be; if it cannot be built, the benchmarks say so and leave it out.

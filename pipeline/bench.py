@@ -2,6 +2,7 @@
 
 python -m pipeline.bench            every benchmark
 python -m pipeline.bench shard load
+python -m pipeline.bench gpu        what a GPU is to be asked first (make gpu); not among "every"
 
 Peers that are not installed are left out; `make peers` installs them.
 """
@@ -15,6 +16,8 @@ from pathlib import Path
 
 from pipeline.benchmarks import BENCHMARKS
 from pipeline.core.console import run_command
+
+GPU = "gpu"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -32,14 +35,41 @@ def parser() -> argparse.ArgumentParser:
         help="Python interpreter that has the peers (default: .venv-peers/bin/python)",
     )
     add("--rounds", type=int, default=3, help="how often each case is measured (default: 3)")
+    add("--minutes", type=float, default=60.0, help="gpu: how long the rows of Table 5 may train (default: 60)")
+    add("--wheels", type=Path, default=Path("wheels"), help="gpu: folder of wheels that are used (default: wheels)")
+    add("--weights", type=Path, default=Path("weights"), help="gpu: folder of ImageNet weights (default: weights)")
     add("--quick", action="store_true", help="few images, small networks: shows that it works, measures nothing")
     return out
+
+
+def run_on_gpu(args: argparse.Namespace) -> int:
+    """Ask a GPU everything that has no answer yet; 1 if something still has none."""
+    if not args.minutes > 0:
+        raise ValueError(f"--minutes is {args.minutes:g}; give a number above 0")
+    from pipeline.benchmarks.gpu.programme import Programme
+    from pipeline.benchmarks.gpu.runner import run_programme
+
+    kind = f"{GPU}{'-quick' * args.quick}"
+    programme = Programme(
+        quick=args.quick,
+        scratch=(args.scratch / kind).absolute(),
+        raw=args.raw.absolute() if args.raw.is_dir() else None,
+        out=(args.out / kind).absolute(),
+        wheels=args.wheels.absolute(),
+        weights=args.weights.absolute(),
+        minutes=args.minutes,
+    )
+    left = run_programme(programme, lambda line: print(line, flush=True))
+    print(f"\n{(programme.out / 'gpu.md').read_text()}\nwritten: {programme.out / 'gpu.md'} and gpu.json")
+    return 1 if left else 0
 
 
 def main() -> int:
     args = parser().parse_args()
     if args.rounds < 1:
         raise ValueError(f"--rounds is {args.rounds}; give 1 or more")
+    if args.names == [GPU]:
+        return run_on_gpu(args)
     names = [BENCHMARKS.check(name) for name in args.names or BENCHMARKS.names()]
     if len(names) > 1:  # one process each: threads, memory and random numbers of one must not affect the next
         flags = [f"--{flag}={getattr(args, flag)}" for flag in ("raw", "scratch", "out", "peers", "rounds")]

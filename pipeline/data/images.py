@@ -229,14 +229,27 @@ def resize(pixels: np.ndarray, size: int) -> np.ndarray:
 
 def _resize_packed(pixels: bytes, source: tuple[int, int], target: tuple[int, int], channels: int) -> bytes:
     """Resize packed pixels from the size `source` (width, height) to the size `target`."""
-    from cykooz_resizer import ImageData, PixelType
-
+    try:
+        from cykooz_resizer import ImageData, PixelType
+    except ImportError:
+        return _resize_by_torch(pixels, source, target, channels)
     resizer, bilinear = _resizer()
     kind = PixelType.U8x3 if channels == 3 else PixelType.U8x4
     image = ImageData(*target, kind)
     resizer.resize(ImageData(*source, kind, pixels), image, bilinear)
     data: bytes = image.get_buffer()
     return data
+
+
+def _resize_by_torch(pixels: bytes, source: tuple[int, int], target: tuple[int, int], channels: int) -> bytes:
+    """As `_resize_packed`, to the same bits, several times as slowly."""
+    import torch  # not at the top: only a machine that lacks the fast resizer needs it here
+
+    rows = torch.frombuffer(bytearray(pixels), dtype=torch.uint8).view(1, source[1], source[0], channels)
+    scaled = torch.nn.functional.interpolate(
+        rows.permute(0, 3, 1, 2), size=target[::-1], mode="bilinear", antialias=True
+    )
+    return scaled.permute(0, 2, 3, 1).contiguous().numpy().tobytes()
 
 
 @cache
@@ -249,6 +262,8 @@ def _resizer() -> tuple[Any, Any]:
 def encode(pixels: np.ndarray, *, format: str, quality: int | None) -> bytes:
     """Encode uint8 [h, w, 3 or 4] without metadata as JPEG (4:2:0), WebP (lossless if `quality` is None) or PNG."""
     if format == "jpeg":
+        if simplejpeg is None:
+            raise ValueError("JPEG is written by simplejpeg, which is not installed; install it, or give --format png")
         data: bytes = simplejpeg.encode_jpeg(
             np.ascontiguousarray(pixels), QUALITY if quality is None else quality, COLOUR_SPACES[pixels.shape[2]], "420"
         )

@@ -274,8 +274,23 @@ def add_scalars(board: Any, values: Mapping[str, Any], epoch: int) -> None:
             board.add_scalar(name, value, epoch)
 
 
-def open_board(run: Run, epoch: int) -> Any:
-    """A TensorBoard writer; it discards what a killed process had written of this epoch and later ones."""
-    from torch.utils.tensorboard import SummaryWriter
+class NoBoard:
+    """Takes a board's calls and writes nothing."""
 
+    def add_scalar(self, name: str, value: float, epoch: int) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+def open_board(run: Run, epoch: int) -> Any:
+    """A TensorBoard writer; it discards what a killed process had written of this epoch and later ones.
+
+    Where TensorBoard is not installed, one that writes nothing.
+    """
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return NoBoard()
     return SummaryWriter(str(run["tensorboard"]), purge_step=epoch)

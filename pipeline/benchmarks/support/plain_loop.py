@@ -1,8 +1,8 @@
 """A plain training loop as a peer, like the reference's notebook: SIZE STEPS BATCH THREADS DEVICE TAG TAG [RAW].
 
 It runs in a process of its own, with two networks, torch's own optimizers and schedules, and `loss.item()` per step;
-torch has its default settings. It prints the mean seconds of a step. Batches come from the files below RAW, loaded as
-the paper does; without RAW there is one batch in memory, augmented already.
+torch has its default settings. It prints the mean seconds of a step, and the peak memory on a GPU in bytes. Batches
+come from the files below RAW, loaded as the paper does; without RAW there is one batch in memory, augmented already.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterable, Sequence
 from itertools import islice, repeat
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,16 +24,22 @@ from pipeline.benchmarks.support.training import WARMUP_STEPS, network
 from pipeline.study import paper
 
 
-def seconds_a_step(
+def seconds_a_step(**how: Any) -> float:
+    """The seconds of a step, see `measure`."""
+    return measure(**how)[0]
+
+
+def measure(
     *, size: int, steps: int, batch: int, threads: int, device: str, pair: Sequence[paper.Backbone], raw: Path | None
-) -> float:
-    """Run the loop in its own process; returns the seconds of a step that it prints."""
+) -> tuple[float, int]:
+    """Run the loop in its own process; returns what it prints: the seconds of a step, and the peak memory of a GPU."""
     words: list[str | Path | int] = [size, steps, batch, threads, device, *(backbone.tag for backbone in pair)]
     command = [sys.executable, "-m", __name__, *map(str, words), *([str(raw)] if raw else [])]
     ours = "CUBLAS_WORKSPACE_CONFIG"  # set in this process by `learn/hardware`
     environment = {name: value for name, value in os.environ.items() if name != ours}
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
-    return float(done.stdout.split()[-1])
+    seconds, peak = done.stdout.split()[-2:]
+    return float(seconds), int(peak)
 
 
 class PlainLoop:
@@ -75,7 +82,8 @@ def main() -> None:
     source = (
         batches(Path(raw[0]), size=size, batch=batch) if raw else repeat(torch.randn(batch, 3, size, size).to(device))
     )
-    print(PlainLoop(size, device, tags).seconds_a_step(source, steps))
+    seconds = PlainLoop(size, device, tags).seconds_a_step(source, steps)
+    print(seconds, torch.cuda.max_memory_allocated() if device == "cuda" else 0)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -43,13 +44,30 @@ def raw_folder(settings: Settings, count: int) -> tuple[Path, str]:
     return folder, note
 
 
-def make_shards(out: Path, name: str, size: int, *flags: str | Path) -> Shards:
-    """Run `pipeline.shard` with these flags; returns the shards of size × size pixels that it writes below `out`."""
-    command = [sys.executable, "-m", "pipeline.shard", name, "--size", str(size), "--out", out, *flags]
+def make_shards(out: Path, name: str, size: int, *flags: str | Path, split: str = "image") -> Shards:
+    """Run `pipeline.shard` with these flags; returns the shards of size × size pixels that it writes below `out`.
+
+    Images are stored as PNG where the encoder of JPEG is not installed.
+    """
+    command = [
+        sys.executable,
+        "-m",
+        "pipeline.shard",
+        name,
+        "--size",
+        str(size),
+        "--out",
+        out,
+        "--split",
+        split,
+        *flags,
+    ]
+    if find_spec("simplejpeg") is None:
+        command += ["--format", "png"]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise ValueError(f"sharding {name} failed: {done.stderr.strip() or done.stdout.strip()}")
-    shards = find_shards(out, name, size=size, split="image")
+    shards = find_shards(out, name, size=size, split=split)
     assert shards is not None
     return shards
 

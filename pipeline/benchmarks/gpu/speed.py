@@ -1,0 +1,266 @@
+"""A step of CASS in every way that a GPU allows, compared with a loop in the reference's style; one table."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import gc
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pipeline.benchmarks import step
+from pipeline.benchmarks.gpu.programme import Found, Programme, Sheet
+from pipeline.benchmarks.step import Setup
+from pipeline.benchmarks.support import limits, plain_loop
+from pipeline.benchmarks.support.raw_images import raw_folder
+from pipeline.benchmarks.support.tables import number
+from pipeline.benchmarks.support.training import WARMUP_STEPS, TimedPretraining, make_dataset, this_machine, train
+from pipeline.learn import hardware
+from pipeline.learn.augment import augment
+from pipeline.learn.hardware import Hardware
+from pipeline.learn.methods.cass import Cass
+
+TITLE = "the step: precision, layout, streams, compilation, graphs, batches"
+MINUTES = 20.0
+MULTIPLICATION = "multiplying matrices"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variation:
+    """One row of the table. As it is by default, it is the project's step with its batch in memory."""
+
+    name: str
+    precision: str = ""
+    """Empty: what the GPU computes best."""
+    batch: int = step.BATCH
+    loading: bool = False
+    plain: bool = False
+    """The reference's style: another loop, in a process of its own."""
+    tf32: bool = False
+    channels_last: bool = False
+    streams: bool = False
+    compiled: bool = False
+    graphs: bool = False
+    any_algorithms: bool = False
+
+    def lacks(self, device: str) -> str:
+        """Why it cannot be measured on the device; empty if it can."""
+        only_gpu = self.tf32 or self.streams or self.compiled or self.graphs or self.precision == "float16"
+        if device == "cpu":
+            return "needs a GPU" if only_gpu else ""
+        if (self.tf32 or self.precision == "bfloat16") and torch.cuda.get_device_capability() < (8, 0):
+            return "needs compute capability 8.0"
+        if self.compiled and not limits.can_compile(device):
+            return "torch cannot compile here"
+        return ""
+
+
+OURS, LOADED = Variation(name="ours"), Variation(name="ours, with its loading", loading=True)
+PLAIN = Variation(name="reference's style", plain=True)
+PLAIN_LOADED = Variation(name="reference's style, with its loader", plain=True, loading=True)
+VARIATIONS = (
+    OURS,
+    LOADED,
+    PLAIN_LOADED,
+    PLAIN,
+    Variation(name="ours, batches of 32", batch=32),
+    Variation(name="ours, batches of 64", batch=64),
+    Variation(name="ours, float32", precision="float32"),
+    Variation(name="ours, float32 with TF32", precision="float32", tf32=True),
+    Variation(name="ours, float16", precision="float16"),
+    Variation(name="ours, bfloat16", precision="bfloat16"),
+    Variation(name="ours, CNN in channels_last", channels_last=True),
+    Variation(name="ours, an arm a stream", streams=True),
+    Variation(name="ours, both arms compiled", compiled=True),
+    Variation(name="ours, both arms as CUDA graphs", graphs=True),
+    Variation(name="ours, any algorithms", any_algorithms=True),
+    Variation(name="ours, channels_last, any algorithms", channels_last=True, any_algorithms=True),
+)
+
+
+class Measured(TimedPretraining):
+    """Records the device's peak memory of its steps."""
+
+    peak: tuple[int, int] | None = None
+    """Bytes allocated and bytes reserved."""
+
+    def end_epoch(self, epoch: int) -> tuple[dict[str, Any], bool]:
+        if self.device.type == "cuda":
+            self.peak = torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
+        return super().end_epoch(epoch)
+
+
+class TwoStreams(Cass):
+    """CASS whose second arm has a stream of its own."""
+
+    def __init__(self, other: Cass) -> None:
+        super().__init__(dict(other.networks.items()), other.augmentation)
+        self.side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+
+    def loss(self, pixels: Tensor, draws: torch.Generator, progress: float) -> dict[str, Tensor]:
+        with torch.autocast(pixels.device.type, enabled=False):
+            images = augment(pixels, self.augmentation, draws)
+        first, second = self.networks.values()
+        here = torch.cuda.current_stream()
+        self.side.wait_stream(here)
+        with torch.cuda.stream(self.side):
+            t = second(images)
+        r = first(images)
+        here.wait_stream(self.side)
+        images.record_stream(self.side)
+        with torch.autocast(pixels.device.type, enabled=False):
+            return self.scalars(r, t)
+
+
+def parts(programme: Programme) -> list[str]:
+    return [MULTIPLICATION, *(variation.name for variation in VARIATIONS)]
+
+
+def run(programme: Programme, part: str) -> Found:
+    setup = prepare(programme)
+    if part == MULTIPLICATION:
+        return multiplication(programme, setup)
+    variation = next(v for v in VARIATIONS if v.name == part)
+    if lacks := variation.lacks(programme.device):
+        return {"skipped": lacks}
+    return plain(setup, variation) if variation.plain else ours(setup, variation)
+
+
+def prepare(programme: Programme) -> Setup:
+    """What every row trains: shards of raw images of ISIC's sizes, made by the first part that needs them."""
+    settings = programme.settings("speed")
+    site = this_machine(settings, programme.device)
+    chosen = hardware.choose(site, "auto")
+    hardware.make_deterministic(chosen)
+    steps = WARMUP_STEPS + (2 if programme.quick else 40)
+    raw, note = raw_folder(settings, -(-(steps + 1) * step.BATCH * 10 // 8))  # 80 % of the images are for training
+    return Setup(
+        settings=settings,
+        raw=raw,
+        note=note,
+        dataset=make_dataset(settings, raw, programme.size),
+        site=site,
+        hardware=chosen,
+        pair=programme.pair,
+        size=programme.size,
+        steps=steps,
+    )
+
+
+def multiplication(programme: Programme, setup: Setup) -> Found:
+    """TFLOP/s of multiplied matrices by precision, and the arithmetic of an image."""
+    side, seconds = (256, 0.05) if programme.quick else (8192, 1.0)
+    rates = {"float32": limits.teraflops(dataclasses.replace(setup.hardware, precision="float32"), side, seconds)}
+    if setup.hardware.precision != "float32":
+        rates[setup.hardware.precision] = limits.teraflops(setup.hardware, side, seconds)
+    if programme.device == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = True
+        rates["tf32"] = limits.teraflops(dataclasses.replace(setup.hardware, precision="float32"), side, seconds)
+    return {"teraflops": rates, "side": side, "gigaflops": limits.gigaflops(setup.pair, setup.size), "raw": setup.note}
+
+
+def plain(setup: Setup, variation: Variation) -> Found:
+    """Seconds a step and peak memory of the loop in the reference's style, in torch's default settings."""
+    seconds, peak = plain_loop.measure(
+        size=setup.size,
+        steps=setup.steps,
+        batch=variation.batch,
+        threads=setup.hardware.threads,
+        device=setup.hardware.device,
+        pair=setup.pair,
+        raw=setup.raw if variation.loading else None,
+    )
+    return {"seconds": seconds, "batch": variation.batch, "precision": "float32", "allocated": peak}
+
+
+def ours(setup: Setup, variation: Variation) -> Found:
+    """Seconds a step and peak memory of this project's step."""
+    chosen = dataclasses.replace(setup.hardware, precision=variation.precision or setup.hardware.precision)
+    spec = setup.cass(variation.batch)
+    program = Measured(spec, setup.site, setup.steps, in_memory=not variation.loading)
+    change(program, variation, chosen)
+    if chosen.device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    with limits.any_algorithms() if variation.any_algorithms else contextlib.nullcontext():
+        train(program, setup.settings, chosen)
+    allocated, reserved = program.peak or (None, None)
+    found = {"seconds": program.seconds_a_step(), "batch": variation.batch, "precision": chosen.precision}
+    found |= {"allocated": allocated, "reserved": reserved}
+    del program
+    gc.collect()
+    if chosen.device == "cuda":
+        torch.cuda.empty_cache()
+    return found
+
+
+def change(program: Measured, variation: Variation, chosen: Hardware) -> None:
+    """Make the program train in the variation's way."""
+    method = program.method
+    assert isinstance(method, Cass)
+    if variation.tf32:
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    if variation.channels_last:
+        next(iter(method.networks.values())).to(memory_format=torch.channels_last)
+    if variation.streams:
+        program.method = program.module = TwoStreams(method)
+    if variation.compiled:
+        for network in method.networks.values():
+            network.compile(dynamic=False)
+    if variation.graphs:
+        side = program.spec.image_size
+        images = torch.zeros(variation.batch, 3, side, side, device=chosen.torch_device)
+        dtype = getattr(torch, chosen.precision)
+        for network in method.networks.values():
+            network.train()
+            with torch.autocast(chosen.device, dtype=dtype, enabled=dtype != torch.float32, cache_enabled=False):
+                torch.cuda.make_graphed_callables(network, (images,))
+
+
+def sheets(programme: Programme, found: Mapping[str, Found]) -> list[Sheet]:
+    limit = found.get(MULTIPLICATION)
+    if limit is None:
+        return []
+    rows = [row(found[v.name], v, found, limit) for v in VARIATIONS if v.name in found]
+    notes = [
+        f"{' and '.join(b.title for b in programme.pair)}, {programme.size} pixels; {limit['raw']}",
+        f"{limit['gigaflops']:.4g} GFLOP an image; of the peak: TFLOP/s divided by those of multiplying matrices of "
+        f"{limit['side']}×{limit['side']} here in the same precision ("
+        + ", ".join(f"{name} {number(rate)} TFLOP/s" for name, rate in limit["teraflops"].items())
+        + ")",
+        "times as fast: compared with the reference's style with its loader (Pillow and torchvision, two workers)",
+    ]
+    if LOADED.name in found and OURS.name in found:
+        waits = max(0.0, 1 - found[OURS.name]["seconds"] / found[LOADED.name]["seconds"])
+        notes.append(f"ours waits for its images during {waits:.1%} of a step")
+    header = ["way", "precision", "batch", "images a second", "ms a step", "times as fast", "of the peak"]
+    header += ["allocated GB", "reserved GB"]
+    return [Sheet(title="The step of CASS", header=header, rows=rows, notes=notes)]
+
+
+def row(own: Found, variation: Variation, found: Mapping[str, Found], limit: Found) -> list[str]:
+    """The table's row of one variation."""
+    if "skipped" in own:
+        return [variation.name, variation.precision, str(variation.batch), own["skipped"], *[""] * 5]
+    speed = own["batch"] / own["seconds"]
+    tf32 = variation.tf32 or (variation.plain and has_tf32(limit))
+    rate = limit["teraflops"].get("tf32" if tf32 else own["precision"])
+    peer = found.get(PLAIN_LOADED.name)
+    return [
+        variation.name,
+        own["precision"] + " with TF32" * tf32,
+        str(own["batch"]),
+        number(speed),
+        number(own["seconds"] * 1000),
+        f"{speed * peer['seconds'] / peer['batch']:.2f}" if peer else "",
+        f"{speed * limit['gigaflops'] / 1000 / rate:.1%}" if rate else "",
+        *(f"{value / 1e9:.2f}" if (value := own.get(kind)) else "" for kind in ("allocated", "reserved")),
+    ]
+
+
+def has_tf32(limit: Found) -> bool:
+    """Whether torch's default settings use TF32 (in convolutions) on this device."""
+    return "tf32" in limit["teraflops"]

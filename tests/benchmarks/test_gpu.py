@@ -1,0 +1,162 @@
+"""The programme of `make gpu`, rehearsed on a CPU as on a machine where only what it must have is installed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from commands import command
+from repository import ROOT
+
+from pipeline.benchmarks.gpu import page, runner, steps
+from pipeline.benchmarks.gpu.programme import Programme, Sheet, Unfinished
+from pipeline.data import images
+from pipeline.learn import loop
+from pipeline.runs.folder import Run
+
+ABSENT = ("ray", "submitit", "webdataset", "simplejpeg", "cykooz_resizer", "tensorboard", "pytest", "matplotlib")
+TABLES = [
+    "Machine",
+    "Bits",
+    "The step of CASS",
+    "Fine-tunes that share a GPU",
+    "Brain MRI, without leaks: F1 by labels",
+    "Brain MRI, without leaks: pretraining",
+    "Brain MRI, as the curator split them: F1 by labels",
+    "Brain MRI, as the curator split them: pretraining",
+]
+
+
+@pytest.fixture
+def programme(tmp_path) -> Programme:
+    folders = {name: tmp_path / name for name in ("scratch", "out", "wheels", "weights")}
+    return Programme(quick=True, raw=None, minutes=1.0, **folders)
+
+
+@pytest.fixture
+def bare(tmp_path) -> dict[str, str]:
+    """The environment of a Python in which the optional packages cannot be imported."""
+    folder = tmp_path / "bare"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(f"import sys\nsys.modules.update(dict.fromkeys({ABSENT!r}))\n")
+    return {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{folder}"}
+
+
+@pytest.mark.slow
+def test_a_rehearsal_on_a_bare_machine_that_is_killed_continues_where_it_was(tmp_path, bare):
+    words = [sys.executable, "-m", "pipeline.bench", "gpu", "--quick", "--raw", "nowhere"]
+    words += ["--scratch", "scratch", "--out", "out"]
+    out = tmp_path / "out" / "gpu-quick"
+    first = subprocess.Popen(words, cwd=tmp_path, env=bare, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 600
+    while not (out / "speed" / "ours.json").exists():
+        assert first.poll() is None and time.monotonic() < deadline, first.stderr.read().decode()
+        time.sleep(0.05)
+    first.kill()
+    first.wait()
+    first.stderr.close()
+    before = {path: path.read_bytes() for path in out.glob("*/*.json") if path.parent.name != "machine"}
+    assert "rehearsal" in json.loads((out / "gpu.json").read_text())
+
+    done = subprocess.run(words, cwd=tmp_path, env=bare, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert {path: path.read_bytes() for path in before} == before
+    written = json.loads((out / "gpu.json").read_text())
+    assert [(step["failed"], step["left"]) for step in written["steps"]] == [({}, [])] * 5
+    assert [table["title"] for step in written["steps"] for table in step["tables"]] == TABLES
+    text = (out / "gpu.md").read_text()
+    assert text in done.stdout and "A REHEARSAL on the CPU" in text and "DRAWN images" in text
+    assert "found: no optional package" in text and "simplejpeg is not here: shards are PNG" in text
+    assert "1 kills of each kind of run: the same bits" in text and "pytest is not installed" in text
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_without_a_gpu_one_line_says_how_to_rehearse(tmp_path):
+    done = command("bench", "gpu", cwd=tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "torch sees no GPU here" in done.stderr and "make gpu REHEARSE=1" in done.stderr
+
+
+def test_results_of_another_gpu_are_not_mixed(programme):
+    programme.write("machine", "facts", {"gpu": "Another GPU"})
+    with pytest.raises(ValueError, match="has results of Another GPU, and this is .*; give another --out"):
+        runner.check_machine(programme)
+
+
+class FakeStep:
+    """A step whose parts fail in the way that their names say."""
+
+    TITLE, MINUTES = "a step that fails", 1.0
+
+    def run(self, programme, part):
+        if part == "stopped":
+            raise Unfinished
+        if part != "good":
+            raise RuntimeError(part)
+        return {"value": 1}
+
+
+def test_each_part_has_a_result_of_its_own_and_a_lost_gpu_ends_the_process(programme, monkeypatch, capsys):
+    monkeypatch.setattr(steps, "STEPS", {"fake": FakeStep()})
+    assert steps.work("fake", programme, ["bad\nin two lines", "good"]) == 0
+    assert programme.found("fake", "bad\nin two lines")["error"] == "RuntimeError: bad"
+    assert programme.found("fake", "good")["value"] == 1
+    assert programme.is_done("fake", "good") and not programme.is_done("fake", "bad\nin two lines")
+    assert steps.work("fake", programme, ["CUDA error: lost", "good"]) == 1
+    assert steps.current(programme, "fake").read_text() == "CUDA error: lost"
+    assert steps.work("fake", programme, ["stopped", "good"]) == 75
+    assert programme.found("fake", "stopped") is None
+    assert "good" in capsys.readouterr().err
+
+
+def test_a_process_is_stopped_with_all_that_it_started_when_its_time_is_over(tmp_path):
+    script = "sleep 300 & echo $! > child; wait"
+    process = subprocess.Popen(["sh", "-c", script], cwd=tmp_path, start_new_session=True)
+    while not (tmp_path / "child").exists() or not (tmp_path / "child").read_text():
+        time.sleep(0.01)
+    assert runner.wait(process, time.monotonic()) is None
+    stat = Path(f"/proc/{(tmp_path / 'child').read_text().strip()}/stat")
+    deadline = time.monotonic() + 20
+    while stat.exists() and stat.read_text().split()[2] != "Z":
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert process.returncode == -15
+
+
+def test_the_programme_reaches_the_process_of_a_step_as_it_is(programme):
+    assert steps.from_json(steps.to_json(programme)) == programme
+
+
+def test_tables_are_escaped_in_the_page():
+    lines = page.table_lines(Sheet(title="t", header=("a", "b"), rows=[("x|y", 2)], notes=["a note"]))
+    assert lines == ["| a | b |", "| --- | --- |", r"| x\|y | 2 |", "", "- a note"]
+
+
+@pytest.mark.parametrize(("height", "width", "size"), [(224, 224, 384), (451, 600, 64), (37, 501, 40)])
+@pytest.mark.parametrize("channels", [3, 4])
+def test_torch_resizes_to_the_same_bits_where_the_fast_resizer_is_absent(height, width, size, channels, monkeypatch):
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, channels), dtype=np.uint8)
+    fast = images.resize(pixels, size)
+    monkeypatch.setitem(sys.modules, "cykooz_resizer", None)
+    assert np.array_equal(images.resize(pixels, size), fast)
+
+
+def test_jpeg_without_its_encoder_is_answered_with_another_format(monkeypatch):
+    monkeypatch.setattr(images, "simplejpeg", None)
+    with pytest.raises(ValueError, match="simplejpeg, which is not installed; install it, or give --format png"):
+        images.encode(np.zeros((8, 8, 3), np.uint8), format="jpeg", quality=None)
+
+
+def test_a_run_writes_no_tensorboard_where_it_is_not_installed(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    board = loop.open_board(Run(tmp_path), 0)
+    loop.add_scalars(board, {"loss": 1.0}, 0)
+    board.close()
+    assert list(tmp_path.iterdir()) == []
