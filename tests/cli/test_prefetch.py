@@ -89,7 +89,9 @@ def test_weights_are_fetched_with_their_checksum_and_only_once(tmp_path: Path, h
     assert first.returncode == 0, first.stderr
     assert f"{TAG}: sha256 {SHA256}" in first.stdout
     assert (tmp_path / "fetched" / f"{TAG}.safetensors").read_bytes() == WEIGHTS
-    assert json.loads((tmp_path / "fetched" / f"{TAG}.json").read_text()) == {"tag": TAG, "sha256": SHA256}
+    said = json.loads((tmp_path / "fetched" / f"{TAG}.json").read_text())
+    assert (said["name"], said["sha256"], said["backbone"], said["role"]) == (TAG, SHA256, TAG, "cnn")
+    assert (said["licence"], said["mean"], said["std"]) == ("apache-2.0", [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
 
     before = len(Hub.requests)
     assert before > 0

@@ -9,7 +9,7 @@ import torch
 from timm.layers import resample_abs_pos_embed
 from torch import nn
 
-from pipeline.learn import backbones
+from pipeline.learn import backbones, positions
 
 
 class Holder(nn.Module):
@@ -31,7 +31,7 @@ def test_the_matrix_resamples_as_timm_does(old, new, prefixes):
     generator = torch.Generator().manual_seed(0)
     embedding = torch.randn(1, prefixes + old * old, 8, generator=generator)
     theirs = resample_abs_pos_embed(embedding, [new, new], [old, old], num_prefix_tokens=prefixes)
-    ours = backbones.position_matrix(old, new, prefixes) @ embedding
+    ours = positions.position_matrix(old, new, prefixes) @ embedding
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
 
 
@@ -42,7 +42,7 @@ def test_small_images_through_a_vit_are_timms_dynamic_size(tag):
     holder = Holder(build(tag, 64))
     oracle = timm.create_model(tag, num_classes=0, img_size=64, dynamic_img_size=True).eval()
     oracle.load_state_dict(holder.backbone.state_dict())
-    resized = backbones.Resized(holder.backbone, 32, "backbone")
+    resized = positions.Resized(holder.backbone, 32, "backbone")
     small, large = (torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(1)) for side in (32, 64))
     torch.testing.assert_close(resized(holder, small), oracle(small), atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(holder(large), oracle(large), atol=1e-5, rtol=1e-4)
@@ -54,7 +54,7 @@ def test_small_images_through_a_vit_are_timms_dynamic_size(tag):
 def test_a_cnn_takes_small_images_as_it_is():
     holder = Holder(build("test_resnet.r160_in1k", 64))
     images = torch.rand(2, 3, 32, 32)
-    torch.testing.assert_close(backbones.Resized(holder.backbone, 32, "backbone")(holder, images), holder(images))
+    torch.testing.assert_close(positions.Resized(holder.backbone, 32, "backbone")(holder, images), holder(images))
 
 
 def test_the_features_are_what_the_head_is_put_on():
