@@ -27,12 +27,13 @@ class Resized:
         """Of the rotary embeddings, for the other grid."""
         config: Any = backbone.pretrained_cfg
         self.own_size = not config["fixed_input_size"]
+        """Whether the network takes images of any size as they are."""
         if self.own_size:
             return
         tag = f"{config['architecture']}.{config['tag']}"
         rope: Any = getattr(backbone, "rope", None)
         known = isinstance(backbone, (VisionTransformer, Eva)) and (backbone.pos_embed is not None or rope is not None)
-        if not known or (rope is not None and (not hasattr(rope, "update_feat_shape") or rope.aug_active)):
+        if not known or (rope is not None and not _is_plain(rope, backbone)):
             raise ValueError(
                 f"{tag} takes images of one size only, so no crops of {side} pixels; use a CNN, a ViT or a method "
                 "whose crops have the image's size (dino)"
@@ -40,6 +41,9 @@ class Resized:
         embed: Any = backbone.patch_embed
         if side % embed.patch_size[0]:
             raise ValueError(f"crops of {side} pixels do not divide into {tag}'s patches of {embed.patch_size[0]}")
+        if backbone.pos_embed is None and backbone.dynamic_img_size:
+            self.own_size = True  # DINOv3: its rotary embeddings are of the image that comes
+            return
         grid = side // embed.patch_size[0]
         if backbone.pos_embed is not None:
             prefixes = 0 if backbone.no_embed_class else cast(int, backbone.num_prefix_tokens)
@@ -64,6 +68,12 @@ class Resized:
             with torch.autocast(images.device.type, enabled=False):
                 replaced[self.name] = self.matrix @ own
         return cast(Tensor, torch.func.functional_call(module, replaced, (images,)))
+
+
+def _is_plain(rope: Any, backbone: Any) -> bool:
+    """Whether rotary embeddings are known for one grid, or need no learnt ones to be resampled with them."""
+    held = getattr(rope, "feat_shape", None) is not None
+    return (held or backbone.pos_embed is None) and hasattr(rope, "update_feat_shape") and not rope.aug_active
 
 
 def position_matrix(old: int, new: int, prefixes: int) -> Tensor:

@@ -20,7 +20,7 @@ from torch import nn
 from pipeline.core import files
 from pipeline.learn import backbones
 from pipeline.learn.weights import HUB_FILE, HUB_PREFIX, description, hub_name, prefetched, stored
-from pipeline.runs.start_weights import UNKNOWN
+from pipeline.runs.start_weights import UNKNOWN, check_normalisation
 
 HUB_CONFIG = "config.json"
 KEPT_BY_RUN = ("num_classes", "img_size", "dynamic_img_size", "dynamic_img_pad", "in_chans")
@@ -116,6 +116,7 @@ def _add(name: str, path: Path, facts: Facts, folder: Path) -> str:
         raise ValueError(f"{path} does not say of which network it is; give --backbone with timm's name")
     of_timm = facts_of_tag(tag)
     facts = facts.over(replace(of_timm, licence=None, input_size=None))  # timm's are those of its own weights
+    check_normalisation(name, facts.mean or (), facts.std or ())
     source = path
     if path.suffix != ".safetensors":
         source = folder / f"{name}.converted.safetensors"

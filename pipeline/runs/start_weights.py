@@ -31,13 +31,18 @@ class StartWeights:
     """What timm's function of the network takes in addition, such as `init_values`."""
 
     def __post_init__(self) -> None:
-        if len(self.mean) != 3 or len(self.std) != 3 or not all(value > 0 for value in self.std):
-            raise ValueError(f"{self.name}: mean {self.mean} and std {self.std} are not three values, std above zero")
+        check_normalisation(self.name, self.mean, self.std)
 
     @property
     def normalisation(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and standard deviation."""
         return self.mean, self.std
+
+
+def check_normalisation(name: str, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+    """`ValueError` where images cannot be normalised so."""
+    if len(mean) != 3 or len(std) != 3 or not all(value > 0 for value in std):
+        raise ValueError(f"{name}: mean {mean} and std {std} are not three values each, those of std above zero")
 
 
 def check_given(what: str, weights: str, given: StartWeights | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import given
 import pytest
 import torch
 from timm.layers import resample_abs_pos_embed
@@ -49,6 +50,35 @@ def test_small_images_through_a_vit_are_timms_dynamic_size(tag):
     resized(holder, small).square().sum().backward()
     oracle(small).square().sum().backward()
     torch.testing.assert_close(holder.backbone.pos_embed.grad, oracle.pos_embed.grad, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("tag", "changes"),
+    [
+        (given.TAG, {}),
+        (given.TAG, {"rope_type": "mixed", "rope_rotate_half": False}),
+        ("vit_base_patch16_rope_ape_224", {}),
+        ("vit_base_patch16_rope_mixed_ape_224", {}),
+        ("eva02_base_patch16_clip_224", {}),
+        ("eva_giant_patch14_224", {"patch_size": 16}),
+    ],
+)
+def test_small_images_through_an_eva_are_timms_dynamic_size(tag, changes):
+    """Learnt positions are resampled, rotary ones computed for the other grid; full images stay as they are."""
+    holder = Holder(given.model(64, outputs=0, tag=tag, **changes))
+    oracle = given.model(64, outputs=0, tag=tag, dynamic_img_size=True, **changes)
+    oracle.load_state_dict(holder.backbone.state_dict())
+    resized = positions.Resized(holder.backbone, 32, "backbone")
+    small, large = (torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(1)) for side in (32, 64))
+    before = holder(large)
+    torch.testing.assert_close(resized(holder, small), backbones.features(oracle, small), atol=1e-5, rtol=1e-4)
+    assert torch.equal(holder(large), before)
+    resized(holder, small).square().sum().backward()
+    backbones.features(oracle, small).square().sum().backward()
+    for (name, ours), theirs in zip(holder.backbone.named_parameters(), oracle.parameters(), strict=True):
+        assert (ours.grad is None) == (theirs.grad is None), name
+        if ours.grad is not None:
+            torch.testing.assert_close(ours.grad, theirs.grad, atol=1e-3, rtol=1e-2, msg=name)
 
 
 def test_a_cnn_takes_small_images_as_it_is():
