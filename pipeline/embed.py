@@ -6,6 +6,7 @@ python -m pipeline.embed RUN DATASET --out FILE             RUN: a fine-tuning r
 python -m pipeline.embed RUN DATASET --out FILE --arm cnn   an arm of a pretraining run
 python -m pipeline.embed WEIGHTS DATASET --out FILE --backbone resnet50.a1_in1k
                                                             WEIGHTS: a safetensors file, or `imagenet`
+python -m pipeline.embed NAME DATASET --out FILE            NAME: start weights that `prefetch` brought
 """
 
 from __future__ import annotations
@@ -18,26 +19,25 @@ from pipeline.core.console import progress, run_command
 
 
 def parser() -> argparse.ArgumentParser:
-    out = argparse.ArgumentParser(prog="python -m pipeline.embed", description=__doc__, allow_abbrev=False)
-    out.formatter_class = argparse.RawDescriptionHelpFormatter
+    out = flags.described("embed", __doc__)
     add = out.add_argument
-    add("network", metavar="RUN_OR_WEIGHTS", help="a finished run, an export's folder, or weights with --backbone")
+    add("network", metavar="RUN_OR_WEIGHTS", help="a finished run, an export's folder, or weights")
     add("dataset", metavar="DATASET", help="a dataset with shards, by name, or the folder of its shards")
-    add("--out", type=Path, required=True, metavar="FILE", help="the Parquet file to write")
-    add("--arm", help="which network of a pretraining run")
-    add("--backbone", metavar="TAG", help="timm's name of the network that the weights are of")
-    flags.add_cluster_flag(out)
+    flags.add_network_flags(out, metavar="FILE", writes="the Parquet file to write")
+    add("--backbone", metavar="TAG", help="timm's name of the network that the weights in a file are of")
     return out
 
 
 def main() -> int:
     args = parser().parse_args()
     from pipeline.data.shards.index import shards_named
+    from pipeline.learn import weights
     from pipeline.models import embed, network
     from pipeline.runs.cluster import load_cluster
 
     site = load_cluster(args.cluster)
-    if args.backbone:
+    named = weights.description(args.network, Path(site.weights)).is_file()
+    if args.backbone or named:
         shards = shards_named(Path(site.shards), args.dataset, None)
         found = network.open_weights(args.network, args.backbone, shards.size, site)
     else:

@@ -17,14 +17,11 @@ from pipeline.core.console import run_command
 
 
 def parser() -> argparse.ArgumentParser:
-    out = argparse.ArgumentParser(prog="python -m pipeline.export", description=__doc__, allow_abbrev=False)
-    out.formatter_class = argparse.RawDescriptionHelpFormatter
+    out = flags.described("export", __doc__)
     add = out.add_argument
     add("run", metavar="RUN", help="a finished run: its id, any part of it that names one run, or its folder's path")
-    add("--out", type=Path, required=True, metavar="DIR", help="the folder to make")
-    add("--arm", help="which network of a pretraining run")
+    flags.add_network_flags(out, metavar="DIR", writes="the folder to make")
     add("--onnx", action="store_true", help="add model.onnx, checked against torch (extra: onnx)")
-    flags.add_cluster_flag(out)
     return out
 
 

@@ -122,7 +122,7 @@ def test_no_flag_changes_science(command, flags):
     """A scientific number is a field of a spec, set in a grid, never a flag; check that before you add a flag here."""
     parser = importlib.import_module(f"pipeline.{command}").parser()
     found = {option for action in parser._actions for option in action.option_strings if option.startswith("--")}
-    grid = {"--grid", "--datasets", "--seeds", "--preset", "--cluster"}
+    grid = {"--grid", "--datasets", "--seeds", "--weights", "--preset", "--cluster"}
     assert found - {"--help", "--wait", "--no-wait"} == grid | flags
 
 

@@ -17,6 +17,7 @@ def add_grid_flags(out: argparse.ArgumentParser, *, required: bool = True) -> No
     add("--grid", required=required, help=f"{', '.join(known_grids())}, or the path of your own FILE.py")
     add("--datasets", help="comma-separated; default: the grid's")
     add("--seeds", type=int, help="how many (default: the grid's)")
+    add("--weights", help="comma-separated start weights that `prefetch` brought: rows of their frozen features")
     add(
         "--preset",
         choices=("paper", "notebook", "sound"),
@@ -24,6 +25,23 @@ def add_grid_flags(out: argparse.ArgumentParser, *, required: bool = True) -> No
         help="reading of the paper (default: paper)",
     )
     add_cluster_flag(out)
+
+
+def add_network_flags(out: argparse.ArgumentParser, *, metavar: str, writes: str) -> None:
+    """The flags of commands that write something of a trained network."""
+    from pathlib import Path
+
+    out.add_argument("--out", type=Path, required=True, metavar=metavar, help=writes)
+    out.add_argument("--arm", help="which network of a pretraining run")
+    add_cluster_flag(out)
+
+
+def described(command: str, text: str | None) -> argparse.ArgumentParser:
+    """The parser of a command, described by the text of its module."""
+    form = argparse.RawDescriptionHelpFormatter
+    return argparse.ArgumentParser(
+        prog=f"python -m pipeline.{command}", description=text, allow_abbrev=False, formatter_class=form
+    )
 
 
 def add_cluster_flag(out: argparse.ArgumentParser) -> None:
@@ -39,8 +57,9 @@ def read_plan(args: argparse.Namespace) -> Plan:
     from pipeline.jobs.plan import make_plan
     from pipeline.runs.cluster import load_cluster
 
-    names = args.datasets.split(",") if args.datasets else None
-    return make_plan(args.grid, load_cluster(args.cluster), datasets=names, seeds=args.seeds, preset=args.preset)
+    datasets, weights = (text.split(",") if text else None for text in (args.datasets, args.weights))
+    site = load_cluster(args.cluster)
+    return make_plan(args.grid, site, datasets=datasets, seeds=args.seeds, preset=args.preset, weights=weights)
 
 
 def grid_flags(args: argparse.Namespace) -> str:
@@ -48,6 +67,7 @@ def grid_flags(args: argparse.Namespace) -> str:
     out = ["--grid", args.grid]
     out += ["--datasets", args.datasets] if args.datasets else []
     out += ["--seeds", str(args.seeds)] if args.seeds is not None else []
+    out += ["--weights", args.weights] if args.weights else []
     out += ["--preset", args.preset] if args.preset != "paper" else []
     out += ["--cluster", args.cluster] if args.cluster != "local" else []
     return shlex.join(out)

@@ -1,12 +1,13 @@
 """Which runs share a job, and which jobs form an array.
 
 A pretraining run and its milestones are one job; the fine-tunes of one (dataset, method, arm) are one job, a fan-out.
+Runs of frozen features take seconds, so those of one dataset share a job, except where they wait for pretraining.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pipeline.core.console import counted
@@ -35,8 +36,9 @@ class Job:
         return {planned.parent for planned in self.runs if planned.parent}
 
     def name(self) -> str:
-        """Dataset, method, arm and seeds."""
-        arm = [self.spec.arm] if isinstance(self.spec, FinetuneSpec) else []
+        """Dataset, method, arm (where all have one) and seeds."""
+        arms = {planned.spec.arm for planned in self.runs if isinstance(planned.spec, FinetuneSpec)}
+        arm = arms if len(arms) == 1 else ()
         return ".".join([self.spec.dataset.name, method_of(self.spec), *arm, seed_range(self.runs)])
 
 
@@ -46,12 +48,19 @@ def jobs_of(runs: Iterable[PlannedRun]) -> list[Job]:
     out: dict[str, Job] = {}
     for planned in chosen.values():
         longest = planned.published_by if planned.published_by in chosen else planned.run.id
-        key = recipe(planned.spec) if isinstance(planned.spec, FinetuneSpec) else str(longest)
+        key = _fan_out_of(planned.spec) if isinstance(planned.spec, FinetuneSpec) else str(longest)
         out.setdefault(key, Job()).runs.append(planned)
     for job in out.values():
         if not job.fan_out:
             job.runs.sort(key=lambda planned: planned.spec.epochs, reverse=True)
     return list(out.values())
+
+
+def _fan_out_of(spec: FinetuneSpec) -> str:
+    """Fine-tunes with the same text share a job."""
+    if not spec.probe:
+        return recipe(spec)
+    return f"frozen {spec.dataset}" if spec.pretrain is None else recipe(replace(spec, probe="knn"))
 
 
 @dataclass

@@ -129,6 +129,8 @@ def _job_key(planned: PlannedRun) -> tuple[str, ...]:
     spec = planned.spec
     if isinstance(spec, PretrainSpec):
         return (planned.run.id,)
+    if spec.probe and spec.pretrain is None:  # runs of frozen features share one
+        return spec.dataset.name, method_of(spec)
     return spec.dataset.name, method_of(spec), spec.arm, spec.backbone
 
 

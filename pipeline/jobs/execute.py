@@ -26,7 +26,7 @@ from pipeline.jobs.heartbeat import heartbeat
 from pipeline.jobs.output import output_to
 from pipeline.jobs.signals import STOP_FILE, STOPPED, Stop, grace_of, leave
 from pipeline.jobs.snapshot import code_version, library_versions
-from pipeline.learn.weights import imagenet_tags, weights_file
+from pipeline.learn.weights import checked_sha256, start_weights
 from pipeline.runs import cluster
 from pipeline.runs.folder import Run
 from pipeline.runs.identity import run_id
@@ -236,7 +236,8 @@ def begin(run: Run, hardware: dict[str, Any], inputs: dict[str, str]) -> Start:
     now = {"code": code_version(), "versions": library_versions(hardware["device"])}
     start = run.start()
     if start is None:
-        start = Start(hardware=hardware, inputs=inputs, milestones=tuple(run.milestones()))
+        given = {name: dataclasses.asdict(weights) for name, weights in start_weights(run.spec).items() if weights}
+        start = Start(hardware=hardware, inputs=inputs, milestones=tuple(run.milestones()), weights=given)
     pairs = {"device": (start.hardware["model"], hardware["model"])}
     pairs |= {name: (start.inputs.get(name, "nothing"), checksum) for name, checksum in inputs.items()}
     for what, (first, this) in pairs.items():
@@ -255,8 +256,8 @@ def inputs(spec: Spec, site: cluster.Cluster) -> dict[str, str]:
     """The SHA-256 of every file that the run reads: the index (which covers the images) and its start weights."""
     shards = shards_of(Path(site.shards), spec.dataset, size=spec.image_size)
     found = {f"index of {spec.dataset.name}": shards.index_checksum}
-    for tag in sorted(imagenet_tags(spec)):
-        found[f"weights of {tag}"] = files.sha256_file(weights_file(tag, Path(site.weights)))
+    for name, given in sorted(start_weights(spec).items()):
+        found[f"weights of {name}"] = checked_sha256(name, Path(site.weights), given)
     if not isinstance(spec, PretrainSpec) and spec.pretrain is not None:
         parent = Run(Path(site.runs) / run_id(spec.pretrain))
         if (state := parent.state()) == "damaged":

@@ -17,14 +17,14 @@ from pipeline.core.console import counted
 from pipeline.data.datasets import DATASETS
 from pipeline.data.shards.counts import counts_of, gaps, parts_without_labels
 from pipeline.data.shards.index import Shards, find_shards
-from pipeline.learn.weights import imagenet_tags, weights_file
+from pipeline.learn.weights import start_weights, weights_file
 from pipeline.runs import cluster as clusters
 from pipeline.runs.cluster import Cluster
 from pipeline.runs.folder import Run, State
 from pipeline.runs.identity import milestone_of, run_id
 from pipeline.runs.spec import DatasetRef, FinetuneSpec, PretrainSpec, Spec, kind_of
 from pipeline.study import paper
-from pipeline.study.grid import load_grid
+from pipeline.study.grid import load_grid, network
 from pipeline.study.setting import DatasetInfo, TableEntry
 
 PlanState = Literal[State, "no shards", "no labels", "blocked"]
@@ -120,9 +120,12 @@ def make_plan(
     datasets: Sequence[str] | None = None,
     seeds: int | None = None,
     preset: str = "paper",
+    weights: Sequence[str] | None = None,
 ) -> Plan:
-    """The plan of a grid, from its specs and the run folders; writes nothing."""
+    """The plan of a grid, from its specs and the run folders; writes nothing. `weights`: in place of the grid's own."""
     found = load_grid(grid)
+    names = found.weights if weights is None else weights
+    networks = {name: network(name, Path(cluster.weights)) for name in names}
     chosen = paper.preset(preset)
     plan = Plan(grid=found.name, cluster=cluster, preset=chosen, datasets=[], entries=[])
     for name in datasets or found.datasets:
@@ -131,7 +134,7 @@ def make_plan(
         if command:
             plan.missing_shards.append(command)
     wanted_seeds = seeds_of(seeds if seeds is not None else found.seeds)
-    plan.entries, plan.pretrains = found.runs(plan.datasets, wanted_seeds, chosen)
+    plan.entries, plan.pretrains = found.runs(plan.datasets, wanted_seeds, chosen, networks)
     for spec in plan.wanted:
         parent = _add(plan, spec.pretrain) if isinstance(spec, FinetuneSpec) and spec.pretrain else None
         before = len(plan.runs)
@@ -268,12 +271,12 @@ def missing_labels(plan: Plan) -> list[str]:
 
 
 def missing_weights(plan: Plan) -> list[str]:
-    """What is wrong with the ImageNet weights of the runs to do, one line a backbone."""
-    tags = {tag for planned in plan.in_state(*TO_DO, "failed") for tag in imagenet_tags(planned.spec)}
+    """What is wrong with the start weights of the runs to do, one line for each."""
+    found = {name: given for run in plan.in_state(*TO_DO, "failed") for name, given in start_weights(run.spec).items()}
     out = []
-    for tag in sorted(tags):
+    for name, given in sorted(found.items()):
         try:
-            weights_file(tag, Path(plan.cluster.weights))
+            weights_file(name, Path(plan.cluster.weights), given)
         except ValueError as error:
             out.append(str(error))
     return out

@@ -18,32 +18,36 @@ def attention_map(model: nn.Module, images: Tensor, *, rollout: bool = False) ->
 
     Raises `ValueError` for networks that have no such map: CNNs, and Transformers like Swin that attend in windows.
     """
-    blocks = _attention_blocks(model)
+    blocks: list[Any] = _attention_blocks(model)
+    blocks = blocks if rollout else blocks[-1:]
     whole: Tensor | None = None  # [n, tokens, tokens]
 
-    def look(block: Any, inputs: tuple[Tensor, ...]) -> None:
+    def look(dropout: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         nonlocal whole
-        weights = _weights(block, inputs[0]).mean(dim=1)
+        weights = inputs[0].float().mean(dim=1)  # of [n, heads, tokens, tokens]
         if rollout:
             kept = (weights + torch.eye(weights.shape[-1], device=weights.device)) / 2
             whole = kept if whole is None else kept @ whole
         else:
             whole = weights
 
-    was = model.training
-    hooks = [block.register_forward_pre_hook(look) for block in (blocks if rollout else blocks[-1:])]
+    was, fused = model.training, [block.fused_attn for block in blocks]
+    hooks = [block.attn_drop.register_forward_pre_hook(look) for block in blocks]
     try:
         model.eval()
+        for block in blocks:
+            block.fused_attn = False  # a fused kernel keeps its weights to itself
         with torch.no_grad():
             model(images)
     finally:
-        for hook in hooks:
+        for block, before, hook in zip(blocks, fused, hooks, strict=True):
+            block.fused_attn = before
             hook.remove()
         model.train(was)
     assert whole is not None
     network: Any = model
     first = network.num_prefix_tokens
-    row = whole[:, 0] if network.has_class_token else whole[:, first:].mean(dim=1)
+    row = whole[:, 0] if has_class_token(model) else whole[:, first:].mean(dim=1)
     height, width = (
         side // patch for side, patch in zip(images.shape[2:], network.patch_embed.patch_size, strict=True)
     )
@@ -52,28 +56,19 @@ def attention_map(model: nn.Module, images: Tensor, *, rollout: bool = False) ->
 
 def has_class_token(model: nn.Module) -> bool:
     """Whether the attention map of this Vision Transformer is that of its class token."""
-    network: Any = model
-    return bool(network.has_class_token)
+    return model.cls_token is not None
 
 
 def _attention_blocks(model: nn.Module) -> list[nn.Module]:
-    """The self-attention of every block, in order."""
+    """The self-attention of every block, in order; timm builds DINOv3 and EVA-02 as `Eva`."""
+    from timm.models.eva import AttentionRope, Eva, EvaAttention
     from timm.models.vision_transformer import Attention, VisionTransformer
 
-    found = [module for module in model.modules() if type(module) is Attention]
-    if not isinstance(model, VisionTransformer) or not found or len(found) != len(model.blocks):
+    kinds = (Attention, AttentionRope, EvaAttention)
+    found = [module for module in model.modules() if type(module) in kinds]
+    if not isinstance(model, (VisionTransformer, Eva)) or not found or len(found) != len(model.blocks):
         raise ValueError(
             f"{type(model).__name__} has no class-attention map: only a Vision Transformer has one whose blocks attend "
-            "over the whole image (timm's ViT and DeiT)"
+            "over the whole image (timm's ViT and DeiT, and Eva: DINOv3)"
         )
     return found
-
-
-def _weights(attention: Any, tokens: Tensor) -> Tensor:
-    """softmax(q·k/√d) of one block, which a fused kernel does not return: tokens [n, t, dim] → [n, heads, t, t]."""
-    n, count, _ = tokens.shape
-    qkv = attention.qkv(tokens).reshape(n, count, 3, attention.num_heads, attention.head_dim)
-    query, key, _ = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-    query, key = attention.q_norm(query).float(), attention.k_norm(key).float()
-    scores: Tensor = query * attention.scale @ key.transpose(-2, -1)
-    return scores.softmax(dim=-1)

@@ -1,17 +1,17 @@
 """Backbones by timm tag: built for an image size and a number of outputs, with their start weights.
 
 Weights come from files alone (prefetched, or the hub's cache); nothing is downloaded here. Paper E.2.1.
-`Resized` lets a ViT take images of another size than it was built for.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, cast
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
@@ -21,34 +21,84 @@ from pipeline.learn.weights import weights_file
 from pipeline.runs.cluster import Cluster
 from pipeline.runs.folder import Run
 from pipeline.runs.identity import run_id
-from pipeline.runs.spec import FinetuneSpec
+from pipeline.runs.spec import FinetuneSpec, PretrainSpec
+from pipeline.runs.start_weights import StartWeights
+
+Arguments = Mapping[str, float | int | str | bool]
+"""What timm's function of a network takes in addition."""
+Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
+"""Mean and standard deviation of the channels."""
 
 
-def build(tag: str, *, outputs: int, image_size: int, weights: str, folder: Path) -> nn.Module:
+def build(
+    tag: str, *, outputs: int, image_size: int, weights: str, folder: Path, given: StartWeights | None = None
+) -> nn.Module:
     """The timm model `tag` with a head of `outputs` values for images of image_size × image_size.
 
-    With `weights="imagenet"` the pretrained head is kept where `outputs` is its own width (1000), else drawn at random.
-    Raises `ValueError` when timm does not know the tag or its weights are not on this machine.
+    With `weights="imagenet"` the pretrained head is kept where `outputs` is its own width (1000), else drawn at random;
+    with `"given"` it is always drawn. With `"random"`, `given` only says how the network is built. Raises `ValueError`
+    when timm does not know the tag or its weights are not on this machine.
     """
-    file = weights_file(tag, folder) if weights == "imagenet" else None
-    return from_file(tag, file, outputs=outputs, image_size=image_size)
+    arguments = given.arguments if given else {}
+    if weights == "given":
+        file = weights_file(tag, folder, given)
+        return with_body(tag, file, outputs=outputs, image_size=image_size, arguments=arguments)
+    imagenet = weights_file(tag, folder) if weights == "imagenet" else None
+    return from_file(tag, imagenet, outputs=outputs, image_size=image_size, arguments=arguments)
 
 
-def from_file(tag: str, file: Path | None, *, outputs: int, image_size: int) -> nn.Module:
+def from_file(
+    tag: str, file: Path | None, *, outputs: int, image_size: int, arguments: Arguments = MappingProxyType({})
+) -> nn.Module:
     """As `build`, with the weights of a safetensors file (None: random ones), resampled as timm does where a ViT was
     trained at another size."""
+    overlay = {} if file is None else {"file": str(file), "custom_load": False}
+    return _create(tag, outputs, image_size, arguments, overlay)
+
+
+def with_body(tag: str, file: Path, *, outputs: int, image_size: int, arguments: Arguments) -> nn.Module:
+    """As `from_file`, with a new head; `ValueError` with the entries where the file does not hold all of the rest."""
+    from timm.models import load_state_dict
+
+    heads = timm_config(tag).classifier
+    heads = tuple(f"{head}." for head in ([heads] if isinstance(heads, str) else heads or ()))
+    try:
+        state = {name: tensor for name, tensor in load_state_dict(str(file)).items() if not name.startswith(heads)}
+        overlay = {"state_dict": state, "custom_load": False, "num_classes": 0}
+        model: Any = _create(tag, 0, image_size, arguments, overlay)
+    except (RuntimeError, SafetensorError, KeyError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{file} does not hold the weights of {tag}: {reason[:400]}") from error
+    del model.pretrained_cfg["state_dict"]
+    if outputs:
+        model.reset_classifier(outputs)
+    return cast(nn.Module, model)
+
+
+def _create(tag: str, outputs: int, image_size: int, arguments: Arguments, overlay: dict[str, Any]) -> nn.Module:
+    """timm's network; an empty overlay of its configuration means random weights."""
     import timm
 
-    arguments: dict[str, Any] = {"num_classes": outputs}
-    config = timm.get_pretrained_cfg(tag)
+    own: dict[str, Any] = {**arguments, "num_classes": outputs}
+    if timm_config(tag).fixed_input_size:
+        own["img_size"] = image_size
+    try:
+        return cast(nn.Module, timm.create_model(tag, pretrained=bool(overlay), pretrained_cfg_overlay=overlay, **own))
+    except TypeError as error:
+        raise ValueError(f"timm does not build {tag} with {dict(arguments)}: {error}") from error
+
+
+def timm_config(tag: str) -> Any:
+    """timm's configuration of a network, or of a network with the weights of a tag; `ValueError` if it knows none."""
+    import timm
+
+    try:
+        config = timm.get_pretrained_cfg(tag)
+    except RuntimeError:  # a network that it knows, without that tag
+        config = None
     if config is None:
         raise ValueError(f"timm {timm.__version__} knows no model {tag!r}; see timm.list_models(pretrained=True)")
-    if config.fixed_input_size:
-        arguments["img_size"] = image_size
-    if file is not None:
-        arguments.update(pretrained=True, pretrained_cfg_overlay={"file": str(file), "custom_load": False})
-    model: nn.Module = timm.create_model(tag, **arguments)
-    return model
+    return config
 
 
 def start_of(spec: FinetuneSpec, outputs: int, cluster: Cluster) -> nn.Module:
@@ -56,11 +106,58 @@ def start_of(spec: FinetuneSpec, outputs: int, cluster: Cluster) -> nn.Module:
     torch.manual_seed(derive("init", spec.seed))
     weights = "random" if spec.pretrain else spec.weights
     folder = Path(cluster.weights)
-    model = build(spec.backbone, outputs=outputs, image_size=spec.image_size, weights=weights, folder=folder)
+    model = build(
+        spec.backbone,
+        outputs=outputs,
+        image_size=spec.image_size,
+        weights=weights,
+        folder=folder,
+        given=spec.given,
+    )
     if spec.pretrain is not None:
         parent = Run(Path(cluster.runs) / run_id(spec.pretrain))
         load_body(model, load_arm(parent["weights"], spec.arm))
     return model
+
+
+def arms_of(spec: PretrainSpec, outputs: int, cluster: Cluster) -> dict[str, nn.Module]:
+    """The networks that a pretraining run starts from, on the CPU; all of them take images normalised as `augment`."""
+    torch.manual_seed(derive("init", spec.seed))
+    out = {}
+    for arm in spec.arms:
+        model = out[arm.name] = build(
+            arm.backbone,
+            outputs=outputs,
+            image_size=spec.image_size,
+            weights=arm.weights,
+            folder=Path(cluster.weights),
+            given=arm.given,
+        )
+        if arm.given is not None and arm.given.normalisation != (spec.augment.mean, spec.augment.std):
+            renormalise(model, (spec.augment.mean, spec.augment.std), arm.given.normalisation)
+    return out
+
+
+def renormalise(model: nn.Module, images: Normalisation, own: Normalisation) -> None:
+    """Make a network that wants its `own` normalisation take images that were normalised in another way.
+
+    Its first convolution converts what it gets, also where the network is copied or only its features are asked for.
+    """
+    config: Any = model.pretrained_cfg
+    first = config["first_conv"]
+    if not isinstance(first, str):
+        raise ValueError(f"{config['architecture']} has no single first convolution that could convert its images")
+    (mean, std), (own_mean, own_std) = (torch.tensor(values).view(2, 3, 1, 1) for values in (images, own))
+    scale, shift = std / own_std, (mean - own_mean) / own_std
+
+    def convert(module: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
+        nonlocal scale, shift
+        images = inputs[0]
+        scale, shift = scale.to(images.device), shift.to(images.device)
+        out: Tensor = images * scale + shift
+        return out
+
+    model.get_submodule(first).register_forward_pre_hook(convert)
 
 
 def timm_version() -> str:
@@ -74,60 +171,6 @@ def features(model: nn.Module, images: Tensor) -> Tensor:
     maps = model.forward_features(images)  # type: ignore[operator]
     out: Tensor = model.forward_head(maps, pre_logits=True)  # type: ignore[operator]
     return out
-
-
-class Resized:
-    """Runs a module that holds a backbone as `prefix` on images of `side` pixels instead of its own size.
-
-    Convolutional networks take any size. A ViT's position embedding is multiplied by a fixed matrix instead of being
-    resampled in the graph: the backward pass of bicubic resampling is not deterministic on CUDA. Raises `ValueError`
-    for other networks.
-    """
-
-    def __init__(self, backbone: nn.Module, side: int, prefix: str) -> None:
-        from timm.models.vision_transformer import VisionTransformer
-
-        self.name = f"{prefix}.pos_embed"
-        self.matrix: Tensor | None = None
-        config: Any = backbone.pretrained_cfg
-        if not config["fixed_input_size"]:
-            return
-        tag = f"{config['architecture']}.{config['tag']}"
-        if not isinstance(backbone, VisionTransformer) or backbone.pos_embed is None:
-            raise ValueError(
-                f"{tag} takes images of one size only, so no crops of {side} pixels; use a CNN, a ViT or a method "
-                "whose crops have the image's size (dino)"
-            )
-        embed: Any = backbone.patch_embed
-        if side % embed.patch_size[0]:
-            raise ValueError(f"crops of {side} pixels do not divide into {tag}'s patches of {embed.patch_size[0]}")
-        prefixes = 0 if backbone.no_embed_class else backbone.num_prefix_tokens
-        self.matrix = position_matrix(embed.grid_size[0], side // embed.patch_size[0], prefixes)
-        # switch off timm's own resampling
-        backbone.dynamic_img_size, embed.flatten, embed.strict_img_size = False, True, False
-
-    def __call__(self, module: nn.Module, images: Tensor) -> Tensor:
-        """The module's output for images [n, 3, side, side]; gradients reach the position embedding itself."""
-        if self.matrix is None:
-            return cast(Tensor, module(images))
-        own = module.get_parameter(self.name)
-        self.matrix = self.matrix.to(own.device)
-        with torch.autocast(images.device.type, enabled=False):
-            resized = self.matrix @ own
-        return cast(Tensor, torch.func.functional_call(module, {self.name: resized}, (images,)))
-
-
-def position_matrix(old: int, new: int, prefixes: int) -> Tensor:
-    """The matrix [prefixes + new², prefixes + old²] that resamples a grid of old × old positions as timm does.
-
-    Bicubic with antialiasing; the first `prefixes` tokens (class, registers) are kept.
-    """
-    basis = torch.eye(old * old).view(old * old, 1, old, old)
-    grid = nn.functional.interpolate(basis, size=(new, new), mode="bicubic", antialias=True)
-    matrix = torch.zeros(prefixes + new * new, prefixes + old * old)
-    matrix[:prefixes, :prefixes] = torch.eye(prefixes)
-    matrix[prefixes:, prefixes:] = grid.view(old * old, new * new).T
-    return matrix
 
 
 def head_prefix(model: nn.Module) -> str:

@@ -24,7 +24,7 @@ from pipeline.data.splits import label_fraction
 from pipeline.learn import backbones, metrics, probes
 from pipeline.learn.hardware import Hardware
 from pipeline.learn.program import Counters
-from pipeline.learn.samples import Samples
+from pipeline.learn.samples import Samples, labelled
 from pipeline.learn.weights import weights_file
 from pipeline.runs.cluster import Cluster
 from pipeline.runs.folder import Run
@@ -39,54 +39,41 @@ def judge(
     """Store the predictions of validation and test images and score the latter; returns (metrics, counters, notes)."""
     before = time.monotonic()
     shards = shards_of(Path(cluster.shards), spec.dataset, size=spec.image_size)
-    train, val, test = (labelled(shards, part) for part in ("train", "val", "test"))
-    train = train[label_fraction(shards.labels(train.tolist()), shards.classes, spec.label_fraction, spec.seed)]
-    if not (len(train) and len(test)):
+    rows = shards.of_split("train")
+    chosen = label_fraction(shards.labels(rows), shards.classes, spec.label_fraction, spec.seed)
+    train, learnt_from = labelled(shards, [rows[i] for i in chosen])
+    val, test = (labelled(shards, shards.of_split(part)) for part in ("val", "test"))
+    if not (len(train) and len(test[0])):
         part = "test" if len(train) else "train"
         raise ValueError(f"{spec.dataset.name} has no labelled image in {part}; judging frozen features needs some")
     features = all_features(spec, shards, cluster, hardware)
-    learnt = targets_of(shards, train)
-    if not all(np.isfinite(features[rows]).all() for rows in (train, val, test)):
+    if not all(np.isfinite(features[rows]).all() for rows in (train, val[0], test[0])):
         raise ValueError(f"the features of {spec.backbone} are not finite in {hardware.precision}; use float32")
     task = str(shards.manifest["task"])
     with probes.reproducible():
         if spec.probe == "knn":
-            classify = partial(probes.knn, features[train], learnt)
+            classify = partial(probes.knn, features[train], learnt_from)
         else:
-            classify = probes.linear(features[train], learnt, single=task == "multi-class")
-        for name, rows in (("val_predictions", val), ("predictions", test)):
-            if len(rows):
-                keys = [shards.rows["key"][row] for row in rows]
-                scores, targets = classify(features[rows]), targets_of(shards, rows)
+            classify = probes.linear(features[train], learnt_from, single=task == "multi-class")
+        for name, (judged, targets) in (("val_predictions", val), ("predictions", test)):
+            if len(judged):
+                keys, scores = [shards.rows["key"][row] for row in judged], classify(features[judged])
                 write_predictions(run[name], keys, shards.classes, targets, scores)
     found = metrics.score(targets.astype(int), scores.astype(np.float32), shards.classes, task)
     counters = Counters(images=len(features), seconds=time.monotonic() - before)
     return found, counters, {"labelled_pictures": len(train), "probe": spec.probe}
 
 
-def labelled(shards: Shards, part: str) -> np.ndarray:
-    """The rows of the labelled images of a split: int64 [n]."""
-    rows = shards.of_split(part)
-    kept = [row for row, names in zip(rows, shards.labels(rows), strict=True) if names is not None]
-    return np.array(kept, dtype=np.int64)
-
-
-def targets_of(shards: Shards, rows: np.ndarray) -> np.ndarray:
-    """0 and 1 by image and class: float32 [n, classes]."""
-    return np.array(
-        [[name in (names or ()) for name in shards.classes] for names in shards.labels(rows.tolist())], "f4"
-    )
-
-
 def all_features(spec: FinetuneSpec, shards: Shards, cluster: Cluster, hardware: Hardware) -> np.ndarray:
     """The features of all images of the shards, float32 [n, width]: computed once for each network, kept on scratch."""
     parent = None if spec.pretrain is None else Run(Path(cluster.runs) / run_id(spec.pretrain))
     source = parent["weights"] if parent else None
-    if parent is None and spec.weights == "imagenet":
-        source = weights_file(spec.backbone, Path(cluster.weights))
+    if parent is None and spec.weights != "random":
+        source = weights_file(spec.backbone, Path(cluster.weights), spec.given)
     facts = {
         "images": shards.index_checksum,
         "network": [spec.backbone, spec.arm if parent else "", files.sha256_file(source) if source else spec.seed],
+        "arguments": dict(spec.given.arguments) if spec.given else {},
         "classes": 0 if source else len(shards.classes),  # the draw of random weights depends on the head's width
         "normalised": [spec.augment.mean, spec.augment.std],
         "hardware": asdict(hardware),

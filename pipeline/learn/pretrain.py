@@ -56,18 +56,7 @@ class Pretraining(Program):
         self.spec = spec
         self.device = device
         self.samples = Samples(open_pixels(shards, cluster), rows, device)
-        torch.manual_seed(derive("init", spec.seed))
-        arms = {
-            arm.name: backbones.build(
-                arm.backbone,
-                outputs=method.outputs(spec),
-                image_size=spec.image_size,
-                weights=arm.weights,
-                folder=Path(cluster.weights),
-            )
-            for arm in spec.arms
-        }
-        self.method = method.build(spec, arms).to(device)
+        self.method = method.build(spec, backbones.arms_of(spec, method.outputs(spec), cluster)).to(device)
         self.module = self.method
         self.optimizers = [(optim.build(a.optim, self.method.parameters_of(a.name)), a.optim) for a in spec.arms]
         self.epochs = spec.epochs

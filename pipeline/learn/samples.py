@@ -94,14 +94,19 @@ class Labelled:
     """The labelled images among some rows of the shards, with their targets [n, classes] of 0 and 1."""
 
     def __init__(self, pixels: Pixels, shards: Shards, rows: list[int], device: torch.device) -> None:
-        labels = shards.labels(rows)
-        kept = [(row, names) for row, names in zip(rows, labels, strict=True) if names is not None]
-        self.rows = np.array([row for row, _ in kept], dtype=np.int64)
+        self.rows, targets = labelled(shards, rows)
         self.samples = Samples(pixels, self.rows, device)
-        self.targets = torch.tensor([[float(name in names) for name in shards.classes] for _, names in kept])
+        self.targets = torch.from_numpy(targets)
 
     def __len__(self) -> int:
         return len(self.rows)
+
+
+def labelled(shards: Shards, rows: list[int]) -> tuple[np.ndarray, np.ndarray]:
+    """The labelled images among some rows, int64 [n], and their targets of 0 and 1, float32 [n, classes]."""
+    kept = [(row, names) for row, names in zip(rows, shards.labels(rows), strict=True) if names is not None]
+    targets = np.array([[name in names for name in shards.classes] for _, names in kept], dtype=np.float32)
+    return np.array([row for row, _ in kept], dtype=np.int64), targets.reshape(len(kept), len(shards.classes))
 
 
 def gather(pixels: Pixels) -> Callable[[np.ndarray, Tensor], object]:

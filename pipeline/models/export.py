@@ -64,15 +64,19 @@ def timm_config(network: Network) -> dict[str, Any]:
     With these values timm's `resolve_model_data_config` and `create_transform` do what `data.images` and
     `learn.augment` do: squash the image to the whole size (crop_pct 1, bilinear), then normalise by mean and std.
     """
-    info, source = network.info, network.model.pretrained_cfg
+    info, source, given = network.info, network.model.pretrained_cfg, network.info.given
     assert isinstance(source, dict)
+    kept = {name: source[name] for name in KEPT if name in source}
+    if given is not None:  # timm's are those of its own weights
+        kept = {**kept, "license": given.licence, "origin_url": None}
     config: dict[str, Any] = {
         "architecture": info.backbone.split(".")[0],
         "num_classes": len(info.classes),
         "num_features": network.model.num_features,
         **({"label_names": list(info.classes)} if info.classes else {}),
+        **({"model_args": dict(given.arguments)} if given and given.arguments else {}),
         "pretrained_cfg": {
-            **{name: source[name] for name in KEPT if name in source},
+            **kept,
             "tag": info.run,
             "custom_load": False,
             "input_size": [3, info.image_size, info.image_size],

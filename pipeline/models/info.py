@@ -9,9 +9,10 @@ from typing import Any
 
 from pipeline.core import files, seals
 from pipeline.runs.folder import Run
-from pipeline.runs.identity import to_json
+from pipeline.runs.identity import from_json, to_json
 from pipeline.runs.predictions import read_classes
-from pipeline.runs.spec import FinetuneSpec
+from pipeline.runs.spec import Arm, FinetuneSpec
+from pipeline.runs.start_weights import StartWeights
 
 FILE = "run.json"  # an export's own description; stock timm does not read it
 WEIGHTS = "model.safetensors"
@@ -51,29 +52,31 @@ class ModelInfo:
         if state != "done":
             raise ValueError(f"{run.id} is {state}; only a finished run has a network: launch its grid to finish it")
         spec = run.spec
+        source: FinetuneSpec | Arm
         if isinstance(spec, FinetuneSpec):
             if spec.probe:
                 raise ValueError(f"{run.id} judged frozen features and trained no network; give what it started from")
             if arm is not None:
                 raise ValueError(f"{run.id} is a fine-tuning run and has one network; leave --arm {arm} out")
-            network, backbone = FINETUNED, spec.backbone
+            network, source = FINETUNED, spec
             run.check("predictions", READER)
             classes, task = read_classes(run["predictions"]), run.result().task
         else:
             if arm is None:
                 arms = ", ".join(f"{arm.name} ({arm.backbone})" for arm in spec.arms)
                 raise ValueError(f"{run.id} is a pretraining run with the arms {arms}; choose one with --arm")
-            network, backbone = arm, spec.arm(arm).backbone
+            network, source = arm, spec.arm(arm)
             classes, task = (), "features"
+        mean, std = source.given.normalisation if source.given else (spec.augment.mean, spec.augment.std)
         return cls(
             run=run.id,
             network=network,
-            backbone=backbone,
+            backbone=source.backbone,
             task=task,
             classes=classes,
             image_size=spec.image_size,
-            mean=spec.augment.mean,
-            std=spec.augment.std,
+            mean=mean,
+            std=std,
             weights_sha256=run.check("weights", READER),
             spec=to_json(spec),
         )
@@ -93,6 +96,14 @@ class ModelInfo:
         with files.reading(folder / FILE, "export the run again"):
             lists = {name: tuple(value[name]) for name in ("classes", "mean", "std")}
             return cls(**{**{name: value[name] for name in names}, **lists})
+
+    @property
+    def given(self) -> StartWeights | None:
+        """The given weights that its training, or its pretraining, started from."""
+        if not self.spec:  # weights that no run made
+            return None
+        spec = from_json(self.spec)
+        return (spec if isinstance(spec, FinetuneSpec) else spec.arm(self.network)).given
 
     def is_same_network(self, other: ModelInfo) -> bool:
         """Whether both are the same network of the same run, with the same weights."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline.core.console import counted, markdown
 from pipeline.data.datasets import DATASETS
-from pipeline.learn.weights import imagenet_tags
+from pipeline.learn.weights import start_weights
 from pipeline.models.info import ModelInfo
 from pipeline.runs.folder import Run
 from pipeline.runs.result import Result
@@ -75,12 +75,16 @@ def _what(spec: Spec, info: ModelInfo) -> str:
 def _method(spec: Spec) -> str:
     pretrain = spec if isinstance(spec, PretrainSpec) else spec.pretrain
     if pretrain is None:
-        return "ImageNet weights (supervised)" if imagenet_tags(spec) else "random weights (supervised)"
-    start = "ImageNet" if imagenet_tags(pretrain) else "random"
+        return f"{_start(spec)} (supervised)"
     return (
-        f"{method_of(spec).upper()}, self-supervised, {counted(pretrain.epochs, 'epoch')} from {start} weights on "
+        f"{method_of(spec).upper()}, self-supervised, {counted(pretrain.epochs, 'epoch')} from {_start(pretrain)} on "
         f"{pretrain.dataset.name}, arms {', '.join(arm.backbone for arm in pretrain.arms)}"
     )
+
+
+def _start(spec: Spec) -> str:
+    """`random weights`, or the names of the weights that a run itself starts from."""
+    return " and ".join(f"the weights {name}" for name in start_weights(spec)) or "random weights"
 
 
 def _use(info: ModelInfo, *, with_onnx: bool) -> str:
@@ -150,10 +154,25 @@ def _data(spec: Spec) -> str:
         if name in DATASETS.names():
             hint = DATASETS.find(name).DATASET.obtain
         out.append(f"`{name}`, fingerprint `{ref.fingerprint}` (sources, labels, splits, size, codec). {hint}")
-    for tag in sorted(imagenet_tags(spec if isinstance(spec, PretrainSpec) else spec.pretrain or spec)):
-        out.append(f"Training started from timm's weights `{tag}`, which have a licence of their own.")
+    out += _weights_texts(spec if isinstance(spec, PretrainSpec) else spec.pretrain or spec)
     out.append("Whether you may pass the network on also depends on the licences of the images it was trained on.")
     return "\n\n".join(out)
+
+
+def _weights_texts(spec: Spec) -> list[str]:
+    """A sentence or two for all weights that training started from."""
+    out = []
+    for name, given in sorted(start_weights(spec).items()):
+        if given is None:
+            out.append(f"Training started from timm's weights `{name}`, which have a licence of their own.")
+            continue
+        size = f", trained on images of {given.input_size} pixels" if given.input_size else ""
+        mean, std = (", ".join(f"{value:g}" for value in values) for values in given.normalisation)
+        out.append(
+            f"Training started from the weights `{markdown(name)}`: SHA-256 `{given.sha256}`, licence: "
+            f"{markdown(given.licence)}{size}. They want images with the mean {mean} subtracted, divided by {std}."
+        )
+    return out
 
 
 def _made(result: Result, info: ModelInfo) -> str:

@@ -7,25 +7,23 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from pipeline.core import files, seals
 from pipeline.data.pixel_map import open_pixels
 from pipeline.data.shards.index import Shards
-from pipeline.learn import backbones, hardware
+from pipeline.learn import backbones, hardware, weights
 from pipeline.learn.augment import unit
 from pipeline.learn.samples import gather
-from pipeline.learn.weights import weights_file
 from pipeline.models.info import FILE, FINETUNED, MOVE, WEIGHTS, ModelInfo, is_export
 from pipeline.runs.cluster import Cluster
 from pipeline.runs.folder import Run, find_run
 from pipeline.runs.spec import PretrainSpec
+from pipeline.runs.start_weights import StartWeights
 
 BATCH = 64
 
@@ -40,8 +38,7 @@ class Network:
     @classmethod
     def of_run(cls, run: Run, info: ModelInfo) -> Network:
         """The network of a finished run, on the CPU; a pretrained arm comes without its head."""
-        model = rebuild(run, info.network, info.backbone, outputs=len(info.classes), image_size=info.image_size)
-        return cls(info, model)
+        return cls(info, rebuild(run, info.network, outputs=len(info.classes)))
 
     @classmethod
     def of_export(cls, folder: Path, info: ModelInfo) -> Network:
@@ -50,7 +47,7 @@ class Network:
             seals.checked_sha256(folder / WEIGHTS, seals.read_sealed(folder / FILE))
         except seals.Damaged as error:
             raise seals.Damaged(f"{error}; {MOVE}") from None
-        model = _untrained(info.backbone, len(info.classes), info.image_size)
+        model = _untrained(info.backbone, len(info.classes), info.image_size, info.given)
         model.load_state_dict(load_file(folder / WEIGHTS))
         return cls(info, model.eval())
 
@@ -80,12 +77,14 @@ class Network:
         return scores
 
 
-def rebuild(run: Run, network: str, backbone: str, *, outputs: int, image_size: int) -> nn.Module:
+def rebuild(run: Run, network: str, *, outputs: int) -> nn.Module:
     """One of a run's networks with its stored weights, on the CPU, in evaluation mode.
 
     network: `FINETUNED`, or an arm of a pretraining run, which is built without its head (outputs: 0).
     """
-    model = _untrained(backbone, outputs, image_size)
+    spec = run.spec
+    source = spec.arm(network) if isinstance(spec, PretrainSpec) else spec
+    model = _untrained(source.backbone, outputs, spec.image_size, source.given)
     state = backbones.load_arm(run["weights"], network)
     if network == FINETUNED:
         model.load_state_dict(state)
@@ -94,8 +93,10 @@ def rebuild(run: Run, network: str, backbone: str, *, outputs: int, image_size: 
     return model.eval()
 
 
-def _untrained(backbone: str, outputs: int, image_size: int) -> nn.Module:
-    return backbones.build(backbone, outputs=outputs, image_size=image_size, weights="random", folder=Path())
+def _untrained(backbone: str, outputs: int, image_size: int, given: StartWeights | None) -> nn.Module:
+    return backbones.build(
+        backbone, outputs=outputs, image_size=image_size, weights="random", folder=Path(), given=given
+    )
 
 
 def open_classifier(text: str, cluster: Cluster) -> Network:
@@ -127,38 +128,38 @@ def open_network(text: str, arm: str | None, cluster: Cluster) -> Network:
     return network
 
 
-def open_weights(text: str, backbone: str, image_size: int, cluster: Cluster) -> Network:
-    """timm's model `backbone` without its head, with weights of a safetensors file or `imagenet`, on the site's device.
+def open_weights(text: str, backbone: str | None, image_size: int, cluster: Cluster) -> Network:
+    """A network without its head that nobody trained here, on the site's device, with its own normalisation.
 
-    Its normalisation is timm's for that tag. Raises `ValueError` where the file is missing or does not fit.
+    `text` names start weights in the site's folder; or, of timm's model `backbone`, it is a safetensors file, or
+    `imagenet`. Raises `ValueError` where the file is missing or does not fit.
     """
-    device = settle_hardware(cluster)
-    file = weights_file(backbone, Path(cluster.weights)) if text == "imagenet" else Path(text)
+    device, folder = settle_hardware(cluster), Path(cluster.weights)
+    if backbone is None:
+        found = weights.known(text, folder)
+        backbone, given = found.backbone, found.weights
+        (mean, std), file = given.normalisation, weights.weights_file(text, folder, given)
+        arguments = given.arguments
+    else:
+        config = backbones.timm_config(backbone)
+        mean, std, arguments = tuple(config.mean), tuple(config.std), {}
+        file = weights.weights_file(backbone, folder) if text == "imagenet" else Path(text)
     if not file.is_file():
         raise ValueError(f"there is no file {file}; give a safetensors file, or imagenet for timm's own weights")
-    try:
-        model = backbones.from_file(backbone, file, outputs=0, image_size=image_size).eval().to(device)
-        with safe_open(file, framework="pt") as opened:
-            lacking = sorted(set(model.state_dict()) - set(opened.keys()))
-    except (RuntimeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ValueError(f"{file} does not hold the weights of {backbone}: {reason}") from error
-    if lacking and text != "imagenet":  # timm leaves what a file lacks at random, and renames entries of its own files
-        raise ValueError(f"{file} does not hold the weights of {backbone}: {lacking[0]} is not in it")
-    config: Any = model.pretrained_cfg
+    model = backbones.with_body(backbone, file, outputs=0, image_size=image_size, arguments=arguments)
     info = ModelInfo(
         run="",
-        network=file.name,
+        network=file.name if text == "imagenet" else Path(text).name,
         backbone=backbone,
         task="features",
         classes=(),
         image_size=image_size,
-        mean=tuple(config["mean"]),
-        std=tuple(config["std"]),
+        mean=mean,
+        std=std,
         weights_sha256=files.sha256_file(file),
         spec={},
     )
-    return Network(info, model)
+    return Network(info, model.eval().to(device))
 
 
 def settle_hardware(cluster: Cluster) -> torch.device:

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.runs.spec import PRECISIONS, one_of
+from pipeline.runs.spec import PRECISIONS
+from pipeline.runs.values import one_of
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -20,6 +20,8 @@ class Start:
     """The fields of learn.hardware.Hardware."""
     inputs: dict[str, str]
     """The SHA-256 of every file that the run reads, by what the file is."""
+    weights: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """The fields of StartWeights of the given weights that it starts from, by name."""
     starts: tuple[dict[str, Any], ...] = ()
     """`code` and `versions` (of libraries) of every process that worked on it, the last one last."""
     milestones: tuple[int, ...] = ()
@@ -34,6 +36,7 @@ class Start:
         return cls(
             hardware=value.get("hardware", {}),
             inputs=value.get("inputs", {}),
+            weights=value.get("weights", {}),
             starts=tuple(value.get("starts", ())),
             milestones=tuple(value.get("milestones", ())),
             resumed_from=value.get(RESUMED_FROM),
@@ -42,6 +45,7 @@ class Start:
 
     def to_json(self) -> dict[str, Any]:
         out: dict[str, Any] = {"hardware": self.hardware, "inputs": self.inputs, "starts": list(self.starts)}
+        out |= {"weights": self.weights} if self.weights else {}
         out |= {"milestones": list(self.milestones)} if self.milestones else {}
         out |= {RESUMED_FROM: self.resumed_from} if self.resumed_from else {}
         return out | ({PUBLISHED_BY: self.published_by} if self.published_by else {})

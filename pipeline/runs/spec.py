@@ -9,38 +9,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from pipeline.runs.methods import METHOD_INFO
+from pipeline.runs.start_weights import StartWeights, check_given
+from pipeline.runs.values import half_cosine, later, one_of, positive
 
 # Raised by one whenever the numbers that a part computes change: old results then belong to other runs.
 REVISIONS = {**{name: info.revision for name, info in METHOD_INFO.items()}, "augment": 2, "focal": 1, "average": 1}
 
-WEIGHTS = ("imagenet", "random")
+WEIGHTS = ("imagenet", "random", "given")
 PRECISIONS = ("auto", "float32", "float16", "bfloat16")
-
-
-def later(default: Any) -> Any:
-    """A field added after the first ids were given: it enters the hash only when it differs from `default`."""
-    return field(default=default, metadata={"later": True})
-
-
-def one_of(what: str, value: str, known: tuple[str, ...]) -> None:
-    """`ValueError` with the known values if `value` is none of them."""
-    if value not in known:
-        raise ValueError(f"{what} is {value!r}; known: {', '.join(known)}")
-
-
-def positive(**values: float) -> None:
-    """`ValueError` for the first value that is not above zero."""
-    for what, value in values.items():
-        if not value > 0:
-            raise ValueError(f"{what} is {value}; it must be above zero")
-
-
-def half_cosine(first: float, last: float, progress: float) -> float:
-    """From `first` at progress 0 to `last` at progress 1, along half a cosine."""
-    return last + (first - last) * (1 + math.cos(math.pi * progress)) / 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,10 +88,13 @@ class Arm:
     name: str
     backbone: str
     weights: str
+    """`imagenet` (timm's for the tag), `random`, or `given`: those in the field of that name."""
     optim: Optim
+    given: StartWeights | None = later(None)
 
     def __post_init__(self) -> None:
         one_of("Arm.weights", self.weights, WEIGHTS)
+        check_given("Arm", self.weights, self.given)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -271,6 +252,8 @@ class FinetuneSpec:
     """Patience counts epochs without a new best (`best`), or rises over the epoch before (`previous`: notebook)."""
     probe: str = later("")
     """Nothing is trained: what judges frozen features instead, `knn` or `linear`."""
+    given: StartWeights | None = later(None)
+    """As an arm's; of a pretrained arm, those that its pretraining started from. `augment` normalises as they want."""
 
     def __post_init__(self) -> None:
         positive(epochs=self.epochs, batch_size=self.batch_size, image_size=self.image_size, patience=self.patience)
@@ -280,8 +263,17 @@ class FinetuneSpec:
         one_of("FinetuneSpec.probe", self.probe, ("", "knn", "linear"))
         if not 0 < self.label_fraction <= 1:
             raise ValueError(f"label_fraction is {self.label_fraction}; it is a fraction in (0, 1]")
-        if self.pretrain is not None and (was := self.pretrain.arm(self.arm).backbone) != self.backbone:
-            raise ValueError(f"arm {self.arm!r} was pretrained as {was}, not {self.backbone}; name the same backbone")
+        check_given("FinetuneSpec", self.weights, self.given)
+        if self.given and self.given.normalisation != (self.augment.mean, self.augment.std):
+            raise ValueError(f"`augment` does not normalise by {self.given.normalisation}, as {self.given.name} wants")
+        if self.pretrain is not None:
+            arm = self.pretrain.arm(self.arm)
+            if arm.backbone != self.backbone:
+                raise ValueError(
+                    f"arm {self.arm!r} was pretrained as {arm.backbone}, not {self.backbone}; name the same backbone"
+                )
+            if arm.given != self.given:
+                raise ValueError(f"the pretraining of arm {self.arm!r} started from other weights; give the same")
 
 
 Spec = PretrainSpec | FinetuneSpec

@@ -27,7 +27,7 @@ takes some 900 GPU-hours on an RTX8000 in float32, or 1,600 if its hours of DINO
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from pipeline.runs.identity import recipe
@@ -137,26 +137,36 @@ def initialisation(s: Setting) -> list[TableEntry]:
     return out
 
 
-def frozen_entries(s: Setting, *pretrained: PretrainSpec, experiment: str = "frozen") -> list[TableEntry]:
+def frozen_entries(
+    s: Setting, *pretrained: PretrainSpec, weights: Iterable[Backbone] = (), experiment: str = "frozen"
+) -> list[TableEntry]:
     """k-NN and a linear classifier on frozen features at every label fraction: of both start weights (or the scale's
-    own), and of the arms of these pretraining runs. `experiment` says whose table the rows are in."""
-    sources: list[tuple[str, str | None, PretrainSpec | None]] = [
-        (title, weights, None)
-        for title, weights in (("random", "random"), ("ImageNet", "imagenet"))
-        if s.scale.weights in (None, weights)
-    ]
-    sources += [(method_info(run.method.name).title, None, run) for run in pretrained]
+    own), of the arms of these pretraining runs, and of networks with given `weights`. `experiment` says whose table the
+    rows are in."""
     out = []
     for backbone in paper.STANDARD:
-        for source, weights, run in sources:
-            if run is not None and backbone.role not in [arm.name for arm in run.arms]:
-                continue
-            for probe, title in (("knn", "k-NN"), ("linear", "linear")):
-                row = (f"Frozen {source}, {title}", s.title(backbone))
-                for fraction in s.dataset.label_fractions:
-                    spec = s.finetune(backbone, run, label_fraction=fraction, weights=weights)
-                    spec = replace(spec, probe=probe, epochs=1)
-                    out.append(TableEntry(experiment, row, percent(fraction), spec, ""))
+        for source, chosen in (("random", "random"), ("ImageNet", "imagenet")):
+            if s.scale.weights in (None, chosen):
+                out += _frozen_rows(s, source, backbone, None, experiment, chosen)
+        for run in pretrained:
+            if backbone.role in [arm.name for arm in run.arms]:
+                out += _frozen_rows(s, method_info(run.method.name).title, backbone, run, experiment)
+    for backbone in weights:
+        assert backbone.given is not None
+        out += _frozen_rows(s, backbone.given.name, backbone, None, experiment)
+    return out
+
+
+def _frozen_rows(
+    s: Setting, source: str, backbone: Backbone, run: PretrainSpec | None, experiment: str, weights: str | None = None
+) -> list[TableEntry]:
+    """The rows of one network, by classifier."""
+    out = []
+    for probe, title in (("knn", "k-NN"), ("linear", "linear")):
+        row = (f"Frozen {source}, {title}", s.title(backbone))
+        for fraction in s.dataset.label_fractions:
+            spec = s.finetune(backbone, run, label_fraction=fraction, weights=weights)
+            out.append(TableEntry(experiment, row, percent(fraction), replace(spec, probe=probe, epochs=1), ""))
     return out
 
 
@@ -249,6 +259,22 @@ def entries_of(*names: str, scale: Scale = FULL) -> Entries:
         return out
 
     return entries
+
+
+FrozenEntries = Callable[[Sequence[DatasetInfo], Sequence[int], Preset, Mapping[str, Backbone]], list[TableEntry]]
+
+
+def with_frozen(entries: Entries, scale: Scale) -> FrozenEntries:
+    """A grid's entries, and in the table of the main experiment the rows of `frozen_entries` at the same scale."""
+
+    def both(
+        datasets: Sequence[DatasetInfo], seeds: Sequence[int], preset: Preset, weights: Mapping[str, Backbone]
+    ) -> list[TableEntry]:
+        settings = [Setting(dataset, seed, preset, scale) for dataset in datasets for seed in seeds]
+        frozen = [e for s in settings for e in frozen_entries(s, weights=weights.values(), experiment="main")]
+        return entries(datasets, seeds, preset) + frozen
+
+    return both
 
 
 def plain_entries(wanted: Sequence[FinetuneSpec]) -> list[TableEntry]:

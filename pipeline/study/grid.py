@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from pipeline.core import plugins
+from pipeline.learn import weights
 from pipeline.runs.spec import FinetuneSpec, PretrainSpec, Spec
 from pipeline.study import paper
 from pipeline.study.experiments import EXPERIMENTS, datasets_of, entries_of, plain_entries
 from pipeline.study.grids import GRIDS
 from pipeline.study.names import known_grids
-from pipeline.study.paper import Preset
+from pipeline.study.paper import Backbone, Preset
 from pipeline.study.renames import explained
 from pipeline.study.setting import DatasetInfo, TableEntry
 
-Build = Callable[[Sequence[DatasetInfo], Sequence[int], Preset], Sequence[TableEntry | Spec]]
+Build = Callable[[Sequence[DatasetInfo], Sequence[int], Preset, Mapping[str, Backbone]], Sequence[TableEntry | Spec]]
 
 
 @dataclass(frozen=True)
@@ -30,17 +33,23 @@ class Grid:
     image_size: int
     """Pixels on a side; the shards of this size are used."""
     build: Build
-    """The runs for some datasets, seeds and a preset: table entries, or specs alone."""
+    """The runs for some datasets, seeds, a preset and networks with given weights: table entries, or specs alone."""
+    weights: tuple[str, ...] = ()
+    """The names of the start weights that it gets as networks."""
 
     def entries(self, datasets: Sequence[DatasetInfo], seeds: Sequence[int], preset: Preset) -> list[TableEntry]:
-        """The table entries of its fine-tunes."""
+        """The table entries of its fine-tunes, without networks with given weights."""
         return self.runs(datasets, seeds, preset)[0]
 
     def runs(
-        self, datasets: Sequence[DatasetInfo], seeds: Sequence[int], preset: Preset
+        self,
+        datasets: Sequence[DatasetInfo],
+        seeds: Sequence[int],
+        preset: Preset,
+        weights: Mapping[str, Backbone] | None = None,
     ) -> tuple[list[TableEntry], list[PretrainSpec]]:
         """The table entries of its fine-tunes, and the pretraining runs that it wants for themselves."""
-        built = self.build(datasets, seeds, preset)
+        built = self.build(datasets, seeds, preset, weights or {})
         entries = [one for one in built if isinstance(one, TableEntry)]
         entries += plain_entries([one for one in built if isinstance(one, FinetuneSpec)])
         return entries, [one for one in built if isinstance(one, PretrainSpec)]
@@ -50,8 +59,9 @@ def load_grid(name: str) -> Grid:
     """A grid by name, or a user's own by the path of its Python file.
 
     A file has DATASETS (names), SEEDS (how many), IMAGE_SIZE and one of two functions of (datasets, seeds, preset):
-    `entries`, which returns table entries, or `grid`, which returns specs. `ValueError` for an unknown name, a file
-    that lacks any of these, and one that uses names of earlier versions.
+    `entries`, which returns table entries, or `grid`, which returns specs. It may have WEIGHTS (names of start weights)
+    and a fourth parameter `weights`, the networks with them by name. `ValueError` for an unknown name, a file that
+    lacks any of these, and one that uses names of earlier versions.
     """
     if name.endswith(".py"):
         with explained(name):
@@ -62,7 +72,15 @@ def load_grid(name: str) -> Grid:
     if name in GRIDS.names():
         return _of_module(name, GRIDS.find(name))
     experiments = [experiment for experiment in EXPERIMENTS if _grid_of(experiment) == name]
-    return Grid(name, datasets_of(*experiments), len(paper.SEEDS), paper.IMAGE_SIZE, entries_of(*experiments))
+    build = _with_weights(name, entries_of(*experiments))
+    return Grid(name, datasets_of(*experiments), len(paper.SEEDS), paper.IMAGE_SIZE, build)
+
+
+def network(name: str, folder: Path) -> Backbone:
+    """The network with the start weights of that name in the site's folder; raises as `weights.known`."""
+    found = weights.known(name, folder)
+    tag = found.backbone
+    return Backbone(tag, tag.split(".")[0], found.role, weights="given", given=found.weights)
 
 
 def _grid_of(experiment: str) -> str:
@@ -71,7 +89,7 @@ def _grid_of(experiment: str) -> str:
 
 def _of_module(name: str, module: ModuleType) -> Grid:
     """The grid that a module describes; `ValueError` if it lacks anything."""
-    listing: Build | None = getattr(module, "entries", None) or getattr(module, "grid", None)
+    listing: Callable[..., Any] | None = getattr(module, "entries", None) or getattr(module, "grid", None)
     if hasattr(module, "places") and not hasattr(module, "entries"):
         raise ValueError(
             f"{name} defines places(datasets, seeds, preset), which is now entries(datasets, seeds, preset) of values "
@@ -82,8 +100,23 @@ def _of_module(name: str, module: ModuleType) -> Grid:
     if listing is None or lacking:
         raise ValueError(f"{name} lacks {', '.join(lacking)}; pipeline/study/grids/small.py is one to copy")
 
-    def build(datasets: Sequence[DatasetInfo], seeds: Sequence[int], preset: Preset) -> Sequence[TableEntry | Spec]:
-        with explained(name):
-            return list(listing(datasets, seeds, preset))  # it may be a generator
+    build, names = _with_weights(name, listing), tuple(getattr(module, "WEIGHTS", ()))
+    return Grid(Path(name).stem, tuple(module.DATASETS), module.SEEDS, module.IMAGE_SIZE, build, names)
 
-    return Grid(Path(name).stem, tuple(module.DATASETS), module.SEEDS, module.IMAGE_SIZE, build)
+
+def _with_weights(name: str, listing: Callable[..., Any]) -> Build:
+    """The function of a grid as one of four arguments; `ValueError` for weights where it does not take any."""
+    takes = "weights" in inspect.signature(listing).parameters
+
+    def build(
+        datasets: Sequence[DatasetInfo], seeds: Sequence[int], preset: Preset, weights: Mapping[str, Backbone]
+    ) -> Sequence[TableEntry | Spec]:
+        if weights and not takes:
+            raise ValueError(
+                f"the grid {name} takes no weights ({', '.join(weights)}); frozen, small and demo do, and a file of "
+                "yours whose function has a fourth parameter `weights`"
+            )
+        with explained(name):
+            return list(listing(datasets, seeds, preset, *([weights] if takes else [])))  # it may be a generator
+
+    return build

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from pipeline.runs.spec import Augment, Average, Blur, Jitter, Loss, Optim
+from pipeline.runs.start_weights import StartWeights
 
 IMAGE_SIZE = 384  # E.2.2
 SEEDS = (77, 78, 79, 80, 81)  # 77: notebook; five: E.2.1; the other four: ASSUMED
@@ -33,7 +34,8 @@ class Backbone:
     gflops: float | None = None
     """Of one training image at 384 pixels, forward and backward."""
     weights: str = "imagenet"
-    """What it starts from: `imagenet` or `random`."""
+    """What it starts from: `imagenet`, `random` or `given`."""
+    given: StartWeights | None = None
 
 
 # parameters: Tables 13, 17 and 18, else counted; gflops: counted, not the paper's

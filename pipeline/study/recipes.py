@@ -27,11 +27,11 @@ def cass(
     dataset: DatasetRef, backbones: Sequence[Backbone] = paper.STANDARD, *, preset: Preset, seed: int
 ) -> PretrainSpec:
     """CASS as in Appendix E. `arm_names` names the arms."""
-    arms = zip(arm_names(backbones), backbones, strict=True)
+    arms = [_arm(name, b, paper.PRETRAIN_OPTIM) for name, b in zip(arm_names(backbones), backbones, strict=True)]
     return PretrainSpec(
         dataset=dataset,
         method=Method(name="cass", revision=REVISIONS["cass"], options={"head_dim": paper.HEAD_DIM}),
-        arms=tuple(Arm(name=n, backbone=b.tag, weights=b.weights, optim=paper.PRETRAIN_OPTIM) for n, b in arms),
+        arms=tuple(arms),
         augment=paper.AUGMENT,
         average=preset.average,
         epochs=paper.PRETRAIN_EPOCHS,
@@ -54,6 +54,10 @@ def cass_vc(dataset: DatasetRef, backbones: Sequence[Backbone] = paper.STANDARD,
     plain = cass(dataset, backbones, preset=paper.preset("paper"), seed=seed)
     method = Method(name="cass_vc", revision=REVISIONS["cass_vc"], options=GUARD_OPTIONS)
     return with_optim(replace(plain, method=method, average=None), GUARD_OPTIM)
+
+
+def _arm(name: str, backbone: Backbone, optim: Optim) -> Arm:
+    return Arm(name=name, backbone=backbone.tag, weights=backbone.weights, optim=optim, given=backbone.given)
 
 
 def arm_names(backbones: Sequence[Backbone]) -> tuple[str, ...]:
@@ -116,7 +120,7 @@ def dino(
     return PretrainSpec(
         dataset=dataset,
         method=Method(name=kind.method, revision=REVISIONS[kind.method], options=options),
-        arms=(Arm(name=backbone.role, backbone=backbone.tag, weights=backbone.weights, optim=optim),),
+        arms=(_arm(backbone.role, backbone, optim),),
         augment=kind.augment,
         average=None,
         epochs=paper.PRETRAIN_EPOCHS,
@@ -139,8 +143,12 @@ def finetune(
 ) -> FinetuneSpec:
     """Fine-tuning as in Appendix E.3 and E.5; supervised without a pretraining run.
 
-    `arm` is the pretraining arm to start from; None: the one named by the backbone's role.
+    `arm` is the pretraining arm to start from; None: the one named by the backbone's role. Images are normalised as the
+    backbone's given weights want them, else as the paper does it.
     """
+    augment, given = paper.AUGMENT, backbone.given
+    if given is not None:
+        augment = replace(augment, mean=given.mean, std=given.std)
     return FinetuneSpec(
         dataset=dataset,
         backbone=backbone.tag,
@@ -148,7 +156,7 @@ def finetune(
         pretrain=pretrain,
         arm=arm or backbone.role,
         label_fraction=label_fraction,
-        augment=paper.AUGMENT,
+        augment=augment,
         optim=paper.FINETUNE_OPTIM,
         loss=preset.loss,
         epochs=paper.FINETUNE_EPOCHS,
@@ -157,6 +165,7 @@ def finetune(
         image_size=paper.IMAGE_SIZE,
         seed=seed,
         stopping=preset.stopping,
+        given=given,
     )
 
 

@@ -47,7 +47,7 @@ class Scale:
     stand_ins: Mapping[Backbone, Backbone] = field(default_factory=dict)
     """Smaller backbones in place of the paper's."""
     weights: str | None = None
-    """Start weights of every backbone; None: as the experiment says."""
+    """Start weights of every backbone without given ones; None: as the experiment says."""
     epochs: int = paper.PRETRAIN_EPOCHS
     """Of a standard pretraining run; the others keep their ratio to it."""
     pretrain_optim: Optim = paper.PRETRAIN_OPTIM
@@ -151,7 +151,7 @@ class Setting:
         """The backbone that this scale takes, with the weights that it starts from."""
         chosen = self.scale.backbone(backbone)
         weights = self.scale.weights or weights
-        return replace(chosen, weights=weights) if weights else chosen
+        return replace(chosen, weights=weights) if weights and not chosen.given else chosen
 
     def _scaled(self, spec: PretrainSpec, optim: Optim) -> PretrainSpec:
         """A standard pretraining run at this scale."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import given
 import pytest
 import timm
 import torch
@@ -68,6 +69,57 @@ def test_it_is_timms_own_attention_also_with_norms_and_prefix_tokens(kind, chang
     assert prefix == (2 if "distilled" in kind else 1 + changes.get("reg_tokens", 0))
     torch.testing.assert_close(found, last[:, 0, prefix:].reshape(2, 4, 4))
     assert has_class_token(model)
+
+
+EVAS = [  # the kinds of attention and of positions that timm builds as Eva
+    (given.TAG, {}),
+    (given.TAG, {"qk_norm": True, "rope_type": "mixed", "rope_rotate_half": False}),
+    ("vit_small_patch16_dinov3_qkvb", {}),
+    ("eva02_tiny_patch14_224", {"img_size": 56}),
+    ("eva02_base_patch16_clip_224", {}),
+    ("vit_medium_patch16_rope_reg1_gap_256", {}),
+]
+
+
+@pytest.mark.parametrize(("tag", "changes"), EVAS)
+@pytest.mark.parametrize("rollout", [False, True])
+def test_networks_that_timm_builds_as_eva_attend_as_it_says(tag, changes, rollout):
+    model = given.model(64, tag=tag, **changes)
+    assert type(model).__name__ == "Eva"
+    images = random_images(changes.get("img_size", 64))
+    found, before = attention_map(model, images, rollout=rollout), model(images)
+    assert found.shape == (2, 4, 4) and all(block.attn.fused_attn for block in model.blocks)
+    torch.testing.assert_close(model(images), before)
+    all_blocks = [attention.mean(dim=1) for attention in told_by_timm(model, images)]
+    whole = all_blocks[-1]
+    if rollout:
+        first, last = ((attention + torch.eye(attention.shape[-1])) / 2 for attention in all_blocks)
+        whole = last @ first
+    prefix = model.num_prefix_tokens
+    assert has_class_token(model) == (tag != "vit_medium_patch16_rope_reg1_gap_256")
+    row = whole[:, 0] if has_class_token(model) else whole[:, prefix:].mean(dim=1)
+    torch.testing.assert_close(found, row[:, prefix:].reshape(2, 4, 4))
+
+
+def test_rotary_positions_turn_the_patches_queries_and_keys_by_hand():
+    """One head of four values: two pairs, each turned by an angle of its own for each patch; the class token is not."""
+    model = given.model(64, depth=1, embed_dim=4, num_heads=1)
+    seen = []
+    handle = model.blocks[0].norm1.register_forward_hook(lambda module, inputs, output: seen.append(output[0]))
+    images = random_images(64, n=1)
+    found = attention_map(model, images)
+    handle.remove()
+    tokens = seen[0].detach().double()
+    weight = model.blocks[0].attn.qkv.weight.detach().double()
+    query, keys = weight[:4] @ tokens[0], tokens @ weight[4:8].T
+    prefix = model.num_prefix_tokens
+    sines, cosines = model.rope.get_embed(shape=[4, 4]).double().chunk(2, dim=-1)  # [16, 4] each
+    patches = keys[prefix:]
+    half = torch.cat([-patches[:, 2:], patches[:, :2]], dim=1)  # DINOv3 pairs the first half with the second
+    keys = torch.cat([keys[:prefix], patches * cosines + half * sines])
+    powers = [math.exp((query @ key).item() / 2) for key in keys]  # √4
+    expected = [power / sum(powers) for power in powers[prefix:]]
+    assert found.flatten().tolist() == pytest.approx(expected, rel=1e-4)
 
 
 def test_the_map_follows_the_images_height_and_width():

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import given
 import pytest
 import torch
 from timm.layers import resample_abs_pos_embed
 from torch import nn
 
-from pipeline.learn import backbones
+from pipeline.learn import backbones, positions
 
 
 class Holder(nn.Module):
@@ -31,7 +32,7 @@ def test_the_matrix_resamples_as_timm_does(old, new, prefixes):
     generator = torch.Generator().manual_seed(0)
     embedding = torch.randn(1, prefixes + old * old, 8, generator=generator)
     theirs = resample_abs_pos_embed(embedding, [new, new], [old, old], num_prefix_tokens=prefixes)
-    ours = backbones.position_matrix(old, new, prefixes) @ embedding
+    ours = positions.position_matrix(old, new, prefixes) @ embedding
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
 
 
@@ -42,7 +43,7 @@ def test_small_images_through_a_vit_are_timms_dynamic_size(tag):
     holder = Holder(build(tag, 64))
     oracle = timm.create_model(tag, num_classes=0, img_size=64, dynamic_img_size=True).eval()
     oracle.load_state_dict(holder.backbone.state_dict())
-    resized = backbones.Resized(holder.backbone, 32, "backbone")
+    resized = positions.Resized(holder.backbone, 32, "backbone")
     small, large = (torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(1)) for side in (32, 64))
     torch.testing.assert_close(resized(holder, small), oracle(small), atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(holder(large), oracle(large), atol=1e-5, rtol=1e-4)
@@ -51,10 +52,39 @@ def test_small_images_through_a_vit_are_timms_dynamic_size(tag):
     torch.testing.assert_close(holder.backbone.pos_embed.grad, oracle.pos_embed.grad, atol=1e-4, rtol=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("tag", "changes"),
+    [
+        (given.TAG, {}),
+        (given.TAG, {"rope_type": "mixed", "rope_rotate_half": False}),
+        ("vit_base_patch16_rope_ape_224", {}),
+        ("vit_base_patch16_rope_mixed_ape_224", {}),
+        ("eva02_base_patch16_clip_224", {}),
+        ("eva_giant_patch14_224", {"patch_size": 16}),
+    ],
+)
+def test_small_images_through_an_eva_are_timms_dynamic_size(tag, changes):
+    """Learnt positions are resampled, rotary ones computed for the other grid; full images stay as they are."""
+    holder = Holder(given.model(64, outputs=0, tag=tag, **changes))
+    oracle = given.model(64, outputs=0, tag=tag, dynamic_img_size=True, **changes)
+    oracle.load_state_dict(holder.backbone.state_dict())
+    resized = positions.Resized(holder.backbone, 32, "backbone")
+    small, large = (torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(1)) for side in (32, 64))
+    before = holder(large)
+    torch.testing.assert_close(resized(holder, small), backbones.features(oracle, small), atol=1e-5, rtol=1e-4)
+    assert torch.equal(holder(large), before)
+    resized(holder, small).square().sum().backward()
+    backbones.features(oracle, small).square().sum().backward()
+    for (name, ours), theirs in zip(holder.backbone.named_parameters(), oracle.parameters(), strict=True):
+        assert (ours.grad is None) == (theirs.grad is None), name
+        if ours.grad is not None:
+            torch.testing.assert_close(ours.grad, theirs.grad, atol=1e-3, rtol=1e-2, msg=name)
+
+
 def test_a_cnn_takes_small_images_as_it_is():
     holder = Holder(build("test_resnet.r160_in1k", 64))
     images = torch.rand(2, 3, 32, 32)
-    torch.testing.assert_close(backbones.Resized(holder.backbone, 32, "backbone")(holder, images), holder(images))
+    torch.testing.assert_close(positions.Resized(holder.backbone, 32, "backbone")(holder, images), holder(images))
 
 
 def test_the_features_are_what_the_head_is_put_on():

@@ -17,11 +17,12 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor, nn
 
-from pipeline.learn.backbones import Resized
 from pipeline.learn.crops import Crop, cropped_then_recoloured
 from pipeline.learn.distillation import Distillation, Encoder, Features, Projection
 from pipeline.learn.method import Method, only_arm, read_options
-from pipeline.runs.spec import PretrainSpec, half_cosine, positive
+from pipeline.learn.positions import Resized
+from pipeline.runs.spec import PretrainSpec
+from pipeline.runs.values import half_cosine, positive
 
 GLOBAL = 2
 

@@ -69,9 +69,7 @@ def network_of(planned: PlannedRun, shards: Shards) -> nn.Module:
     from pipeline.models.network import rebuild
 
     planned.run.check("weights", "figures")
-    spec = finetune_spec(planned)
-    outputs = len(shards.classes)
-    return rebuild(planned.run, FINETUNED, spec.backbone, outputs=outputs, image_size=spec.image_size)
+    return rebuild(planned.run, FINETUNED, outputs=len(shards.classes))
 
 
 def network_input(pixels: np.ndarray, planned: PlannedRun) -> Tensor:

@@ -67,8 +67,10 @@ def groups(cells: Sequence[Cell]) -> list[Group]:
         methods = [method for method, _ in names]
         series = []
         for (method, variant), style in zip(names, marker_styles(methods), strict=True):
-            title = method_info(method).title + (f" #{variant}" if methods.count(method) > 1 else "")
             own = {c.label_fraction: c for c in members if (c.method, c.variant) == (method, variant)}
+            title = method_info(method).title + (f" #{variant}" if methods.count(method) > 1 else "")
+            if method == "frozen" and (rows := {cell.row[0] for cell in own.values()}) and len(rows) == 1:
+                (title,) = rows  # it says of which weights, and which classifier
             series.append(Series(method, title, style, own))
         out.append(Group(dataset, arm, backbone, network_title(members[0]), series))
     taken = Counter(group.name for group in out)

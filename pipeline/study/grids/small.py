@@ -34,4 +34,4 @@ SCALE = Scale(
     dino_options={"out_dim": 4096},
     guard_epochs=3,
 )
-entries = experiments.entries_of("main", scale=SCALE)
+entries = experiments.with_frozen(experiments.entries_of("main", scale=SCALE), SCALE)

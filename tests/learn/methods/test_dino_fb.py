@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from vit_pytorch.dino import loss_fn
 
-from pipeline.learn import backbones
+from pipeline.learn import backbones, positions
 from pipeline.learn.distillation import crossed_entropy
 from pipeline.learn.methods import dino_fb
 from pipeline.learn.samples import draws
@@ -110,7 +110,7 @@ def test_a_backbone_of_one_size_only_is_refused_with_what_to_take_instead():
         "swin_tiny_patch4_window7_224.ms_in1k", outputs=0, image_size=224, weights="random", folder=Path(".")
     )
     with pytest.raises(ValueError, match="takes images of one size only, so no crops of 96 pixels; use a CNN"):
-        backbones.Resized(swin, 96, "backbone")
+        positions.Resized(swin, 96, "backbone")
 
 
 def test_small_crops_are_whole_patches():

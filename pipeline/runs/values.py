@@ -1,0 +1,30 @@
+"""What the frozen values of a run are made of: fields that came later, and checks of single values."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import field
+from typing import Any
+
+
+def later(default: Any) -> Any:
+    """A field added after the first ids were given: it enters the hash only when it differs from `default`."""
+    return field(default=default, metadata={"later": True})
+
+
+def one_of(what: str, value: str, known: tuple[str, ...]) -> None:
+    """`ValueError` with the known values if `value` is none of them."""
+    if value not in known:
+        raise ValueError(f"{what} is {value!r}; known: {', '.join(known)}")
+
+
+def positive(**values: float) -> None:
+    """`ValueError` for the first value that is not above zero."""
+    for what, value in values.items():
+        if not value > 0:
+            raise ValueError(f"{what} is {value}; it must be above zero")
+
+
+def half_cosine(first: float, last: float, progress: float) -> float:
+    """From `first` at progress 0 to `last` at progress 1, along half a cosine."""
+    return last + (first - last) * (1 + math.cos(math.pi * progress)) / 2
