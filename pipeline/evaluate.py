@@ -78,7 +78,7 @@ def main() -> int:
 
 
 def attempt(work: Callable[[Run], T], run: Run) -> T | ValueError:
-    """What `work` finds of a run, or why it cannot: the other runs go on."""
+    """What `work` finds of a run, or why it cannot: the other runs are tested all the same."""
     try:
         return work(run)
     except ValueError as error:

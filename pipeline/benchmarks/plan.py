@@ -1,4 +1,4 @@
-"""Planning: the plan of ten thousand runs, their states, and the index of a million images.
+"""Planning: the plan of ten thousand runs, their states, the index of a million images, and twins among many.
 
 `python -m pipeline.benchmarks.plan TASK …` runs one task and prints its seconds and its peak memory in MB.
 """
@@ -18,11 +18,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from pipeline.benchmarks.support import thumbnails
 from pipeline.benchmarks.support.measure import Settings
 from pipeline.benchmarks.support.tables import Row, Table
 from pipeline.core import files
 from pipeline.data.datasets import DATASETS
 from pipeline.data.shards.index import Shards, write_index
+from pipeline.data.twins import ALIKE, find_twins
 from pipeline.jobs.plan import make_plan
 from pipeline.jobs.snapshot import code_version
 from pipeline.runs import cluster as clusters
@@ -32,7 +36,7 @@ from pipeline.runs.result import Result
 from pipeline.runs.spec import Spec
 from pipeline.study import paper
 
-TITLE = "plans and states of many runs, indexes of many images"
+TITLE = "plans and states of many runs, indexes and twins of many images"
 GRID = "main"
 RUNS_PER_SEED = 72  # of GRID
 PAPER_DATASETS = ("autoimmune", "brain_mri", "dermofit", "isic")
@@ -44,7 +48,7 @@ Measured = tuple[str, str, list[str]]
 
 def run(settings: Settings) -> list[Table]:
     """Seconds and peak memory; each task runs in a process of its own."""
-    return [*plans_and_states(settings), *indexes(settings)]
+    return [*plans_and_states(settings), *indexes(settings), *twins_of_images(settings)]
 
 
 def plans_and_states(settings: Settings) -> list[Table]:
@@ -80,6 +84,17 @@ def indexes(settings: Settings) -> list[Table]:
     reading.append((f"{counts[0]:,}: the columns alone, by pyarrow", "limit", ["columns", str(path)]))
     tables = measure(settings, "writing an index, row by row", writing, [LINEAR])
     return tables + measure(settings, "reading an index as training does", reading, [LINEAR])
+
+
+def twins_of_images(settings: Settings) -> list[Table]:
+    """Finding twins among thumbnails, a third of which have some. (A million: run the tasks `draw` and `twins`.)"""
+    finding: list[Measured] = []
+    for count in (4_000, 400) if settings.quick else (100_000, 10_000):
+        path = settings.scratch / f"thumbnails-{count}.npy"
+        if not path.exists():
+            thumbnails.write(path, count)
+        finding.append((f"finding twins among {count:,}", "ours", ["twins", str(path)]))
+    return measure(settings, "finding twins", finding, [LINEAR])
 
 
 def measure(settings: Settings, title: str, cases: list[Measured], notes: list[str]) -> list[Table]:
@@ -221,8 +236,16 @@ def columns(path: str) -> None:
     parquet.ParquetFile(path).read(["split", "labels"])
 
 
+def draw(path: str, count: str) -> None:
+    thumbnails.write(Path(path), int(count))
+
+
+def twins(path: str) -> None:
+    find_twins(np.load(path, mmap_mode="r"), ALIKE)
+
+
 TASKS: dict[str, Callable[..., None]] = {
-    task.__name__: task for task in (command, read, write, train, positions, columns)
+    task.__name__: task for task in (command, read, write, train, positions, columns, draw, twins)
 }
 
 

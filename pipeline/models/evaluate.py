@@ -17,7 +17,7 @@ from pipeline.data.shards.index import Shards, shards_of
 from pipeline.runs.cluster import Cluster
 from pipeline.runs.evaluation import Evaluation, known, write
 from pipeline.runs.folder import Run
-from pipeline.runs.predictions import Predictions
+from pipeline.runs.predictions import Predictions, read_classes
 from pipeline.runs.spec import FinetuneSpec
 
 STORED = ("format", "quality", "decode", "bits")  # of shard settings: how an image was stored
@@ -125,13 +125,7 @@ class Evaluator:
             )
         if self.shards.fingerprint == spec.dataset.fingerprint:
             raise ValueError(f"{run.id} is trained on {self.shards.folder}: its own test scores are in the run")
-        return class_map(self.classes(run), self.shards.classes, self.given)
-
-    def classes(self, run: Run) -> tuple[str, ...]:
-        """In the order of the run's outputs."""
-        from pipeline.runs.predictions import read_classes
-
-        return read_classes(run["predictions"])
+        return class_map(read_classes(run["predictions"]), self.shards.classes, self.given)
 
     def done(self, run: Run) -> Evaluation | None:
         """What was found before of the run's present weights, by the same classes; raises as `mapping`."""

@@ -70,9 +70,8 @@ def test_an_image_without_a_group_is_one_of_its_own_even_if_a_group_has_its_name
 def predictions_of(scores: list[float], labels: list[int]) -> Predictions:
     positive = np.array(scores, dtype=np.float32)
     targets = np.eye(2, dtype=np.int8)[labels]
-    return Predictions(
-        [f"k{i}" for i in range(len(scores))], ("no", "yes"), targets, np.stack([0.6 - 0 * positive, positive], 1)
-    )
+    both = np.stack([np.full_like(positive, 0.6), positive], axis=1)
+    return Predictions([f"k{i}" for i in range(len(scores))], ("no", "yes"), targets, both)
 
 
 def test_the_rule_is_that_of_the_highest_validation_score() -> None:

@@ -11,11 +11,13 @@ import pytest
 import tiny
 from PIL import Image
 
+from pipeline.core import files
 from pipeline.data.layouts import UserDataset
 from pipeline.jobs import execute
 from pipeline.learn import metrics
 from pipeline.learn.finetune import Finetuning
 from pipeline.learn.hardware import Hardware
+from pipeline.runs.predictions import read_predictions
 from pipeline.runs.spec import DatasetRef
 
 CPU = Hardware(device="cpu", model="test", precision="float32", threads=1)
@@ -45,6 +47,18 @@ def test_predictions_are_stored_and_the_result_is_their_score(shards, site):
         {**run.result().metrics, "majority": None, "per_class": None}
     )
     assert found["per_class"]["disc"] == pytest.approx(run.result().metrics["per_class"]["disc"])
+
+
+def test_validation_scores_are_stored_as_they_were_in_the_best_epoch(shards, site):
+    run = tiny.announce(tiny.make_finetune(shards, None, arm=1), site)
+    assert execute.execute_run(run) == 0
+    found = read_predictions(run["val_predictions"])
+    assert found.keys == [shards.rows["key"][row] for row in shards.of_split("val")]
+    score = metrics.score(found.targets.astype(int), found.scores, shards.classes, "multi-class")
+    row = files.read_jsonl(run["metrics"])[run.result().best_epoch]
+    shown = ("f1_micro", "f1_macro", "balanced_accuracy", "auroc")
+    assert {name: score[name] for name in shown} == pytest.approx({name: row[f"val_{name}"] for name in shown})
+    assert run["val_predictions"].name in files.read_json(run["result"], dict)["files"]
 
 
 def test_patience_counts_epochs_without_a_new_best(shards, site, monkeypatch):

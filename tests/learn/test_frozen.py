@@ -87,6 +87,9 @@ def test_scores_from_random_weights_are_those_of_timm_and_scikit_learn(shards, s
     score = f1_score(classes, expected.argmax(axis=1), average="macro", zero_division=0)
     assert run.result().metrics["f1_macro"] == pytest.approx(score)
     assert run.result().notes["labelled_pictures"] == (64 if fraction == 1 else 32)
+    validation = read_predictions(run["val_predictions"])
+    assert validation.keys == [shards.rows["key"][row] for row in shards.of_split("val")]
+    assert validation.scores.shape == (8, 2) and not np.array_equal(validation.scores, found.scores)
 
 
 def test_scores_of_a_pretrained_arm_are_of_its_published_weights(shards, site):

@@ -280,7 +280,7 @@ def test_a_group_of_files_has_the_score_of_its_images(patients, vit, home):
     aggregate = {"mean": "mean", "max": "max", "top 3": lambda values: values.nlargest(3).mean()}[rule]
     expected = by_patient.agg(aggregate)
     rows = rows_of(done.stdout)
-    assert [row["group"] for row in rows] == list(expected.index) and len(rows) == 40
+    assert [row["group"] for row in rows] == list(expected.index) and len(rows) == 60
     assert [int(row["images"]) for row in rows] == by_patient.size().tolist()
     assert [float(row["score:disc"]) for row in rows] == pytest.approx(expected.tolist(), abs=1e-6)
     for row in rows:

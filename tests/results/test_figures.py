@@ -138,7 +138,7 @@ def test_without_the_flag_no_image_is_drawn_and_earlier_ones_are_removed(folder,
     assert "0 figures drawn, 2 skipped" in printed
     left = files.read_json(tmp_path / "figures.json")
     assert {entry["kind"] for entry in left["figures"]} == {"confusion"}
-    assert {entry["kind"] for entry in left["skipped"]} == {"samples", "first-layer"}
+    assert {entry["kind"] for entry in left["skipped"]} == {"samples", "first-layer", "by-group"}
     assert {path.name for path in tmp_path.iterdir()} == {n for n in names if "confusion" in n} | {"figures.json"}
 
 
@@ -147,7 +147,7 @@ def test_where_nothing_is_done_everything_is_skipped_with_a_reason(folder, tmp_p
     (tmp_path / "here.toml").write_text((folder / "here.toml").read_text())
     assert command(tmp_path, "--out", "out") == 0
     printed = capsys.readouterr().out
-    assert "0 figures drawn, 12 skipped, 0 failed" in printed
+    assert "0 figures drawn, 13 skipped, 0 failed" in printed
     assert "no fine-tune is done" in printed and "no pretraining run is done" in printed
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["figures.json"]
 

@@ -58,12 +58,11 @@ def test_the_comparison_is_that_of_pandas(plan, shards):
         for number, seed in enumerate(cell.results):
             frame, mixed = by_hand(cell.runs[seed], shards, each.choice.rule)
             assert each.groups == len(frame) and each.mixed == mixed and each.images > each.groups
-            half = read_predictions(cell.runs[seed]["predictions"])
-            assert each.by_image[number] == pytest.approx(
-                f1_score(half.targets, half.scores > 0.5, average="micro", zero_division=0)
-            )
-            if cell.metric == "accuracy":
-                assert each.by_group[number] == pytest.approx((frame["guess"] == frame["true"]).mean())
+            images = read_predictions(cell.runs[seed]["predictions"])
+            by_image = f1_score(images.targets.argmax(1), images.scores.argmax(1), average="macro")
+            assert cell.metric == "f1_macro" and each.by_image[number] == pytest.approx(by_image)
+            by_patient = f1_score(frame["true"], frame["guess"], average="macro")
+            assert each.by_group[number] == pytest.approx(by_patient)
         assert each.group_interval[0] <= np.mean(each.by_group) <= each.group_interval[1]
         assert each.choice.reason.startswith("validation mean ")
 

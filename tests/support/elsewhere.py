@@ -1,4 +1,4 @@
-"""A dataset, and a second one that holds copies of its training images, saved anew in other sizes."""
+"""A dataset, and a second one that holds copies of its training images, saved again in other sizes."""
 
 from __future__ import annotations
 

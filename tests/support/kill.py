@@ -25,7 +25,7 @@ from pipeline.jobs import submissions
 from pipeline.runs.folder import Run
 from pipeline.runs.spec import Spec
 
-BITS = ("weights", "last_weights", "predictions")
+BITS = ("weights", "last_weights", "predictions", "val_predictions")
 TIMES = ("images_per_second", "seconds", "epoch_seconds")
 PATIENCE = 300.0
 

@@ -99,17 +99,17 @@ def announce(spec: Spec, site: Cluster) -> Run:
     return run
 
 
-def make_patients(folder: Path, *, patients: int = 40, mixed: int = 3) -> Shards:
-    """Shards of one to five images each of so many patients of the classes `cross` and `disc`, split by patient.
+def make_patients(folder: Path, *, patients: int = 60) -> Shards:
+    """Shards of one to five images of each patient, of the classes `cross` and `disc`, split by patient.
 
-    `mixed` of the patients have images of both classes; every ninth image has no patient.
+    Every second patient with several images has images of both classes; every ninth image has no patient.
     """
     raw, rng = folder / "raw", np.random.default_rng(4)
     raw.mkdir(parents=True)
     rows, number = ["image,label,patient"], 0
     for patient in range(patients):
         for image in range(1 + patient % 5):
-            label = ("cross", "disc")[(patient + (patient < 5 * mixed and patient % 5 == 4 and image == 1)) % 2]
+            label = ("cross", "disc")[(patient + (patient % 2 == 0 and image == 1)) % 2]
             Image.fromarray(draw(label, rng)).save(raw / f"p{patient:02d}-{image}.png")
             rows.append(f"p{patient:02d}-{image}.png,{label},{'' if number % 9 == 8 else f'p{patient:02d}'}")
             number += 1
