@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 import traceback
+import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -203,6 +204,7 @@ def started(do: Callable[[], int], log: Path) -> int:
         output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(output, 1)
         os.dup2(output, 2)
+        sys.modules["__main__"] = types.ModuleType("__main__")  # every worker process would import this file
         code = do()
     except BaseException:
         traceback.print_exc()
