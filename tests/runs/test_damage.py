@@ -107,7 +107,7 @@ def test_a_discarded_run_continues_as_if_it_had_never_ended(run: Run) -> None:
 
 def test_a_folder_of_another_name_is_not_its_run(run: Run) -> None:
     other = run.folder.rename(run.folder.with_name(run.id[:-1] + "x"))
-    with pytest.raises(ValueError, match=r"spec\.json is that of .*; give the folder that name"):
+    with pytest.raises(ValueError, match=r"spec\.json is that of .*; name the folder so"):
         assert Run(other).spec
 
 

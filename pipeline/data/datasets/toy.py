@@ -41,6 +41,8 @@ class Toy(Dataset):
         if done.exists():
             return
         with files.lock(root / ".lock", patience=60, what=str(root)):
+            if done.exists():  # drawn meanwhile, perhaps by another user
+                return
             for label, count in COUNTS.items():
                 for number in range(count):
                     rng = np.random.default_rng(derive("toy", label, number))

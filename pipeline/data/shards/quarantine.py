@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.core.console import visible
+from pipeline.core.console import counted, visible
 from pipeline.data.folders import UNREADABLE
 
 LONGEST = 500  # characters of a reason: a cell of a table can be of any length
@@ -32,8 +32,8 @@ def check(entries: list[Entry], *, total: int, max_bad: float, strict: bool) -> 
     unreadable = [bad for bad in entries if bad["reason"].startswith(UNREADABLE)]
     if unreadable and max_bad < 1 and not strict:
         raise ValueError(
-            f"{len(unreadable)} folders cannot be read, and how many images they hold is not known; make them "
-            f"readable, leave them out, or accept it with --max-bad 1:\n{_lines(unreadable)}"
+            f"{counted(len(unreadable), 'folder')} cannot be read, and how many images they hold is not known; make "
+            f"them readable, leave them out, or accept it with --max-bad 1:\n{_lines(unreadable)}"
         )
     if not entries or (not strict and len(entries) / total <= max_bad):
         return

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from pipeline.core import files
 from pipeline.data.datasets import DATASETS, toy
 from pipeline.data.records import Dataset, Listing
 
@@ -153,3 +156,17 @@ def test_a_toy_whose_drawing_was_stopped_is_completed(tmp_path: Path) -> None:
     (tmp_path / "ring" / "0003.png").write_bytes(whole[:100])
     toy.DATASET.generate(tmp_path)
     assert (tmp_path / "ring" / "0003.png").read_bytes() == whole
+
+
+@pytest.mark.usefixtures("few")
+def test_a_toy_that_another_user_draws_meanwhile_is_left_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextlib.contextmanager
+    def lock(*_: object, **__: object) -> Iterator[None]:
+        files.write_text(tmp_path / ".complete", "by another user while this process waited")
+        yield
+
+    monkeypatch.setattr(toy.files, "lock", lock)
+    toy.DATASET.generate(tmp_path)
+    assert not list(tmp_path.rglob("*.png"))

@@ -44,7 +44,7 @@ def test_an_error_lists_twenty_bad_images_and_counts_the_others() -> None:
 def test_a_folder_that_cannot_be_read_is_accepted_by_a_max_bad_of_1_alone() -> None:
     entries = [{"file": "pos", "reason": "a folder that cannot be read: Permission denied"}]
     for max_bad in (0.01, 0.9):
-        with pytest.raises(ValueError, match="1 folders cannot be read, and how many images they hold is not known"):
+        with pytest.raises(ValueError, match="1 folder cannot be read, and how many images they hold is not known"):
             quarantine.check(entries, total=1000, max_bad=max_bad, strict=False)
     quarantine.check(entries, total=1000, max_bad=1.0, strict=False)
     with pytest.raises(ValueError, match="--strict accepts none"):
