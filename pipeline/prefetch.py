@@ -47,10 +47,11 @@ def parser() -> argparse.ArgumentParser:
 
 def three(text: str) -> tuple[float, ...]:
     """Three comma-separated numbers."""
-    values = tuple(map(float, text.split(",")))
-    if len(values) != 3:
-        raise ValueError
-    return values
+    try:
+        red, green, blue = map(float, text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not three numbers; give them as 0.5,0.5,0.5") from None
+    return red, green, blue
 
 
 def main() -> int:

@@ -23,6 +23,7 @@ from pipeline.learn.weights import HUB_FILE, HUB_PREFIX, description, hub_name, 
 from pipeline.runs.start_weights import UNKNOWN, check_normalisation
 
 HUB_CONFIG = "config.json"
+OLD_HUB_FILE = "pytorch_model.bin"  # of repositories without safetensors
 KEPT_BY_RUN = ("num_classes", "img_size", "dynamic_img_size", "dynamic_img_pad", "in_chans")
 """Arguments of networks that a run decides itself."""
 
@@ -51,7 +52,7 @@ def fetch(name: str, folder: Path) -> str:
     """
     if name.startswith(HUB_PREFIX):
         facts = read_config(_download(hub_name(name), HUB_CONFIG))
-        return _add(name, _download(hub_name(name), HUB_FILE), facts, folder)
+        return _add(name, _download(hub_name(name), HUB_FILE, OLD_HUB_FILE), facts, folder)
     path = prefetched(name, folder)
     if not path.is_file():
         _copy(_download(_hub_of_tag(name), HUB_FILE), path)
@@ -119,7 +120,7 @@ def _add(name: str, path: Path, facts: Facts, folder: Path) -> str:
     check_normalisation(name, facts.mean or (), facts.std or ())
     source = path
     if path.suffix != ".safetensors":
-        source = folder / f"{name}.converted.safetensors"
+        source = description(name, folder).with_suffix(".converted.safetensors")
         with files.publish(source) as out:
             out.write(save(_state_dict(path), metadata={"format": "pt"}))
     try:
@@ -180,13 +181,18 @@ def _hub_of_tag(tag: str) -> str:
     return str(named) if named and not named.endswith("/") else hub_name(tag)
 
 
-def _download(repository: str, file: str) -> Path:
-    """A file of the hub, in its cache; `ValueError` if it cannot be had."""
+def _download(repository: str, file: str, otherwise: str | None = None) -> Path:
+    """A file of the hub, in its cache, or the other one where there is none; `ValueError` if it cannot be had."""
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
 
     try:
-        return Path(hf_hub_download(repository, file))
+        try:
+            return Path(hf_hub_download(repository, file))
+        except EntryNotFoundError:
+            if otherwise is None:
+                raise
+            return Path(hf_hub_download(repository, otherwise))
     except (HfHubHTTPError, OSError) as error:
         raise ValueError(
             f"{repository} could not be fetched ({type(error).__name__}); run this where there is a network, or set "

@@ -109,7 +109,7 @@ class Cluster:
     scratch_in_ram: bool = False
     """Whether decoded images may be on a scratch that is memory (tmpfs); if not, they are decoded every time."""
     weights: str = "weights"
-    """ImageNet weights fetched by `pipeline.prefetch`; the hub's own cache is read next."""
+    """Start weights brought by `pipeline.prefetch`; for ImageNet's the hub's own cache is read next."""
     device: str = "auto"
     """`auto` (a GPU where there is one), `cpu` or `cuda`."""
     gpu_model: str = ""

@@ -45,7 +45,9 @@ class Hub(BaseHTTPRequestHandler):
         content = type(self).contents.get(name)
         if content is None:
             self.send_response(404)
-            self.send_header("X-Error-Code", "RepoNotFound")
+            there = any(each.startswith(name.rsplit("/", 1)[0] + "/") for each in type(self).contents)
+            self.send_header("X-Error-Code", "EntryNotFound" if there else "RepoNotFound")
+            self.send_header("X-Repo-Commit", COMMIT)
             self.send_header("Content-Length", "0")
             self.end_headers()
             return
@@ -160,7 +162,10 @@ def test_a_repository_of_the_hub_is_fetched_checked_and_described_by_its_own_con
     Hub.contents |= {"lab/theirs/config.json": json.dumps(config).encode(), "lab/theirs/model.safetensors": content}
     broken = dict(config, model_args={**given.ARGUMENTS, "depth": 3})
     Hub.contents |= {"lab/other/config.json": json.dumps(broken).encode(), "lab/other/model.safetensors": content}
-    done = prefetch(tmp_path, hub, "--weights", "hf-hub:lab/theirs,hf-hub:lab/other")
+    torch.save(model.state_dict(), tmp_path / "old.bin")
+    Hub.contents |= {"lab/old/config.json": json.dumps(config).encode()}
+    Hub.contents |= {"lab/old/pytorch_model.bin": (tmp_path / "old.bin").read_bytes()}
+    done = prefetch(tmp_path, hub, "--weights", "hf-hub:lab/old,hf-hub:lab/theirs,hf-hub:lab/other")
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert "does not hold the weights of vit_small_patch16_dinov3" in done.stderr
     assert 'Missing key(s) in state_dict: "blocks.2.' in done.stderr
@@ -169,6 +174,8 @@ def test_a_repository_of_the_hub_is_fetched_checked_and_described_by_its_own_con
     assert found.weights.sha256 == hashlib.sha256(content).hexdigest()
     assert (found.weights.licence, found.weights.input_size) == ("cc-by-nc-nd-4.0", 64)
     assert (found.weights.normalisation, found.weights.arguments) == ((given.MEAN, given.STD), given.ARGUMENTS)
+    old = weights.known("hf-hub:lab/old", tmp_path / "fetched").weights
+    assert load_file(weights.weights_file(old.name, tmp_path / "fetched", old)).keys() == model.state_dict().keys()
     again = backbones.build(
         given.TAG, outputs=3, image_size=64, weights="given", folder=tmp_path / "fetched", given=found.weights
     )
