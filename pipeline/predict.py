@@ -22,6 +22,7 @@ def parser() -> argparse.ArgumentParser:
     add("network", metavar="DIR_OR_RUN", help="an export's folder, a fine-tuning run's folder, or a part of its id")
     add("images", metavar="IMAGE", nargs="+", type=Path, help="files, or folders with everything below them")
     add("--csv", metavar="FILE", help="write image, predicted classes and the score of each class; - for the terminal")
+    add("--calibrated", action="store_true", help="give probabilities, by the temperature fitted on validation images")
     add("--attention", type=Path, metavar="DIR", help="draw each image with a Vision Transformer's attention, as PNG")
     add("--bits", type=int, help="16-bit grey images hold values of so many bits, as with shard (default: all 16)")
     flags.add_cluster_flag(out)
@@ -42,9 +43,8 @@ def main() -> int:
         raise ValueError(f"there is no image in {', '.join(map(str, args.images))}")
     classifier = network.open_classifier(args.network, load_cluster(args.cluster))
     classes = classifier.info.classes
-    found = list(
-        progress(predict.predictions(classifier, paths, args.attention, args.bits), total=len(paths), what="predicting")
-    )
+    each_file = predict.predictions(classifier, paths, args.attention, args.bits, calibrated=args.calibrated)
+    found = list(progress(each_file, total=len(paths), what="predicting"))
     predicted = [each for each in found if isinstance(each, predict.Prediction)]
     skipped = [each for each in found if isinstance(each, predict.Skipped)]
     if args.csv == "-":

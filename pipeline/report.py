@@ -28,15 +28,24 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="let its figures show images of the dataset",
     )
+    add(
+        "--specificity",
+        type=float,
+        default=0.9,
+        metavar="S",
+        help="show the sensitivity at this specificity (default: 0.9)",
+    )
     return out
 
 
 def main() -> int:
     args = parser().parse_args()
+    if not 0 < args.specificity < 1:
+        raise ValueError(f"--specificity is {args.specificity}; give a fraction between 0 and 1")
     plan = flags.read_plan(args)
     from pipeline.results import report
 
-    made = report.make_report(plan)
+    made = report.make_report(plan, args.specificity)
     folder = args.out or report.default_folder(plan)
     written = report.write_report(made, folder)
     if args.html:

@@ -38,6 +38,8 @@ class ModelInfo:
     weights_sha256: str
     """Of the run's weights file."""
     spec: dict[str, Any]
+    temperature: float | None = None
+    """What the outputs are divided by where calibrated scores are asked for; None where it is not known."""
 
     @classmethod
     def of_run(cls, run: Run, arm: str | None = None) -> ModelInfo:
@@ -50,7 +52,7 @@ class ModelInfo:
             raise ValueError(f"{run.id} is damaged: {run.reason()}; launch its grid with --retry to make it again")
         if state != "done":
             raise ValueError(f"{run.id} is {state}; only a finished run has a network: launch its grid to finish it")
-        spec = run.spec
+        spec, temperature = run.spec, None
         if isinstance(spec, FinetuneSpec):
             if spec.probe:
                 raise ValueError(f"{run.id} judged frozen features and trained no network; give what it started from")
@@ -59,6 +61,7 @@ class ModelInfo:
             network, backbone = FINETUNED, spec.backbone
             run.check("predictions", READER)
             classes, task = read_classes(run["predictions"]), run.result().task
+            temperature = run.result().temperature
         else:
             if arm is None:
                 arms = ", ".join(f"{arm.name} ({arm.backbone})" for arm in spec.arms)
@@ -76,6 +79,7 @@ class ModelInfo:
             std=spec.augment.std,
             weights_sha256=run.check("weights", READER),
             spec=to_json(spec),
+            temperature=temperature,
         )
 
     @classmethod
@@ -85,8 +89,9 @@ class ModelInfo:
             value = seals.read_sealed(folder / FILE)
         except seals.Damaged as error:
             raise seals.Damaged(f"{error}; {MOVE}") from None
-        names = [field.name for field in dataclasses.fields(cls)]
-        if missing := [name for name in names if name not in value]:
+        names = [field.name for field in dataclasses.fields(cls) if field.name in value]
+        required = [field.name for field in dataclasses.fields(cls) if field.default is dataclasses.MISSING]
+        if missing := [name for name in required if name not in value]:
             raise ValueError(
                 f"{folder / FILE} has no {missing[0]!r}: this program did not write it, or a newer version did"
             )

@@ -20,7 +20,8 @@ For research: to repeat this run's scores, to compare methods, or to start other
 - It works on images like those it was trained on. Another camera, scanner, stain, clinic or population changes its
   scores, and nothing warns you.
 - It scores every image for these classes, even an image that shows none of them.
-- Scores are sigmoids trained with focal loss, not calibrated probabilities; those of one image need not add up to 1.
+- Scores are sigmoids trained with focal loss, not probabilities; those of one image need not add up to 1. Calibrated
+  ones, where the section above has a temperature, are right on average on images like the validation images.
 - The metrics above are of one split of one dataset. Images of one patient may be in both the training and the test
   part, unless the dataset names its patients and was split by them."""
 
@@ -135,9 +136,21 @@ def _metrics(result: Result, info: ModelInfo) -> str:
         out.append(_table(["probe", "start", "end"], body))
     if info.classes:
         out.append("f1_micro and recall_micro decide each class at 0.5; the others use the prediction as above.")
+        out.append(_calibration(result, info))
     elif collapsed := result.collapsed:
         out.append(f"**Collapsed**: {markdown(', '.join(collapsed))} gave nearly the same outputs for every image.")
     return "\n\n".join(out)
+
+
+def _calibration(result: Result, info: ModelInfo) -> str:
+    if (temperature := result.temperature) is None:
+        return "Temperature for calibrated scores: not known; an earlier version trained this network."
+    images = counted(result.notes["calibration"]["images"], "validation image")
+    link = "softmax(-1)" if info.task == "multi-class" else "sigmoid()"
+    return (
+        f"Temperature T = {temperature:.4f}, fitted on {images}: `(logits / T).{link}` are calibrated scores, which "
+        "`pipeline.predict --calibrated` gives."
+    )
 
 
 def _data(spec: Spec) -> str:

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from pipeline.core import files, seals
-from pipeline.learn import backbones, hardware
+from pipeline.learn import backbones, calibration, hardware
 from pipeline.learn.augment import unit
 from pipeline.learn.weights import weights_file
 from pipeline.models.info import FILE, FINETUNED, MOVE, WEIGHTS, ModelInfo, is_export
@@ -59,10 +59,23 @@ class Network:
         return (images - mean) / std
 
     @torch.no_grad()
-    def scores(self, images: Tensor) -> np.ndarray:
-        """The sigmoid of each class for such input: float32 [n, classes]."""
-        scores: np.ndarray = torch.sigmoid(self.model(images).float()).cpu().numpy()
+    def scores(self, images: Tensor, *, calibrated: bool = False) -> np.ndarray:
+        """The sigmoid of each class for such input, or its calibrated probability: float32 [n, classes]."""
+        logits = self.model(images).float()
+        if calibrated:
+            found = calibration.probabilities(logits.cpu().numpy(), self.known_temperature(), self.info.task)
+            return found.astype(np.float32)
+        scores: np.ndarray = torch.sigmoid(logits).cpu().numpy()
         return scores
+
+    def known_temperature(self) -> float:
+        """The temperature of calibrated scores; `ValueError` where it is not known."""
+        if self.info.temperature is None:
+            raise ValueError(
+                f"{self.info.run} has no temperature, since an earlier version trained or exported it; leave "
+                "--calibrated out, or train it again (python -m pipeline.clean --restart)"
+            )
+        return self.info.temperature
 
 
 def rebuild(run: Run, network: str, backbone: str, *, outputs: int, image_size: int) -> nn.Module:

@@ -39,14 +39,21 @@ class Skipped:
 
 
 def predictions(
-    network: Network, paths: Sequence[Path], attention: Path | None, bits: int | None = None
+    network: Network,
+    paths: Sequence[Path],
+    attention: Path | None,
+    bits: int | None = None,
+    *,
+    calibrated: bool = False,
 ) -> Iterator[Prediction | Skipped]:
     """The prediction for each file in turn, or why it has none; `bits` as in `images.decode`.
 
     With `attention` every image is also drawn there with its attention map, as `<its number>-<its name>.png`. Raises
-    `ValueError` before anything is drawn where the network has no such map.
+    `ValueError` before anything is drawn where the network has no such map, or no temperature for calibrated scores.
     """
     size = network.info.image_size
+    if calibrated:
+        network.known_temperature()
     if attention is not None:
         attention_map(network.model, network.images(np.zeros((1, size, size, 3), dtype=np.uint8)))
     width = len(str(len(paths)))
@@ -56,10 +63,11 @@ def predictions(
         scores: dict[int, np.ndarray] = {}
         if good:
             images = network.images(np.stack([image.pixels for _, image in good]))
-            scores = {number: row for (number, _), row in zip(good, network.scores(images), strict=True)}
+            found = network.scores(images, calibrated=calibrated)
+            scores = {number: row for (number, _), row in zip(good, found, strict=True)}
             if attention is not None:
-                found = attention_map(network.model, images).cpu().numpy()
-                for (number, image), one_map in zip(good, found, strict=True):
+                all_maps = attention_map(network.model, images).cpu().numpy()
+                for (number, image), one_map in zip(good, all_maps, strict=True):
                     assert image.shown is not None
                     name = f"{number:0{width}d}-{paths[number - 1].stem}.png"
                     said = prediction_text(scores[number], network.info)

@@ -77,6 +77,11 @@ def difference(paired: Paired | None) -> str:
     return f"{signed(paired.mean, '.4f')}{spread} ({paired.n})"
 
 
+def interval(found: tuple[float, float]) -> str:
+    """`0.8900 to 0.9300`."""
+    return f"{found[0]:.4f} to {found[1]:.4f}"
+
+
 def seconds(value: float | None) -> str:
     return NOTHING if value is None else duration(value)
 
@@ -133,7 +138,7 @@ def pair_time_notes(cells: Sequence[Cell], plan: Plan) -> list[str]:
 
 def stand_in_note(plan: Plan) -> str:
     """A warning where the images of a dataset are a stand-in's; empty where none are."""
-    names = [dataset.ref.name for dataset in plan.datasets if dataset.stand_in]
+    names = [dataset.title for dataset in plan.datasets if dataset.stand_in]
     if not names:
         return ""
     return (

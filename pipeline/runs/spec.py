@@ -271,6 +271,8 @@ class FinetuneSpec:
     """Patience counts epochs without a new best (`best`), or rises over the epoch before (`previous`: notebook)."""
     probe: str = later("")
     """Nothing is trained: what judges frozen features instead, `knn` or `linear`."""
+    val_fraction: float = later(1.0)
+    """The part of the labelled validation images that early stopping sees, drawn as the labels of training are."""
 
     def __post_init__(self) -> None:
         positive(epochs=self.epochs, batch_size=self.batch_size, image_size=self.image_size, patience=self.patience)
@@ -280,6 +282,8 @@ class FinetuneSpec:
         one_of("FinetuneSpec.probe", self.probe, ("", "knn", "linear"))
         if not 0 < self.label_fraction <= 1:
             raise ValueError(f"label_fraction is {self.label_fraction}; it is a fraction in (0, 1]")
+        if not 0 < self.val_fraction <= 1:
+            raise ValueError(f"val_fraction is {self.val_fraction}; it is a fraction in (0, 1]")
         if self.pretrain is not None and (was := self.pretrain.arm(self.arm).backbone) != self.backbone:
             raise ValueError(f"arm {self.arm!r} was pretrained as {was}, not {self.backbone}; name the same backbone")
 

@@ -157,6 +157,7 @@ def finetune(
         image_size=paper.IMAGE_SIZE,
         seed=seed,
         stopping=preset.stopping,
+        val_fraction=label_fraction if preset.val_as_train else 1.0,
     )
 
 

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.results.ranking import SPECIFICITY
+
 if TYPE_CHECKING:
     from pipeline.jobs.plan import Plan
     from pipeline.results.collect import Cell
@@ -18,6 +20,8 @@ KINDS = {  # in the order of figures.json
     "finetuning": "validation loss and metric of the fine-tunes",
     "label-efficiency": "test metric over label fraction, the paper's next to ours",
     "confusion": "confusion matrices, or the F1 of each class",
+    "roc-pr": "ROC and precision-recall curves, each class against the rest",
+    "reliability": "how often scores are right, as stored and calibrated",
     "attention": "attention maps of one test image *",
     "attention-mean": "attention maps averaged over test images",
     "first-layer": "the first convolution's output for one test image *",
@@ -33,13 +37,24 @@ def draw(
     kinds: Sequence[str] = tuple(KINDS),
     with_images: bool = False,
     rollout: bool = False,
+    specificity: float = SPECIFICITY,
     watch: Callable[[list[PlannedFigure]], Iterable[PlannedFigure]] = iter,
 ) -> FigureList:
     """Draw these kinds into `folder` and write its figures.json.
 
-    watch: passes the planned figures on, for example under a progress bar.
+    specificity: the line in ROC curves. watch: passes the planned figures on, for example under a progress bar.
     """
-    from pipeline.results.figures import attention, confusion, curves, features, labels, publish, samples
+    from pipeline.results.figures import (
+        attention,
+        confusion,
+        curves,
+        features,
+        labels,
+        publish,
+        reliability,
+        roc_pr,
+        samples,
+    )
 
     plan_kind = {
         "samples": samples.samples,
@@ -48,6 +63,8 @@ def draw(
         "finetuning": curves.finetuning,
         "label-efficiency": labels.label_efficiency,
         "confusion": confusion.confusion,
+        "roc-pr": lambda plan, cells: roc_pr.roc_pr(plan, cells, specificity=specificity),
+        "reliability": reliability.reliability,
         "attention": lambda plan, cells: attention.attention(plan, cells, rollout=rollout),
         "attention-mean": lambda plan, cells: attention.attention_mean(plan, cells, rollout=rollout),
         "first-layer": features.first_layer,
