@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 from pipeline.core.console import counted, markdown
 from pipeline.data.datasets import DATASETS
+from pipeline.data.shards import facts
+from pipeline.data.shards.counts import counts_of
+from pipeline.data.shards.index import shards_of
 from pipeline.learn.weights import imagenet_tags
 from pipeline.models.info import ModelInfo
 from pipeline.runs.folder import Run
 from pipeline.runs.result import Result
-from pipeline.runs.spec import FinetuneSpec, PretrainSpec, Spec, method_of
+from pipeline.runs.spec import DatasetRef, FinetuneSpec, PretrainSpec, Spec, method_of
 
 LIMITS = """\
 For research: to repeat this run's scores, to compare methods, or to start other training.
@@ -22,8 +26,8 @@ For research: to repeat this run's scores, to compare methods, or to start other
 - It scores every image for these classes, even an image that shows none of them.
 - Scores are sigmoids trained with focal loss, not probabilities; those of one image need not add up to 1. Calibrated
   ones, where the section above has a temperature, are right on average on images like the validation images.
-- The metrics above are of one split of one dataset. Images of one patient may be in both the training and the test
-  part, unless the dataset names its patients and was split by them."""
+- The metrics above are of one split of one dataset. What training and test part share is in the section on data below;
+  images of one patient may be in both, unless the dataset names its patients and was split by them."""
 
 FEATURE_LIMITS = """\
 For research: to be fine-tuned on labelled images of the same kind. It predicts no classes by itself.
@@ -31,8 +35,8 @@ For research: to be fine-tuned on labelled images of the same kind. It predicts 
 built from it."""
 
 
-def text(run: Run, info: ModelInfo, *, with_onnx: bool) -> str:
-    """The model card as Markdown; it starts with the front matter that model hubs read."""
+def text(run: Run, info: ModelInfo, *, with_onnx: bool, shards: Path) -> str:
+    """The model card as Markdown; it starts with the front matter that model hubs read. shards: the folder of all."""
     spec, result = run.spec, run.result()
     parts = [
         _front(info),
@@ -45,7 +49,7 @@ def text(run: Run, info: ModelInfo, *, with_onnx: bool) -> str:
         "## Intended use and limits",
         LIMITS if info.classes else FEATURE_LIMITS,
         "## Training data",
-        _data(spec),
+        _data(spec, shards),
         "## How it was made",
         _made(result, info),
         "The whole spec:",
@@ -153,7 +157,7 @@ def _calibration(result: Result, info: ModelInfo) -> str:
     )
 
 
-def _data(spec: Spec) -> str:
+def _data(spec: Spec, shards: Path) -> str:
     refs = {spec.dataset.name: spec.dataset}
     if isinstance(spec, FinetuneSpec) and spec.pretrain is not None:
         refs[spec.pretrain.dataset.name] = spec.pretrain.dataset
@@ -163,10 +167,22 @@ def _data(spec: Spec) -> str:
         if name in DATASETS.names():
             hint = DATASETS.find(name).DATASET.obtain
         out.append(f"`{name}`, fingerprint `{ref.fingerprint}` (sources, labels, splits, size, codec). {hint}")
+        out += _images(ref, spec.image_size, shards)
     for tag in sorted(imagenet_tags(spec if isinstance(spec, PretrainSpec) else spec.pretrain or spec)):
         out.append(f"Training started from timm's weights `{tag}`, which have a licence of their own.")
     out.append("Whether you may pass the network on also depends on the licences of the images it was trained on.")
     return "\n\n".join(out)
+
+
+def _images(ref: DatasetRef, size: int, root: Path) -> list[str]:
+    """What the shards of a dataset say of its images, where they are still there."""
+    try:
+        shards = shards_of(root, ref, size=size)
+    except ValueError:
+        return ["Its shards were not at hand when this card was written, so its images are not counted here."]
+    counts = counts_of(shards.manifest)
+    rows = [[str(value) for value in row] for row in facts.count_rows(counts)]
+    return [_table(["images", *counts], rows), "\n".join(f"- {markdown(line)}" for line in facts.lines(shards))]
 
 
 def _made(result: Result, info: ModelInfo) -> str:

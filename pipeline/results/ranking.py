@@ -65,7 +65,7 @@ def precision_recall(targets: np.ndarray, scores: np.ndarray) -> np.ndarray:
     from sklearn import metrics as sk
 
     precision, recall, _ = sk.precision_recall_curve(targets, scores)
-    return np.asarray(precision[::-1][np.searchsorted(recall[::-1], GRID)])
+    return np.asarray(precision[::-1][np.searchsorted(recall[::-1], GRID - 1e-9)])
 
 
 def mean_curves(seeds: Sequence[Predictions], curve: Curve) -> dict[int, np.ndarray]:

@@ -42,15 +42,15 @@ def _draw(plan: Plan, group: Group) -> DrawnFigure:
     shown = with_predictions(plan, group)
     if not shown:
         raise NothingToDraw("no fine-tune with predictions is done")
-    figure = style.new_figure(1.0 + 2.3 * len(shown), 3.2)
+    figure = style.new_figure(1.0 + 2.3 * len(shown), 3.7)
     panels = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
     for axes, (each, cell) in zip(panels, shown, strict=True):
-        parts = [functools.reduce(operator.add, seeds) if seeds else None for seeds in reliabilities(cell)]
-        axes.plot([0, 1], [0, 1], color="#BBBBBB", linewidth=0.8)
-        errors = [_draw_bins(axes, part, *look) for part, look in zip(parts, LOOKS.values(), strict=True)]
-        text = " → ".join(f"{error:.3f}" for error in errors if error is not None)
-        unknown = "" if parts[1] else ", temperature not known"
-        axes.set_title(f"{each.series.title} (n = {len(cell.predictions)})\nECE {text}{unknown}")
+        parts = [seeds for seeds in reliabilities(cell) if seeds]
+        for seeds, look in zip(parts, LOOKS.values(), strict=False):
+            _draw_bins(axes, functools.reduce(operator.add, seeds), *look)
+        text = " → ".join(f"{np.mean([each.ece for each in seeds]):.3f}" for seeds in parts)
+        text += "" if len(parts) == len(LOOKS) else " (not calibrated)"
+        axes.set_title(f"{each.series.title} (n = {len(cell.predictions)})\nECE {text}")
         axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal", xlabel="score")
     panels[0].set_ylabel("share that is right")
     handles = [
@@ -65,18 +65,16 @@ def _draw(plan: Plan, group: Group) -> DrawnFigure:
     caption = (
         f"{group.title} on the test part of {group.dataset} after fine-tuning on {labels} of the labels: "
         f"{what} in {calibration.BINS} bins of equal width, the images of n seeds together, and how often it is right; "
-        "as stored, and with the temperature that each run fitted on its validation images. Larger marks are of more "
-        "scores."
+        "as stored, and with the temperature that each run fitted on its validation images (ECE: mean over seeds). "
+        "Larger marks are of more scores."
     )
     return DrawnFigure(figure, caption, [planned.run.id for each, _ in shown for planned in each.runs])
 
 
-def _draw_bins(axes: Axes, part: Reliability | None, colour: str, marker: str, line: str) -> float | None:
-    if part is None:
-        return None
+def _draw_bins(axes: Axes, part: Reliability, colour: str, marker: str, line: Any) -> None:
     having = part.count > 0
     counts = part.count[having]
     x, y = part.score[having] / counts, part.true[having] / counts
     axes.plot(x, y, line, color=colour, linewidth=1)
-    axes.scatter(x, y, s=8 + 60 * np.sqrt(counts / counts.max()), color=colour, marker=marker, alpha=0.8, linewidths=0)
-    return part.ece
+    sizes = 8 + 60 * np.sqrt(counts / counts.max())
+    axes.scatter(x, y, s=sizes, color=colour, marker=marker, alpha=0.8, linewidths=0, clip_on=False, zorder=3)
