@@ -46,7 +46,10 @@ class ImageGroups:
     def by_key(self) -> Mapping[str, str]:
         """The known groups, by an image's key; none where the shards are not on this machine."""
         try:
-            rows = shards_of(self.root, self.ref, size=self.size).rows
+            shards = shards_of(self.root, self.ref, size=self.size)
+            if shards.manifest.get("groups") == 0:
+                return {}
+            rows = shards.rows
             pairs = zip(rows["key"].array.to_pylist(), rows["group"].array.to_pylist(), strict=True)
             return {key: group for key, group in pairs if group is not None}
         except (ValueError, FileNotFoundError):

@@ -24,6 +24,7 @@ LOOKS: dict[str, tuple[str, str, Any]] = {
     "stored scores": (style.ORANGE, "s", "--"),
     "calibrated": (style.BLUE, "o", "-"),
 }
+DIAGONAL = "#BBBBBB"
 
 
 def reliability(plan: Plan, cells: Sequence[Cell]) -> Iterator[PlannedFigure]:
@@ -45,6 +46,7 @@ def _draw(plan: Plan, group: Group) -> DrawnFigure:
     figure = style.new_figure(1.0 + 2.3 * len(shown), 3.7)
     panels = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
     for axes, (each, cell) in zip(panels, shown, strict=True):
+        axes.plot([0, 1], [0, 1], color=DIAGONAL, linewidth=0.8)
         parts = [seeds for seeds in reliabilities(cell) if seeds]
         for seeds, look in zip(parts, LOOKS.values(), strict=False):
             _draw_bins(axes, functools.reduce(operator.add, seeds), *look)
@@ -57,7 +59,7 @@ def _draw(plan: Plan, group: Group) -> DrawnFigure:
         Line2D([], [], color=colour, marker=marker, linestyle=line, label=name)
         for name, (colour, marker, line) in LOOKS.items()
     ]
-    style.legend(figure, [*handles, Line2D([], [], color="#BBBBBB", label="as often right as scored")])
+    style.legend(figure, [*handles, Line2D([], [], color=DIAGONAL, label="as often right as scored")])
     labels = style.percent(shown[0][0].fraction)
     figure.suptitle(f"{group.dataset} · {group.title} · {labels} labels")
     single = shown[0][1].task == "multi-class"
