@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pipeline.cli import flags
 from pipeline.core.console import counted, progress, run_command
+from pipeline.results.figures.gallery import SPECIFICITY
 
 
 def parser() -> argparse.ArgumentParser:
@@ -31,9 +32,9 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--specificity",
         type=float,
-        default=0.9,
+        default=SPECIFICITY,
         metavar="S",
-        help="show the sensitivity at this specificity (default: 0.9)",
+        help=f"show the sensitivity at this specificity (default: {SPECIFICITY})",
     )
     return out
 

@@ -179,7 +179,7 @@ def _images(ref: DatasetRef, size: int, root: Path) -> list[str]:
     try:
         shards = shards_of(root, ref, size=size)
     except ValueError:
-        return ["Its shards were not at hand when this card was written, so its images are not counted here."]
+        return ["Its shards were not at hand when this was written, so its images are not counted here."]
     counts = counts_of(shards.manifest)
     rows = [[str(value) for value in row] for row in facts.count_rows(counts)]
     return [_table(["images", *counts], rows), "\n".join(f"- {markdown(line)}" for line in facts.lines(shards))]

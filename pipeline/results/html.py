@@ -154,6 +154,7 @@ def _run(planned: PlannedRun, result: Result | None) -> dict[str, str]:
     out["facts"] = f"seed {planned.spec.seed}, {duration(result.seconds)}, {result.device}, {result.precision}"
     more = {
         "metrics": {name: value for name, value in result.metrics.items() if name != "per_class"},
+        "temperature": result.temperature,
         "epochs": result.epochs,
         "best epoch": result.best_epoch,
         "images per second": round(result.images_per_second, 1),

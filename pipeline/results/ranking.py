@@ -11,7 +11,6 @@ from pipeline.runs.predictions import Predictions
 
 GRID = np.linspace(0, 1, 201)
 """The false positive rates and recalls at which curves of several seeds are averaged."""
-SPECIFICITY = 0.9  # ASSUMED
 
 Curve = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """From targets [n] of 0 and 1 and scores [n] to values on `GRID`."""

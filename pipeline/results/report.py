@@ -28,7 +28,6 @@ from pipeline.results.collect import Cell
 from pipeline.results.datasets import DataSection
 from pipeline.results.ensembles import Ensemble
 from pipeline.results.figures import gallery
-from pipeline.results.ranking import SPECIFICITY
 from pipeline.results.tables import Table
 from pipeline.runs.folder import unsealed_text
 
@@ -86,7 +85,7 @@ class Report:
         return text + (f"\n{unsealed_text(self.unsealed)}\n" if self.unsealed else "")
 
 
-def make_report(plan: Plan, specificity: float = SPECIFICITY) -> Report:
+def make_report(plan: Plan, specificity: float = gallery.SPECIFICITY) -> Report:
     """Read the results of the plan's finished runs; specificity: at which sensitivities are given."""
     cells = collect.cells(plan)
     both = ensembles.ensembles(cells)

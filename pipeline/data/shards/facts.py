@@ -73,7 +73,7 @@ def twins(known: Mapping[str, Any]) -> list[str]:
 
 
 def lines(shards: Shards) -> list[str]:
-    """All that reports and model cards say of shards below the table of counts: one sentence each."""
+    """All that a report and a model card say of shards below the table of counts: one sentence each."""
     manifest = shards.manifest
     split = manifest["settings"].get("split", "")
     out = [
