@@ -90,12 +90,13 @@ def make_report(plan: Plan, specificity: float = gallery.SPECIFICITY) -> Report:
     cells = collect.cells(plan)
     both = ensembles.ensembles(cells)
     every = [*cells, *both]
+    intervals = [statistics.cell_interval(cell) for cell in every]  # first: it finds damage, which tables tell
     made = [*tables.tables(plan, cells, both), *leakage.tables(plan, every), *quality.tables(every, specificity)]
     return Report(
         plan=plan,
         cells=cells,
         ensembles=both,
-        intervals=[statistics.cell_interval(cell) for cell in every],
+        intervals=intervals,
         tables=[*made, *probes.tables(plan)],
         data=datasets.sections(plan),
         specificity=specificity,
