@@ -178,11 +178,12 @@ def _images(ref: DatasetRef, size: int, root: Path) -> list[str]:
     """What the shards of a dataset say of its images, where they are still there."""
     try:
         shards = shards_of(root, ref, size=size)
-    except ValueError:
+        lines = facts.lines(shards)
+    except (ValueError, FileNotFoundError):
         return ["Its shards were not at hand when this was written, so its images are not counted here."]
     counts = counts_of(shards.manifest)
     rows = [[str(value) for value in row] for row in facts.count_rows(counts)]
-    return [_table(["images", *counts], rows), "\n".join(f"- {markdown(line)}" for line in facts.lines(shards))]
+    return [_table(["images", *counts], rows), "\n".join(f"- {markdown(line)}" for line in lines)]
 
 
 def _made(result: Result, info: ModelInfo) -> str:

@@ -36,12 +36,12 @@ def _section(plan: Plan, title: str, ref: DatasetRef, size: int) -> DataSection:
     caption = f"{title}: data, images by class and part"
     try:
         shards = shards_of(Path(plan.cluster.shards), ref, size=size)
-    except ValueError as error:
+        notes = facts.lines(shards)
+    except (ValueError, FileNotFoundError) as error:
         return DataSection(Table(None, caption, 1, ("",), [], (str(error),)), None)
     counts = counts_of(shards.manifest)
     rows = [tuple(map(str, row)) for row in facts.count_rows(counts)]
     pairs = shards.folder / facts.SHEET
-    notes = facts.lines(shards)
     notes += [f"the pairs nearest the limit of what counts as a twin: {pairs}"] if pairs.exists() else []
     return DataSection(
         Table(None, caption, 1, ("", *counts), rows, tuple(notes)),

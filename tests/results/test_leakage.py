@@ -77,7 +77,7 @@ def test_one_report_holds_both_splits_with_their_data_and_figures(folder: Path) 
         "tiny-grouped: techniques and label fractions",
         "tiny: what leakage is worth, test balanced accuracy on both splits",
         "tiny-grouped: data, images by class and part",
-        "split `grouped`: patients, lesions and twins stay in one part",
+        "split grouped: patients, lesions and twins stay in one part",
     ):
         assert text in done.stdout
     out = folder / "reports" / "mine"

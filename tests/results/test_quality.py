@@ -209,7 +209,7 @@ def test_the_data_section_says_what_the_manifest_does_and_of_old_ones_that_nobod
         "1 quarantined, 2 passed over, 6 left out because they leak: 5 train images with a twin in test, "
         "1 val images with a twin in test",
     ]
-    assert shards.fingerprint in lines[-1] and "split `image`" in lines[0]
+    assert shards.fingerprint in lines[-1] and "split image: each image for itself" in lines[0]
     for name in ("twins", "passed_over", "groups"):
         del manifest[name]
     old = facts.lines(type(shards)(shards.folder, manifest))

@@ -77,7 +77,7 @@ def lines(shards: Shards) -> list[str]:
     manifest = shards.manifest
     split = manifest["settings"].get("split", "")
     out = [
-        f"split `{split}`: {SPLITS.get(split, 'not known')}",
+        f"split {split}: {SPLITS.get(split, 'not known')}",
         groups(groups_of(shards), grouped=split == "grouped"),
         *twins(manifest),
         _left_out(manifest),
