@@ -31,7 +31,9 @@ def main() -> int:
     from pipeline.runs.cluster import load_cluster
     from pipeline.runs.folder import find_run
 
-    run = find_run(Path(load_cluster(args.cluster).runs), args.run)
+    site = load_cluster(args.cluster)
+    shards = Path(site.shards)
+    run = find_run(Path(site.runs), args.run)
     info = ModelInfo.of_run(run, args.arm)
 
     from pipeline.models import export, onnx
@@ -40,10 +42,10 @@ def main() -> int:
         onnx.check_installed()
     out = Path(args.out).absolute()
     if not export.exists(out, info):
-        difference = export.write(run, info, out, with_onnx=args.onnx)
+        difference = export.write(run, info, out, with_onnx=args.onnx, shards=shards)
         print(f"{run.id}: {info.backbone}, {', '.join(info.classes) or 'features'}")
     elif args.onnx and not (out / onnx.FILE).exists():
-        difference = export.add_onnx(run, info, out)
+        difference = export.add_onnx(run, info, out, shards=shards)
     else:
         print(f"{out} is this export already; nothing to do")
         return 0

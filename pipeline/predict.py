@@ -24,6 +24,7 @@ def parser() -> argparse.ArgumentParser:
     add("network", metavar="DIR_OR_RUN", help="an export's folder, a fine-tuning run's folder, or a part of its id")
     add("images", metavar="IMAGE", nargs="+", type=Path, help="files, folders with everything below them, or shards")
     add("--csv", metavar="FILE", help="write image, predicted classes and the score of each class; - for the terminal")
+    add("--calibrated", action="store_true", help="give probabilities, by the temperature fitted on validation images")
     add("--attention", type=Path, metavar="DIR", help="draw each image with a Vision Transformer's attention, as PNG")
     add(
         "--by-group",
@@ -58,9 +59,11 @@ def main() -> int:
     if shards:
         if args.attention:
             raise ValueError("--attention draws files; give image files instead of shards")
-        total, work = len(shards.rows["key"]), predict.predictions_of_shards(classifier, shards, site)
+        total = len(shards.rows["key"])
+        work = predict.predictions_of_shards(classifier, shards, site, calibrated=args.calibrated)
     else:
-        total, work = len(paths), predict.predictions(classifier, paths, args.attention, args.bits)
+        total = len(paths)
+        work = predict.predictions(classifier, paths, args.attention, args.bits, calibrated=args.calibrated)
     found = list(progress(work, total=total, what="predicting"))
     predicted = [each for each in found if isinstance(each, predict.Prediction)]
     skipped = [each for each in found if isinstance(each, predict.Skipped)]

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pipeline.cli import flags
 from pipeline.core.console import counted, progress, run_command
+from pipeline.results.figures.gallery import SPECIFICITY
 
 
 def parser() -> argparse.ArgumentParser:
@@ -28,15 +29,24 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="let its figures show images of the dataset",
     )
+    add(
+        "--specificity",
+        type=float,
+        default=SPECIFICITY,
+        metavar="S",
+        help=f"show the sensitivity at this specificity (default: {SPECIFICITY})",
+    )
     return out
 
 
 def main() -> int:
     args = parser().parse_args()
+    if not 0 < args.specificity < 1:
+        raise ValueError(f"--specificity is {args.specificity}; give a fraction between 0 and 1")
     plan = flags.read_plan(args)
     from pipeline.results import report
 
-    made = report.make_report(plan)
+    made = report.make_report(plan, args.specificity)
     folder = args.out or report.default_folder(plan)
     written = report.write_report(made, folder)
     if args.html:

@@ -100,7 +100,7 @@ class RunCosts:
             validated = 0.0
             if isinstance(spec, FinetuneSpec):
                 counts = self.images(spec.dataset, spec.image_size)
-                validated = VALIDATION_COST * counts[2] * result.epochs if counts else 0.0
+                validated = VALIDATION_COST * spec.val_fraction * counts[2] * result.epochs if counts else 0.0
             samples[workload] += 1
             if samples[workload] == SAMPLES:
                 lacking.remove(workload)
@@ -200,7 +200,7 @@ class RunCosts:
             return spec.epochs * min(train, spec.pictures or train)
         if spec.probe:  # at most: runs of one network share its features
             return VALIDATION_COST * (train + val)
-        return spec.epochs * (spec.label_fraction * labelled + VALIDATION_COST * val)
+        return spec.epochs * (spec.label_fraction * labelled + VALIDATION_COST * spec.val_fraction * val)
 
 
 def part_of_peak(precision: str) -> float:

@@ -25,7 +25,7 @@ from pipeline.runs.identity import milestone_of, run_id
 from pipeline.runs.spec import DatasetRef, FinetuneSpec, PretrainSpec, Spec, kind_of
 from pipeline.study import paper
 from pipeline.study.grid import load_grid, network
-from pipeline.study.setting import DatasetInfo, TableEntry
+from pipeline.study.setting import DatasetInfo, TableEntry, chosen_splits
 
 PlanState = Literal[State, "no shards", "no labels", "blocked"]
 """A run's own state, or: its dataset has no shards yet, or no labels in a split that fine-tuning needs; the run that it
@@ -83,6 +83,10 @@ class Plan:
         """The specs as the grid lists them; a spec may be listed more than once."""
         return [*self.pretrains, *(entry.spec for entry in self.entries)]
 
+    def title_of(self, ref: DatasetRef) -> str:
+        """The name of a dataset in tables and files."""
+        return next((info.title for info in self.datasets if info.ref == ref), ref.name)
+
     def in_state(self, *states: str) -> list[PlannedRun]:
         """The runs in one of these states."""
         return [planned for planned in self.runs.values() if planned.state in states]
@@ -128,9 +132,9 @@ def make_plan(
     networks = {name: network(name, Path(cluster.weights)) for name in names}
     chosen = paper.preset(preset)
     plan = Plan(grid=found.name, cluster=cluster, preset=chosen, datasets=[], entries=[])
-    for name in datasets or found.datasets:
-        info, command = _dataset_info(name, cluster, size=found.image_size, split=chosen.split)
-        plan.datasets.append(info)
+    for name, split, told_apart in chosen_splits(datasets or found.datasets, chosen.split):
+        info, command = _dataset_info(name, cluster, size=found.image_size, split=split)
+        plan.datasets.append(dataclasses.replace(info, split=split) if told_apart else info)
         if command:
             plan.missing_shards.append(command)
     wanted_seeds = seeds_of(seeds if seeds is not None else found.seeds)

@@ -13,7 +13,7 @@ from torch import Tensor
 from pipeline.data.pixel_map import open_pixels
 from pipeline.data.shards.index import Shards, shards_of
 from pipeline.data.splits import label_fraction
-from pipeline.learn import backbones, loop, metrics, optim
+from pipeline.learn import backbones, calibration, loop, metrics, optim
 from pipeline.learn.augment import augment, normalise, unit
 from pipeline.learn.hardware import Hardware
 from pipeline.learn.losses import class_weights, focal_loss
@@ -42,7 +42,9 @@ class Finetuning(Program):
         train = shards.of_split("train")
         chosen = label_fraction(shards.labels(train), self.classes, spec.label_fraction, spec.seed)
         self.train = Labelled(pixels, shards, [train[i] for i in chosen], device)
-        self.val = Labelled(pixels, shards, shards.of_split("val"), device)
+        val = shards.of_split("val")
+        seen = label_fraction(shards.labels(val), self.classes, spec.val_fraction, spec.seed)
+        self.val = Labelled(pixels, shards, [val[i] for i in seen], device)
         self.test = Labelled(pixels, shards, shards.of_split("test"), device)
         for part, labelled in (("train", self.train), ("val", self.val), ("test", self.test)):
             if not len(labelled):
@@ -145,5 +147,11 @@ def finetune(
         "best_epoch": int(program.best["epoch"]),
         "labelled_pictures": len(program.train),
         "train_pictures": counters.images,
+        "calibration": {
+            "temperature": calibration.fit(
+                program.logits(program.val).numpy(), program.val.targets.numpy(), program.task
+            ),
+            "images": len(program.val),
+        },
     }
     return found, counters, notes

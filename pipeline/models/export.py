@@ -34,8 +34,11 @@ def exists(folder: Path, info: ModelInfo) -> bool:
     return False
 
 
-def write(run: Run, info: ModelInfo, folder: Path, *, with_onnx: bool) -> float | None:
-    """Make the export; returns the ONNX graph's largest difference from torch, None without a graph."""
+def write(run: Run, info: ModelInfo, folder: Path, *, with_onnx: bool, shards: Path) -> float | None:
+    """Make the export; returns the ONNX graph's largest difference from torch, None without a graph.
+
+    shards: the folder of all shards, from which the model card takes what it says of the images.
+    """
     network = Network.of_run(run, info)
     graph, difference = onnx.graph(network) if with_onnx else (b"", None)
     with files.publish_folder(folder) as temporary:
@@ -46,15 +49,15 @@ def write(run: Run, info: ModelInfo, folder: Path, *, with_onnx: bool) -> float 
         files.write_json(temporary / FILE, seals.sealed(dataclasses.asdict(info), [temporary / WEIGHTS]))
         if with_onnx:
             _write_bytes(temporary / onnx.FILE, graph)
-        files.write_text(temporary / MODEL_CARD, model_card.text(run, info, with_onnx=with_onnx))
+        files.write_text(temporary / MODEL_CARD, model_card.text(run, info, with_onnx=with_onnx, shards=shards))
     return difference
 
 
-def add_onnx(run: Run, info: ModelInfo, folder: Path) -> float:
+def add_onnx(run: Run, info: ModelInfo, folder: Path, *, shards: Path) -> float:
     """Add the ONNX graph to an export that has none; returns its largest difference from torch."""
     graph, difference = onnx.graph(Network.of_export(folder, info))
     _write_bytes(folder / onnx.FILE, graph)
-    files.write_text(folder / MODEL_CARD, model_card.text(run, info, with_onnx=True))
+    files.write_text(folder / MODEL_CARD, model_card.text(run, info, with_onnx=True, shards=shards))
     return difference
 
 

@@ -39,6 +39,8 @@ class ModelInfo:
     weights_sha256: str
     """Of the run's weights file."""
     spec: dict[str, Any]
+    temperature: float | None = None
+    """What the outputs are divided by where calibrated scores are asked for; None where it is not known."""
 
     @classmethod
     def of_run(cls, run: Run, arm: str | None = None) -> ModelInfo:
@@ -51,7 +53,7 @@ class ModelInfo:
             raise ValueError(f"{run.id} is damaged: {run.reason()}; launch its grid with --retry to make it again")
         if state != "done":
             raise ValueError(f"{run.id} is {state}; only a finished run has a network: launch its grid to finish it")
-        spec = run.spec
+        spec, temperature = run.spec, None
         source: FinetuneSpec | Arm
         if isinstance(spec, FinetuneSpec):
             if spec.probe:
@@ -61,6 +63,7 @@ class ModelInfo:
             network, source = FINETUNED, spec
             run.check("predictions", READER)
             classes, task = read_classes(run["predictions"]), run.result().task
+            temperature = run.result().temperature
         else:
             if arm is None:
                 arms = ", ".join(f"{arm.name} ({arm.backbone})" for arm in spec.arms)
@@ -79,6 +82,7 @@ class ModelInfo:
             std=std,
             weights_sha256=run.check("weights", READER),
             spec=to_json(spec),
+            temperature=temperature,
         )
 
     @classmethod
@@ -88,8 +92,9 @@ class ModelInfo:
             value = seals.read_sealed(folder / FILE)
         except seals.Damaged as error:
             raise seals.Damaged(f"{error}; {MOVE}") from None
-        names = [field.name for field in dataclasses.fields(cls)]
-        if missing := [name for name in names if name not in value]:
+        names = [field.name for field in dataclasses.fields(cls) if field.name in value]
+        required = [field.name for field in dataclasses.fields(cls) if field.default is dataclasses.MISSING]
+        if missing := [name for name in required if name not in value]:
             raise ValueError(
                 f"{folder / FILE} has no {missing[0]!r}: this program did not write it, or a newer version did"
             )

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 from pipeline.core.console import counted, markdown
 from pipeline.data.datasets import DATASETS
+from pipeline.data.shards import facts
+from pipeline.data.shards.counts import counts_of
+from pipeline.data.shards.index import shards_of
 from pipeline.learn.weights import start_weights
 from pipeline.models.info import ModelInfo
 from pipeline.runs.folder import Run
 from pipeline.runs.result import Result
-from pipeline.runs.spec import FinetuneSpec, PretrainSpec, Spec, method_of
+from pipeline.runs.spec import DatasetRef, FinetuneSpec, PretrainSpec, Spec, method_of
 
 LIMITS = """\
 For research: to repeat this run's scores, to compare methods, or to start other training.
@@ -20,9 +24,10 @@ For research: to repeat this run's scores, to compare methods, or to start other
 - It works on images like those it was trained on. Another camera, scanner, stain, clinic or population changes its
   scores, and nothing warns you.
 - It scores every image for these classes, even an image that shows none of them.
-- Scores are sigmoids trained with focal loss, not calibrated probabilities; those of one image need not add up to 1.
-- The metrics above are of one split of one dataset. Images of one patient may be in both the training and the test
-  part, unless the dataset names its patients and was split by them."""
+- Scores are sigmoids trained with focal loss, not probabilities; those of one image need not add up to 1. Calibrated
+  ones, where the section above has a temperature, are right on average on images like the validation images.
+- The metrics above are of one split of one dataset. What training and test part share is in the section on data below;
+  images of one patient may be in both, unless the dataset names its patients and was split by them."""
 
 FEATURE_LIMITS = """\
 For research: to be fine-tuned on labelled images of the same kind. It predicts no classes by itself.
@@ -30,8 +35,8 @@ For research: to be fine-tuned on labelled images of the same kind. It predicts 
 built from it."""
 
 
-def text(run: Run, info: ModelInfo, *, with_onnx: bool) -> str:
-    """The model card as Markdown; it starts with the front matter that model hubs read."""
+def text(run: Run, info: ModelInfo, *, with_onnx: bool, shards: Path) -> str:
+    """The model card as Markdown; it starts with the front matter that model hubs read. shards: the folder of all."""
     spec, result = run.spec, run.result()
     parts = [
         _front(info),
@@ -44,7 +49,7 @@ def text(run: Run, info: ModelInfo, *, with_onnx: bool) -> str:
         "## Intended use and limits",
         LIMITS if info.classes else FEATURE_LIMITS,
         "## Training data",
-        _data(spec),
+        _data(spec, shards),
         "## How it was made",
         _made(result, info),
         "The whole spec:",
@@ -139,12 +144,24 @@ def _metrics(result: Result, info: ModelInfo) -> str:
         out.append(_table(["probe", "start", "end"], body))
     if info.classes:
         out.append("f1_micro and recall_micro decide each class at 0.5; the others use the prediction as above.")
+        out.append(_calibration(result, info))
     elif collapsed := result.collapsed:
         out.append(f"**Collapsed**: {markdown(', '.join(collapsed))} gave nearly the same outputs for every image.")
     return "\n\n".join(out)
 
 
-def _data(spec: Spec) -> str:
+def _calibration(result: Result, info: ModelInfo) -> str:
+    if (temperature := result.temperature) is None:
+        return "Temperature for calibrated scores: not known; an earlier version trained this network."
+    images = counted(result.notes["calibration"]["images"], "validation image")
+    link = "softmax(-1)" if info.task == "multi-class" else "sigmoid()"
+    return (
+        f"Temperature T = {temperature:.4f}, fitted on {images}: `(logits / T).{link}` are calibrated scores, which "
+        "`pipeline.predict --calibrated` gives."
+    )
+
+
+def _data(spec: Spec, shards: Path) -> str:
     refs = {spec.dataset.name: spec.dataset}
     if isinstance(spec, FinetuneSpec) and spec.pretrain is not None:
         refs[spec.pretrain.dataset.name] = spec.pretrain.dataset
@@ -154,6 +171,7 @@ def _data(spec: Spec) -> str:
         if name in DATASETS.names():
             hint = DATASETS.find(name).DATASET.obtain
         out.append(f"`{name}`, fingerprint `{ref.fingerprint}` (sources, labels, splits, size, codec). {hint}")
+        out += _images(ref, spec.image_size, shards)
     out += _weights_texts(spec if isinstance(spec, PretrainSpec) else spec.pretrain or spec)
     out.append("Whether you may pass the network on also depends on the licences of the images it was trained on.")
     return "\n\n".join(out)
@@ -173,6 +191,18 @@ def _weights_texts(spec: Spec) -> list[str]:
             f"{markdown(given.licence)}{size}. They want images with the mean {mean} subtracted, divided by {std}."
         )
     return out
+
+
+def _images(ref: DatasetRef, size: int, root: Path) -> list[str]:
+    """What the shards of a dataset say of its images, where they are still there."""
+    try:
+        shards = shards_of(root, ref, size=size)
+        lines = facts.lines(shards)
+    except (ValueError, FileNotFoundError):
+        return ["Its shards were not at hand when this was written, so its images are not counted here."]
+    counts = counts_of(shards.manifest)
+    rows = [[str(value) for value in row] for row in facts.count_rows(counts)]
+    return [_table(["images", *counts], rows), "\n".join(f"- {markdown(line)}" for line in lines)]
 
 
 def _made(result: Result, info: ModelInfo) -> str:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from pipeline.core import files, seals
 from pipeline.data.pixel_map import open_pixels
 from pipeline.data.shards.index import Shards
-from pipeline.learn import backbones, hardware, weights
+from pipeline.learn import backbones, calibration, hardware, weights
 from pipeline.learn.augment import unit
 from pipeline.learn.samples import gather
 from pipeline.models.info import FILE, FINETUNED, MOVE, WEIGHTS, ModelInfo, is_export
@@ -61,20 +61,35 @@ class Network:
         mean, std = (images.new_tensor(values).view(1, 3, 1, 1) for values in (self.info.mean, self.info.std))
         return (images - mean) / std
 
-    def scores_of(self, shards: Shards, rows: np.ndarray, cluster: Cluster) -> Iterator[np.ndarray]:
+    def scores_of(
+        self, shards: Shards, rows: np.ndarray, cluster: Cluster, *, calibrated: bool = False
+    ) -> Iterator[np.ndarray]:
         """The scores of rows of shards in batches: float32 [≤ BATCH, classes] each."""
         read, side = gather(open_pixels(shards, cluster)), shards.size
         for start in range(0, len(rows), BATCH):
             batch = rows[start : start + BATCH]
             pixels = torch.empty((len(batch), side, side, 3), dtype=torch.uint8)
             read(batch, pixels)
-            yield self.scores(self.images(pixels.numpy()))
+            yield self.scores(self.images(pixels.numpy()), calibrated=calibrated)
 
     @torch.no_grad()
-    def scores(self, images: Tensor) -> np.ndarray:
-        """The sigmoid of each class for such input: float32 [n, classes]."""
-        scores: np.ndarray = torch.sigmoid(self.model(images).float()).cpu().numpy()
+    def scores(self, images: Tensor, *, calibrated: bool = False) -> np.ndarray:
+        """The sigmoid of each class for such input, or its calibrated probability: float32 [n, classes]."""
+        logits = self.model(images).float()
+        if calibrated:
+            found = calibration.probabilities(logits.cpu().numpy(), self.known_temperature(), self.info.task)
+            return found.astype(np.float32)
+        scores: np.ndarray = torch.sigmoid(logits).cpu().numpy()
         return scores
+
+    def known_temperature(self) -> float:
+        """The temperature of calibrated scores; `ValueError` where it is not known."""
+        if self.info.temperature is None:
+            raise ValueError(
+                f"{self.info.run} has no temperature, since an earlier version trained or exported it; leave "
+                "--calibrated out, or train it again (python -m pipeline.clean --restart)"
+            )
+        return self.info.temperature
 
 
 def rebuild(run: Run, network: str, *, outputs: int) -> nn.Module:

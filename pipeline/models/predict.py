@@ -41,14 +41,21 @@ class Skipped:
 
 
 def predictions(
-    network: Network, paths: Sequence[Path], attention: Path | None, bits: int | None = None
+    network: Network,
+    paths: Sequence[Path],
+    attention: Path | None,
+    bits: int | None = None,
+    *,
+    calibrated: bool = False,
 ) -> Iterator[Prediction | Skipped]:
     """The prediction for each file in turn, or why it has none; `bits` as in `images.decode`.
 
     With `attention` every image is also drawn there with its attention map, as `<its number>-<its name>.png`. Raises
-    `ValueError` before anything is drawn where the network has no such map.
+    `ValueError` before anything is drawn where the network has no such map, or no temperature for calibrated scores.
     """
     size = network.info.image_size
+    if calibrated:
+        network.known_temperature()
     if attention is not None:
         attention_map(network.model, network.images(np.zeros((1, size, size, 3), dtype=np.uint8)))
     width = len(str(len(paths)))
@@ -58,10 +65,11 @@ def predictions(
         scores: dict[int, np.ndarray] = {}
         if good:
             images = network.images(np.stack([image.pixels for _, image in good]))
-            scores = {number: row for (number, _), row in zip(good, network.scores(images), strict=True)}
+            found = network.scores(images, calibrated=calibrated)
+            scores = {number: row for (number, _), row in zip(good, found, strict=True)}
             if attention is not None:
-                found = attention_map(network.model, images).cpu().numpy()
-                for (number, image), one_map in zip(good, found, strict=True):
+                all_maps = attention_map(network.model, images).cpu().numpy()
+                for (number, image), one_map in zip(good, all_maps, strict=True):
                     assert image.shown is not None
                     name = f"{number:0{width}d}-{paths[number - 1].stem}.png"
                     said = prediction_text(scores[number], network.info)
@@ -75,14 +83,16 @@ def predictions(
                 yield Prediction(path, scores[number], classes, loaded.peak)
 
 
-def predictions_of_shards(network: Network, shards: Shards, cluster: Cluster) -> Iterator[Prediction | Skipped]:
+def predictions_of_shards(
+    network: Network, shards: Shards, cluster: Cluster, *, calibrated: bool = False
+) -> Iterator[Prediction | Skipped]:
     """The prediction for each image of shards, by its key, in the order of the index."""
     if shards.size != network.info.image_size:
         raise ValueError(
             f"{shards.folder} has images of {shards.size} pixels; the network takes {network.info.image_size}"
         )
     keys = shards.rows["key"].array.to_pylist()
-    batches = network.scores_of(shards, np.arange(len(keys)), cluster)
+    batches = network.scores_of(shards, np.arange(len(keys)), cluster, calibrated=calibrated)
     for key, scores in zip(keys, (row for batch in batches for row in batch), strict=True):
         yield Prediction(Path(key), scores, predicted_classes(scores, network.info))
 

@@ -5,17 +5,19 @@ from __future__ import annotations
 import contextlib
 import csv
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from pipeline.core.seals import Damaged
+from pipeline.data.shards.index import shards_of
 from pipeline.jobs.plan import Plan
 from pipeline.runs.folder import Run
 from pipeline.runs.identity import recipe, run_id, without_seed
 from pipeline.runs.predictions import Predictions, read_predictions
 from pipeline.runs.result import Result
-from pipeline.runs.spec import FinetuneSpec, method_of
+from pipeline.runs.spec import DatasetRef, FinetuneSpec, method_of
 from pipeline.study import paper
 
 READER = "report"
@@ -29,6 +31,29 @@ class Printed:
     table: int
     value: float
     spread: float
+
+
+@dataclass
+class ImageGroups:
+    """The patient or lesion of each image of a dataset, read from its shards when first asked for."""
+
+    root: Path
+    """The folder of all shards."""
+    ref: DatasetRef
+    size: int
+
+    @cached_property
+    def by_key(self) -> Mapping[str, str]:
+        """The known groups, by an image's key; none where the shards are not on this machine."""
+        try:
+            shards = shards_of(self.root, self.ref, size=self.size)
+            if shards.manifest.get("groups") == 0:
+                return {}
+            rows = shards.rows
+            pairs = zip(rows["key"].array.to_pylist(), rows["group"].array.to_pylist(), strict=True)
+            return {key: group for key, group in pairs if group is not None}
+        except (ValueError, FileNotFoundError):
+            return {}
 
 
 @dataclass
@@ -50,6 +75,25 @@ class Cell:
     damage: dict[int, str] = field(default_factory=dict)
     """What is wrong with what its finished runs left, by seed."""
     printed: Printed | None = None
+    groups: ImageGroups | None = None
+
+    @cached_property
+    def predictions(self) -> dict[int, Predictions]:
+        """The stored predictions of its finished seeds, read once; damaged ones are left out and noted in `damage`."""
+        found = {}
+        for seed in sorted(self.results):
+            try:
+                found[seed] = predictions_of(self.runs[seed])
+            except FileNotFoundError:
+                continue
+            except Damaged as error:
+                self.damage[seed] = str(error)
+        return found
+
+    @property
+    def all_runs(self) -> list[Run]:
+        """Every run that its scores are of."""
+        return list(self.runs.values())
 
     @property
     def method(self) -> str:
@@ -99,6 +143,12 @@ class Cell:
         return statistics.stdev(values) if len(values) > 1 else None
 
     @property
+    def task(self) -> str:
+        """`multi-class` or `multi-label`, of its finished runs."""
+        tasks = {result.task for result in self.results.values()}
+        return "multi-class" if tasks == {"multi-class"} else "multi-label"
+
+    @property
     def mixed(self) -> bool:
         """Whether its runs, or the pretraining runs that they start from, used different devices or precisions."""
         return len({(r.device, r.precision, str(r.notes.get("parent"))) for r in self.results.values()}) > 1
@@ -110,17 +160,21 @@ def cells(plan: Plan) -> list[Cell]:
     Raises `ValueError` where two different runs of the same seed belong to one cell.
     """
     printed = printed_results()
-    own_metric = {dataset.ref.name: dataset.metric for dataset in plan.datasets}
+    infos = {dataset.ref: dataset for dataset in plan.datasets}
+    named = {dataset.ref.name: dataset for dataset in plan.datasets}
+    groups: dict[tuple[DatasetRef, int], ImageGroups] = {}
     found: dict[tuple[str, ...], Cell] = {}
     for entry in plan.entries:
-        spec, dataset = entry.spec, entry.spec.dataset.name
-        own = own_metric[dataset]
-        metric = plan.preset.metrics.get(dataset) or plan.preset.metrics.get("*") or own
-        key = (entry.experiment, dataset, *entry.row, entry.column, run_id(without_seed(spec)))
+        spec, name = entry.spec, entry.spec.dataset.name
+        info = infos.get(spec.dataset) or named[name]
+        metric = plan.preset.metrics.get(name) or plan.preset.metrics.get("*") or info.metric
+        key = (entry.experiment, info.title, *entry.row, entry.column, run_id(without_seed(spec)))
         if key not in found:
-            found[key] = Cell(entry.experiment, dataset, entry.row, entry.column, metric, spec)
-            if metric in (own, paper.preset("notebook").metrics.get(dataset)):  # the metrics that the paper prints
-                found[key].printed = printed.get((entry.experiment, dataset, entry.key, entry.column))
+            images = ImageGroups(Path(plan.cluster.shards), spec.dataset, spec.image_size)
+            images = groups.setdefault((spec.dataset, spec.image_size), images)
+            found[key] = Cell(entry.experiment, info.title, entry.row, entry.column, metric, spec, groups=images)
+            if metric in (info.metric, paper.preset("notebook").metrics.get(name)):  # the metrics that the paper prints
+                found[key].printed = printed.get((entry.experiment, name, entry.key, entry.column))
         planned = plan.runs[run_id(spec)]
         if (other := found[key].runs.setdefault(spec.seed, planned.run)).id != planned.run.id:
             raise ValueError(

@@ -126,7 +126,7 @@ def as_csv(cells: Sequence[Cell], intervals: Sequence[tuple[float, float] | None
                 "wanted": cell.wanted,
                 "values": " ".join(map(repr, cell.values(metric))),
                 "mixed": int(cell.mixed),
-                "runs": " ".join(run.id for run in cell.runs.values()),
+                "runs": " ".join(run.id for run in cell.all_runs),
             }
             if in_table and interval:
                 row |= {"low": interval[0], "high": interval[1]}

@@ -14,9 +14,10 @@ from typing import Any
 
 from pipeline.core.console import duration
 from pipeline.jobs.plan import Plan, PlannedRun
-from pipeline.results import claims
+from pipeline.results import claims, texts
 from pipeline.results.claims import Verdict
 from pipeline.results.collect import Cell
+from pipeline.results.datasets import DataSection
 from pipeline.results.tables import Table
 from pipeline.runs.identity import to_json
 from pipeline.runs.result import Result
@@ -47,12 +48,16 @@ def page(
     verdicts: Sequence[Verdict],
     warnings: Sequence[str],
     intervals: Intervals,
+    data: Sequence[DataSection],
     figures: Sequence[Mapping[str, Any]],
     folder: Path,
+    *,
+    with_images: bool,
 ) -> str:
     """The page as text.
 
-    figures: entries of figures.json, whose files are in `folder`.
+    figures: entries of figures.json, whose files are in `folder`. with_images: whether the data section may show
+    images of the dataset.
     """
     import jinja2
 
@@ -75,17 +80,21 @@ def page(
         verdicts=[(verdict, VERDICT_KINDS.get(verdict.verdict, "open")) for verdict in verdicts],
         warnings=warnings,
         tables=[_table(table, intervals) for table in tables],
+        data=[
+            {**_table(each.table, intervals), "pairs": _base64(each.pairs) if each.pairs and with_images else ""}
+            for each in data
+        ],
         figures=[_figure(figure, folder) for figure in figures],
-        cost=_cost([(plan.runs[name], result) for name, result in computed.items()]),
+        cost=_cost(plan, computed),
         runs=[_run(planned, results.get(planned.run.id)) for planned in runs],
     )
 
 
 def _table(table: Table, intervals: Intervals) -> dict[str, Any]:
     rows = []
-    for number, texts in enumerate(table.rows):
+    for number, line in enumerate(table.rows):
         row = []
-        for column, text in enumerate(texts):
+        for column, text in enumerate(line):
             cell = table.cells.get((number, column))
             kind = "paper" if table.header[column].endswith("paper") else "label"
             row.append(_score(text, cell, intervals.get(id(cell))) if cell else TableText(text, kind))
@@ -98,7 +107,8 @@ def _score(text: str, cell: Cell, interval: tuple[float, float] | None) -> Table
     seeds = ", ".join(f"{seed}: {value:.4f}" for seed, value in cell.scores(cell.metric).items())
     hint = f"seeds {seeds}" if seeds else "no run is done"
     if interval:
-        hint += f"; 95 % interval over test images {interval[0]:.4f} to {interval[1]:.4f}"
+        over = "patients or lesions" if cell.groups and cell.groups.by_key else "images"
+        hint += f"; 95 % interval over test {over} {texts.interval(interval)}"
     first = next(iter(cell.results or cell.runs))
     return TableText(text, cell.status, cell.runs[first].id, hint)
 
@@ -109,16 +119,20 @@ def _figure(figure: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     if paper:
         paper = f"Like the paper's {paper[3:]}" if paper.startswith("as ") else f"The paper's {paper}"
     (name,) = [name for name in figure["files"] if name.endswith(".png")]
-    data = base64.b64encode((folder / name).read_bytes()).decode()
-    return {"caption": figure["caption"], "paper": paper, "data": data}
+    return {"caption": figure["caption"], "paper": paper, "data": _base64(folder / name)}
 
 
-def _cost(computed: Sequence[tuple[PlannedRun, Result]]) -> dict[str, Any]:
-    """Time and speed by dataset, kind, method, device and precision."""
+def _base64(path: Path) -> str:
+    return base64.b64encode(path.read_bytes()).decode()
+
+
+def _cost(plan: Plan, computed: Mapping[str, Result]) -> dict[str, Any]:
+    """Time and speed of runs, by id, for each dataset, kind, method, device and precision."""
     groups: dict[tuple[str, ...], list[Result]] = {}
-    for planned, result in computed:
-        spec = planned.spec
-        key: tuple[str, ...] = (spec.dataset.name, kind_of(spec), method_of(spec), result.device, result.precision)
+    for name, result in computed.items():
+        spec = plan.runs[name].spec
+        of_spec = (plan.title_of(spec.dataset), kind_of(spec), method_of(spec))
+        key: tuple[str, ...] = (*of_spec, result.device, result.precision)
         groups.setdefault(key, []).append(result)
     header = "dataset,kind,method,device,precision,runs,total time,time per run,images per second".split(",")
     rows = []
@@ -140,6 +154,7 @@ def _run(planned: PlannedRun, result: Result | None) -> dict[str, str]:
     out["facts"] = f"seed {planned.spec.seed}, {duration(result.seconds)}, {result.device}, {result.precision}"
     more = {
         "metrics": {name: value for name, value in result.metrics.items() if name != "per_class"},
+        "temperature": result.temperature,
         "epochs": result.epochs,
         "best epoch": result.best_epoch,
         "images per second": round(result.images_per_second, 1),

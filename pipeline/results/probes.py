@@ -61,8 +61,8 @@ def tables(plan: Plan) -> list[Table]:
     """A table for each dataset with a finished pretraining run: a row for each method and arm."""
     found = [recipe for recipe in recipes(plan) if recipe.results]
     return [
-        _table([recipe for recipe in found if recipe.spec.dataset.name == dataset], plan)
-        for dataset in dict.fromkeys(recipe.spec.dataset.name for recipe in found)
+        _table([recipe for recipe in found if recipe.spec.dataset == dataset], plan)
+        for dataset in dict.fromkeys(recipe.spec.dataset for recipe in found)
     ]
 
 
@@ -80,7 +80,7 @@ def _table(members: Sequence[Recipe], plan: Plan) -> Table:
         alone = [(method_of(r.spec), [arm.name for arm in r.spec.arms]) for r in members].count(kind) == 1
         title = method_info(method).title + ("" if alone else f" #{recipe.variant}")
         rows += [(title, *_row(recipe, arm, part, probes)) for arm in recipe.spec.arms]
-    dataset = members[0].spec.dataset.name
+    dataset = plan.title_of(members[0].spec.dataset)
     what = {"val": "validation", "test": "test"}[part]
     return Table(
         number=None,
@@ -149,7 +149,8 @@ def as_csv(plan: Plan) -> str:
     rows: list[Sequence[object]] = []
     for recipe in recipes(plan):
         for run, result in recipe.results.items():
-            of_run = (recipe.spec.dataset.name, method_of(recipe.spec), recipe.variant, recipe.seeds[run], run)
+            dataset = plan.title_of(recipe.spec.dataset)
+            of_run = (dataset, method_of(recipe.spec), recipe.variant, recipe.seeds[run], run)
             for arm in recipe.spec.arms:
                 rows += [(*of_run, arm.name, arm.backbone, *values) for values in _values(arm.name, result.probes)]
     return files.csv_text([COLUMNS, *rows]) if rows else ""

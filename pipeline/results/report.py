@@ -9,9 +9,26 @@ from typing import TYPE_CHECKING
 
 from pipeline.core import console, files
 from pipeline.jobs.plan import Plan
-from pipeline.results import claims, collect, elsewhere, formats, html, patients, probes, statistics, tables, texts
+from pipeline.results import (
+    claims,
+    collect,
+    datasets,
+    elsewhere,
+    ensembles,
+    formats,
+    html,
+    leakage,
+    patients,
+    probes,
+    quality,
+    statistics,
+    tables,
+    texts,
+)
 from pipeline.results.claims import Verdict
 from pipeline.results.collect import Cell
+from pipeline.results.datasets import DataSection
+from pipeline.results.ensembles import Ensemble
 from pipeline.results.figures import gallery
 from pipeline.results.tables import Table
 from pipeline.runs.folder import unsealed_text
@@ -26,9 +43,13 @@ class Report:
 
     plan: Plan
     cells: list[Cell]
+    ensembles: list[Ensemble]
     intervals: list[tuple[float, float] | None]
-    """Of each cell's score, over resampled test images."""
+    """Of each cell's score and then of each ensemble's, over resampled test images."""
     tables: list[Table]
+    data: list[DataSection]
+    specificity: float
+    """At which sensitivities are given."""
     verdicts: list[Verdict]
     """Empty for a grid without the main experiment."""
     collapsed: list[str]
@@ -45,9 +66,14 @@ class Report:
         """How many runs the tables still wait for."""
         return sum(cell.wanted - len(cell.results) for cell in self.cells)
 
+    @property
+    def every_table(self) -> list[Table]:
+        """The tables of results and of data."""
+        return [*self.tables, *(section.table for section in self.data)]
+
     def as_text(self) -> str:
         text = f"{self.stand_in_note}\n\n" if self.stand_in_note else ""
-        text += formats.as_text(self.tables)
+        text += formats.as_text(self.every_table)
         if self.verdicts:
             rows = [(v.claim, v.printed, v.ours, v.verdict) for v in self.verdicts]
             lines = console.table(rows, header=("claim", "paper", "ours", "verdict"))
@@ -61,19 +87,21 @@ class Report:
         return text + (f"\n{unsealed_text(self.unsealed)}\n" if self.unsealed else "")
 
 
-def make_report(plan: Plan) -> Report:
-    """Read the results of the plan's finished runs."""
+def make_report(plan: Plan, specificity: float = gallery.SPECIFICITY) -> Report:
+    """Read the results of the plan's finished runs; specificity: at which sensitivities are given."""
     cells = collect.cells(plan)
+    both = ensembles.ensembles(cells)
+    every = [*cells, *both]
+    intervals = [statistics.cell_interval(cell) for cell in every]  # first: it finds damage, which tables tell
+    made = [*tables.tables(plan, cells, both), *leakage.tables(plan, every), *quality.tables(every, specificity)]
     return Report(
         plan=plan,
         cells=cells,
-        intervals=[statistics.cell_interval(cell) for cell in cells],
-        tables=[
-            *tables.tables(plan, cells),
-            *patients.tables(plan, cells),
-            *elsewhere.tables(plan, cells),
-            *probes.tables(plan),
-        ],
+        ensembles=both,
+        intervals=intervals,
+        tables=[*made, *patients.tables(plan, cells), *elsewhere.tables(plan, cells), *probes.tables(plan)],
+        data=datasets.sections(plan),
+        specificity=specificity,
         verdicts=claims.verdicts(plan, cells) if any(cell.experiment == "main" for cell in cells) else [],
         collapsed=collect.collapsed(plan),
         damaged=collect.damaged(plan, cells),
@@ -93,9 +121,9 @@ def write_report(report: Report, folder: Path) -> list[Path]:
     plan = report.plan
     contents = {
         "report.txt": report.as_text(),
-        "report.md": f"# {plan.grid}, preset {plan.preset.name}\n\n{formats.as_markdown(report.tables)}",
-        "report.tex": formats.as_latex(report.tables),
-        "report.csv": formats.as_csv(report.cells, report.intervals),
+        "report.md": f"# {plan.grid}, preset {plan.preset.name}\n\n{formats.as_markdown(report.every_table)}",
+        "report.tex": formats.as_latex(report.every_table),
+        "report.csv": formats.as_csv([*report.cells, *report.ensembles], report.intervals),
     }
     if judged := probes.as_csv(plan):
         contents["probes.csv"] = judged
@@ -110,7 +138,15 @@ def write_html(
     watch: Callable[[list[PlannedFigure]], Iterable[PlannedFigure]] = iter,
 ) -> tuple[list[Path], FigureList]:
     """Draw the figures into `folder`/figures and write report.html; returns its path and what became of the figures."""
-    drawn = gallery.draw(report.plan, report.cells, folder / "figures", with_images=with_images, watch=watch)
+    drawn = gallery.draw(
+        report.plan,
+        report.cells,
+        folder / "figures",
+        with_images=with_images,
+        specificity=report.specificity,
+        watch=watch,
+    )
+    every = [*report.cells, *report.ensembles]
     page = html.page(
         report.plan,
         report.tables,
@@ -118,9 +154,11 @@ def write_html(
         [report.stand_in_note] * bool(report.stand_in_note)
         + [f"Collapsed in pretraining: {line}" for line in report.collapsed]
         + [f"Damaged: {line}" for line in report.damaged],
-        {id(cell): interval for cell, interval in zip(report.cells, report.intervals, strict=True)},
+        {id(cell): interval for cell, interval in zip(every, report.intervals, strict=True)},
+        report.data,
         drawn.figures,
         folder / "figures",
+        with_images=with_images,
     )
     return _write(folder, {"report.html": page}), drawn
 

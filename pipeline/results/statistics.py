@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.core.seals import Damaged
-from pipeline.results.collect import Cell, predictions_of
+from pipeline.results.collect import Cell
 from pipeline.runs.predictions import Predictions
 
 MIN_SEEDS = 3  # ASSUMED: a t-test of fewer pairs says nothing
@@ -79,43 +78,51 @@ ResampledScore = Callable[[np.ndarray], np.ndarray]
 """From counts [b, n], how often each of b resamples draws each of n images, to the scores [b]."""
 
 
-def cell_interval(cell: Cell) -> tuple[float, float] | None:
-    """`bootstrap_interval` of a cell's finished seeds for the metric of its table.
+def cell_interval(cell: Cell, metric: str | None = None) -> tuple[float, float] | None:
+    """`bootstrap_interval` of a cell's finished seeds for a metric, by default that of its table.
 
-    None where predictions are missing or damaged; the damage is noted in the cell.
+    None where predictions are missing or damaged.
     """
-    found = []
-    for seed in cell.results:
-        try:
-            found.append(predictions_of(cell.runs[seed]))
-        except FileNotFoundError:
-            continue
-        except Damaged as error:
-            cell.damage[seed] = str(error)
+    found = list(cell.predictions.values())
     if not found or len(found) < len(cell.results):
         return None
-    tasks = {result.task for result in cell.results.values()}
-    return bootstrap_interval(found, cell.metric, "multi-class" if tasks == {"multi-class"} else "multi-label")
+    groups = cell.groups.by_key if cell.groups else {}
+    return bootstrap_interval(found, metric or cell.metric, cell.task, groups)
 
 
-def bootstrap_interval(seeds: Sequence[Predictions], metric: str, task: str) -> tuple[float, float] | None:
+def bootstrap_interval(
+    seeds: Sequence[Predictions], metric: str, task: str, groups: Mapping[str, str] | None = None
+) -> tuple[float, float] | None:
     """The 95 % interval of a cell's mean score when its test images are resampled; the seeds are not.
 
-    seeds: the predictions of every seed, all of the same test images. None where their images differ, and for
-    a metric that is not resampled (AUROC).
+    seeds: the predictions of every seed, all of the same test images. groups: the patient or lesion of images, by key;
+    the images of one are drawn together, an image without one by itself. None where the seeds' images differ.
     """
     if not seeds or any(predictions.keys != seeds[0].keys for predictions in seeds):
         return None
-    n = len(seeds[0].keys)
-    counts = np.random.default_rng(BOOTSTRAP_SEED).multinomial(n, np.full(n, 1 / n), size=RESAMPLES)  # [b, n]
+    units = units_of(seeds[0].keys, groups or {})
+    n = int(units.max()) + 1
+    drawn = np.random.default_rng(BOOTSTRAP_SEED).multinomial(n, np.full(n, 1 / n), size=RESAMPLES)
+    counts = drawn[:, units]  # [b, images]
     scores = []
     for predictions in seeds:
         score = resampled_score(metric, predictions.targets, predictions.scores, task)
         if score is None:
             return None
         scores.append(score(counts.astype(np.float64)))
-    low, high = np.percentile(np.mean(scores, axis=0), [2.5, 97.5])
+    means = np.mean(scores, axis=0)
+    means = means[~np.isnan(means)]  # an AUROC needs two kinds of images
+    if not len(means):
+        return None
+    low, high = np.percentile(means, [2.5, 97.5])
     return float(low), float(high)
+
+
+def units_of(keys: Sequence[str], groups: Mapping[str, str]) -> np.ndarray:
+    """The number of what each image is drawn with: int64 [n], from 0 without gaps, in the order of first images."""
+    known: dict[tuple[str, bool], int] = {}
+    names = [(groups[key], True) if key in groups else (key, False) for key in keys]
+    return np.array([known.setdefault(name, len(known)) for name in names], dtype=np.int64)
 
 
 def resampled_score(metric: str, targets: np.ndarray, scores: np.ndarray, task: str) -> ResampledScore | None:
@@ -158,8 +165,31 @@ def resampled_score(metric: str, targets: np.ndarray, scores: np.ndarray, task: 
         "f1_macro": f1_macro,
         "balanced_accuracy": balanced,
         "accuracy": accuracy,
+        "auroc": lambda counts: resampled_auroc(counts, truth, scores),
     }
     return known.get(metric)
+
+
+def resampled_auroc(counts: np.ndarray, truth: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """The macro AUROC of each resample: the mean over the classes that have both kinds of images in it; else NaN.
+
+    The share of pairs of an image of the class and another one that the scores put in order, ties by half.
+    """
+    areas = np.full((len(counts), truth.shape[1]), np.nan)
+    for number in range(truth.shape[1]):
+        of, ranks = truth[:, number], np.unique(scores[:, number], return_inverse=True)[1]
+        within, others = counts[:, of], counts[:, ~of]  # [b, positives], [b, negatives]
+        at = np.argsort(ranks[~of], kind="stable")
+        below = np.cumsum(others[:, at], axis=1)
+        below = np.concatenate([np.zeros((len(counts), 1)), below], axis=1)
+        left, right = (np.searchsorted(ranks[~of][at], ranks[of], side=side) for side in ("left", "right"))
+        ordered = (within * (below[:, left] + below[:, right])).sum(axis=1) / 2
+        pairs = within.sum(axis=1) * below[:, -1]
+        np.divide(ordered, pairs, out=areas[:, number], where=pairs > 0)
+    defined = ~np.isnan(areas)
+    out = np.full(len(counts), np.nan)
+    np.divide(np.nansum(areas, axis=1), defined.sum(axis=1), out=out, where=defined.any(axis=1))
+    return out
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:

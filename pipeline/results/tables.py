@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pipeline.jobs.plan import Plan
 from pipeline.results import texts, times
 from pipeline.results.collect import Cell
+from pipeline.results.ensembles import NOTE, Ensemble
 from pipeline.results.statistics import Paired, holm, paired
 from pipeline.runs.methods import method_info
 from pipeline.study import paper
@@ -43,15 +44,17 @@ class Table:
         return f"Table {self.number} · {self.caption}" if self.number else self.caption
 
 
-def tables(plan: Plan, cells: Sequence[Cell]) -> list[Table]:
+def tables(plan: Plan, cells: Sequence[Cell], ensembles: Sequence[Ensemble] = ()) -> list[Table]:
     """All tables that the cells of a plan fill: the paper's by number, then the others."""
     out = []
+    every = [*cells, *ensembles]
     for experiment, dataset in dict.fromkeys((cell.experiment, cell.dataset) for cell in cells):
-        members = [cell for cell in cells if (cell.experiment, cell.dataset) == (experiment, dataset)]
+        members = [cell for cell in every if (cell.experiment, cell.dataset) == (experiment, dataset)]
         out.append(experiment_table(members, plan))
     main = [cell for cell in cells if cell.experiment == "main"]
     if main:
-        out += [table_1(main), table_2(plan, main), comparison_table(main)]
+        both = [cell for cell in ensembles if cell.experiment == "main"]
+        out += [table_1([*main, *both]), table_2(plan, main), comparison_table(main)]
     if warning := texts.stand_in_note(plan):
         out = [replace(table, notes=(*table.notes, warning)) for table in out]
     return sorted(out, key=lambda table: table.number or 99)
@@ -84,14 +87,15 @@ def experiment_table(cells: Sequence[Cell], plan: Plan) -> Table:
         rows.append(tuple(row))
     heads = [f"{column} {whose}" for column in columns for whose in ("ours", "paper")] if with_paper else columns
     metric = texts.METRIC_TITLES[cells[0].metric]
-    dataset = cells[0].dataset
+    networks = [cell for cell in cells if not isinstance(cell, Ensemble)]
+    notes = [*texts.cell_notes(cells), *texts.dataset_notes(networks, plan), *texts.pair_time_notes(networks, plan)]
     return Table(
-        experiment.tables.get(dataset),
-        f"{dataset}: {experiment.title}, test {metric}",
+        experiment.tables.get(cells[0].spec.dataset.name),
+        f"{cells[0].dataset}: {experiment.title}, test {metric}",
         len(labels),
         (*labels, *heads),
         rows,
-        (*texts.cell_notes(cells), *texts.dataset_notes(cells, plan), *texts.pair_time_notes(cells, plan)),
+        (*notes, *([] if len(networks) == len(cells) else [NOTE])),
         shown,
     )
 
@@ -100,7 +104,8 @@ def table_1(main: Sequence[Cell]) -> Table:
     """Tables 3 to 6 in one, without their deviations: ours | paper."""
     found = {(c.dataset, _technique(c), c.arm, c.column): c for c in main}
     fractions = sorted({c.column for c in main}, key=_percentage)
-    columns = [(fraction, arm) for fraction in fractions for arm in (paper.CNN, paper.TRANSFORMER)]
+    arms = dict.fromkeys((paper.CNN, paper.TRANSFORMER, *(c.arm for c in main)))
+    columns = [(fraction, arm) for fraction in fractions for arm in arms]
     rows: list[tuple[str, ...]] = []
     shown: dict[tuple[int, int], Cell] = {}
     for dataset in dict.fromkeys(c.dataset for c in main):
@@ -126,7 +131,8 @@ def table_2(plan: Plan, main: Sequence[Cell]) -> Table:
             times.mean(recorded.get((dataset, "dino", arm), [])) for arm in (paper.CNN, paper.TRANSFORMER)
         )
         both = cnn + transformer if cnn is not None and transformer is not None else None
-        printed_dino, printed_cass = (paper.TABLE_2_HOURS[method].get(dataset) for method in ("dino", "cass"))
+        name = next(cell.spec.dataset.name for cell in main if cell.dataset == dataset)
+        printed_dino, printed_cass = (paper.TABLE_2_HOURS[method].get(name) for method in ("dino", "cass"))
         rows.append(
             (
                 dataset,

@@ -147,7 +147,7 @@ def pair_time_notes(cells: Sequence[Cell], plan: Plan) -> list[str]:
 
 def stand_in_note(plan: Plan) -> str:
     """A warning where the images of a dataset are a stand-in's; empty where none are."""
-    names = [dataset.ref.name for dataset in plan.datasets if dataset.stand_in]
+    names = [dataset.title for dataset in plan.datasets if dataset.stand_in]
     if not names:
         return ""
     return (

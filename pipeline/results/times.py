@@ -16,7 +16,7 @@ def pretraining_seconds(plan: Plan, cells: Iterable[Cell]) -> dict[tuple[str, st
 
     By (dataset, method, arm); arm is "" for a method that trains several arms at once.
     """
-    found: dict[str, tuple[PretrainSpec, Result]] = {}
+    found: dict[str, tuple[str, PretrainSpec, Result]] = {}
     for cell in cells:
         if cell.spec.pretrain is None:
             continue
@@ -25,11 +25,11 @@ def pretraining_seconds(plan: Plan, cells: Iterable[Cell]) -> dict[tuple[str, st
             if parent and plan.runs[parent].state == "done" and parent not in found:
                 spec = plan.runs[parent].spec
                 assert isinstance(spec, PretrainSpec)
-                found[parent] = spec, plan.runs[parent].run.result()
+                found[parent] = cell.dataset, spec, plan.runs[parent].run.result()
     out: dict[tuple[str, str, str], list[float]] = {}
-    for spec, result in found.values():
+    for dataset, spec, result in found.values():
         arm = spec.arms[0].name if len(spec.arms) == 1 else ""
-        out.setdefault((spec.dataset.name, method_of(spec), arm), []).append(result.seconds)
+        out.setdefault((dataset, method_of(spec), arm), []).append(result.seconds)
     return out
 
 

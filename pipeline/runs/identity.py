@@ -44,7 +44,7 @@ def without_seed(spec: FinetuneSpec) -> FinetuneSpec:
 
 def recipe(spec: FinetuneSpec) -> str:
     """An id that all seeds and label fractions of one fine-tuning recipe share."""
-    return run_id(dataclasses.replace(without_seed(spec), label_fraction=1.0))
+    return run_id(dataclasses.replace(without_seed(spec), label_fraction=1.0, val_fraction=1.0))
 
 
 def milestone_of(shorter: Spec, longer: Spec) -> bool:

@@ -90,6 +90,12 @@ class Result:
         return dict(self.metrics.get("probes") or {})
 
     @property
+    def temperature(self) -> float | None:
+        """The divisor of a fine-tune's logits that validation gave (learn/calibration); None where nothing did."""
+        found = self.notes.get("calibration")
+        return None if found is None else float(found["temperature"])
+
+    @property
     def published_by(self) -> str | None:
         """The id of the longer run that published this one on its way."""
         return self.notes.get(PUBLISHED_BY)
@@ -112,5 +118,5 @@ def parse_result(path: Path) -> tuple[Result, dict[str, Any]]:
         ", ".join(
             [*result.collapsed, *result.codes, str(result.published_by)]
         )  # those of the right shape can be joined
-        float(result.seconds), float(result.images_per_second)
+        float(result.seconds), float(result.images_per_second), result.temperature
     return result, value

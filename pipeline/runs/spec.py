@@ -254,6 +254,8 @@ class FinetuneSpec:
     """Nothing is trained: what judges frozen features instead, `knn` or `linear`."""
     given: StartWeights | None = later(None)
     """As an arm's; of a pretrained arm, those that its pretraining started from. `augment` normalises as they want."""
+    val_fraction: float = later(1.0)
+    """The part of the labelled validation images that early stopping sees, drawn as the labels of training are."""
 
     def __post_init__(self) -> None:
         positive(epochs=self.epochs, batch_size=self.batch_size, image_size=self.image_size, patience=self.patience)
@@ -263,15 +265,16 @@ class FinetuneSpec:
         one_of("FinetuneSpec.probe", self.probe, ("", "knn", "linear"))
         if not 0 < self.label_fraction <= 1:
             raise ValueError(f"label_fraction is {self.label_fraction}; it is a fraction in (0, 1]")
+        if not 0 < self.val_fraction <= 1:
+            raise ValueError(f"val_fraction is {self.val_fraction}; it is a fraction in (0, 1]")
         check_given("FinetuneSpec", self.weights, self.given)
         if self.given and self.given.normalisation != (self.augment.mean, self.augment.std):
             raise ValueError(f"`augment` does not normalise by {self.given.normalisation}, as {self.given.name} wants")
         if self.pretrain is not None:
             arm = self.pretrain.arm(self.arm)
             if arm.backbone != self.backbone:
-                raise ValueError(
-                    f"arm {self.arm!r} was pretrained as {arm.backbone}, not {self.backbone}; name the same backbone"
-                )
+                was = f"arm {self.arm!r} was pretrained as {arm.backbone}"
+                raise ValueError(f"{was}, not {self.backbone}; name the same backbone")
             if arm.given != self.given:
                 raise ValueError(f"the pretraining of arm {self.arm!r} started from other weights; give the same")
 

@@ -166,7 +166,11 @@ def _frozen_rows(
         row = (f"Frozen {source}, {title}", s.title(backbone))
         for fraction in s.dataset.label_fractions:
             spec = s.finetune(backbone, run, label_fraction=fraction, weights=weights)
-            out.append(TableEntry(experiment, row, percent(fraction), replace(spec, probe=probe, epochs=1), ""))
+            out.append(
+                TableEntry(
+                    experiment, row, percent(fraction), replace(spec, probe=probe, epochs=1, val_fraction=1.0), ""
+                )
+            )
     return out
 
 

@@ -198,6 +198,8 @@ class Preset:
     """Metrics of the tables that differ from the datasets' own; `*` means every dataset."""
     batch_draws: bool = False
     """Whether DINO's augmentation is drawn once for a whole batch."""
+    val_as_train: bool = False
+    """Whether early stopping sees only as large a part of the validation labels as training of its own."""
 
 
 PRESETS = {
@@ -214,7 +216,14 @@ PRESETS = {
         batch_draws=True,
     ),
     "sound": Preset(
-        "sound", "grouped", replace(FOCAL, class_weights="inverse"), AVERAGE, False, "best", {"*": "f1_macro"}
+        "sound",
+        "grouped",
+        replace(FOCAL, class_weights="inverse"),
+        AVERAGE,
+        False,
+        "best",
+        {"*": "f1_macro"},
+        val_as_train=True,
     ),
 }
 

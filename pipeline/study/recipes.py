@@ -166,6 +166,7 @@ def finetune(
         seed=seed,
         stopping=preset.stopping,
         given=given,
+        val_fraction=label_fraction if preset.val_as_train else 1.0,
     )
 
 

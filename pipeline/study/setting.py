@@ -10,6 +10,7 @@ from pipeline.study import paper, recipes
 from pipeline.study.paper import Backbone, Preset
 
 ARMS = ("CNN", "Transformer")
+SPLIT_MODES = ("image", "grouped")  # of `shard --split`
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,29 @@ class DatasetInfo:
     """The splits without a labelled image: with any of them no fine-tuning can start."""
     gaps: tuple[str, ...] = ()
     """What scores do not cover: sentences about classes that a split has no image of."""
+    split: str = ""
+    """`image` or `grouped`, where a grid has both shards of its dataset."""
+
+    @property
+    def title(self) -> str:
+        """Its name in tables and files: `brain_mri`, or `brain_mri-grouped` where the grid has both splits of it."""
+        return f"{self.ref.name}-{self.split}" if self.split else self.ref.name
+
+
+def chosen_splits(datasets: Sequence[str], usual: str) -> list[tuple[str, str, bool]]:
+    """Name and split mode of each dataset, and whether its other split is there too.
+
+    datasets: `brain_mri`, whose split is the usual one, or `brain_mri:grouped`. `ValueError` for an unknown split.
+    """
+    out = []
+    for text in datasets:
+        name, _, split = text.partition(":")
+        if split not in ("", *SPLIT_MODES):
+            raise ValueError(f"{text}: there is no split {split!r}; known: {', '.join(SPLIT_MODES)}")
+        out.append((name, split or usual))
+    out = list(dict.fromkeys(out))
+    names = [name for name, _ in out]
+    return [(name, split, names.count(name) > 1) for name, split in out]
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from PIL import Image
 from pipeline.core import files
 from pipeline.data.layouts import UserDataset
 from pipeline.jobs import execute
-from pipeline.learn import metrics
+from pipeline.learn import backbones, calibration, metrics
 from pipeline.learn.finetune import Finetuning
 from pipeline.learn.hardware import Hardware
 from pipeline.runs.predictions import read_predictions
@@ -31,6 +31,21 @@ def shards(tmp_path_factory):
 @pytest.fixture(scope="module")
 def site(shards):
     return tiny.make_cluster(shards.folder.parent.parent, checkpoint_minutes=60.0)
+
+
+def test_a_part_of_the_validation_labels_is_nested_seeded_and_holds_every_class(shards, site):
+    rows = {}
+    for fraction in (0.25, 0.5, 1.0):
+        for seed in (77, 79):
+            spec = tiny.make_finetune(shards, None, seed=seed, label_fraction=0.1, val_fraction=fraction)
+            program = Finetuning(spec, shards, site, CPU)
+            rows[fraction, seed] = set(program.val.rows.tolist())
+            assert all(program.val.targets.sum(axis=0) > 0) and len(program.logits(program.val)) == len(program.val)
+    every = {row for row in shards.of_split("val") if shards.rows["labels"][row] is not None}
+    assert rows[0.25, 77] < rows[0.5, 77] < rows[1.0, 77] == every
+    assert len(rows[0.5, 77]) == len(every) / 2 and rows[0.5, 77] != rows[0.5, 79]
+    with pytest.raises(ValueError, match="val_fraction is 0"):
+        tiny.make_finetune(shards, None, val_fraction=0.0)
 
 
 def test_predictions_are_stored_and_the_result_is_their_score(shards, site):
@@ -59,6 +74,23 @@ def test_validation_scores_are_stored_as_they_were_in_the_best_epoch(shards, sit
     shown = ("f1_micro", "f1_macro", "balanced_accuracy", "auroc")
     assert {name: score[name] for name in shown} == pytest.approx({name: row[f"val_{name}"] for name in shown})
     assert run["val_predictions"].name in files.read_json(run["result"], dict)["files"]
+
+
+def test_the_temperature_is_that_of_the_stored_weights_on_the_validation_images(shards, site):
+    spec = tiny.make_finetune(shards, None, arm=1, seed=78)
+    run = tiny.announce(spec, site)
+    assert execute.execute_run(run) == 0
+    program = Finetuning(spec, shards, site, CPU)
+    program.model.load_state_dict(backbones.load_arm(run["weights"], "model"))
+    logits, targets = program.logits(program.val).numpy(), program.val.targets.numpy()
+    noted = run.result().notes["calibration"]
+    assert noted["images"] == len(shards.of_split("val")) == 8
+    assert run.result().temperature == pytest.approx(calibration.fit(logits, targets, "multi-class"), rel=1e-4)
+
+    def loss(temperature: float) -> float:
+        return calibration.negative_log_likelihood(logits / temperature, targets, "multi-class")
+
+    assert loss(noted["temperature"]) <= min(map(loss, np.geomspace(*calibration.LIMITS, 99))) + 1e-9
 
 
 def test_patience_counts_epochs_without_a_new_best(shards, site, monkeypatch):

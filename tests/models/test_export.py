@@ -190,7 +190,7 @@ def test_names_of_classes_are_no_markup_in_the_model_card(finetuned):
     run = SimpleNamespace(
         id=finetuned.id, spec=finetuned.spec, result=lambda: dataclasses.replace(result, metrics=metrics)
     )
-    card = model_card.text(run, info, with_onnx=False)
+    card = model_card.text(run, info, with_onnx=False, shards=Path("nowhere"))
     assert "<img" not in card and "[click](" not in card and "\n# title" not in card
     rows = [line for line in card.splitlines() if line.startswith("| ") and "onerror" in line]
     assert len(rows) == 2  # the task, and the class's scores
@@ -213,6 +213,11 @@ def test_the_model_card_says_what_the_run_was(exported, finetuned):
         f"| balanced_accuracy | {result.metrics['balanced_accuracy']:.4f} |",
         "not a medical device",
         "CASS, self-supervised, 2 epochs from random weights on tiny",
+        f"Temperature T = {result.temperature:.4f}, fitted on 8 validation images: `(logits / T).softmax(-1)`",
+        "| disc | 32 | 4 | 4 |",
+        "| unlabelled | 10 | 0 | 0 |",
+        "- 0 of 8 test images have a twin in train",
+        "- 0 quarantined, 0 passed over, 0 left out because they leak",
     ):
         assert text in card
     assert str(ROOT) not in card and str(finetuned.folder.parent) not in card
@@ -269,7 +274,7 @@ def test_an_export_killed_half_way_leaves_no_folder_and_the_next_is_whole(pretra
         "from pipeline.models.info import ModelInfo\n"
         "model_card.text = lambda *args, **kwargs: os.kill(os.getpid(), signal.SIGKILL)\n"  # at the last of the files
         "run = Run(Path(sys.argv[1]))\n"
-        "export.write(run, ModelInfo.of_run(run, 'cnn'), Path(sys.argv[2]), with_onnx=False)\n"
+        "export.write(run, ModelInfo.of_run(run, 'cnn'), Path(sys.argv[2]), with_onnx=False, shards=Path('nowhere'))\n"
     )
     parent = tmp_path / "exports"
     parent.mkdir()

@@ -18,6 +18,7 @@ import torch
 from commands import command
 from PIL import Image
 
+from pipeline.core import files, seals
 from pipeline.data import images
 from pipeline.data.layouts import UserDataset
 from pipeline.data.shards.plan import make_plan
@@ -95,6 +96,36 @@ def test_raw_images_get_the_scores_that_the_run_stored_of_them(vit, sources, hom
             assert found == pytest.approx(table[f"score:{name}"], abs=TOLERANCE)
         for row in rows:
             assert row["predicted"] == max(("cross", "disc"), key=lambda name: float(row[f"score:{name}"]))
+
+
+def test_calibrated_scores_are_the_softmax_of_the_stored_logits_over_the_runs_temperature(vit, sources, home, tmp_path):
+    table = parquet.read_table(vit["predictions"]).to_pydict()
+    stored = np.array([table[f"score:{name}"] for name in ("cross", "disc")], dtype=float).T
+    raised = (stored / (1 - stored)) ** (1 / vit.result().temperature)
+    wanted = raised / raised.sum(axis=1, keepdims=True)
+    export = tmp_path / "export"
+    assert command("export", vit.id, "--out", export, cwd=home).returncode == 0
+    for asked in (vit.id, export):
+        files_of = (sources[key] for key in table["key"])
+        done = command("predict", asked, *files_of, "--calibrated", "--csv", tmp_path / "scores.csv", cwd=home)
+        assert done.returncode == 0, done.stderr
+        rows = rows_of((tmp_path / "scores.csv").read_text())
+        found = np.array([[float(row[f"score:{name}"]) for name in ("cross", "disc")] for row in rows])
+        assert found == pytest.approx(wanted, abs=1e-4)
+        assert [row["predicted"] for row in rows] == [("cross", "disc")[i] for i in stored.argmax(axis=1)]
+
+
+def test_a_network_without_a_temperature_has_no_calibrated_scores(vit, sources, home, tmp_path):
+    export = tmp_path / "export"
+    assert command("export", vit.id, "--out", export, cwd=home).returncode == 0
+    old = files.read_json(export / "run.json")
+    kept = {name: value for name, value in old.items() if name not in ("temperature", *seals.seals_of(old))}
+    files.write_json(export / "run.json", kept)  # as an earlier version wrote it
+    image = next(iter(sources.values()))
+    assert command("predict", export, image, cwd=home).returncode == 0
+    done = command("predict", export, image, "--calibrated", "--attention", tmp_path / "maps", cwd=home)
+    assert done.returncode == 2 and not (tmp_path / "maps").exists()
+    assert f"{vit.id} has no temperature" in done.stderr and "leave --calibrated out" in done.stderr
 
 
 def test_a_jpeg_of_the_shards_changes_scores_little(vit, sources):

@@ -100,7 +100,7 @@ def test_every_figure_is_drawn_and_listed_with_its_caption_runs_and_the_papers_f
 
 def test_another_process_writes_the_same_bytes_and_needs_no_torch_for_figures_of_numbers(folder, drawn):
     arguments = ["--grid", "mine.py", "--cluster", "here.toml", "--out", "again"]
-    arguments += ["--only", "pretraining,finetuning,label-efficiency,confusion"]
+    arguments += ["--only", "pretraining,finetuning,label-efficiency,confusion,roc-pr,reliability"]
     code = (
         "import atexit, runpy, sys\n"
         "atexit.register(lambda: print('torch:', 'torch' in sys.modules))\n"
@@ -111,7 +111,7 @@ def test_another_process_writes_the_same_bytes_and_needs_no_torch_for_figures_of
     done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip().endswith("torch: False")
-    same(folder / "again", folder, 6)
+    same(folder / "again", folder, 10)
 
 
 def test_maps_have_the_same_bytes_when_drawn_again(folder, drawn):
@@ -147,7 +147,7 @@ def test_where_nothing_is_done_everything_is_skipped_with_a_reason(folder, tmp_p
     (tmp_path / "here.toml").write_text((folder / "here.toml").read_text())
     assert command(tmp_path, "--out", "out") == 0
     printed = capsys.readouterr().out
-    assert "0 figures drawn, 13 skipped, 0 failed" in printed
+    assert "0 figures drawn, 17 skipped, 0 failed" in printed
     assert "no fine-tune is done" in printed and "no pretraining run is done" in printed
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["figures.json"]
 

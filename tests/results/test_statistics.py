@@ -93,4 +93,4 @@ def test_predictions_of_other_images_have_no_common_interval(tmp_path):
         statistics.bootstrap_interval([read_predictions(tmp_path / name) for name in "ab"], "accuracy", "multi-class")
         is None
     )
-    assert statistics.bootstrap_interval([read_predictions(tmp_path / "a")], "auroc", "multi-class") is None
+    assert statistics.bootstrap_interval([read_predictions(tmp_path / "a")], "kappa", "multi-class") is None

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from pipeline.runs.identity import recipe
 from pipeline.runs.spec import DatasetRef
 from pipeline.study import paper, recipes
 
@@ -26,6 +27,17 @@ def test_the_notebook_keeps_gradients_and_averages_nothing_in_float32() -> None:
     assert (spec.keep_gradients, spec.average, spec.precision) == (True, None, "float32")
     dino = recipes.dino(REF, paper.VIT_B16, preset=NOTEBOOK, seed=77)
     assert (dino.method.options["batch_draws"], dino.precision) == (True, "float32")
+
+
+def test_under_sound_early_stopping_sees_as_large_a_part_of_validation_labels_as_training_of_its_own() -> None:
+    made = {
+        (preset.name, fraction): recipes.finetune(REF, paper.VIT_B16, preset=preset, seed=77, label_fraction=fraction)
+        for preset in paper.PRESETS.values()
+        for fraction in (0.01, 0.1, 1.0)
+    }
+    seen = {name: spec.val_fraction for name, spec in made.items() if spec.val_fraction != 1}
+    assert seen == {("sound", 0.01): 0.01, ("sound", 0.1): 0.1}
+    assert len({recipe(spec) for (name, _), spec in made.items() if name == "sound"}) == 1
 
 
 def test_no_preset_changes_dino_by_its_authors() -> None:

@@ -53,7 +53,7 @@ def finish(spec: PretrainSpec | FinetuneSpec, site: Cluster, shards: Shards, *, 
     run = tiny.announce(spec, site)
     rng = np.random.default_rng([spec.seed, len(run.id), sum(run.id.encode())])
     files.write_jsonl(run["metrics"], [_row(spec, epoch, rng) for epoch in range(spec.epochs)])
-    found = {}
+    found, notes = {}, {}
     if isinstance(spec, FinetuneSpec):
         from pipeline.learn import backbones, metrics
 
@@ -70,9 +70,11 @@ def finish(spec: PretrainSpec | FinetuneSpec, site: Cluster, shards: Shards, *, 
             drawn[part] = targets, scores
         targets, scores = drawn["test"]
         found = metrics.score(targets, scores, shards.classes, str(shards.manifest["task"]))
+        if method_of(spec) != "dino":  # those of DINO are as of earlier code, which fitted no temperature
+            notes = {"calibration": {"temperature": float(rng.uniform(0.5, 2)), "images": 8}}
     elif method_of(spec) == "cass":  # those of DINO are as of earlier code, which had no probes
         found = {"probes": _probe(spec, run, rng)}
-    run.finish(result(spec, found))
+    run.finish(result(spec, found, **notes))
     return run
 
 
@@ -88,7 +90,7 @@ def _probe(spec: PretrainSpec, run: Run, rng: np.random.Generator) -> dict[str, 
     return {"metric": "f1_micro", "images": images, "labelled": {"10": 6, "100": 64}, "start": start, "end": end}
 
 
-def result(spec: PretrainSpec | FinetuneSpec, found: dict[str, Any]) -> Result:
+def result(spec: PretrainSpec | FinetuneSpec, found: dict[str, Any], **notes: Any) -> Result:
     return Result(
         metrics=found,
         seconds=1.0,
@@ -100,7 +102,7 @@ def result(spec: PretrainSpec | FinetuneSpec, found: dict[str, Any]) -> Result:
         threads=1,
         code="c",
         versions={},
-        notes={"collapsed": []},
+        notes={"collapsed": [], **notes},
     )
 
 

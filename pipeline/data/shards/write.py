@@ -15,7 +15,7 @@ from typing import Any
 from pipeline.core import files, memory, seals
 from pipeline.core.console import visible
 from pipeline.data import images
-from pipeline.data.shards import duplicates, quarantine
+from pipeline.data.shards import duplicates, facts, quarantine
 from pipeline.data.shards.index import Shards, open_shards, write_index
 from pipeline.data.shards.manifest import make_manifest
 from pipeline.data.shards.observed import Observed
@@ -156,7 +156,7 @@ def _finish(folder: Path, plan: ShardPlan, progress: Progress, *, max_bad: float
     stored = Shards(folder, {"settings": plan.settings.to_json()})
     found = duplicates.stored_twins(stored, progress=progress)
     if (sheet := duplicates.draw_pairs(stored, found)) is not None:
-        with files.publish(folder / "duplicates.png") as file:
+        with files.publish(folder / facts.SHEET) as file:
             file.write(sheet)
     manifest = make_manifest(plan, rows, quarantined, observed, found)
     files.write_json(folder / "manifest.json", seals.sealed(manifest, [folder / "index.parquet"]))

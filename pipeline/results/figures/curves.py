@@ -56,7 +56,7 @@ def _curve(rows: Rows, name: str) -> list[float]:
 def _by_dataset(plan: Plan, kind: str, draw: Callable[[Plan, str], DrawnFigure]) -> Iterator[PlannedFigure]:
     """A figure for each dataset that something is pretrained on."""
     specs = [planned.spec for planned in plan.runs.values() if isinstance(planned.spec, PretrainSpec)]
-    for dataset in dict.fromkeys(spec.dataset.name for spec in specs):
+    for dataset in dict.fromkeys(plan.title_of(spec.dataset) for spec in specs):
         yield PlannedFigure(
             kind=kind, name=f"{kind}-{dataset}", dataset=dataset, paper="", draw=partial(draw, plan, dataset)
         )
@@ -123,7 +123,9 @@ def _recipes(plan: Plan, dataset: str) -> list[tuple[str, MarkerStyle, list[Plan
     found: dict[str, list[PlannedRun]] = {}
     for planned in plan.runs.values():
         spec = planned.spec
-        if isinstance(spec, PretrainSpec) and spec.dataset.name == dataset and planned.state == "done":
+        if not isinstance(spec, PretrainSpec) or planned.state != "done":
+            continue
+        if plan.title_of(spec.dataset) == dataset:
             found.setdefault(run_id(dataclasses.replace(spec, seed=0)), []).append(planned)
     kinds = {recipe: (method_of(runs[0].spec), _arms(runs[0])) for recipe, runs in found.items()}
     position = {recipe: list(kinds.values())[:i].count(kinds[recipe]) for i, recipe in enumerate(kinds)}

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from pipeline.results.collect import Cell
     from pipeline.results.figures.publish import FigureList, PlannedFigure
 
+SPECIFICITY = 0.9  # ASSUMED; of the sensitivities that a report gives
 KINDS = {  # in the order of figures.json
     "samples": "test images of every class *",
     "pretraining": "loss and collapse monitor of the pretraining runs",
@@ -19,6 +20,8 @@ KINDS = {  # in the order of figures.json
     "label-efficiency": "test metric over label fraction, the paper's next to ours",
     "confusion": "confusion matrices, or the F1 of each class",
     "by-group": "test metric by patient or lesion next to that by image, with intervals",
+    "roc-pr": "ROC and precision-recall curves, each class against the rest",
+    "reliability": "how often scores are right, as stored and calibrated",
     "attention": "attention maps of one test image *",
     "attention-mean": "attention maps averaged over test images",
     "first-layer": "the first convolution's output for one test image *",
@@ -34,13 +37,25 @@ def draw(
     kinds: Sequence[str] = tuple(KINDS),
     with_images: bool = False,
     rollout: bool = False,
+    specificity: float = SPECIFICITY,
     watch: Callable[[list[PlannedFigure]], Iterable[PlannedFigure]] = iter,
 ) -> FigureList:
     """Draw these kinds into `folder` and write its figures.json.
 
-    watch: passes the planned figures on, for example under a progress bar.
+    specificity: the line in ROC curves. watch: passes the planned figures on, for example under a progress bar.
     """
-    from pipeline.results.figures import attention, confusion, curves, features, labels, patients, publish, samples
+    from pipeline.results.figures import (
+        attention,
+        confusion,
+        curves,
+        features,
+        labels,
+        patients,
+        publish,
+        reliability,
+        roc_pr,
+        samples,
+    )
 
     plan_kind = {
         "samples": samples.samples,
@@ -50,6 +65,8 @@ def draw(
         "label-efficiency": labels.label_efficiency,
         "confusion": confusion.confusion,
         "by-group": patients.by_group,
+        "roc-pr": lambda plan, cells: roc_pr.roc_pr(plan, cells, specificity=specificity),
+        "reliability": reliability.reliability,
         "attention": lambda plan, cells: attention.attention(plan, cells, rollout=rollout),
         "attention-mean": lambda plan, cells: attention.attention_mean(plan, cells, rollout=rollout),
         "first-layer": features.first_layer,

@@ -69,13 +69,13 @@ def shards_for(plan: Plan, ref: DatasetRef, size: int) -> Shards:
 
 def samples(plan: Plan, cells: Sequence[Cell]) -> Iterator[PlannedFigure]:
     """Test images of every class, a figure for each dataset."""
-    found = {spec.dataset.name: (spec.dataset, spec.image_size) for spec in plan.wanted}
-    for dataset, (ref, size) in found.items():
+    for ref, size in {spec.dataset: spec.image_size for spec in plan.wanted}.items():
+        dataset = plan.title_of(ref)
         yield PlannedFigure(
             kind="samples",
             name=f"samples-{dataset}",
             dataset=dataset,
-            paper=SAMPLE_FIGURES.get(dataset, ""),
+            paper=SAMPLE_FIGURES.get(ref.name, ""),
             draw=lambda ref=ref, size=size: _samples(plan, ref, size),  # type: ignore[misc]
             images=True,
         )

@@ -101,6 +101,12 @@ def at_largest_fraction(plan: Plan, group: Group) -> list[FinishedRuns]:
     return [each for each in found if each.runs]
 
 
+def with_predictions(plan: Plan, group: Group) -> list[tuple[FinishedRuns, Cell]]:
+    """Each technique's finished runs at the largest label fraction, and their cell, where it has stored predictions."""
+    found = [(each, each.series.cells[each.fraction]) for each in at_largest_fraction(plan, group)]
+    return [(each, cell) for each, cell in found if cell.predictions]
+
+
 def one_run_each(shown: Sequence[FinishedRuns]) -> list[PlannedRun]:
     """One run for each technique: that of the smallest seed that all of them have, or else of its own smallest seed."""
     common = set.intersection(*({planned.spec.seed for planned in each.runs} for each in shown))

@@ -1,0 +1,98 @@
+"""What is known of shards from what they store: images by class and split, groups, twins, what was left out.
+
+What is not known is said as such, and never called 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pipeline.core.console import counted, visible
+from pipeline.data.labels import listed
+from pipeline.data.shards.counts import SplitCounts
+from pipeline.data.shards.index import Shards
+
+SHEET = "duplicates.png"  # the pairs nearest the limit of what counts as a twin, in a shard folder
+SPLITS = {
+    "image": "each image for itself: patients, lesions and twins may be in several parts",
+    "grouped": "patients, lesions and twins stay in one part",
+}
+LEAKS = " images with a twin in "  # in the kinds of what was passed over (data/shards/duplicates)
+
+
+def count_rows(counts: Mapping[str, SplitCounts]) -> list[list[object]]:
+    """Images by class and split, then the unlabelled and all of them: a row for each, under the names of the splits."""
+    totals = {
+        "unlabelled": [each.unlabelled for each in counts.values()],
+        "images": [each.images for each in counts.values()],
+    }
+    names = next(iter(counts.values())).classes
+    rows: list[list[object]] = [
+        [repr(name) if name in totals else name, *(each.classes[name] for each in counts.values())] for name in names
+    ]
+    return rows + [[name, *numbers] for name, numbers in totals.items()]
+
+
+def groups_of(shards: Shards) -> Mapping[str, Any]:
+    """The manifest with what is known of groups; earlier versions stored 0 where no group is known."""
+    known = dict(shards.manifest)
+    if "groups" not in known:
+        groups = shards.rows["group"].array
+        known |= {"groups": len(groups.unique().drop_null()), "without_group": groups.null_count}
+    return known
+
+
+def groups(leaks: Mapping[str, Any], *, grouped: bool) -> str:
+    """What is known of lesions and patients in several splits."""
+    if not leaks["groups"]:
+        text = "no lesion or patient is known: whether test images share one with training images cannot be said"
+        return text + ("; --split grouped therefore keeps near duplicates together and nothing else" if grouped else "")
+    shared = counted(leaks["test_sharing_group_with_train"], "test image shares", "test images share")
+    unknown = counted(leaks["without_group"], "image")
+    text = f"{shared} a lesion or patient with a training image"
+    return text + (f" (it is not known for {unknown})" if leaks["without_group"] else "")
+
+
+def twins(known: Mapping[str, Any]) -> list[str]:
+    """How many images of test and val have a twin in train, and which twins have different labels."""
+    if "twins" not in known:
+        return ["near duplicates were not looked for, so it is not known whether images of test have some in train"]
+    out = []
+    for split in ("test", "val"):
+        counts = known["twins"][split]
+        kinds = {"exact": "byte-identical", "near": "near", "mirrored": "mirrored"}
+        found = {word: counts[kind] for kind, word in kinds.items() if counts[kind]}
+        parts = ", ".join(f"{count} {word}" for word, count in found.items())
+        line = f"{sum(found.values())} of {counts['images']} {split} images have a twin in train"
+        out.append(f"{line}: {parts}" if parts else line)
+    if count := known["twins"]["other_labels"]:
+        pairs = listed(" and ".join(pair) for pair in known["twins"]["with_other_labels"])
+        out.append(f"{counted(count, 'pair of twins has', 'pairs of twins have')} different labels: {pairs}")
+    return out
+
+
+def lines(shards: Shards) -> list[str]:
+    """All that a report and a model card say of shards below the table of counts: one sentence each."""
+    manifest = shards.manifest
+    split = manifest["settings"].get("split", "")
+    out = [
+        f"split {split}: {SPLITS.get(split, 'not known')}",
+        groups(groups_of(shards), grouped=split == "grouped"),
+        *twins(manifest),
+        _left_out(manifest),
+    ]
+    return [*out, f"fingerprint {shards.fingerprint} (sources, labels, splits, size, codec)"]
+
+
+def _left_out(manifest: Mapping[str, Any]) -> str:
+    """How many files are not in the shards; the reasons of single files are in the manifest alone."""
+    bad = f"{len(manifest['quarantined'])} quarantined" if "quarantined" in manifest else "quarantined: not known"
+    if "passed_over" not in manifest:
+        return f"{bad}; what was passed over is not known"
+    kinds: Mapping[str, int] = manifest["passed_over"]
+    leaks = {kind: count for kind, count in kinds.items() if LEAKS in kind}
+    parts = [bad, f"{sum(kinds.values()) - sum(leaks.values())} passed over"]
+    parts.append(f"{sum(leaks.values())} left out because they leak")
+    said = ", ".join(f"{count} {visible(kind)}" for kind, count in leaks.items())
+    return ", ".join(parts) + (f": {said}" if said else "")
