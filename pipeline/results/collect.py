@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import functools
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from pipeline.core.seals import Damaged
+from pipeline.data.shards.index import shards_of
 from pipeline.jobs.plan import Plan
 from pipeline.runs.folder import Run
 from pipeline.runs.identity import recipe, run_id, without_seed
 from pipeline.runs.predictions import Predictions, read_predictions
 from pipeline.runs.result import Result
-from pipeline.runs.spec import FinetuneSpec, method_of
+from pipeline.runs.spec import DatasetRef, FinetuneSpec, method_of
 from pipeline.study import paper
 
 READER = "report"
@@ -50,6 +53,12 @@ class Cell:
     damage: dict[int, str] = field(default_factory=dict)
     """What is wrong with what its finished runs left, by seed."""
     printed: Printed | None = None
+    key: str = ""
+    """The row as the paper prints it."""
+    groups: Callable[[], Mapping[str, str]] = dict
+    """Reads the groups of its test images that have one, by key."""
+    drawn: dict[tuple[int, ...], Any] = field(default_factory=dict, repr=False, compare=False)
+    """What `bootstrap` computed of its predictions, by the seeds that it read: each file is read once."""
 
     @property
     def method(self) -> str:
@@ -112,6 +121,7 @@ def cells(plan: Plan) -> list[Cell]:
     printed = printed_results()
     own_metric = {dataset.ref.name: dataset.metric for dataset in plan.datasets}
     found: dict[tuple[str, ...], Cell] = {}
+    groups: dict[tuple[DatasetRef, int], Callable[[], Mapping[str, str]]] = {}
     for entry in plan.entries:
         spec, dataset = entry.spec, entry.spec.dataset.name
         own = own_metric[dataset]
@@ -119,6 +129,9 @@ def cells(plan: Plan) -> list[Cell]:
         key = (entry.experiment, dataset, *entry.row, entry.column, run_id(without_seed(spec)))
         if key not in found:
             found[key] = Cell(entry.experiment, dataset, entry.row, entry.column, metric, spec)
+            found[key].key = entry.key
+            shards = spec.dataset, spec.image_size
+            found[key].groups = groups.setdefault(shards, functools.cache(functools.partial(_groups, plan, *shards)))
             if metric in (own, paper.preset("notebook").metrics.get(dataset)):  # the metrics that the paper prints
                 found[key].printed = printed.get((entry.experiment, dataset, entry.key, entry.column))
         planned = plan.runs[run_id(spec)]
@@ -133,6 +146,16 @@ def cells(plan: Plan) -> list[Cell]:
             with contextlib.suppress(ValueError, FileNotFoundError):  # the result itself is damaged
                 found[key].results[spec.seed] = planned.run.result()
     return list(found.values())
+
+
+def _groups(plan: Plan, dataset: DatasetRef, size: int) -> Mapping[str, str]:
+    """The groups of a dataset's test images that have one, by key; none where the shards are gone."""
+    try:
+        shards = shards_of(Path(plan.cluster.shards), dataset, size=size)
+        keys, of_images = shards.rows["key"], shards.rows["group"]
+        return {keys[row]: of_images[row] for row in shards.of_split("test") if of_images[row] is not None}
+    except (ValueError, OSError):
+        return {}
 
 
 def predictions_of(run: Run) -> Predictions:

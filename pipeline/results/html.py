@@ -14,8 +14,7 @@ from typing import Any
 
 from pipeline.core.console import duration
 from pipeline.jobs.plan import Plan, PlannedRun
-from pipeline.results import claims
-from pipeline.results.claims import Verdict
+from pipeline.results.claims.verdict import Verdict
 from pipeline.results.collect import Cell
 from pipeline.results.tables import Table
 from pipeline.runs.identity import to_json
@@ -23,7 +22,6 @@ from pipeline.runs.result import Result
 from pipeline.runs.spec import kind_of, method_of
 
 TITLES = {"paper": "CASS: the whole paper", "main": "CASS: the main experiment"}
-VERDICT_KINDS = {claims.HOLDS: "holds", claims.FAILS: "fails", claims.UNTESTED: "untested"}  # others: open
 
 Intervals = Mapping[int, tuple[float, float] | None]
 """The interval of a cell's score, by `id` of the cell."""
@@ -72,7 +70,7 @@ def page(
             ("seeds", str(len({spec.seed for spec in plan.wanted}))),
             ("compute time", duration(sum(result.seconds for result in computed.values()))),
         ],
-        verdicts=[(verdict, VERDICT_KINDS.get(verdict.verdict, "open")) for verdict in verdicts],
+        verdicts=verdicts,
         warnings=warnings,
         tables=[_table(table, intervals) for table in tables],
         figures=[_figure(figure, folder) for figure in figures],

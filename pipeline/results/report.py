@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.core import console, files
+from pipeline.core import files
 from pipeline.jobs.plan import Plan
-from pipeline.results import claims, collect, formats, html, probes, statistics, tables, texts
-from pipeline.results.claims import Verdict
+from pipeline.results import bootstrap, collect, formats, html, probes, tables, texts
+from pipeline.results.claims import attention, listing
+from pipeline.results.claims.verdict import Verdict
 from pipeline.results.collect import Cell
 from pipeline.results.figures import gallery
 from pipeline.results.tables import Table
@@ -30,7 +31,7 @@ class Report:
     """Of each cell's score, over resampled test images."""
     tables: list[Table]
     verdicts: list[Verdict]
-    """Empty for a grid without the main experiment."""
+    """Those on the paper's claims that results alone decide; empty for a grid without an experiment of the paper."""
     collapsed: list[str]
     """Pretraining runs with collapsed arms."""
     damaged: list[str]
@@ -39,19 +40,27 @@ class Report:
     """How many finished runs are of earlier code, which wrote no checksums."""
     stand_in_note: str
     """Empty where no dataset is a stand-in."""
+    figures: Path
+    """The folder of its figures."""
 
     @property
     def unfinished(self) -> int:
         """How many runs the tables still wait for."""
         return sum(cell.wanted - len(cell.results) for cell in self.cells)
 
+    @property
+    def claims(self) -> list[Verdict]:
+        """All verdicts, with those on attention maps as they are drawn now."""
+        return [*self.verdicts, *attention.verdicts(self.cells, self.figures)] if self.verdicts else []
+
+    def claims_as(self, style: Callable[[Verdict], str], title: str) -> str:
+        """The claims under a title, each as text; empty without a claim."""
+        return f"{title}\n\n" + "\n".join(map(style, self.claims)) + "\n" if self.verdicts else ""
+
     def as_text(self) -> str:
         text = f"{self.stand_in_note}\n\n" if self.stand_in_note else ""
         text += formats.as_text(self.tables)
-        if self.verdicts:
-            rows = [(v.claim, v.printed, v.ours, v.verdict) for v in self.verdicts]
-            lines = console.table(rows, header=("claim", "paper", "ours", "verdict"))
-            text += f"\nThe paper's claims\n\n{lines}\n"
+        text += self.claims_as(formats.verdict_as_text, "\nThe paper's claims")
         if self.collapsed:
             text += "\ncollapsed in pretraining (nearly the same output for every image):\n"
             text += "".join(f"  {line}\n" for line in self.collapsed)
@@ -61,19 +70,20 @@ class Report:
         return text + (f"\n{unsealed_text(self.unsealed)}\n" if self.unsealed else "")
 
 
-def make_report(plan: Plan) -> Report:
-    """Read the results of the plan's finished runs."""
+def make_report(plan: Plan, folder: Path | None = None) -> Report:
+    """Read the results of the plan's finished runs; the report's files are in `folder`, or the default one."""
     cells = collect.cells(plan)
     return Report(
         plan=plan,
         cells=cells,
-        intervals=[statistics.cell_interval(cell) for cell in cells],
+        intervals=[bootstrap.cell_interval(cell) for cell in cells],
         tables=[*tables.tables(plan, cells), *probes.tables(plan)],
-        verdicts=claims.verdicts(plan, cells) if any(cell.experiment == "main" for cell in cells) else [],
+        verdicts=listing.verdicts(plan, cells),
         collapsed=collect.collapsed(plan),
         damaged=collect.damaged(plan, cells),
         unsealed=sum(not planned.run.sealed for planned in plan.in_state("done")),
         stand_in_note=texts.stand_in_note(plan),
+        figures=(folder or default_folder(plan)) / "figures",
     )
 
 
@@ -88,7 +98,8 @@ def write_report(report: Report, folder: Path) -> list[Path]:
     plan = report.plan
     contents = {
         "report.txt": report.as_text(),
-        "report.md": f"# {plan.grid}, preset {plan.preset.name}\n\n{formats.as_markdown(report.tables)}",
+        "report.md": f"# {plan.grid}, preset {plan.preset.name}\n\n{formats.as_markdown(report.tables)}"
+        + report.claims_as(formats.verdict_as_markdown, "\n## The paper's claims"),
         "report.tex": formats.as_latex(report.tables),
         "report.csv": formats.as_csv(report.cells, report.intervals),
     }
@@ -109,7 +120,7 @@ def write_html(
     page = html.page(
         report.plan,
         report.tables,
-        report.verdicts,
+        report.claims,
         [report.stand_in_note] * bool(report.stand_in_note)
         + [f"Collapsed in pretraining: {line}" for line in report.collapsed]
         + [f"Damaged: {line}" for line in report.damaged],
