@@ -113,7 +113,8 @@ def score_main(plan: Plan, gain: float, seeds: int = 5) -> list[collect.Cell]:
     for cell in cells:
         base = 0.6 + (gain if cell.row[0] == "CASS" else 0)
         if cell.column == "10%":
-            score_cell(cell, {seed: base + slightly(seed + len(cell.row[0])) for seed in paper.SEEDS[:seeds]})
+            shift = {"CASS": 0, "DINO": 1}.get(cell.row[0], 2)
+            score_cell(cell, {seed: base + slightly(seed + shift) for seed in paper.SEEDS[:seeds]})
     return cells
 
 

@@ -179,7 +179,7 @@ def make_main_grid(
     folder: Path,
     shards: Shards,
     *,
-    wrong: Callable[[FinetuneSpec], Collection[int]],
+    wrong: Callable[[FinetuneSpec], Collection[int] | None],
     seeds: int = 5,
     collapsed: Sequence[str] = (),
     seconds: Callable[[PretrainSpec], float] = lambda spec: 1.0,

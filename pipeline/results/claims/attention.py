@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pipeline.core import files
 from pipeline.core.console import counted
+from pipeline.results import texts
 from pipeline.results.claims.verdict import NO_RUN, OPEN, UNTESTED, Verdict
 from pipeline.results.collect import Cell
 from pipeline.results.statistics import estimate
@@ -52,8 +53,8 @@ def _numbers(dataset: str, measured: Mapping[str, Mapping[str, Sequence[float]]]
     ours, theirs = measured["cass"][name], measured["supervised"][name]
     differences = [a - b for a, b in zip(ours, theirs, strict=True)]
     text = f"{dataset}: {statistics.fmean(ours):.3f}, supervised {statistics.fmean(theirs):.3f}"
-    text += f" ({statistics.fmean(differences):+.3f}"
+    text += f" ({texts.signed(statistics.fmean(differences), '.3f')}"
     if found := estimate(differences):
-        low, high = found.interval
-        text += f", 95 % interval over {counted(len(ours), 'image')} {low:+.3f} to {high:+.3f}"
+        low, high = (texts.signed(end, ".3f") for end in found.interval)
+        text += f", 95 % interval over {counted(len(ours), 'image')} {low} to {high}"
     return text + ")"

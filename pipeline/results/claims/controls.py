@@ -53,8 +53,8 @@ def verdict(plan: Plan, cells: Sequence[Cell]) -> Verdict:
     why = "; ".join(dict.fromkeys(reason for reason, each in zip(reasons, outcomes, strict=True) if each == outcome))
     if outcome == HOLDS and len(pairs) < len(CONTROLS):
         outcome, why = OPEN, "the other control is not in this grid"
-    members = [cell for found in pairs.values() for pair in found for cell in pair]
-    return Verdict(CLAIM, SOURCE, PRINTED, "; ".join(texts), outcome, why, lacking(plan, members, paper.DATASETS))
+    of_cass = [cell for cell in main if cell.method == "cass"]
+    return Verdict(CLAIM, SOURCE, PRINTED, "; ".join(texts), outcome, why, lacking(plan, of_cass, paper.DATASETS))
 
 
 def _pairs(main: Sequence[Cell], ours: str, theirs: str) -> list[Pair]:
