@@ -46,19 +46,20 @@ def main() -> int:
     plan = flags.read_plan(args)
     from pipeline.results import report
 
-    made = report.make_report(plan, args.specificity)
     folder = args.out or report.default_folder(plan)
-    written = report.write_report(made, folder)
-    if args.html:
+    made = report.make_report(plan, folder, args.specificity)
+    written = []
+    if args.html:  # first: the claims quote what its figures measure
         paths, figures = report.write_html(
             made,
             folder,
             with_images=args.with_images,
             watch=lambda planned: progress(planned, total=len(planned), what="figures"),
         )
-        written += paths
+        written = paths
         for entry in figures.skipped + figures.failed:
             print(f"no figure {entry['name']}: {entry['reason']}")
+    written = report.write_report(made, folder) + written
     print(made.as_text())
     print("written: " + ", ".join(map(str, written)))
     if made.unfinished:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from pipeline.core.seals import Damaged
 from pipeline.data.shards.index import shards_of
@@ -75,7 +76,11 @@ class Cell:
     damage: dict[int, str] = field(default_factory=dict)
     """What is wrong with what its finished runs left, by seed."""
     printed: Printed | None = None
+    key: str = ""
+    """The row as the paper prints it."""
     groups: ImageGroups | None = None
+    drawn: dict[tuple[str, tuple[int, ...]], Any] = field(default_factory=dict, repr=False, compare=False)
+    """What `bootstrap` computed of its predictions, by metric and the seeds that it read: each is resampled once."""
 
     @cached_property
     def predictions(self) -> dict[int, Predictions]:
@@ -173,6 +178,7 @@ def cells(plan: Plan) -> list[Cell]:
             images = ImageGroups(Path(plan.cluster.shards), spec.dataset, spec.image_size)
             images = groups.setdefault((spec.dataset, spec.image_size), images)
             found[key] = Cell(entry.experiment, info.title, entry.row, entry.column, metric, spec, groups=images)
+            found[key].key = entry.key
             if metric in (info.metric, paper.preset("notebook").metrics.get(name)):  # the metrics that the paper prints
                 found[key].printed = printed.get((entry.experiment, name, entry.key, entry.column))
         planned = plan.runs[run_id(spec)]

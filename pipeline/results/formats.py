@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pipeline.core import files
 from pipeline.core.console import markdown, visible
 from pipeline.core.console import table as aligned
+from pipeline.results.claims.verdict import Verdict
 from pipeline.results.collect import METRICS, Cell
 from pipeline.results.tables import Table
 
@@ -32,6 +33,20 @@ def as_markdown(tables: Sequence[Table]) -> str:
         lines += ["", *(f"- {markdown(note)}" for note in table.notes), ""]
         blocks.append("\n".join(lines))
     return "\n".join(blocks)
+
+
+def verdict_as_text(verdict: Verdict) -> str:
+    """A claim with its verdict, a line for each part: their sentences do not fit the columns of a table."""
+    lines = [f"{verdict.claim} ({verdict.source})", f"    paper: {verdict.printed}", f"    ours: {verdict.ours}"]
+    return "\n".join(map(visible, [*lines, f"    verdict: {verdict.verdict}"])) + "\n"
+
+
+def verdict_as_markdown(verdict: Verdict) -> str:
+    """A claim as an entry of a list."""
+    claim, source, printed, ours, said = map(
+        markdown, (verdict.claim, verdict.source, verdict.printed, verdict.ours, verdict.verdict)
+    )
+    return f"- **{claim}** ({source})\n  - paper: {printed}\n  - ours: {ours}\n  - verdict: {said}"
 
 
 def _markdown_row(cells: Sequence[str]) -> str:

@@ -14,8 +14,8 @@ from typing import Any
 
 from pipeline.core.console import duration
 from pipeline.jobs.plan import Plan, PlannedRun
-from pipeline.results import claims, texts
-from pipeline.results.claims import Verdict
+from pipeline.results import texts
+from pipeline.results.claims.verdict import Verdict
 from pipeline.results.collect import Cell
 from pipeline.results.datasets import DataSection
 from pipeline.results.tables import Table
@@ -24,7 +24,6 @@ from pipeline.runs.result import Result
 from pipeline.runs.spec import kind_of, method_of
 
 TITLES = {"paper": "CASS: the whole paper", "main": "CASS: the main experiment"}
-VERDICT_KINDS = {claims.HOLDS: "holds", claims.FAILS: "fails", claims.UNTESTED: "untested"}  # others: open
 
 Intervals = Mapping[int, tuple[float, float] | None]
 """The interval of a cell's score, by `id` of the cell."""
@@ -77,7 +76,7 @@ def page(
             ("seeds", str(len({spec.seed for spec in plan.wanted}))),
             ("compute time", duration(sum(result.seconds for result in computed.values()))),
         ],
-        verdicts=[(verdict, VERDICT_KINDS.get(verdict.verdict, "open")) for verdict in verdicts],
+        verdicts=verdicts,
         warnings=warnings,
         tables=[_table(table, intervals) for table in tables],
         data=[

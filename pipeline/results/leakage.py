@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pipeline.jobs.plan import Plan
 from pipeline.results import texts
 from pipeline.results.collect import Cell
-from pipeline.results.statistics import paired
+from pipeline.results.differences import difference
 from pipeline.results.tables import Table
 from pipeline.study.setting import SPLIT_MODES
 
@@ -31,9 +31,8 @@ def _table(name: str, cells: Sequence[Cell], by_image: str, grouped: str) -> Tab
         if cell.dataset != by_image or other is None:
             continue
         shown |= {(len(rows), 2): cell, (len(rows), 3): other}
-        difference = paired(cell.scores(cell.metric), other.scores(cell.metric))
         row = (" · ".join(cell.row), cell.column, texts.our_score(cell), texts.our_score(other))
-        rows.append((*row, texts.difference(difference)))
+        rows.append((*row, texts.difference(difference([(cell, other)]))))
     metric = texts.METRIC_TITLES[cells[0].metric]
     return Table(
         number=None,

@@ -8,9 +8,9 @@ from statistics import fmean
 from pipeline.learn import calibration
 from pipeline.learn.calibration import Reliability
 from pipeline.results import texts
+from pipeline.results.bootstrap import cell_interval
 from pipeline.results.collect import Cell
 from pipeline.results.ranking import ranking
-from pipeline.results.statistics import cell_interval
 from pipeline.results.tables import Table
 from pipeline.results.texts import NOTHING
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.core import console, files
+from pipeline.core import files
 from pipeline.jobs.plan import Plan
 from pipeline.results import (
-    claims,
+    bootstrap,
     collect,
     datasets,
     elsewhere,
@@ -21,11 +21,11 @@ from pipeline.results import (
     patients,
     probes,
     quality,
-    statistics,
     tables,
     texts,
 )
-from pipeline.results.claims import Verdict
+from pipeline.results.claims import attention, listing
+from pipeline.results.claims.verdict import Verdict
 from pipeline.results.collect import Cell
 from pipeline.results.datasets import DataSection
 from pipeline.results.ensembles import Ensemble
@@ -51,7 +51,7 @@ class Report:
     specificity: float
     """At which sensitivities are given."""
     verdicts: list[Verdict]
-    """Empty for a grid without the main experiment."""
+    """Those on the paper's claims that results alone decide; empty for a grid without an experiment of the paper."""
     collapsed: list[str]
     """Pretraining runs with collapsed arms."""
     damaged: list[str]
@@ -60,6 +60,8 @@ class Report:
     """How many finished runs are of earlier code, which wrote no checksums."""
     stand_in_note: str
     """Empty where no dataset is a stand-in."""
+    figures: Path
+    """The folder of its figures."""
 
     @property
     def unfinished(self) -> int:
@@ -71,13 +73,19 @@ class Report:
         """The tables of results and of data."""
         return [*self.tables, *(section.table for section in self.data)]
 
+    @property
+    def claims(self) -> list[Verdict]:
+        """All verdicts, with those on attention maps as they are drawn now."""
+        return [*self.verdicts, *attention.verdicts(self.cells, self.figures)] if self.verdicts else []
+
+    def claims_as(self, style: Callable[[Verdict], str], title: str) -> str:
+        """The claims under a title, each as text; empty without a claim."""
+        return f"{title}\n\n" + "\n".join(map(style, self.claims)) + "\n" if self.verdicts else ""
+
     def as_text(self) -> str:
         text = f"{self.stand_in_note}\n\n" if self.stand_in_note else ""
         text += formats.as_text(self.every_table)
-        if self.verdicts:
-            rows = [(v.claim, v.printed, v.ours, v.verdict) for v in self.verdicts]
-            lines = console.table(rows, header=("claim", "paper", "ours", "verdict"))
-            text += f"\nThe paper's claims\n\n{lines}\n"
+        text += self.claims_as(formats.verdict_as_text, "\nThe paper's claims")
         if self.collapsed:
             text += "\ncollapsed in pretraining (nearly the same output for every image):\n"
             text += "".join(f"  {line}\n" for line in self.collapsed)
@@ -87,12 +95,15 @@ class Report:
         return text + (f"\n{unsealed_text(self.unsealed)}\n" if self.unsealed else "")
 
 
-def make_report(plan: Plan, specificity: float = gallery.SPECIFICITY) -> Report:
-    """Read the results of the plan's finished runs; specificity: at which sensitivities are given."""
+def make_report(plan: Plan, folder: Path | None = None, specificity: float = gallery.SPECIFICITY) -> Report:
+    """Read the results of the plan's finished runs; the report's files are in `folder`, or the default one.
+
+    specificity: at which sensitivities are given.
+    """
     cells = collect.cells(plan)
     both = ensembles.ensembles(cells)
     every = [*cells, *both]
-    intervals = [statistics.cell_interval(cell) for cell in every]  # first: it finds damage, which tables tell
+    intervals = [bootstrap.cell_interval(cell) for cell in every]  # first: it finds damage, which tables tell
     made = [*tables.tables(plan, cells, both), *leakage.tables(plan, every), *quality.tables(every, specificity)]
     return Report(
         plan=plan,
@@ -102,11 +113,12 @@ def make_report(plan: Plan, specificity: float = gallery.SPECIFICITY) -> Report:
         tables=[*made, *patients.tables(plan, cells), *elsewhere.tables(plan, cells), *probes.tables(plan)],
         data=datasets.sections(plan),
         specificity=specificity,
-        verdicts=claims.verdicts(plan, cells) if any(cell.experiment == "main" for cell in cells) else [],
+        verdicts=listing.verdicts(plan, cells),
         collapsed=collect.collapsed(plan),
         damaged=collect.damaged(plan, cells),
         unsealed=sum(not planned.run.sealed for planned in plan.in_state("done")),
         stand_in_note=texts.stand_in_note(plan),
+        figures=(folder or default_folder(plan)) / "figures",
     )
 
 
@@ -121,7 +133,8 @@ def write_report(report: Report, folder: Path) -> list[Path]:
     plan = report.plan
     contents = {
         "report.txt": report.as_text(),
-        "report.md": f"# {plan.grid}, preset {plan.preset.name}\n\n{formats.as_markdown(report.every_table)}",
+        "report.md": f"# {plan.grid}, preset {plan.preset.name}\n\n{formats.as_markdown(report.every_table)}"
+        + report.claims_as(formats.verdict_as_markdown, "\n## The paper's claims"),
         "report.tex": formats.as_latex(report.every_table),
         "report.csv": formats.as_csv([*report.cells, *report.ensembles], report.intervals),
     }
@@ -150,7 +163,7 @@ def write_html(
     page = html.page(
         report.plan,
         report.tables,
-        report.verdicts,
+        report.claims,
         [report.stand_in_note] * bool(report.stand_in_note)
         + [f"Collapsed in pretraining: {line}" for line in report.collapsed]
         + [f"Damaged: {line}" for line in report.damaged],

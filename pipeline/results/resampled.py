@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pipeline.results import statistics
+from pipeline.core.seeds import derive
+from pipeline.results import bootstrap
 from pipeline.runs.predictions import Predictions
 
 Interval = tuple[float, float] | None
@@ -23,14 +24,8 @@ def scores(seeds: Sequence[Predictions], metric: str, task: str) -> list[float]:
 def interval(seeds: Sequence[Predictions], metric: str, task: str, unit: np.ndarray) -> Interval:
     """The 95 % interval of the mean score over seeds when units are resampled; unit: of each row, int64 [n].
 
-    None for a metric that is not resampled (AUROC).
+    None for a metric that is not resampled.
     """
-    count = int(unit.max()) + 1
-    rng = np.random.default_rng(statistics.BOOTSTRAP_SEED)
-    drawn = rng.multinomial(count, np.full(count, 1 / count), size=statistics.RESAMPLES)[:, unit].astype(np.float64)
-    of = [statistics.resampled_score(metric, each.targets, each.scores, task) for each in seeds]
-    found = [score(drawn) for score in of if score is not None]
-    if len(found) < len(of):
-        return None
-    low, high = np.percentile(np.mean(found, axis=0), [2.5, 97.5])
-    return float(low), float(high)
+    images = bootstrap.TestImages(derive("test images", *seeds[0].keys), unit, int(unit.max()) + 1)
+    found = bootstrap.resampled(seeds, metric, task, images)
+    return None if found is None else bootstrap.interval(found)

@@ -11,14 +11,15 @@ from dataclasses import dataclass, field, replace
 from pipeline.jobs.plan import Plan
 from pipeline.results import texts, times
 from pipeline.results.collect import Cell
+from pipeline.results.differences import Difference, difference
 from pipeline.results.ensembles import NOTE, Ensemble
-from pipeline.results.statistics import Paired, holm, paired
-from pipeline.runs.methods import method_info
+from pipeline.results.statistics import holm
+from pipeline.runs.methods import CONTROLS, method_info
 from pipeline.study import paper
 from pipeline.study.experiments import EXPERIMENTS, PLAIN
 
 COMPARED = {
-    method_info("cass").title: ("DINO", "Supervised"),
+    method_info("cass").title: ("DINO", "Supervised", *(method_info(name).title for name in CONTROLS)),
     method_info("cass_vc").title: (method_info("cass").title, "Supervised"),
 }
 """The techniques of the comparison, and those that each is compared with."""
@@ -126,9 +127,9 @@ def table_2(plan: Plan, main: Sequence[Cell]) -> Table:
     recorded = times.pretraining_seconds(plan, main)
     rows = []
     for dataset in dict.fromkeys(cell.dataset for cell in main):
-        cass = times.mean(recorded.get((dataset, "cass", ""), []))
+        cass = times.mean(recorded.get((dataset, "cass", ""), {}).values())
         cnn, transformer = (
-            times.mean(recorded.get((dataset, "dino", arm), [])) for arm in (paper.CNN, paper.TRANSFORMER)
+            times.mean(recorded.get((dataset, "dino", arm), {}).values()) for arm in (paper.CNN, paper.TRANSFORMER)
         )
         both = cnn + transformer if cnn is not None and transformer is not None else None
         name = next(cell.spec.dataset.name for cell in main if cell.dataset == dataset)
@@ -153,12 +154,12 @@ def table_2(plan: Plan, main: Sequence[Cell]) -> Table:
 def comparison_table(main: Sequence[Cell]) -> Table:
     """Techniques minus others (`COMPARED`), seed by seed, with Holm's correction over all tests of the table."""
     found = {(c.dataset, _technique(c), c.arm, c.column): c for c in main}
-    pairs: list[tuple[Cell, str, Paired | None, float | None]] = []
+    pairs: list[tuple[Cell, str, Difference | None, float | None]] = []
     for cell in main:
         for technique in COMPARED.get(_technique(cell), ()):
             other = found.get((cell.dataset, technique, cell.arm, cell.column))
             if other:
-                ours = paired(cell.scores(cell.metric), other.scores(other.metric))
+                ours = difference([(cell, other)])
                 printed = cell.printed.value - other.printed.value if cell.printed and other.printed else None
                 pairs.append((cell, technique, ours, printed))
     corrected = holm([ours.p if ours else None for _, _, ours, _ in pairs])
@@ -171,15 +172,24 @@ def comparison_table(main: Sequence[Cell]) -> Table:
                 cell.column,
                 f"{_technique(cell)} − {technique}",
                 texts.difference(ours),
+                texts.estimated(ours.over_seeds if ours else None),
+                texts.estimated(ours.over_both if ours else None),
                 texts.NOTHING if p is None else f"{p:.3f}",
+                texts.NOTHING if ours is None or ours.detectable is None else f"{ours.detectable:.4f}",
                 texts.NOTHING if printed is None else texts.signed(printed, ".4f"),
             )
         )
-    header = ("dataset", "backbone", "labels", "difference", "ours", "p (Holm)", "paper")
+    header = (
+        *("dataset", "backbone", "labels", "difference", "ours"),
+        *("95 % over seeds", "95 % over seeds and images", "p (Holm)", "would show", "paper"),
+    )
     notes = (
         "ours: mean ± sample standard deviation of the differences between runs of the same seed (number of seeds)",
-        "p: two-sided paired t-test over three seeds or more, with Holm's correction over this table; none where all "
-        "differences are equal",
+        "95 %: Student's t over the seeds, which share one test set; and a bootstrap of seeds and test images (groups "
+        "where they are known) together, the same draws for both sides; both off zero: a difference is found",
+        "p: the larger of both, two-sided, with Holm's correction over this table; none for fewer than three seeds, "
+        "where all seeds differ by the same, and where predictions are missing",
+        "would show: the smallest true difference that so many seeds and images would show with a chance of 80 %",
     )
     return Table(None, "techniques compared", 4, header, rows, notes)
 

@@ -9,7 +9,8 @@ from pipeline.core.console import duration
 from pipeline.jobs.plan import Plan
 from pipeline.results import times
 from pipeline.results.collect import Cell
-from pipeline.results.statistics import Paired
+from pipeline.results.differences import Difference
+from pipeline.results.statistics import Estimate
 from pipeline.study import paper
 
 METRIC_TITLES = {
@@ -83,12 +84,17 @@ def short(backbone: str) -> str:
     return backbone.split(".")[0]
 
 
-def difference(paired: Paired | None) -> str:
+def difference(found: Difference | None) -> str:
     """`+0.3000 ± 0.1414 (2)`, or `–`."""
-    if paired is None:
+    if found is None:
         return NOTHING
-    spread = f" ± {paired.deviation:.4f}" if paired.deviation is not None else ""
-    return f"{signed(paired.mean, '.4f')}{spread} ({paired.n})"
+    spread = f" ± {found.deviation:.4f}" if found.deviation is not None else ""
+    return f"{signed(found.mean, '.4f')}{spread} ({found.seeds})"
+
+
+def estimated(found: Estimate | None) -> str:
+    """`-0.0120 to +0.0520`, or `–`."""
+    return NOTHING if found is None else " to ".join(signed(end, ".4f") for end in found.interval)
 
 
 def seconds(value: float | None) -> str:
@@ -138,7 +144,7 @@ def pair_time_notes(cells: Sequence[Cell], plan: Plan) -> list[str]:
     out = []
     for pair in dict.fromkeys(cell.row for cell in cells):
         row = [cell for cell in cells if cell.row == pair]
-        runs = [value for each in times.pretraining_seconds(plan, row).values() for value in each]
+        runs = [value for each in times.pretraining_seconds(plan, row).values() for value in each.values()]
         printed = paper.PAIR_HOURS.get(" | ".join(pair)) if row[0].printed else None
         ours = seconds(times.mean(runs))
         out.append(f"pretraining {' with '.join(pair)}: ours {ours}, paper {hours(printed)}")

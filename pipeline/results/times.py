@@ -11,10 +11,10 @@ from pipeline.runs.result import Result
 from pipeline.runs.spec import PretrainSpec, method_of
 
 
-def pretraining_seconds(plan: Plan, cells: Iterable[Cell]) -> dict[tuple[str, str, str], list[float]]:
+def pretraining_seconds(plan: Plan, cells: Iterable[Cell]) -> dict[tuple[str, str, str], dict[int, float]]:
     """Seconds of each finished pretraining run that runs of these cells start from.
 
-    By (dataset, method, arm); arm is "" for a method that trains several arms at once.
+    By (dataset, method, arm), then by seed; arm is "" for a method that trains several arms at once.
     """
     found: dict[str, tuple[str, PretrainSpec, Result]] = {}
     for cell in cells:
@@ -26,10 +26,10 @@ def pretraining_seconds(plan: Plan, cells: Iterable[Cell]) -> dict[tuple[str, st
                 spec = plan.runs[parent].spec
                 assert isinstance(spec, PretrainSpec)
                 found[parent] = cell.dataset, spec, plan.runs[parent].run.result()
-    out: dict[tuple[str, str, str], list[float]] = {}
+    out: dict[tuple[str, str, str], dict[int, float]] = {}
     for dataset, spec, result in found.values():
         arm = spec.arms[0].name if len(spec.arms) == 1 else ""
-        out.setdefault((dataset, method_of(spec), arm), []).append(result.seconds)
+        out.setdefault((dataset, method_of(spec), arm), {})[spec.seed] = result.seconds
     return out
 
 

@@ -29,10 +29,14 @@ class MethodInfo:
 METHOD_INFO: Mapping[str, MethodInfo] = {
     "cass": MethodInfo(title="CASS", epochs_enter_steps=False),
     "cass_vc": MethodInfo(title="CASS + variance–covariance", epochs_enter_steps=False),
+    "cass_shuffled": MethodInfo(title="CASS, shuffled", epochs_enter_steps=False),
+    "bn_only": MethodInfo(title="Batch norm only", epochs_enter_steps=False, flops=1 / 3),  # forward passes alone
     # flops: two views through the student and, forward only, two through the teacher (2 + 2 / 3)
     "dino": MethodInfo(title="DINO", has_teacher=True, flops=8 / 3),
     "dino_fb": MethodInfo(title="DINO (authors' recipe)", has_teacher=True, flops=None),
 }
+CONTROLS = ("cass_shuffled", "bn_only")
+"""Methods that do what CASS does, without the agreement on the same image."""
 NO_METHOD = {"supervised": MethodInfo(title="Supervised"), "frozen": MethodInfo(title="Frozen features")}
 """What runs do that pretrain nothing."""
 

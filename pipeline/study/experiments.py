@@ -33,7 +33,7 @@ from dataclasses import dataclass, replace
 from pipeline.runs.identity import recipe
 from pipeline.runs.methods import method_info
 from pipeline.runs.spec import FinetuneSpec, PretrainSpec, method_of
-from pipeline.study import paper
+from pipeline.study import paper, recipes
 from pipeline.study.paper import Backbone, Preset
 from pipeline.study.setting import ARMS, FULL, DatasetInfo, Scale, Setting, TableEntry, key_of, percent
 
@@ -41,12 +41,14 @@ from pipeline.study.setting import ARMS, FULL, DatasetInfo, Scale, Setting, Tabl
 def main(s: Setting) -> list[TableEntry]:
     """Every technique, backbone and label fraction (Tables 3 to 6, and 1, which repeats them).
 
-    Where the scale says so, also CASS with a guard, which the paper does not have.
+    Where the scale says so, also CASS with a guard and the controls of CASS, which the paper does not have.
     """
     out = []
     techniques: dict[str, PretrainSpec | None] = {"CASS": s.cass()}
     if s.scale.guard_epochs:
         techniques[method_info("cass_vc").title] = s.cass_vc(s.scale.guard_epochs)
+    if s.scale.controls:
+        techniques |= {method_info(name).title: spec for name, spec in recipes.controls(s.cass()).items()}
     techniques["Supervised"] = None
     for backbone in paper.STANDARD:
         for technique, pretrain in {"DINO": s.dino(backbone), **techniques}.items():

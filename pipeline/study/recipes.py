@@ -1,4 +1,5 @@
-"""The specs of the paper's runs (CASS, DINO and fine-tuning) and of CASS with a guard, at the paper's size.
+"""The specs of the paper's runs (CASS, DINO and fine-tuning), of CASS with a guard and of its controls, at the paper's
+size.
 
 Each function gives the standard run as a value. `dataclasses.replace` changes its fields; `with_optim` and
 `with_options` change what is inside them.
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from pipeline.runs.methods import CONTROLS
 from pipeline.runs.spec import (
     REVISIONS,
     Arm,
@@ -54,6 +56,15 @@ def cass_vc(dataset: DatasetRef, backbones: Sequence[Backbone] = paper.STANDARD,
     plain = cass(dataset, backbones, preset=paper.preset("paper"), seed=seed)
     method = Method(name="cass_vc", revision=REVISIONS["cass_vc"], options=GUARD_OPTIONS)
     return with_optim(replace(plain, method=method, average=None), GUARD_OPTIM)
+
+
+def controls(plain: PretrainSpec) -> dict[str, PretrainSpec]:
+    """The controls of a run of CASS, by method: all as it is, but each image in one arm against another in the other
+    (`cass_shuffled`), and one epoch of forward passes without a step (`bn_only`)."""
+    shuffled, bn_only = (
+        replace(plain, method=replace(plain.method, name=name, revision=REVISIONS[name])) for name in CONTROLS
+    )
+    return {"cass_shuffled": shuffled, "bn_only": replace(bn_only, epochs=1)}
 
 
 def _arm(name: str, backbone: Backbone, optim: Optim) -> Arm:

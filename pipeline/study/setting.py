@@ -84,6 +84,8 @@ class Scale:
     guard_epochs: int | None = None
     """Epochs of CASS with a guard, on all training images; None: the paper's alone."""
     guard_optim: Optim = recipes.GUARD_OPTIM
+    controls: bool = False
+    """Whether the main experiment has the controls of CASS."""
 
     def backbone(self, wanted: Backbone) -> Backbone:
         """The backbone that this scale takes in place of one of the paper's."""

@@ -20,7 +20,7 @@ from pipeline.data.shards.index import open_shards
 from pipeline.data.shards.read import TarReader
 from pipeline.jobs import execute
 from pipeline.models.info import ModelInfo
-from pipeline.results import statistics
+from pipeline.results import bootstrap
 from pipeline.results.collect import Cell
 from pipeline.runs.folder import Run
 
@@ -43,7 +43,7 @@ class Site:
         (self.map,) = Path(self.cluster.scratch).glob("*.u8")
         self.inputs = execute.inputs(self.child_spec, self.cluster)
         self.info = ModelInfo.of_run(self.child)
-        self.interval = statistics.cell_interval(self.cell())
+        self.interval = bootstrap.cell_interval(self.cell())
         assert self.interval is not None
 
     def cell(self) -> Cell:
@@ -73,7 +73,7 @@ def own_weights(site: Site, where: Path) -> str:
 
 def predictions(site: Site, where: Path) -> str:
     cell = site.cell()
-    assert statistics.cell_interval(cell) is None and "predictions.parquet was changed" in cell.damage[77]
+    assert bootstrap.cell_interval(cell) is None and "predictions.parquet was changed" in cell.damage[77]
     with pytest.raises(ValueError, match="predictions.parquet was changed"):
         ModelInfo.of_run(Run(site.child.folder))
     return "found"
@@ -159,7 +159,7 @@ def test_flipped_bits_change_no_number(site: Site) -> None:
             run["damaged"].unlink(missing_ok=True)
     assert site.child.state() == site.parent.state() == "done"
     assert execute.inputs(site.child_spec, site.cluster) == site.inputs
-    assert ModelInfo.of_run(site.child) == site.info and statistics.cell_interval(site.cell()) == site.interval
+    assert ModelInfo.of_run(site.child) == site.info and bootstrap.cell_interval(site.cell()) == site.interval
     always = ("parent_weights", "own_weights", "predictions", "pixels", "index", "sums")
     assert all(found[name, "found"] and not found[name, "harmless"] for name in always)
     assert all(found[name, "found"] for name in ("result", "tar", "manifest"))

@@ -212,6 +212,19 @@ def test_the_mean_attention_is_that_of_the_drawn_images_by_timms_own_softmax(pla
     by_timm = seen[0][:, :, 0, 1:].mean(dim=(0, 1)).reshape(2, 2) * 4
     assert [axes.get_title() for axes in drawing.figure.axes[:3]] == ["CASS", "Supervised", "DINO"]
     np.testing.assert_allclose(arrays(drawing)[0], by_timm.numpy(), rtol=1e-4)
+    each = seen[0][:, :, 0, 1:].mean(dim=1).double()  # [images, patches]
+    shares = each / each.sum(dim=1, keepdim=True)
+    entropy = -(shares * shares.log()).sum(dim=1) / np.log(4)
+    np.testing.assert_allclose(drawing.measured["cass"]["entropy"], entropy.numpy(), rtol=1e-4)
+    assert {len(values["centre"]) for values in drawing.measured.values()} == {len(rows)}
+
+
+def test_even_attention_is_spread_and_a_quarter_of_it_is_in_the_centre():
+    even, corner, middle = np.ones((6, 6)), np.zeros((6, 6)), np.zeros((6, 6))
+    corner[0, 0] = middle[2:4, 2:4] = 1.0
+    maps = np.stack([even, corner, middle])
+    np.testing.assert_allclose(attention.spread_of(maps), [1, 0, np.log(4) / np.log(36)], atol=1e-12)
+    np.testing.assert_allclose(attention.centre_of(maps), [0.25, 0, 1])
 
 
 def test_the_first_layers_maps_are_the_first_convolutions_output(plan):

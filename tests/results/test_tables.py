@@ -8,10 +8,13 @@ import io
 import re
 
 import pytest
+from scored import score_cell
+from test_differences import make_cells
 
 from pipeline.data.datasets import DATASETS
 from pipeline.jobs.plan import Plan, PlannedRun, shown_name
 from pipeline.results import collect, formats, tables, texts
+from pipeline.results.differences import difference
 from pipeline.results.figures import series
 from pipeline.runs.cluster import load_cluster
 from pipeline.runs.folder import Run
@@ -226,7 +229,21 @@ def test_differences_are_taken_seed_by_seed(plan):
     theirs.results = {78: result(0.2), 77: result(0.3)}
     table = tables.comparison_table([c for c in cells if c.experiment == "main"])
     row = next(r for r in table.rows if r[1:4] == ("ViT B/16", "100%", "CASS − Supervised"))
-    assert row[4:] == ("+0.3000 ± 0.1414 (2)", "–", "+0.1619")
+    assert row[4:] == ("+0.3000 ± 0.1414 (2)", "–", "–", "–", "–", "+0.1619")
+
+
+def test_a_difference_has_both_intervals_the_larger_p_and_what_would_be_found(tmp_path):
+    ours, theirs = make_cells(tmp_path, 2)
+    ours.row, theirs.row = ("CASS", "ResNet-50"), ("Supervised", "ResNet-50")
+    score_cell(ours, {seed: 0.75 + 0.01 * (seed % 3) for seed in ours.runs}, images=200)
+    score_cell(theirs, dict.fromkeys(theirs.runs, 0.7), images=200)
+    found = difference([(ours, theirs)])
+    ((*_, shown, over_seeds, over_both, p, detectable, printed),) = tables.comparison_table([ours, theirs]).rows
+    assert shown == "+0.0600 ± 0.0100 (5)" and printed == "–"
+    assert over_seeds == "+0.0476 to +0.0724"  # 0.06 ± 2.776 · 0.01 / √5
+    assert over_both == texts.interval(found.over_both) and float(over_both.split()[0]) < 0.0476
+    assert p == f"{found.over_both.p:.3f}" and found.over_both.p > found.over_seeds.p
+    assert detectable == f"{found.detectable:.4f}" and found.detectable > found.over_seeds.detectable
 
 
 def test_cass_with_a_guard_is_compared_with_the_papers_and_with_supervised_training():

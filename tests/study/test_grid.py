@@ -16,8 +16,8 @@ from pipeline.study.names import EXPERIMENT_GRIDS, known_grids
 from pipeline.study.renames import RENAMED
 
 NAMES = (
-    "augmentation batch_size cass_vc cnn cnn_optimizer demo dino_fb epochs frozen initialisation main paper small toy "
-    "transformer two_cnns two_transformers"
+    "augmentation batch_size cass_vc cnn cnn_optimizer controls demo dino_fb epochs frozen initialisation main paper "
+    "small toy transformer two_cnns two_transformers"
 ).split()
 CONSTANTS = 'DATASETS = ["toy"]\nSEEDS = 2\nIMAGE_SIZE = 64\n'
 ENTRIES = CONSTANTS + (

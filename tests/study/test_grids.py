@@ -79,7 +79,7 @@ def test_a_grids_tables_are_those_that_the_experiments_docstring_says(name):
 
 def test_the_paper_is_the_union_and_trains_the_standard_runs_once():
     ids = {name: {run_id(entry.spec) for entry in entries(name)} for name in known_grids()}
-    parts = set(ids) - {"paper", "dino_fb", "cass_vc", "frozen", "small", "demo", "toy"}
+    parts = set(ids) - {"paper", "dino_fb", "cass_vc", "controls", "frozen", "small", "demo", "toy"}
     assert parts == set(COUNTS) - {"paper"}
     assert ids["paper"] == set().union(*(ids[name] for name in parts))
     standard = run_id(entries("main", seeds=(77,), datasets=["brain_mri"])[3].spec.pretrain)
@@ -108,6 +108,18 @@ def test_cass_with_a_guard_is_a_row_of_its_own_next_to_the_papers_runs():
         rows = {e.row[0] for e in found if e.spec.pretrain and e.spec.pretrain.method.name == "cass_vc"}
         assert rows == {"CASS + variance–covariance"}
         assert all(e.spec.pretrain.method.name == "cass" for e in found if e.row[0] == "CASS")
+
+
+def test_the_controls_are_rows_next_to_the_runs_of_cass_that_small_has_too():
+    found = entries("controls", seeds=(77,))
+    assert list(dict.fromkeys(e.row[0] for e in found)) == ["CASS", "CASS, shuffled", "Batch norm only", "Supervised"]
+    assert counts("controls") == (2 * 3 * 5, 2 * 4 * 2 * 3 * 5)
+    small = {run_id(e.spec) for e in entries("small", seeds=(77,))}
+    assert {run_id(e.spec) for e in found if e.row[0] in ("CASS", "Supervised")} < small
+    pretrained = {e.spec.pretrain.method.name: e.spec.pretrain for e in found if e.spec.pretrain}
+    for name, epochs in {"cass_shuffled": 3, "bn_only": 1}.items():
+        again = dataclasses.replace(pretrained[name], method=pretrained["cass"].method, epochs=3)
+        assert again == pretrained["cass"] and pretrained[name].epochs == epochs
 
 
 def test_a_smaller_scale_keeps_the_cells_and_the_ratios():

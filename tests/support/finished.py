@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,8 @@ from pipeline.runs.identity import run_id
 from pipeline.runs.predictions import write_predictions
 from pipeline.runs.result import Result
 from pipeline.runs.spec import FinetuneSpec, PretrainSpec, method_of
-from pipeline.study import paper
+from pipeline.study import experiments, paper
+from pipeline.study.setting import DatasetInfo, Scale, TableEntry
 
 GRID = """
 import finished
@@ -48,8 +49,21 @@ def specs(ref, seed: int) -> list[FinetuneSpec]:
     return out
 
 
-def finish(spec: PretrainSpec | FinetuneSpec, site: Cluster, shards: Shards, *, validation: bool = True) -> Run:
-    """A finished run of `spec`, the same every time; without `validation` as of code that stored no such scores."""
+def finish(
+    spec: PretrainSpec | FinetuneSpec,
+    site: Cluster,
+    shards: Shards,
+    *,
+    validation: bool = True,
+    wrong: Collection[int] | None = None,
+    collapsed: Sequence[str] = (),
+    seconds: float = 1.0,
+) -> Run:
+    """A finished run of `spec`, the same every time; without `validation` as of code that stored no such scores.
+
+    wrong: the positions of the test images that a fine-tune names wrongly, without weights; None: it scores them at
+    random.
+    """
     run = tiny.announce(spec, site)
     rng = np.random.default_rng([spec.seed, len(run.id), sum(run.id.encode())])
     files.write_jsonl(run["metrics"], [_row(spec, epoch, rng) for epoch in range(spec.epochs)])
@@ -57,8 +71,10 @@ def finish(spec: PretrainSpec | FinetuneSpec, site: Cluster, shards: Shards, *, 
     if isinstance(spec, FinetuneSpec):
         from pipeline.learn import backbones, metrics
 
-        model = _model(spec.backbone, len(shards.classes), spec.image_size, spec.seed + sum(method_of(spec).encode()))
-        backbones.save_arms(run["weights"], {"model": model}, {})
+        if wrong is None:
+            seed = spec.seed + sum(method_of(spec).encode())
+            model = _model(spec.backbone, len(shards.classes), spec.image_size, seed)
+            backbones.save_arms(run["weights"], {"model": model}, {})
         gain = 2 + spec.label_fraction + 2 * (method_of(spec) == "cass")
         parts = {"test": "predictions"} | ({"val": "val_predictions"} if validation else {})
         drawn = {}
@@ -66,6 +82,10 @@ def finish(spec: PretrainSpec | FinetuneSpec, site: Cluster, shards: Shards, *, 
             rows = [row for row in shards.of_split(part) if shards.rows["labels"][row] is not None]
             targets = np.array([[name in names for name in shards.classes] for names in shards.labels(rows)], dtype=int)
             scores = 1 / (1 + np.exp(-rng.normal((2 * targets - 1) * gain / 2, 1.5)))
+            if wrong is not None:
+                scores = 0.1 + 0.8 * targets
+                if part == "test":
+                    scores[list(wrong)] = 1 - scores[list(wrong)]
             write_predictions(run[name], [shards.rows["key"][r] for r in rows], shards.classes, targets, scores)
             drawn[part] = targets, scores
         targets, scores = drawn["test"]
@@ -74,7 +94,8 @@ def finish(spec: PretrainSpec | FinetuneSpec, site: Cluster, shards: Shards, *, 
             notes = {"calibration": {"temperature": float(rng.uniform(0.5, 2)), "images": 8}}
     elif method_of(spec) == "cass":  # those of DINO are as of earlier code, which had no probes
         found = {"probes": _probe(spec, run, rng)}
-    run.finish(result(spec, found, **notes))
+    made = result(spec, found, **notes)
+    run.finish(dataclasses.replace(made, seconds=seconds, notes={**made.notes, "collapsed": list(collapsed)}))
     return run
 
 
@@ -145,5 +166,49 @@ def make_grid(
                     done.add(run_id(each))
                     finish(each, site, shards, validation=validation)
     (folder / "mine.py").write_text(GRID.format(name=shards.name))
+    (folder / "here.toml").write_text(f'executor = "local"\nshards = "{shards.folder.parent}"\ndevice = "cpu"\n')
+    return folder / "mine.py"
+
+
+MAIN_GRID = """
+import finished
+IMAGE_SIZE = 32
+DATASETS = ("{name}",)
+SEEDS = {seeds}
+
+def entries(datasets, seeds, preset):
+    return finished.main_entries(datasets, seeds, preset)
+"""
+
+
+def main_entries(datasets: Sequence[DatasetInfo], seeds: Sequence[int], preset: paper.Preset) -> list[TableEntry]:
+    """The main experiment and the controls on tiny backbones, at the paper's label fractions."""
+    cnn, vit = tiny.BACKBONES
+    stand_ins = {paper.RESNET50: cnn, paper.VIT_B16: vit}
+    scale = Scale(image_size=tiny.SIZE, stand_ins=stand_ins, weights="random", epochs=3, controls=True)
+    wanted = [dataclasses.replace(dataset, label_fractions=(0.01, 0.1, 1.0)) for dataset in datasets]
+    return experiments.entries_of("main", scale=scale)(wanted, seeds, preset)
+
+
+def make_main_grid(
+    folder: Path,
+    shards: Shards,
+    *,
+    wrong: Callable[[FinetuneSpec], Collection[int] | None],
+    seeds: int = 5,
+    collapsed: Sequence[str] = (),
+    seconds: Callable[[PretrainSpec], float] = lambda spec: 1.0,
+) -> Path:
+    """A grid file of `main_entries` with all its runs finished: `wrong`, `collapsed` and `seconds` as for `finish`."""
+    site = tiny.make_cluster(folder, shards=str(shards.folder.parent))
+    info = DatasetInfo(tiny.ref(shards), (1.0,), "balanced_accuracy")
+    done = set()
+    for entry in main_entries([info], paper.SEEDS[:seeds], paper.preset("paper")):
+        parent = entry.spec.pretrain
+        if parent is not None and run_id(parent) not in done:
+            done.add(run_id(parent))
+            finish(parent, site, shards, collapsed=collapsed, seconds=seconds(parent))
+        finish(entry.spec, site, shards, wrong=wrong(entry.spec))
+    (folder / "mine.py").write_text(MAIN_GRID.format(name=shards.name, seeds=seeds))
     (folder / "here.toml").write_text(f'executor = "local"\nshards = "{shards.folder.parent}"\ndevice = "cpu"\n')
     return folder / "mine.py"

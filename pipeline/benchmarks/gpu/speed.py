@@ -113,7 +113,7 @@ class TwoStreams(Cass):
         here.wait_stream(self.side)
         images.record_stream(self.side)
         with torch.autocast(pixels.device.type, enabled=False):
-            return self.scalars(r, t)
+            return self.scalars(r, t, draws)
 
 
 def parts(programme: Programme) -> list[str]:

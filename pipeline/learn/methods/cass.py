@@ -38,9 +38,9 @@ class Cass(Method):
             images = augment(pixels, self.augmentation, draws)  # [n, 3, h, w], one set for both arms
         r, t = (network(images) for network in self.networks.values())
         with torch.autocast(pixels.device.type, enabled=False):
-            return self.scalars(r, t)
+            return self.scalars(r, t, draws)
 
-    def scalars(self, r: Tensor, t: Tensor) -> dict[str, Tensor]:
+    def scalars(self, r: Tensor, t: Tensor, draws: torch.Generator) -> dict[str, Tensor]:
         """The loss of both arms' logits [n, d], and what else is logged; outside of autocast."""
         return {"loss": agreement_loss(r, t)}
 

@@ -99,6 +99,23 @@ def _attention(plan: Plan, group: Group, rollout: bool) -> DrawnFigure:
     return DrawnFigure(figure, caption, [planned.run.id for planned in runs])
 
 
+def spread_of(maps: np.ndarray) -> np.ndarray:
+    """The entropy of each map [n, h, w] as a distribution over its patches, over that of an even one: [n] in [0, 1]."""
+    shares = maps.reshape(len(maps), -1) / maps.sum(axis=(1, 2), keepdims=True).reshape(len(maps), 1)
+    logs = np.log(shares, out=np.zeros_like(shares), where=shares > 0)
+    return np.asarray(-(shares * logs).sum(axis=1) / np.log(shares.shape[1]))
+
+
+def centre_of(maps: np.ndarray) -> np.ndarray:
+    """The share of each map [n, h, w] in the middle half of each side: [n], 0.25 of an even one. Patches on the border
+    of the middle count by their part in it."""
+    inside = [
+        np.clip(np.minimum(np.arange(n) + 1, 0.75 * n) - np.maximum(np.arange(n), 0.25 * n), 0, 1)
+        for n in maps.shape[1:]
+    ]
+    return np.asarray((maps * np.outer(*inside)).sum(axis=(1, 2)) / maps.sum(axis=(1, 2)))
+
+
 def _range(maps: Sequence[np.ndarray]) -> tuple[float, float]:
     """The smallest and largest value of several maps, which share one scale."""
     low, high = min(float(one.min()) for one in maps), max(float(one.max()) for one in maps)
@@ -127,4 +144,8 @@ def _attention_mean(plan: Plan, group: Group, rollout: bool) -> DrawnFigure:
         f"{counted(len(rows), 'test image')} of {group.dataset} drawn in proportion to its classes: "
         f"{_attention_text(found[0][1], rollout)}."
     )
-    return DrawnFigure(figure, caption, [planned.run.id for planned in runs])
+    measured = {
+        each.series.method: {"entropy": spread_of(one[0]).tolist(), "centre": centre_of(one[0]).tolist()}
+        for each, one in zip(shown, found, strict=True)
+    }
+    return DrawnFigure(figure, caption, [planned.run.id for planned in runs], measured)

@@ -31,6 +31,8 @@ class DrawnFigure:
     caption: str
     runs: list[str]
     """The ids of the runs that it shows."""
+    measured: dict[str, Any] = field(default_factory=dict)
+    """Numbers of what it shows, for figures.json."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +86,7 @@ def draw_all(planned: Iterable[PlannedFigure], folder: Path, *, with_images: boo
                     "paper": each.paper,
                     "runs": sorted(drawn.runs),
                     "pictures": each.images,
+                    **({"measured": drawn.measured} if drawn.measured else {}),
                 }
             )
     return out

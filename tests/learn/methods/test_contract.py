@@ -25,7 +25,8 @@ def specs() -> dict[str, PretrainSpec]:
     preset = paper.preset("paper")
     cass = recipes.cass(REF, tiny.BACKBONES, preset=preset, seed=77)
     guarded = recipes.cass_vc(REF, tiny.BACKBONES, seed=77)
-    out = {spec.method.name: dataclasses.replace(spec, batch_size=4, image_size=tiny.SIZE) for spec in (cass, guarded)}
+    of_two = (cass, guarded, *recipes.controls(cass).values())
+    out = {spec.method.name: dataclasses.replace(spec, batch_size=4, image_size=tiny.SIZE) for spec in of_two}
     for arm, backbone in zip(("cnn", "vit"), tiny.BACKBONES, strict=True):
         for method, kind, options in (
             ("dino", recipes.VIT_PYTORCH, tiny.SMALL),
@@ -104,7 +105,7 @@ def test_no_gradient_reaches_what_no_optimizer_trains(name):
     assert sum(p.grad is not None for p in method.parameters()) > 10
 
 
-@pytest.mark.parametrize("name", ["cass", "cass_vc"])
+@pytest.mark.parametrize("name", ["cass", "cass_vc", "cass_shuffled", "bn_only"])
 def test_a_method_of_two_arms_refuses_one(name):
     with pytest.raises(ValueError, match=f"{name} trains two arms against each other; the spec names 1: cnn"):
         METHODS.find(name).build(specs()[name], {"cnn": torch.nn.Identity()})
