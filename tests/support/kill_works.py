@@ -288,9 +288,19 @@ def killed(work: Work, where: Path, seconds: float, chance: random.Random) -> bo
     return bool(victims) and (work.workers or status == signal.SIGKILL)
 
 
+def prepared(work: Work, where: Path) -> None:
+    """Make the folder, in a process of its own: one that has used torch's threads must not be forked."""
+
+    def prepare() -> int:
+        work.prepare(where)
+        return 0
+
+    in_process(prepare, where.parent / LOG)
+
+
 def calm_seconds(work: Work, where: Path) -> float:
     """Do the work undisturbed; the seconds that it takes, or that its end takes."""
-    work.prepare(where)
+    prepared(work, where)
     process, begin = started(lambda: work.do(where), where.parent / LOG), time.monotonic()
     if work.since is not None:
         assert moment(work, where, process, 0.0, random.Random(0)) is None
@@ -306,13 +316,13 @@ def disturbed(work: Work, folder: Path, kills: int, chance: random.Random) -> It
     seconds, done = calm_seconds(work, calm), 0
     while done < kills:
         if not rough.exists():
-            work.prepare(rough)
+            prepared(work, rough)
         done += (was_killed := killed(work, rough, seconds, chance))
         if not was_killed or work.workers:
             yield from work.differences(rough, calm)
             shutil.rmtree(rough)
     if not rough.exists():
-        work.prepare(rough)
+        prepared(work, rough)
     ended(started(lambda: work.do(rough), folder / LOG))
     yield from work.differences(rough, calm)
 
