@@ -122,7 +122,7 @@ def write_html(
 
 
 def _write(folder: Path, contents: dict[str, str]) -> list[Path]:
-    with files.only_writer(folder, patience=PATIENCE):
+    with files.only_writer(folder / "report", patience=PATIENCE):
         for name, content in contents.items():
             files.remove_temporaries(folder, f"{name}.")
             files.write_text(folder / name, content)

@@ -62,7 +62,7 @@ class FigureList:
 def draw_all(planned: Iterable[PlannedFigure], folder: Path, *, with_images: bool) -> FigureList:
     """Draw and publish every figure; those of single images only with `with_images`."""
     out = FigureList()
-    with files.only_writer(folder, patience=PATIENCE):
+    with files.only_writer(folder / "figures", patience=PATIENCE):
         for each in planned:
             if each.images and not with_images:
                 out.skipped.append(_reason(each, "it shows single images; give --with-images to draw it"))
