@@ -75,14 +75,29 @@ def reading(path: Path, move: str = "restore it, or delete it and run the comman
 
 
 @contextlib.contextmanager
+def only_writer(path: Path, *, patience: float = 0.0) -> Iterator[None]:
+    """Keep other writers of a file or folder away, and delete what killed ones left half written.
+
+    Raises `Busy` where one is still at work after so many seconds.
+    """
+    holder = path.parent / f".{path.name}.lock"
+    with lock(holder, patience=patience, what=str(path)):
+        try:
+            remove_temporaries(path.parent, f"{path.name}.")
+            yield
+        finally:
+            holder.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
 def publish_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder next to `path` to fill; on a clean exit rename it to `path`.
 
     `path` must be absent or an empty folder. The next writer removes what a killed writer left. Raises `Busy`
     when another process makes the same folder.
     """
-    temporary, holder = path.parent / f".{path.name}.tmp", path.parent / f".{path.name}.lock"
-    with lock(holder, what=str(path)):
+    temporary = path.parent / f".{path.name}.tmp"
+    with only_writer(path):
         shutil.rmtree(temporary, ignore_errors=True)
         try:
             with naming(path):
@@ -93,8 +108,6 @@ def publish_folder(path: Path) -> Iterator[Path]:
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
-        finally:
-            holder.unlink(missing_ok=True)
     sync_folder(path.parent)
 
 

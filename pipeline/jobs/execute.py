@@ -97,7 +97,7 @@ def _execute_locked(run: Run, stop: Callable[[], bool]) -> int:
         return 1
     if run["result"].exists():
         print("this run is done already", flush=True)
-        return 0
+        return _leave_done(run)
     run.remove_temporaries()
     run["error"].unlink(missing_ok=True)
     try:
@@ -123,6 +123,11 @@ def _execute_locked(run: Run, stop: Callable[[], bool]) -> int:
         with contextlib.suppress(OSError):
             print(text, file=sys.stderr, flush=True)
         return 1
+    return _leave_done(run)
+
+
+def _leave_done(run: Run) -> int:
+    """Delete what a finished run no longer needs, which one that was killed as it finished may have left."""
     for path in run.spare_checkpoints(keep_state=site_of(run).keep_state):
         path.unlink()
     return 0

@@ -56,7 +56,11 @@ def write(
     count = len(shards.rows["key"])
     groups = [np.arange(start, min(start + ROW_GROUP, count)) for start in range(0, count, ROW_GROUP)]
     read = samples.gather(open_pixels(shards, cluster))
-    with files.publish(path) as file, parquet.ParquetWriter(file, schema, compression="zstd") as writer:
+    with (
+        files.only_writer(path),
+        files.publish(path) as file,
+        parquet.ParquetWriter(file, schema, compression="zstd") as writer,
+    ):
         for rows in progress(groups, total=len(groups), what="features"):
             found = np.concatenate(list(_features(network, read, rows)))
             columns = [

@@ -30,6 +30,7 @@ from pipeline.results.collect import Cell
 from pipeline.results.datasets import DataSection
 from pipeline.results.ensembles import Ensemble
 from pipeline.results.figures import gallery
+from pipeline.results.figures.publish import PATIENCE
 from pipeline.results.tables import Table
 from pipeline.runs.folder import unsealed_text
 
@@ -177,6 +178,8 @@ def write_html(
 
 
 def _write(folder: Path, contents: dict[str, str]) -> list[Path]:
-    for name, content in contents.items():
-        files.write_text(folder / name, content)
+    with files.only_writer(folder / "report", patience=PATIENCE):
+        for name, content in contents.items():
+            files.remove_temporaries(folder, f"{name}.")
+            files.write_text(folder / name, content)
     return [folder / name for name in contents]

@@ -343,3 +343,16 @@ def test_a_thousand_mutated_json_files_are_read_or_named_and_never_anything_else
             assert str(error).startswith(f"{path} ") and str(error).endswith("delete it and run the command again")
         assert all(isinstance(row, dict) for row in files.read_jsonl(path))
     assert 0 < read < 500
+
+
+def test_an_only_writer_keeps_others_away_and_deletes_what_killed_ones_left(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    (tmp_path / ".table.csv.123.tmp").write_text("half")
+    with files.only_writer(path):
+        assert not (tmp_path / ".table.csv.123.tmp").exists()
+        with pytest.raises(files.Busy, match="another process is at work on .*table.csv"), files.only_writer(path):
+            pass
+        files.write_text(path, "whole")
+    with files.only_writer(path):
+        pass
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["table.csv"]

@@ -84,6 +84,13 @@ def test_a_damaged_parent_blocks_its_child_and_a_retry_trains_it_again_with_the_
     assert execute.execute_run(child) == 0 and child.state() == "done"
 
 
+def test_a_run_that_was_killed_after_its_result_loses_its_checkpoints_when_it_is_started_again(home, calm) -> None:
+    left = calm.folder / "checkpoint-00000001-ab.pt"
+    left.write_bytes(b"state")
+    assert execute.execute_run(calm) == 0
+    assert not left.exists() and calm.state() == "done"
+
+
 def test_an_unfinished_run_whose_start_cannot_be_read_is_damaged_and_a_retry_ends_with_the_same_bits(
     home, calm
 ) -> None:

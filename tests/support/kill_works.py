@@ -68,6 +68,8 @@ class Work:
     """The file from whose making on it is killed; None: from its start."""
     prepare: Callable[[Path], object] = Path.mkdir
     """Makes the folder."""
+    status: int = 0
+    """How its process ends, as `waitpid` says it."""
     workers: bool = False
     """Whether its worker processes are killed instead, which it must survive."""
 
@@ -121,7 +123,8 @@ def works(home: Home) -> dict[str, Work]:
         "verify": Work(
             lambda where: code_of("verify", "--runs", where, where=where),
             file_differences,
-            prepare=damaged_runs(home),
+            prepare=damaged_run(home),
+            status=1 << 8,  # a run is damaged
         ),
         "report": Work(
             lambda where: code_of("report", "--grid", "mine.py", "--cluster", "here.toml", "--html", where=where),
@@ -159,28 +162,30 @@ def embedding(home: Home) -> Callable[[Path], int]:
     return do
 
 
-def damaged_runs(home: Home) -> Callable[[Path], None]:
+def damaged_run(home: Home) -> Callable[[Path], None]:
     def prepare(where: Path) -> None:
-        for name in ("one", "two"):
-            shutil.copytree(home.parent.folder, where / name / home.parent.id)
-            flip(where / name / home.parent.id / "weights.safetensors", 8 * 100_000)
-        for number, folder in enumerate(sorted(where.glob("*/*"))):
-            folder.rename(where / f"{'x' * number}{folder.name}")
+        copied = where / home.parent.id
+        shutil.copytree(home.parent.folder, copied)
+        flip(copied / "weights.safetensors", 8 * 100_000)
 
     return prepare
 
 
 def file_differences(one: Path, other: Path) -> list[str]:
-    contents = [
-        {str(path.relative_to(folder)): without_time(path) for path in sorted(folder.rglob("*")) if path.is_file()}
+    found = [
+        {
+            str(path.relative_to(folder)): plain(path, folder)
+            for path in sorted(folder.rglob("*"))
+            if path.is_file() and not re.search(r"lock$|^\.damaged", path.name)  # of damaged: clean removes it
+        }
         for folder in (one, other)
     ]
-    names = sorted({name for found in contents for name in found if not name.endswith(".lock")})
-    return [f"{name} differs" for name in names if contents[0].get(name) != contents[1].get(name)]
+    return [f"{name} differs" for name in sorted({*found[0], *found[1]}) if found[0].get(name) != found[1].get(name)]
 
 
-def without_time(path: Path) -> bytes:
-    return re.sub(rb"found by verify, [0-9 :-]+", b"", path.read_bytes())
+def plain(path: Path, folder: Path) -> bytes:
+    """What a file holds without the folder's own name and the time at which it was written."""
+    return re.sub(rb"found by verify, [0-9 :-]+", b"", path.read_bytes()).replace(bytes(folder), b"")
 
 
 # --- Kills -----------------------------------------------------------------------------------------------------------
@@ -265,31 +270,41 @@ def killed(work: Work, where: Path, seconds: float, chance: random.Random) -> bo
     """Do the work and kill it at a random instant; whether it was not over by then. Nothing of it may live on."""
     process = started(lambda: work.do(where), where.parent / LOG)
     if (status := moment(work, where, process, seconds, chance)) is not None:
-        assert status == 0, f"it ended with {status}"
+        assert status == work.status, f"it ended with {status}"
         return False
     victims = session_of(process) if work.workers else [process]
     if victims:
         with contextlib.suppress(ProcessLookupError):
             os.kill(chance.choice(victims), signal.SIGKILL)
     status = ended(process)
-    allowed = (0,) if work.workers else (0, signal.SIGKILL)
+    allowed = (work.status,) if work.workers else (work.status, signal.SIGKILL)
     assert status in allowed, f"it ended with {status}"
     until = time.monotonic() + LEAVING
     while living := session_of(process):
         assert time.monotonic() < until, f"processes live on: {[commands_of(number) for number in living]}"
         time.sleep(0.01)
-    return bool(victims) and (work.workers or status != 0)
+    return bool(victims) and (work.workers or status == signal.SIGKILL)
+
+
+def prepared(work: Work, where: Path) -> None:
+    """Make the folder, in a process of its own: one that has used torch's threads must not be forked."""
+
+    def prepare() -> int:
+        work.prepare(where)
+        return 0
+
+    in_process(prepare, where.parent / LOG)
 
 
 def calm_seconds(work: Work, where: Path) -> float:
     """Do the work undisturbed; the seconds that it takes, or that its end takes."""
-    work.prepare(where)
+    prepared(work, where)
     process, begin = started(lambda: work.do(where), where.parent / LOG), time.monotonic()
     if work.since is not None:
         assert moment(work, where, process, 0.0, random.Random(0)) is None
         begin = time.monotonic()
     status = ended(process)
-    assert os.WIFEXITED(status or 0) and status in (0, 256), f"undisturbed work ended with {status}"
+    assert status == work.status, f"undisturbed work ended with {status}"
     return time.monotonic() - begin
 
 
@@ -299,13 +314,13 @@ def disturbed(work: Work, folder: Path, kills: int, chance: random.Random) -> It
     seconds, done = calm_seconds(work, calm), 0
     while done < kills:
         if not rough.exists():
-            work.prepare(rough)
+            prepared(work, rough)
         done += (was_killed := killed(work, rough, seconds, chance))
         if not was_killed or work.workers:
             yield from work.differences(rough, calm)
             shutil.rmtree(rough)
     if not rough.exists():
-        work.prepare(rough)
+        prepared(work, rough)
     ended(started(lambda: work.do(rough), folder / LOG))
     yield from work.differences(rough, calm)
 

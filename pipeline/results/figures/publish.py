@@ -17,6 +17,7 @@ from pipeline.core import files
 from pipeline.results.figures import style
 
 LIST = "figures.json"
+PATIENCE = 600.0  # seconds that a report waits for another one of the same folder
 
 
 class NothingToDraw(Exception):
@@ -63,32 +64,33 @@ class FigureList:
 def draw_all(planned: Iterable[PlannedFigure], folder: Path, *, with_images: bool) -> FigureList:
     """Draw and publish every figure; those of single images only with `with_images`."""
     out = FigureList()
-    for each in planned:
-        if each.images and not with_images:
-            out.skipped.append(_reason(each, "it shows single images; give --with-images to draw it"))
-            continue
-        try:
-            with style.in_style():
-                drawn = each.draw()
-                paths = style.save(drawn.figure, folder, each.name)
-        except NothingToDraw as nothing:
-            out.skipped.append(_reason(each, str(nothing)))
-        except ValueError as error:
-            out.failed.append(_reason(each, str(error)))
-        else:
-            out.figures.append(
-                {
-                    "name": each.name,
-                    "kind": each.kind,
-                    "dataset": each.dataset,
-                    "files": paths,
-                    "caption": drawn.caption,
-                    "paper": each.paper,
-                    "runs": sorted(drawn.runs),
-                    "pictures": each.images,
-                    **({"measured": drawn.measured} if drawn.measured else {}),
-                }
-            )
+    with files.only_writer(folder / "figures", patience=PATIENCE):
+        for each in planned:
+            if each.images and not with_images:
+                out.skipped.append(_reason(each, "it shows single images; give --with-images to draw it"))
+                continue
+            try:
+                with style.in_style():
+                    drawn = each.draw()
+                    paths = style.save(drawn.figure, folder, each.name)
+            except NothingToDraw as nothing:
+                out.skipped.append(_reason(each, str(nothing)))
+            except ValueError as error:
+                out.failed.append(_reason(each, str(error)))
+            else:
+                out.figures.append(
+                    {
+                        "name": each.name,
+                        "kind": each.kind,
+                        "dataset": each.dataset,
+                        "files": paths,
+                        "caption": drawn.caption,
+                        "paper": each.paper,
+                        "runs": sorted(drawn.runs),
+                        "pictures": each.images,
+                        **({"measured": drawn.measured} if drawn.measured else {}),
+                    }
+                )
     return out
 
 

@@ -88,7 +88,8 @@ def in_style() -> Any:
 
 
 def save(figure: Figure, folder: Path, name: str) -> list[str]:
-    """Publish the figure as PDF and PNG; returns the files' names."""
+    """Publish the figure as PDF and PNG; returns the files' names. Call it as the only writer of the folder."""
+    files.remove_temporaries(folder, f"{name}.")
     out = []
     for ending, metadata in FORMATS.items():
         with files.publish(folder / f"{name}.{ending}") as file:
