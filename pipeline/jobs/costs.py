@@ -1,7 +1,7 @@
 """What a run costs: its GPU-hours and its parameters, as far as anything tells them.
 
 Hours come from finished runs of the same kind under the same folder, else from a model of the cluster file's GPU, else
-from the paper's Table 2. Sizes come from the paper, finished runs or ImageNet weights.
+from the paper's Table 2. Sizes come from the paper, finished runs or start weights.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pipeline.runs.cluster import GPU_PEAKS, Cluster
 from pipeline.runs.folder import Run
 from pipeline.runs.methods import method_info
 from pipeline.runs.spec import DatasetRef, FinetuneSpec, PretrainSpec, Spec, kind_of, method_of
+from pipeline.runs.start_weights import StartWeights
 from pipeline.study import paper
 
 TABLE_2, DERIVED, MODELLED, UNKNOWN = "by Table 2", "derived from Table 2 by FLOPs", "modelled", "unknown"
@@ -132,14 +133,15 @@ class RunCosts:
         """How many parameters a run trains; None if nothing tells."""
         tags = backbones_of(spec)
         if self.sizes.get(tags) is None:
-            sizes = [self._backbone_parameters(tag) for tag in tags]
+            sources = spec.arms if isinstance(spec, PretrainSpec) else (spec,)
+            sizes = [self._backbone_parameters(source.backbone, source.given) for source in sources]
             self.sizes[tags] = None if None in sizes else sum(size or 0 for size in sizes)
         return self.sizes[tags]
 
-    def _backbone_parameters(self, tag: str) -> int | None:
+    def _backbone_parameters(self, tag: str, given: StartWeights | None) -> int | None:
         if (tag,) not in self.sizes:
             try:
-                self.sizes[tag,] = weights_file(tag, Path(self.cluster.weights)).stat().st_size // FLOAT_BYTES
+                self.sizes[tag,] = weights_file(tag, Path(self.cluster.weights), given).stat().st_size // FLOAT_BYTES
             except (OSError, ValueError):
                 self.sizes[tag,] = None
         return self.sizes[tag,]

@@ -22,10 +22,12 @@ from pipeline.core import files
 from pipeline.data.shards.read import read_pixels
 from pipeline.data.splits import label_fraction
 from pipeline.jobs import arrays, execute
+from pipeline.jobs.costs import RunCosts
 from pipeline.jobs.plan import make_plan, missing_weights
 from pipeline.learn import backbones
 from pipeline.models import network, onnx
 from pipeline.results import collect
+from pipeline.results.figures.series import groups
 from pipeline.results.tables import tables
 from pipeline.runs.identity import from_json, run_id, to_json
 from pipeline.runs.predictions import read_predictions
@@ -155,8 +157,13 @@ def test_frozen_rows_are_those_of_timm_and_scikit_learn_by_hand(shards, plan, mi
 
 
 def test_the_table_names_the_weights(plan):
-    table = tables(plan, collect.cells(plan))
-    rows = [row[:2] for row in next(t for t in table if "techniques" in t.title and t.number is None).rows]
+    cells = collect.cells(plan)
+    titles = {series.title for group in groups(cells) for series in group.series}  # of figures
+    sources = ("random", "mine")
+    assert titles == {"CASS", *(f"Frozen {source}, {probe}" for source in sources for probe in ("k-NN", "linear"))}
+    rows = [
+        row[:2] for row in next(t for t in tables(plan, cells) if "techniques" in t.title and t.number is None).rows
+    ]
     assert ("Frozen mine, k-NN", given.TAG) in rows and ("Frozen mine, linear", given.TAG) in rows
     assert ("Frozen random, k-NN", "tiny ViT") in rows and ("CASS", given.TAG) in rows
 
@@ -226,3 +233,9 @@ def test_ids_do_not_depend_on_where_the_file_is_and_do_on_what_is_in_it(plan, ho
     (tmp_path / "weights" / f"{spec.given.sha256}.safetensors").unlink()
     (missing,) = missing_weights(make_plan(str(home / "mine.py"), there))
     assert missing.startswith(f"the weights mine (SHA-256 {spec.given.sha256[:12]}…) are not in")
+
+
+def test_the_size_of_a_network_of_given_weights_is_that_of_its_file(plan, site, home):
+    spec = chosen(plan, probe="", backbone=given.TAG).spec
+    size = (home / "file of mine.safetensors").stat().st_size // 4
+    assert RunCosts(plan, dataclasses.replace(site, runs=str(home / "none")), []).parameters(spec) == size
