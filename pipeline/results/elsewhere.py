@@ -95,7 +95,7 @@ def _notes(first: Evaluation) -> list[str]:
         "mean ± sample standard deviation over seeds (number of seeds); 95 %: of the mean on the other data, over "
         "resampled groups, else images",
         "classes, theirs → ours: " + ", ".join(f"{their} → {our}" for their, our in first.mapping.items()),
-        "left out: " + ("; ".join(f"{count} of {reason}" for reason, count in first.left_out.items()) or "none"),
+        "left out: " + ("; ".join(f"{count} ({reason})" for reason, count in first.left_out.items()) or "none"),
         "twins: images that show the same as one that the run has seen (exact, near, mirrored); none is scored",
     ]
     present, classes = _present(first), len(first.metrics["per_class"])

@@ -181,7 +181,7 @@ def test_a_grid_is_tested_and_its_report_has_a_table(home, tmp_path, first, seco
     table = report.stdout.split(title)[1].split("\n\n")[1].splitlines()
     rows = [line.split() for line in table if line.lower().startswith("supervised")]
     assert len(rows) == 4 and all(row[-2:] == ["60", "50"] for row in rows)
-    assert "left out: 30 of class star; 30 of no label; 50 of twin of a training image" in report.stdout
+    assert "left out: 30 (class star); 30 (no label); 50 (twin of a training image)" in report.stdout
     again = command("evaluate", *flags, "--on", "second", "--map", "ring=disc", cwd=tmp_path)
     assert "8 runs are tested already" in again.stdout
     refused = command("evaluate", *flags, "--on", "first", cwd=tmp_path)
