@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.runs.spec import PRECISIONS, one_of
+from pipeline.runs.checks import one_of
+from pipeline.runs.spec import PRECISIONS
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -16,8 +16,9 @@ import weakref
 from collections.abc import Mapping
 from typing import Any
 
+from pipeline.runs.checks import one_of
 from pipeline.runs.methods import method_info
-from pipeline.runs.spec import FinetuneSpec, PretrainSpec, Spec, kind_of, method_of, one_of
+from pipeline.runs.spec import FinetuneSpec, PretrainSpec, Spec, kind_of, method_of
 
 # Learning rates that do not depend on the number of epochs.
 ENDLESS_SCHEDULES = ("cosine", "constant")

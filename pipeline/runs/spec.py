@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipeline.runs.checks import fraction, one_of, positive
 from pipeline.runs.methods import METHOD_INFO
 
 # Raised by one whenever the numbers that a part computes change: old results then belong to other runs.
@@ -23,19 +24,6 @@ PRECISIONS = ("auto", "float32", "float16", "bfloat16")
 def later(default: Any) -> Any:
     """A field added after the first ids were given: it enters the hash only when it differs from `default`."""
     return field(default=default, metadata={"later": True})
-
-
-def one_of(what: str, value: str, known: tuple[str, ...]) -> None:
-    """`ValueError` with the known values if `value` is none of them."""
-    if value not in known:
-        raise ValueError(f"{what} is {value!r}; known: {', '.join(known)}")
-
-
-def positive(**values: float) -> None:
-    """`ValueError` for the first value that is not above zero."""
-    for what, value in values.items():
-        if not value > 0:
-            raise ValueError(f"{what} is {value}; it must be above zero")
 
 
 def half_cosine(first: float, last: float, progress: float) -> float:
@@ -280,10 +268,7 @@ class FinetuneSpec:
         one_of("FinetuneSpec.precision", self.precision, PRECISIONS)
         one_of("FinetuneSpec.stopping", self.stopping, ("best", "previous"))
         one_of("FinetuneSpec.probe", self.probe, ("", "knn", "linear"))
-        if not 0 < self.label_fraction <= 1:
-            raise ValueError(f"label_fraction is {self.label_fraction}; it is a fraction in (0, 1]")
-        if not 0 < self.val_fraction <= 1:
-            raise ValueError(f"val_fraction is {self.val_fraction}; it is a fraction in (0, 1]")
+        fraction(label_fraction=self.label_fraction, val_fraction=self.val_fraction)
         if self.pretrain is not None and (was := self.pretrain.arm(self.arm).backbone) != self.backbone:
             raise ValueError(f"arm {self.arm!r} was pretrained as {was}, not {self.backbone}; name the same backbone")
 

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from pipeline.learn.method import Method, read_options
 from pipeline.learn.methods.cass import Cass, agreement_loss, check_arms
-from pipeline.runs.spec import PretrainSpec, positive
+from pipeline.runs.checks import positive
+from pipeline.runs.spec import PretrainSpec
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from pipeline.learn.crops import Crop, recoloured_crops
 from pipeline.learn.distillation import Distillation, Encoder, Features, Projection
 from pipeline.learn.method import Method, only_arm, read_options
-from pipeline.runs.spec import PretrainSpec, positive
+from pipeline.runs.checks import positive
+from pipeline.runs.spec import PretrainSpec
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,7 +21,8 @@ from pipeline.learn.backbones import Resized
 from pipeline.learn.crops import Crop, cropped_then_recoloured
 from pipeline.learn.distillation import Distillation, Encoder, Features, Projection
 from pipeline.learn.method import Method, only_arm, read_options
-from pipeline.runs.spec import PretrainSpec, half_cosine, positive
+from pipeline.runs.checks import positive
+from pipeline.runs.spec import PretrainSpec, half_cosine
 
 GLOBAL = 2
 
