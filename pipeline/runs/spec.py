@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from pipeline.runs.methods import METHOD_INFO
 from pipeline.runs.start_weights import StartWeights, check_given
-from pipeline.runs.values import half_cosine, later, one_of, positive
+from pipeline.runs.values import fraction, half_cosine, later, one_of, positive
 
 # Raised by one whenever the numbers that a part computes change: old results then belong to other runs.
 REVISIONS = {**{name: info.revision for name, info in METHOD_INFO.items()}, "augment": 2, "focal": 1, "average": 1}
@@ -263,10 +263,7 @@ class FinetuneSpec:
         one_of("FinetuneSpec.precision", self.precision, PRECISIONS)
         one_of("FinetuneSpec.stopping", self.stopping, ("best", "previous"))
         one_of("FinetuneSpec.probe", self.probe, ("", "knn", "linear"))
-        if not 0 < self.label_fraction <= 1:
-            raise ValueError(f"label_fraction is {self.label_fraction}; it is a fraction in (0, 1]")
-        if not 0 < self.val_fraction <= 1:
-            raise ValueError(f"val_fraction is {self.val_fraction}; it is a fraction in (0, 1]")
+        fraction(label_fraction=self.label_fraction, val_fraction=self.val_fraction)
         check_given("FinetuneSpec", self.weights, self.given)
         if self.given and self.given.normalisation != (self.augment.mean, self.augment.std):
             raise ValueError(f"`augment` does not normalise by {self.given.normalisation}, as {self.given.name} wants")

@@ -25,6 +25,13 @@ def positive(**values: float) -> None:
             raise ValueError(f"{what} is {value}; it must be above zero")
 
 
+def fraction(**values: float) -> None:
+    """`ValueError` for the first value that is not in (0, 1]."""
+    for what, value in values.items():
+        if not 0 < value <= 1:
+            raise ValueError(f"{what} is {value}; it is a fraction in (0, 1]")
+
+
 def half_cosine(first: float, last: float, progress: float) -> float:
     """From `first` at progress 0 to `last` at progress 1, along half a cosine."""
     return last + (first - last) * (1 + math.cos(math.pi * progress)) / 2

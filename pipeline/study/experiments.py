@@ -32,7 +32,7 @@ from dataclasses import dataclass, replace
 
 from pipeline.runs.identity import recipe
 from pipeline.runs.methods import method_info
-from pipeline.runs.spec import FinetuneSpec, PretrainSpec, method_of
+from pipeline.runs.spec import DatasetRef, FinetuneSpec, PretrainSpec, method_of
 from pipeline.study import paper, recipes
 from pipeline.study.paper import Backbone, Preset
 from pipeline.study.setting import ARMS, FULL, DatasetInfo, Scale, Setting, TableEntry, key_of, percent
@@ -285,7 +285,7 @@ def with_frozen(entries: Entries, scale: Scale) -> FrozenEntries:
 
 def plain_entries(wanted: Sequence[FinetuneSpec]) -> list[TableEntry]:
     """Entries for a grid that only lists runs: a row for each technique and backbone, a column for each fraction."""
-    alike: dict[tuple[str, ...], set[str]] = {}
+    alike: dict[tuple[DatasetRef, str, str], set[str]] = {}
     for spec in wanted:
         alike.setdefault(_row_of(spec), set()).add(recipe(spec))
     out = []
@@ -296,7 +296,7 @@ def plain_entries(wanted: Sequence[FinetuneSpec]) -> list[TableEntry]:
     return out
 
 
-def _row_of(spec: FinetuneSpec) -> tuple[str, str, str]:
+def _row_of(spec: FinetuneSpec) -> tuple[DatasetRef, str, str]:
     """Dataset, technique and network of a run as a table shows them."""
     network = f"{spec.backbone.split('.')[0]} ({spec.arm})"
-    return spec.dataset.name, method_info(method_of(spec)).title, network
+    return spec.dataset, method_info(method_of(spec)).title, network

@@ -1,4 +1,7 @@
-"""Run ids are promises: every grid asks for the runs that it asked for in commit 0a3c75c."""
+"""Run ids are promises: every grid asks for the runs that it asked for in commit 0a3c75c.
+
+Except under `sound` for fine-tunes on a part of the labels, whose numbers changed (docs/decisions/0024-report.md).
+"""
 
 from __future__ import annotations
 
