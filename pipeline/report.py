@@ -48,18 +48,17 @@ def main() -> int:
 
     folder = args.out or report.default_folder(plan)
     made = report.make_report(plan, folder, args.specificity)
-    written = []
-    if args.html:  # first: the claims quote what its figures measure
+    written = report.write_report(made, folder)
+    if args.html:
         paths, figures = report.write_html(
             made,
             folder,
             with_images=args.with_images,
             watch=lambda planned: progress(planned, total=len(planned), what="figures"),
         )
-        written = paths
+        written = report.write_report(made, folder) + paths  # again: claims quote what the figures measured
         for entry in figures.skipped + figures.failed:
             print(f"no figure {entry['name']}: {entry['reason']}")
-    written = report.write_report(made, folder) + written
     print(made.as_text())
     print("written: " + ", ".join(map(str, written)))
     if made.unfinished:

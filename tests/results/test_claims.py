@@ -312,7 +312,14 @@ def verdicts_of(folder, shards, more_in_one_seed: bool) -> list[Verdict]:
     def seconds(spec):
         return (1.0 if spec.method.name == "cass" else 2.0) + 0.01 * ((spec.seed + len(spec.arms)) % 3)
 
-    grid = finished.make_main_grid(folder, shards, wrong=wrong, collapsed=("cnn", "transformer"), seconds=seconds)
+    grid = finished.make_main_grid(
+        folder,
+        shards,
+        wrong=wrong,
+        seeds=5 if more_in_one_seed else 3,
+        collapsed=("cnn", "transformer"),
+        seconds=seconds,
+    )
     plan = make_plan(str(grid), tiny.make_cluster(folder, shards=str(shards.folder.parent)))
     return listing.verdicts(plan, collect.cells(plan))
 

@@ -47,7 +47,6 @@ ADDED = {
     "blur": "CASS + Gaussian blur",
     "both": "CASS + Gaussian blur + Solarize",
 }
-PAIRS = "two_cnns", "two_transformers"
 STANDARD = "ResNet-50 | ViT B/16"
 CLAIMS = (
     Claim(
