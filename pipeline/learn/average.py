@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, update_bn
+from torch.optim.swa_utils import AveragedModel
 
 from pipeline.runs.spec import Average
 
@@ -29,7 +29,7 @@ class Averages:
             return
         if self.mean is None or epoch == window.start:
             self.mean = AveragedModel(module)
-        self.mean.update_parameters(module)
+        update(self.mean, module)
 
     def state(self) -> dict[str, Tensor]:
         return {} if self.mean is None else self.mean.state_dict()
@@ -44,12 +44,54 @@ class Averages:
         return None if self.mean is None else self.mean.module
 
 
-def refresh_batch_norm(network: nn.Module, batches: Callable[[], Iterable[Tensor]], seed: int) -> None:
-    """Estimate the batch-norm statistics of averaged weights from augmented batches [n, 3, h, w].
+@torch.no_grad()
+def update(mean: AveragedModel, module: nn.Module) -> None:
+    """Take the module's weights into the mean, and its buffers as they are.
 
-    The main random generator is restored afterwards, since dropout draws from it.
+    The bits are those of `AveragedModel.update_parameters` on a CPU. On a GPU that one asks the device for the number
+    of its models once for every parameter; here the number stays on the host, and a few operations do for all.
+    """
+    taken = int(mean.n_averaged)  # a tensor on the host
+    averaged: list[Tensor] = list(mean.module.parameters())
+    current: list[Tensor] = list(module.parameters())
+    if taken:
+        steps = torch._foreach_sub(current, averaged)
+        torch._foreach_div_(steps, taken + 1)
+        torch._foreach_add_(averaged, steps)
+    else:
+        torch._foreach_copy_(averaged, current)
+    copy_buffers(mean.module, module)
+    mean.n_averaged += 1
+
+
+@torch.no_grad()
+def copy_buffers(target: nn.Module, source: nn.Module) -> None:
+    """Give a module the buffers of another of the same kind: one operation for those of each type."""
+    pairs = list(zip(target.buffers(), source.buffers(), strict=True))
+    for dtype in {ours.dtype for ours, _ in pairs}:
+        same = [(ours, theirs) for ours, theirs in pairs if ours.dtype == dtype]
+        torch._foreach_copy_([ours for ours, _ in same], [theirs for _, theirs in same])
+
+
+@torch.no_grad()
+def refresh_batch_norm(network: nn.Module, batches: Callable[[], Iterable[Tensor]], seed: int) -> None:
+    """Estimate the batch-norm statistics of averaged weights from augmented batches [n, 3, h, w]; mode and main random
+    generator (dropout draws from it) are as before afterwards.
+
+    The bits are those of torch's `update_bn`, which asks the device in every layer for the number of the batch.
     """
     devices = [p.device for p in network.parameters() if p.is_cuda][:1]
+    layers = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    momenta, training = [layer.momentum for layer in layers], network.training
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
-        update_bn(batches(), network)
+        network.train()
+        for layer in layers:
+            layer.reset_running_stats()
+        for number, images in enumerate(batches(), start=1):
+            for layer in layers:
+                layer.momentum = 1 / number  # the mean over all batches
+            network(images)
+    for layer, momentum in zip(layers, momenta, strict=True):
+        layer.momentum = momentum
+    network.train(training)

@@ -9,12 +9,14 @@ pixel, where torchvision repeats the box's last.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from pipeline.learn.augment import draw, normalise, recolour, unit, warp
+from pipeline.learn.augment import draw, normalise, unit, warp
+from pipeline.learn.colour import join, recolour
 from pipeline.runs.spec import Augment
 
 TRIES = 10  # torchvision's, before it takes the whole image
@@ -79,7 +81,7 @@ def recoloured_crops(
     n, height, width, _ = pixels.shape
     drawn = 1 if one_draw else n
     draws = draw(spec, drawn, height, width, generator)
-    images = recolour(unit(pixels), draws)
+    images = recolour(unit(pixels), draws.colours)
     out = []
     for crop in crops:
         boxes = draw_boxes(crop, drawn, height, width, generator)
@@ -88,10 +90,18 @@ def recoloured_crops(
     return out
 
 
-def cropped_then_recoloured(pixels: Tensor, spec: Augment, crop: Crop, generator: torch.Generator) -> Tensor:
-    """Cut a crop and flip it, then augment its colours: float32 [n, 3, side, side]. This is DINO's own order."""
+def cropped_then_recoloured(
+    pixels: Tensor, views: Sequence[tuple[Augment, Crop]], generator: torch.Generator
+) -> Tensor:
+    """Cut crops and flip them, then augment their colours: float32 [views · n, 3, side, side], view by view.
+
+    This is DINO's own order. All views have the same side, and normalise and blur alike.
+    """
     n, height, width, _ = pixels.shape
-    draws = draw(spec, n, height, width, generator)
-    boxes = draw_boxes(crop, n, height, width, generator)
-    images = warp(unit(pixels), draws.warp @ crop_warp(boxes, crop.side), (crop.side, crop.side), "border")
-    return normalise(recolour(images, draws), spec)
+    images, crops, colours = unit(pixels), [], []
+    for spec, crop in views:
+        draws = draw(spec, n, height, width, generator)
+        boxes = draw_boxes(crop, n, height, width, generator)
+        crops.append(warp(images, draws.warp @ crop_warp(boxes, crop.side), (crop.side, crop.side), "border"))
+        colours.append(draws.colours)
+    return normalise(recolour(torch.cat(crops), join(colours)), views[0][0])

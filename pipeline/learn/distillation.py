@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from pipeline.learn import backbones
+from pipeline.learn import average, backbones
 
 EPSILON = 1e-6  # a zero feature is not divided by zero; the value of both reference implementations
 
@@ -103,8 +103,7 @@ class Distillation(nn.Module):
         """
         torch._foreach_lerp_(list(self.teacher.parameters()), list(self.student.parameters()), 1 - momentum)
         if copy_buffers:
-            for ours, theirs in zip(self.teacher.buffers(), self.student.buffers(), strict=True):
-                ours.copy_(theirs)
+            average.copy_buffers(self.teacher, self.student)
         self.centre.lerp_(self.latest, 1 - centre_momentum)
 
 

@@ -15,7 +15,7 @@ from pipeline.data.shards.index import Shards, shards_of
 from pipeline.data.splits import label_fraction
 from pipeline.learn import backbones, calibration, loop, metrics, optim
 from pipeline.learn.augment import augment, normalise, unit
-from pipeline.learn.hardware import Hardware
+from pipeline.learn.hardware import Hardware, to_device
 from pipeline.learn.losses import class_weights, focal_loss
 from pipeline.learn.program import Counters, Program
 from pipeline.learn.samples import Labelled, draws
@@ -77,16 +77,14 @@ class Finetuning(Program):
     def _focal(self, logits: Tensor, targets: Tensor) -> Tensor:
         loss = self.spec.loss
         with torch.autocast(self.device.type, enabled=False):
-            return focal_loss(
-                logits, targets.to(self.device, non_blocking=True), self.weights, alpha=loss.alpha, gamma=loss.gamma
-            )
+            return focal_loss(logits, to_device(targets, self.device), self.weights, alpha=loss.alpha, gamma=loss.gamma)
 
     def after_step(self, epoch: int, step: int) -> None:
         pass
 
     def end_epoch(self, epoch: int) -> tuple[dict[str, Any], bool]:
         logits = self.logits(self.val)
-        loss = self._focal(logits.to(self.device), self.val.targets).item()
+        loss = self._focal(to_device(logits, self.device), self.val.targets).item()
         if not np.isfinite(loss):
             raise ValueError(f"the validation loss is {loss} after epoch {epoch}; lower the learning rate")
         scores = torch.sigmoid(logits).numpy()

@@ -68,7 +68,7 @@ class Trainer:
         self.checkpoint_seconds = checkpoint_seconds
         self.should_stop = should_stop
         self.counters = Counters()
-        self._pending: list[tuple[int, dict[str, Tensor]]] = []
+        self.pending: list[tuple[int, dict[str, Tensor]]] = []
         """Scalars of steps that were not read from the device yet."""
         self._watch = Stopwatch()
 
@@ -168,18 +168,18 @@ class Trainer:
         self.scaler.update()
         program.after_step(counters.epoch, counters.step)
 
-        self._pending.append((counters.step, {name: value.detach() for name, value in scalars.items()}))
+        self.pending.append((counters.step, {name: value.detach() for name, value in scalars.items()}))
         counters.step += 1
         counters.global_step += 1
         counters.images += images
         counters.epoch_images += images
-        if self.device.type == "cpu" or len(self._pending) >= CHECK_STEPS:
+        if self.device.type == "cpu" or len(self.pending) >= CHECK_STEPS:
             self._read_losses()
         self._count_training_time()
 
     def _read_losses(self) -> None:
         """Read the pending scalars from the device and add them up; `ValueError` at the first that is not finite."""
-        for step, scalars in self._pending:
+        for step, scalars in self.pending:
             for name, value in scalars.items():
                 number = value.item()
                 if not math.isfinite(number):
@@ -188,7 +188,7 @@ class Trainer:
                         "lower the learning rate or run in float32"
                     )
                 self.counters.add(name, number)
-        self._pending.clear()
+        self.pending.clear()
 
     def _count_training_time(self) -> None:
         elapsed = self._watch.lap()

@@ -43,8 +43,11 @@ def schedule(optimizer: torch.optim.Optimizer, spec: Optim, *, step: int, epoch:
 
 
 def clip(optimizer: torch.optim.Optimizer, max_norm: float) -> None:
-    """Scale down every parameter's gradient to a norm of `max_norm` at most, each by its own (DINO's own recipe)."""
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            if parameter.grad is not None:
-                torch.nn.utils.clip_grad_norm_(parameter, max_norm)
+    """Scale down every parameter's gradient to a norm of `max_norm` at most, each by its own (DINO's own recipe).
+
+    The bits are those of `torch.nn.utils.clip_grad_norm_` for one parameter after another, in fewer operations.
+    """
+    gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    norms = torch.stack(torch._foreach_norm(gradients))  # [parameters]
+    factors = (max_norm / (norms + 1e-6)).clamp(max=1.0)
+    torch._foreach_mul_(gradients, list(factors.unbind()))

@@ -10,6 +10,7 @@ from unittest import mock
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 from pipeline.rehearsal.device import Device
 from pipeline.rehearsal.seen import Seen
@@ -70,7 +71,7 @@ def _replaced(gpu: Gpu, seen: Seen, backward: Backward) -> dict[Any, dict[str, A
             "get_device_name": lambda *_: gpu.name,
             "get_device_capability": lambda *_: gpu.capability,
             "get_arch_list": lambda: [],
-            "is_bf16_supported": lambda *_, **__: gpu.capability >= (8, 0),
+            "is_bf16_supported": lambda including_emulation=True: including_emulation or gpu.capability >= (8, 0),
             "manual_seed_all": lambda _: None,
             "get_rng_state": lambda *_: torch.zeros(16, dtype=torch.uint8),
             "set_rng_state": lambda *_: None,
@@ -90,7 +91,11 @@ def _replaced(gpu: Gpu, seen: Seen, backward: Backward) -> dict[Any, dict[str, A
         torch.random: {"fork_rng": lambda *_, **__: contextlib.nullcontext()},
         torch.autograd: {"backward": backward},
         torch.nn.functional: {"scaled_dot_product_attention": attention},
-        torch.Tensor: {"pin_memory": lambda self, *_: seen.pinned.note(self.clone()), "record_stream": lambda *_: None},
+        torch.Tensor: {
+            "pin_memory": lambda self, *_: seen.pinned.note(self.clone()),
+            "record_stream": lambda *_: None,
+            "__deepcopy__": _deep_copy(torch.Tensor.__deepcopy__),
+        },
         torch: {"empty": _empty(seen), "tensor": _tensor(seen)},
     }
 
@@ -136,6 +141,21 @@ def _tensor(seen: Seen) -> Any:
         return out if device is None else out.to(device)  # a copy of the host's, as in torch
 
     return tensor
+
+
+def _deep_copy(plain: Any) -> Any:
+    """torch's asks a tensor for its address, which fake ones do not have."""
+
+    def deep_copy(self: Tensor, memo: dict[int, Any]) -> Tensor:
+        if not isinstance(self, FakeTensor):
+            return plain(self, memo)  # type: ignore[no-any-return]
+        if id(self) not in memo:
+            copied = self.detach().clone()
+            is_parameter = isinstance(self, torch.nn.Parameter)
+            memo[id(self)] = torch.nn.Parameter(copied, self.requires_grad) if is_parameter else copied
+        return memo[id(self)]  # type: ignore[no-any-return]
+
+    return deep_copy
 
 
 def _efficient_attention(

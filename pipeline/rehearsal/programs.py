@@ -13,15 +13,17 @@ from unittest import mock
 import numpy as np
 import torch
 from torch import nn
+from torch.utils._pytree import tree_map
 
-from pipeline.learn import average, backbones, finetune, loop, pretrain, probes, samples
+from pipeline.learn import augment, average, backbones, checkpoint, finetune, loop, pretrain, probes, samples
 from pipeline.learn.hardware import Hardware
 from pipeline.learn.methods import cass, dino, dino_fb
 from pipeline.learn.program import Program
-from pipeline.rehearsal.cuda import Gpu
+from pipeline.rehearsal.cuda import Gpu, pretended
 from pipeline.rehearsal.seen import Seen
 from pipeline.runs.cluster import PATHS, Cluster
-from pipeline.runs.spec import FinetuneSpec, PretrainSpec, Spec
+from pipeline.runs.folder import Run
+from pipeline.runs.spec import PretrainSpec, Spec
 
 PARTS: tuple[tuple[Any, str, str], ...] = (
     (cass, "augment", "augmentation"),
@@ -29,8 +31,9 @@ PARTS: tuple[tuple[Any, str, str], ...] = (
     (dino_fb, "cropped_then_recoloured", "augmentation"),
     (finetune, "augment", "augmentation"),
     (pretrain, "augment", "augmentation"),
-    (samples.Slot, "send", "loading"),
+    (samples.Samples, "_read", "loading"),
     (average.Averages, "end_epoch", "averaging"),
+    (pretrain, "refresh_batch_norm", "batch-norm statistics"),
     (pretrain.Pretraining, "loss", "forward"),
     (finetune.Finetuning, "loss", "forward"),
     (pretrain.Pretraining, "after_step", "after the step"),
@@ -39,7 +42,11 @@ PARTS: tuple[tuple[Any, str, str], ...] = (
     (pretrain.Pretraining, "judge", "probes"),
     (loop.Trainer, "take_step", "optimizer"),
     (loop.Trainer, "_read_losses", "reading losses"),
+    (loop.Trainer, "_resume", "resuming"),
     (loop.Trainer, "state_dict", "checkpoint"),
+    (checkpoint.Writer, "save", "checkpoint"),
+    (checkpoint.Writer, "_write", "writing"),
+    (backbones, "save_arms", "publishing"),
 )
 """Where a part of a program begins: owner, name and part. A part inside another counts for itself alone."""
 
@@ -100,6 +107,19 @@ def build_empty(tag: str, *, outputs: int, image_size: int, weights: str, folder
     return network.to_empty(device="cpu")
 
 
+def load_checkpoint(load: Callable[..., Any]) -> Callable[..., Any]:
+    """As `checkpoint.load`, by way of the host: `torch.load` cannot make memory on the device."""
+
+    def loaded(run: Run, device: torch.device) -> dict[str, Any] | None:
+        state = load(run, torch.device("cpu"))
+        if state is None:
+            return None
+        moved = tree_map(lambda item: item.to(device) if isinstance(item, torch.Tensor) else item, state)
+        return {**moved, "generators": state["generators"]}
+
+    return loaded
+
+
 @contextlib.contextmanager
 def made_up(seen: Seen, data: MadeUp) -> Iterator[None]:
     """Programs that are built and run inside read made-up data, and their parts are told apart."""
@@ -112,8 +132,11 @@ def made_up(seen: Seen, data: MadeUp) -> Iterator[None]:
             replace(module, shards_of=lambda *_, **__: data, open_pixels=lambda *_: NoPixels(data.size))
         replace(backbones, build=build_empty)
         replace(samples, ThreadPoolExecutor=Now)
+        replace(checkpoint, ThreadPoolExecutor=Now, load=load_checkpoint(checkpoint.load))
         for owner, name, part in PARTS:
             replace(owner, **{name: _in_part(seen, part, getattr(owner, name))})
+        augment._channels.cache_clear()  # what is kept on this device must not meet another one
+        stack.callback(augment._channels.cache_clear)
         yield
 
 
@@ -130,15 +153,25 @@ def hardware_of(gpu: Gpu, precision: str) -> Hardware:
 
 
 def site(folder: Path) -> Cluster:
-    """A cluster without files."""
+    """A cluster whose files are in a folder."""
     paths: dict[str, Any] = {name: str(folder / name) for name in PATHS}
     return Cluster(**paths, device="cuda", checkpoint_minutes=1e6)
 
 
-def program_of(spec: Spec, data: MadeUp, hardware: Hardware) -> Program:
-    """The program of a spec; a fine-tune starts from weights that are as made-up as any."""
-    place = site(Path("nowhere"))
-    if isinstance(spec, PretrainSpec):
-        return pretrain.Pretraining(spec, place, hardware.torch_device)
-    assert isinstance(spec, FinetuneSpec)
-    return finetune.Finetuning(dataclasses.replace(spec, pretrain=None), data, place, hardware)  # type: ignore[arg-type]
+def data_of(spec: Spec, classes: int) -> MadeUp:
+    return MadeUp(spec.image_size, tuple(f"class {number}" for number in range(classes)), 4 * spec.batch_size)
+
+
+@contextlib.contextmanager
+def rehearsed(spec: Spec, precision: str, gpu: Gpu, classes: int = 8) -> Iterator[tuple[Seen, loop.Trainer]]:
+    """The trainer of a spec's program on a pretended GPU, before the first step; a fine-tune starts from weights that
+    are as made-up as any."""
+    data, hardware, folder = data_of(spec, classes), hardware_of(gpu, precision), Path("nowhere")
+    program: Program
+    with pretended(gpu) as seen, made_up(seen, data):
+        if isinstance(spec, PretrainSpec):
+            program = pretrain.Pretraining(spec, site(folder), hardware.torch_device)
+        else:
+            spec = dataclasses.replace(spec, pretrain=None)
+            program = finetune.Finetuning(spec, data, site(folder), hardware)  # type: ignore[arg-type]
+        yield seen, loop.Trainer(program, Run(folder), hardware, checkpoint_seconds=1e6, should_stop=lambda: False)

@@ -28,7 +28,7 @@ class Upload:
 class Seen:
     """Everything that was asked of a pretended GPU."""
 
-    part: str = "start"
+    part: str = "run"
     """What the program is doing: `augmentation`, `forward`, `backward`, `optimizer`, …"""
     launches: Counter[tuple[str, str]] = field(default_factory=Counter)
     """Operations that start work on the device, by part and name; views and allocations are none. Each is one kernel or

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
+
+import torch
+from torch import nn
 
 from pipeline.learn import loop
 from pipeline.learn.program import Program
-from pipeline.rehearsal.cuda import TURING, Gpu, pretended
-from pipeline.rehearsal.programs import MadeUp, hardware_of, made_up, program_of
+from pipeline.rehearsal.cuda import TURING, Gpu
+from pipeline.rehearsal.programs import rehearsed
 from pipeline.rehearsal.seen import Seen
-from pipeline.runs.folder import Run
 from pipeline.runs.spec import PretrainSpec, Spec
 
 KINDS = ("weights", "gradients", "optimizer", "averages", "activations")
@@ -31,6 +31,12 @@ class Step:
     """Operations that start work on the device, by part of the step; each is one kernel or more."""
     pinned: int
     """Page-locked host bytes, as torch's allocator rounds them."""
+    scalars: Mapping[str, str]
+    """The types of what is logged, `loss` among them."""
+    inputs: frozenset[str]
+    """The types of the images that enter the networks."""
+    without_gradient: tuple[str, ...]
+    """Parameters that are to be trained and have no gradient."""
     seen: Seen
     """All that was asked of the device in this step."""
 
@@ -46,28 +52,49 @@ def rehearse_step(
 
     `averaging`: as in the last part of a run, when the averages (a fine-tune's best weights) are there too.
     """
-    data = MadeUp(spec.image_size, tuple(f"class {number}" for number in range(classes)), 4 * spec.batch_size)
-    hardware = hardware_of(gpu, precision)
-    with warnings.catch_warnings(), pretended(gpu) as seen, made_up(seen, data):
-        warnings.simplefilter("ignore")
-        program = program_of(spec, data, hardware)
-        trainer = loop.Trainer(
-            program, Run(Path("nowhere")), hardware, checkpoint_seconds=1e6, should_stop=lambda: False
-        )
+    with rehearsed(spec, precision, gpu, classes) as (seen, trainer):
         if averaging:
-            keep_averages(program)
+            keep_averages(trainer.program)
         trainer.take_step()
-        label(seen, program)
-        first = seen.launches.copy(), seen.waits.copy(), seen.uploads.copy()
+        label(seen, trainer.program)
+        before = (seen.launches.copy(), seen.waits.copy(), seen.uploads.copy())
         seen.memory.reset_peak()
+        inputs = note_inputs(trainer.program.module)
         trainer.take_step()
-        for counter, before in zip((seen.launches, seen.waits, seen.uploads), first, strict=True):
-            counter.subtract(before)  # type: ignore[attr-defined]
-        launches: Counter[str] = Counter()
-        for (part, _), count in seen.launches.items():
-            launches[part] += count
-        peak = {kind: seen.memory.peak.get(kind, 0) for kind in KINDS}
-        return Step(peak=peak, launches=dict(+launches), pinned=seen.pinned.peak, seen=seen)
+        for counter, earlier in zip((seen.launches, seen.waits, seen.uploads), before, strict=True):
+            counter.subtract(earlier)  # type: ignore[attr-defined]
+        seen.launches, seen.waits, seen.uploads = +seen.launches, +seen.waits, +seen.uploads
+        return result(seen, trainer, frozenset(inputs))
+
+
+def result(seen: Seen, trainer: loop.Trainer, inputs: frozenset[str]) -> Step:
+    launches: Counter[str] = Counter()
+    for (part, _), count in seen.launches.items():
+        launches[part] += count
+    parameters = trainer.program.module.named_parameters()
+    return Step(
+        peak={kind: seen.memory.peak.get(kind, 0) for kind in KINDS},
+        launches=launches,
+        pinned=seen.pinned.peak,
+        scalars={name: str(value.dtype)[6:] for name, value in trainer.pending[-1][1].items()},
+        inputs=inputs,
+        without_gradient=tuple(name for name, p in parameters if p.requires_grad and p.grad is None),
+        seen=seen,
+    )
+
+
+def note_inputs(module: nn.Module) -> set[str]:
+    """Collects the types of the images that enter the module's first convolutions from now on."""
+    found: set[str] = set()
+
+    def note(_: nn.Module, arguments: tuple[Any, ...]) -> None:
+        if torch.is_tensor(arguments[0]) and arguments[0].ndim == 4 and arguments[0].shape[1] == 3:
+            found.add(str(arguments[0].dtype)[6:])
+
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d):
+            part.register_forward_pre_hook(note)
+    return found
 
 
 def keep_averages(program: Any) -> None:
@@ -85,7 +112,7 @@ def label(seen: Seen, program: Program) -> None:
     memory.label(program.module.buffers(), "weights")
     for optimizer, _ in program.optimizers:
         for state in optimizer.state.values():
-            memory.label((value for value in state.values() if hasattr(value, "untyped_storage")), "optimizer")
+            memory.label((value for value in state.values() if torch.is_tensor(value)), "optimizer")
     state = program.state()
     kept = state.get("averages") or state.get("best", {}).get("model") or {}
     memory.label(kept.values(), "averages")

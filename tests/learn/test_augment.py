@@ -6,7 +6,7 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional as tv
 
-from pipeline.learn import augment
+from pipeline.learn import augment, colour
 from pipeline.learn.samples import draws
 from pipeline.runs.spec import Jitter
 from pipeline.study import paper
@@ -30,18 +30,18 @@ def one_operation(operation: int, factors: list[float], images: torch.Tensor) ->
     """Jitter with one operation at work, by each image's own factor, and the others neutral."""
     images = images.clone()
     for image, factor in zip(images.split(1), factors, strict=True):
-        values = list(augment.NEUTRAL)
+        values = list(colour.NEUTRAL)
         values[operation] = factor
-        augment.jitter(image, range(4), values)
+        colour.jitter(image, range(4), values)
     return images
 
 
 @pytest.mark.parametrize(
     ("operation", "oracle"),
     [
-        (augment.BRIGHTNESS, tv.adjust_brightness),
-        (augment.CONTRAST, tv.adjust_contrast),
-        (augment.SATURATION, tv.adjust_saturation),
+        (colour.BRIGHTNESS, tv.adjust_brightness),
+        (colour.CONTRAST, tv.adjust_contrast),
+        (colour.SATURATION, tv.adjust_saturation),
     ],
 )
 def test_each_colour_operation_is_torchvisions(operation, oracle):
@@ -53,7 +53,7 @@ def test_each_colour_operation_is_torchvisions(operation, oracle):
 
 def test_hue_is_torchvisions():
     images, shifts = augment.unit(random_images()), [-0.5, -0.1, 0.0, 0.07, 0.3]
-    ours = one_operation(augment.HUE, shifts, images)
+    ours = one_operation(colour.HUE, shifts, images)
     theirs = torch.stack([tv.adjust_hue(image, shift) for image, shift in zip(images, shifts, strict=True)])
     torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
 
@@ -63,8 +63,8 @@ def test_operations_follow_each_images_own_order():
     factors = torch.tensor([[1.2, 0.8, 1.0, 0.0]]).repeat(2, 1)
     order = torch.tensor([[0, 1, 2, 3], [1, 0, 2, 3]])
     drawn = augment.draw(STILL, 2, 24, 30, draws("order"))
-    drawn = dataclasses.replace(drawn, colours=(augment.Colour(order=order, factors=factors),))
-    ours = augment.recolour(images.clone(), drawn)
+    jitters = (colour.Jitters(order=order, factors=factors),)
+    ours = colour.recolour(images.clone(), dataclasses.replace(drawn.colours, jitters=jitters))
     first = tv.adjust_contrast(tv.adjust_brightness(images[0], 1.2), 0.8)
     second = tv.adjust_brightness(tv.adjust_contrast(images[1], 0.8), 1.2)
     torch.testing.assert_close(ours, torch.stack([first, second]), atol=2e-4, rtol=0)
@@ -74,17 +74,42 @@ def test_an_image_without_an_operation_keeps_its_bits_next_to_one_with_it():
     """A batch's images do not see each other: each is what it is alone."""
     drawn = augment.draw(paper.AUGMENT, 40, 24, 30, draws("turns"))
     still = drawn.warp.eq(torch.eye(3, dtype=torch.float64)).all(dim=(1, 2))
-    plain = still & torch.stack([(c.factors[:, 0] == 1) for c in drawn.colours]).all(dim=0)
+    plain = still & torch.stack([(c.factors[:, 0] == 1) for c in drawn.colours.jitters]).all(dim=0)
     assert 0 < plain.sum() < still.sum() < len(still)
     images = augment.unit(random_images(40))
-    ours = augment.warp(augment.recolour(images.clone(), drawn), drawn.warp)
+    ours = augment.warp(colour.recolour(images.clone(), drawn.colours), drawn.warp)
     assert torch.equal(ours[plain], images[plain])
     for i in (~still).nonzero()[:, 0].tolist():
         one = slice(i, i + 1)
-        colours = tuple(augment.Colour(order=c.order[one], factors=c.factors[one]) for c in drawn.colours)
-        alone = dataclasses.replace(drawn, colours=colours, warp=drawn.warp[one])
-        found = augment.warp(augment.recolour(images[one].clone(), alone), alone.warp)
+        jitters = [(jitter.order[one], jitter.factors[one]) for jitter in drawn.colours.jitters]
+        for order, factors in jitters:
+            colour.jitter(alone := images[one].clone(), order[0].tolist(), factors[0].tolist())
+            images[one] = alone
+        found = augment.warp(images[one], drawn.warp[one])
         torch.testing.assert_close(found, ours[one], atol=1e-6, rtol=0)
+
+
+ALL = dataclasses.replace(
+    paper.AUGMENT, first_jitter=paper.DINO_AUGMENT.first_jitter, grey=0.4, blur=paper.BLUR, solarise=0.4
+)
+
+
+@pytest.mark.parametrize("drawn", [40, 1], ids=["each image", "the batch"])
+@pytest.mark.parametrize("spec", [paper.AUGMENT, ALL], ids=["the paper's", "all operations"])
+def test_images_changed_together_have_the_bits_of_images_changed_one_by_one(spec, drawn):
+    images = torch.rand(40, 3, 24, 30, generator=torch.Generator().manual_seed(3))
+    colours = augment.draw(spec, drawn, 24, 30, draws("together")).colours
+    expected = colour.one_by_one(images.clone(), colours)
+    assert torch.equal(colour.together(images.clone(), colours), expected)
+    assert not torch.equal(expected, images)
+
+
+def test_the_choices_of_several_batches_are_joined_in_their_order():
+    images = torch.rand(10, 3, 24, 30, generator=torch.Generator().manual_seed(3))
+    plain = dataclasses.replace(ALL, solarise=0.0)
+    parts = [augment.draw(spec, 5, 24, 30, draws("join", str(spec.solarise))).colours for spec in (plain, ALL)]
+    expected = [colour.one_by_one(part.clone(), one) for part, one in zip(images.chunk(2), parts, strict=True)]
+    assert torch.equal(colour.one_by_one(images.clone(), colour.join(parts)), torch.cat(expected))
 
 
 def test_perspective_is_torchvisions():
@@ -145,7 +170,7 @@ def test_a_gpu_makes_the_images_that_a_cpu_makes(device):
 def test_operations_are_applied_as_often_as_the_paper_says():
     n = 4000
     drawn = augment.draw(paper.AUGMENT, n, 20, 20, draws("often"))
-    jittered = (drawn.colours[0].factors[:, 0] != 1).float().mean()
+    jittered = (drawn.colours.jitters[0].factors[:, 0] != 1).float().mean()
     mirrored = (torch.linalg.det(drawn.warp) < 0).float().mean()  # one of the two flips
     bent = (drawn.warp[:, 2, :2].abs().sum(dim=1) > 1e-9).float().mean()
     assert jittered == pytest.approx(0.3, abs=0.03)

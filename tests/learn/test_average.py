@@ -4,8 +4,9 @@ import copy
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, update_bn
 
-from pipeline.learn.average import Averages, refresh_batch_norm
+from pipeline.learn.average import Averages, refresh_batch_norm, update
 from pipeline.runs.spec import Average
 
 
@@ -16,6 +17,19 @@ def test_the_average_is_the_mean_of_the_last_quarter_of_epoch_ends():
         module.weight.data.fill_(float(epoch))
         averages.end_epoch(module, epoch)
     assert averages.module().weight.tolist() == [[6.5, 6.5]]
+
+
+def test_the_bits_are_those_of_torch():
+    torch.manual_seed(1)
+    module = nn.Sequential(nn.Linear(7, 33), nn.BatchNorm1d(33))
+    ours, theirs = AveragedModel(module), AveragedModel(module)
+    for _ in range(6):
+        for tensor in (*module.parameters(), module[1].running_mean):
+            tensor.data.normal_()
+        update(ours, module)
+        theirs.update_parameters(module)
+        pairs = zip(ours.state_dict().items(), theirs.state_dict().items(), strict=True)
+        assert all(a == b and torch.equal(x, y) for (a, x), (b, y) in pairs)
 
 
 def test_runs_of_several_lengths_average_in_turn_each_as_if_alone():
@@ -62,3 +76,14 @@ def test_fresh_batch_norm_statistics_are_those_of_the_batches_and_leave_the_gene
     assert torch.equal(network[1].running_mean, first)
     assert torch.allclose(first, torch.full((3,), 5.0), atol=1.0)  # dropout keeps the mean
     assert torch.equal(live[1].running_mean, torch.zeros(3))
+
+
+def test_fresh_batch_norm_statistics_have_the_bits_of_torch():
+    torch.manual_seed(1)
+    ours = nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5), nn.ReLU(), nn.BatchNorm1d(5, momentum=0.3)).eval()
+    theirs = copy.deepcopy(ours)
+    batches = [torch.randn(16, 3) for _ in range(7)]
+    refresh_batch_norm(ours, lambda: batches, seed=1)
+    update_bn(batches, theirs)
+    assert all(torch.equal(a, b) for a, b in zip(ours.buffers(), theirs.buffers(), strict=True))
+    assert (ours[1].momentum, ours[3].momentum, ours.training) == (0.1, 0.3, False)

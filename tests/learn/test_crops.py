@@ -8,7 +8,7 @@ from torch.nn.functional import interpolate
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as tv
 
-from pipeline.learn import augment, crops
+from pipeline.learn import augment, colour, crops
 from pipeline.learn.samples import draws
 from pipeline.runs.spec import Augment, Blur
 from pipeline.study import paper
@@ -31,26 +31,24 @@ def pixels(n: int = 4, side: int = 40) -> torch.Tensor:
 def test_every_image_is_blurred_by_its_own_sigma_as_torchvision_does(side):
     images, sigma = smooth(), torch.tensor([0.1, 0.7, 1.3, 2.0], dtype=torch.float64)
     theirs = [tv.gaussian_blur(image, [side, side], [float(s)]) for image, s in zip(images, sigma, strict=True)]
-    drawn = dataclasses.replace(
-        augment.draw(PLAIN, 4, 40, 40, draws("blur")), sigma=sigma, blur=Blur(p=1.0, least=0.1, most=2.0, side=side)
-    )
-    ours = augment.recolour(images.clone(), drawn)
+    drawn = augment.draw(PLAIN, 4, 40, 40, draws("blur")).colours
+    ours = colour.recolour(images.clone(), dataclasses.replace(drawn, sigma=sigma, blur_side=side))
     torch.testing.assert_close(ours, torch.stack(theirs), atol=1e-5, rtol=0)
 
 
 def test_a_sigma_of_zero_leaves_the_image_as_it_is():
     images = smooth()
     spec = dataclasses.replace(PLAIN, blur=Blur(p=0.0, least=0.1, most=2.0, side=13))
-    assert torch.equal(augment.recolour(images.clone(), augment.draw(spec, 4, 40, 40, draws("blur"))), images)
+    assert torch.equal(colour.recolour(images.clone(), augment.draw(spec, 4, 40, 40, draws("blur")).colours), images)
 
 
 def test_solarisation_and_greyscale_are_torchvisions():
     images = smooth()
     spec = dataclasses.replace(PLAIN, solarise=1.0)
-    ours = augment.recolour(images.clone(), augment.draw(spec, 4, 40, 40, draws("solarise")))
+    ours = colour.recolour(images.clone(), augment.draw(spec, 4, 40, 40, draws("solarise")).colours)
     torch.testing.assert_close(ours, tv.solarize(images, 0.5), atol=0, rtol=0)
     spec = dataclasses.replace(PLAIN, grey=1.0)
-    ours = augment.recolour(images.clone(), augment.draw(spec, 4, 40, 40, draws("grey")))
+    ours = colour.recolour(images.clone(), augment.draw(spec, 4, 40, 40, draws("grey")).colours)
     torch.testing.assert_close(ours, tv.rgb_to_grayscale(images, 3), atol=1e-5, rtol=0)
 
 
@@ -59,8 +57,9 @@ def test_what_came_later_is_applied_as_often_as_asked_and_changes_no_earlier_dra
     n = 4000
     before, after = (augment.draw(one, n, 20, 20, draws("often")) for one in (paper.AUGMENT, spec))
     assert torch.equal(before.warp, after.warp)
-    assert torch.equal(before.colours[1].factors, after.colours[1].factors)
-    assert (before.grey, before.sigma, before.solarise) == (None, None, None)
+    before, after = before.colours, after.colours
+    assert torch.equal(before.jitters[1].factors, after.jitters[1].factors)
+    assert not (before.grey.any() or before.sigma.any() or before.solarise.any())
     blurred = after.sigma > 0
     assert blurred.float().mean() == pytest.approx(0.5, abs=0.03)
     assert after.solarise.float().mean() == pytest.approx(0.2, abs=0.03)
@@ -73,7 +72,7 @@ def test_colour_jitter_with_hue_as_strong_as_dinos_is_torchvisions():
     order = torch.tensor([[3, 1, 0, 2], [2, 3, 1, 0]])
     ours = images.clone()
     for image, places, values in zip(ours.split(1), order.tolist(), factors.tolist(), strict=True):
-        augment.jitter(image, places, values)
+        colour.jitter(image, places, values)
     operations = (tv.adjust_brightness, tv.adjust_contrast, tv.adjust_saturation, tv.adjust_hue)
     for image, places, values, found in zip(images, order, factors, ours, strict=True):
         for place in places:
@@ -155,8 +154,8 @@ def test_draws_for_the_batch_treat_every_image_alike_and_others_do_not():
 def test_dinos_own_order_crops_before_it_blurs():
     blurred = dataclasses.replace(PLAIN, blur=Blur(p=1.0, least=1.5, most=1.5, side=13))
     crop = crops.Crop(0.2, 0.3, 48)
-    sharp = crops.cropped_then_recoloured(pixels(), PLAIN, crop, draws("a"))
-    ours = crops.cropped_then_recoloured(pixels(), blurred, crop, draws("a"))
+    sharp = crops.cropped_then_recoloured(pixels(), [(PLAIN, crop)], draws("a"))
+    ours = crops.cropped_then_recoloured(pixels(), [(blurred, crop)], draws("a"))
     # the blur's draws come before the boxes', so compare with the boxes of the same generator
     generator = draws("a")
     drawn = augment.draw(blurred, 4, 40, 40, generator)

@@ -92,8 +92,8 @@ class DinoFb(Method):
     def loss(self, pixels: Tensor, draws: torch.Generator, progress: float) -> dict[str, Tensor]:
         self.pair.student.last.requires_grad_(progress >= self.frozen_until)
         with torch.autocast(pixels.device.type, enabled=False):
-            whole = torch.cat([cropped_then_recoloured(pixels, *view, draws) for view in self.global_views])
-            local = torch.cat([cropped_then_recoloured(pixels, *view, draws) for view in self.local_views])
+            whole = cropped_then_recoloured(pixels, self.global_views, draws)
+            local = cropped_then_recoloured(pixels, self.local_views, draws)
         student = self.pair.student(whole).chunk(GLOBAL) + self.resized(self.pair.student, local).chunk(
             self.options.local_crops
         )  # [n, K] each
