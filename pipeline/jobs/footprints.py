@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from pipeline.core import files
@@ -96,7 +96,15 @@ def read(path: Path) -> dict[str, Footprint]:
 def cache_path() -> Path:
     """The user's cache; another torch or timm may take other memory."""
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cass-pipeline"
-    return folder / f"footprints-torch-{version('torch')}-timm-{version('timm')}.json"
+    return folder / f"footprints-torch-{_version('torch')}-timm-{_version('timm')}.json"
+
+
+def _version(name: str) -> str:
+    """The version of a package; `none` where it is not installed, as torch may be on a login node."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "none"
 
 
 def write(path: Path, more: Mapping[str, Footprint]) -> None:
@@ -198,7 +206,7 @@ def main(arguments: list[str]) -> int:
             continue
         try:
             write(path, {key: count(spec, precision, plain=plain)})
-        except (ValueError, RuntimeError, TypeError) as error:
+        except (ValueError, RuntimeError, TypeError, ImportError) as error:
             failed += 1
             print(f"{key}: {error}".splitlines()[0], flush=True)
     return 1 if failed else 0
