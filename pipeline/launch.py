@@ -106,12 +106,15 @@ def print_plan(plan: Plan) -> None:
 def dry_run(plan: Plan) -> int:
     """Print what would be submitted, what it would take and what is missing; 3 if something is."""
     from pipeline.cli.estimate_text import estimate_lines
+    from pipeline.cli.memory_text import memory_text
     from pipeline.cli.plan_text import arrays_text, milestones_text, tables_text
-    from pipeline.jobs import preflight
+    from pipeline.jobs import footprints, memory, preflight
     from pipeline.jobs.estimate import estimate
     from pipeline.jobs.plan import missing_labels
 
+    uncounted = footprints.count_missing(memory.to_count(plan, plan.cluster))
     texts = [tables_text(plan), arrays_text(plan) if plan.cluster.executor == "slurm" else "", milestones_text(plan)]
+    texts += [memory_text(plan), "".join(f"{line}\n" for line in uncounted)]
     for text in filter(None, texts):
         print(text)
     print("\n".join(estimate_lines(estimate(plan, plan.cluster))))

@@ -108,6 +108,7 @@ def _of_finished(run: Run) -> Row:
     result = run.result()
     says = f"{duration(result.seconds)}, {result.images_per_second:.0f} images a second"
     says += f", COLLAPSED: {' and '.join(result.collapsed)}" if result.collapsed else ""
+    says += f", {result.gpu_memory['reserved'] / 1e9:.1f} GB of the GPU" if result.gpu_memory else ""
     says += _gains(result.probes.get("start", {}), result.probes.get("end", {}))
     says += f", published by {result.published_by}" if result.published_by else ""
     return {

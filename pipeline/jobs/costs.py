@@ -14,9 +14,10 @@ from typing import NamedTuple
 from pipeline.core import files
 from pipeline.data.shards.counts import counts_of
 from pipeline.data.shards.index import shards_of
+from pipeline.jobs.measured import of_cluster
 from pipeline.jobs.plan import Plan, PlannedRun
 from pipeline.learn.weights import weights_file
-from pipeline.runs.cluster import GPU_PEAKS, Cluster
+from pipeline.runs.cluster import GPU_PEAKS, GPU_PRECISIONS, Cluster
 from pipeline.runs.folder import Run
 from pipeline.runs.methods import method_info
 from pipeline.runs.spec import DatasetRef, FinetuneSpec, PretrainSpec, Spec, kind_of, method_of
@@ -71,6 +72,7 @@ class RunCosts:
 
     def __init__(self, plan: Plan, cluster: Cluster, todo: Iterable[PlannedRun]) -> None:
         self.cluster = cluster
+        self.measured = of_cluster(cluster)
         self.image_counts: dict[tuple[DatasetRef, int], tuple[int, int, int] | None] = {}
         self.speeds: dict[Workload, tuple[float, str]] = {}
         """Images a second, validation images counted by `VALIDATION_COST`, and the devices."""
@@ -85,7 +87,7 @@ class RunCosts:
         devices: dict[Workload, set[str]] = {}
         samples: Counter[Workload] = Counter()
         lacking = set(wanted)
-        for run, spec in _finished_runs(plan, Path(self.cluster.runs), wanted):
+        for run, spec in finished_runs(plan, Path(self.cluster.runs), wanted):
             if not lacking:
                 break
             workload = workload_of(spec)
@@ -155,6 +157,8 @@ class RunCosts:
         if workload in self.speeds:
             speed, device = self.speeds[workload]
             return RunHours(images / speed / 3600, f"measured on {device}")
+        if speed := self._speed_by_step(spec):
+            return RunHours(images / speed / 3600, f"by the measured step of {self.measured.gpu}")
         if speed := self._modelled_speed(spec):
             return RunHours(images / speed / 3600, MODELLED)
         return self.hours_by_table_2(spec)
@@ -177,12 +181,23 @@ class RunCosts:
             return RunHours(hours, source, hours * (1 - sum(flops) / both))
         return RunHours(0.0, UNKNOWN)
 
+    def _speed_by_step(self, spec: Spec) -> float:
+        """Images a second at the TFLOP/s that CASS was measured to reach (`make gpu`); 0 if nothing was measured."""
+        named = spec.precision if spec.precision != "auto" else self.cluster.precision
+        precision = named if named != "auto" else GPU_PRECISIONS.get(self.cluster.gpu_model, "")
+        flops = self._passes(spec) * sum(self._flops(spec))
+        return self.measured.teraflops.get(precision, 0.0) * 1000 / flops if flops else 0.0
+
+    @staticmethod
+    def _passes(spec: Spec) -> float:
+        """Passes of an image through each network, forward and backward; 0 if they are not counted."""
+        return method_info(spec.method.name).flops or 0.0 if isinstance(spec, PretrainSpec) else 1.0
+
     def _modelled_speed(self, spec: Spec) -> float:
         """Images a second on the cluster file's GPU, from its peak; 0 if that tells nothing."""
         precision = spec.precision if spec.precision != "auto" else self.cluster.precision
         peak = GPU_PEAKS.get(self.cluster.gpu_model, {}).get(precision, 0.0)
-        passes = method_info(spec.method.name).flops or 0.0 if isinstance(spec, PretrainSpec) else 1.0
-        flops = passes * sum(self._flops(spec))
+        flops = self._passes(spec) * sum(self._flops(spec))
         part = part_of_peak("float32" if precision == "float32" else "float16")
         return part * peak * 1000 / flops if flops else 0.0
 
@@ -216,7 +231,7 @@ def table_2_hours(method: str, dataset: str) -> float:
     return paper.TABLE_2_HOURS[method][name] / (paper.TABLE_2_EPOCHS * paper.IMAGES[name][0])
 
 
-def _finished_runs(plan: Plan, runs: Path, wanted: set[Workload]) -> Iterator[tuple[Run, Spec]]:
+def finished_runs(plan: Plan, runs: Path, wanted: set[Workload]) -> Iterator[tuple[Run, Spec]]:
     """Finished runs that may have a wanted workload: the plan's, then some others whose name fits."""
     for planned in plan.in_state("done"):
         yield planned.run, planned.spec

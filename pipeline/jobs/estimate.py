@@ -68,7 +68,7 @@ def estimate(plan: Plan, cluster: Cluster) -> Estimate:
         spec = planned.spec
         parameters = costs.parameters(spec)
         unknown |= {tag for tag in backbones_of(spec) if parameters is None and costs.sizes.get((tag,)) is None}
-        checkpoint = ((parameters or 0) + _last_layer(spec)) * FLOAT_BYTES * _copies_in_checkpoint(spec)
+        checkpoint = ((parameters or 0) + last_layer(spec)) * FLOAT_BYTES * copies_in_checkpoint(spec)
         out.final_bytes += (parameters or 0) * FLOAT_BYTES * _copies_at_end(spec)
         if cluster.keep_state and isinstance(spec, PretrainSpec):
             out.final_bytes += checkpoint
@@ -100,7 +100,7 @@ def _copies_at_end(spec: Spec) -> int:
     return 2 if isinstance(spec, PretrainSpec) and spec.average else 1
 
 
-def _copies_in_checkpoint(spec: Spec) -> int:
+def copies_in_checkpoint(spec: Spec) -> int:
     """Copies of its parameters in a checkpoint: the weights, Adam's two moments, and what the spec adds."""
     if isinstance(spec, FinetuneSpec):
         return 0 if spec.probe else 4  # the best weights so far
@@ -108,7 +108,7 @@ def _copies_in_checkpoint(spec: Spec) -> int:
     return 3 + teacher + (spec.average is not None) + spec.keep_gradients
 
 
-def _last_layer(spec: Spec) -> int:
+def last_layer(spec: Spec) -> int:
     """Parameters of DINO's last layer, which is as large as a backbone; its weights file has no such layer."""
     if not isinstance(spec, PretrainSpec) or not method_info(spec.method.name).has_teacher:
         return 0

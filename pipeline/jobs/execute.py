@@ -182,6 +182,7 @@ def _train(run: Run, stop: Callable[[], bool]) -> Result:
     start = begin(run, dataclasses.asdict(chosen), inputs(spec, site))
     chosen = hardware.Hardware(**start.hardware)
     hardware.make_deterministic(chosen)
+    hardware.reset_peak_memory(chosen)
     print(f"{run.id}: {chosen.model}, {chosen.precision}, {chosen.threads} threads", flush=True)
     if isinstance(spec, PretrainSpec):
         return _pretrain(spec, run, site, chosen, stop, start)
@@ -217,7 +218,11 @@ def _pretrain(
 
 def result_of(metrics: dict[str, Any], counters: Counters, notes: dict[str, Any], start: Start) -> Result:
     """What a run says of itself, from what it found, the loop's counters and how it started."""
+    from pipeline.learn import hardware
+
     last = start.starts[-1]
+    if memory := hardware.peak_memory(hardware.Hardware(**start.hardware)):
+        notes = {**notes, "gpu_memory": memory}
     return Result(
         metrics=metrics,
         seconds=counters.seconds,

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pipeline.core import files
 from pipeline.core.disks import Mount, mount_of
+from pipeline.jobs import memory
 from pipeline.jobs import plan as plans
 from pipeline.jobs.estimate import estimate, gigabytes
 from pipeline.jobs.plan import Plan
@@ -37,6 +38,7 @@ def problems(cluster: Cluster, plan: Plan | None = None) -> list[str]:
     out += _unusable_folder(Path(cluster.runs))
     if plan is not None:
         out += _full_disk(plan, cluster)
+        out += memory.problems(plan, cluster)
         out += [f"shards are missing; make them: {command}" for command in plan.missing_shards]
         out += plans.missing_weights(plan)
     return out

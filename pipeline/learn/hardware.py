@@ -81,6 +81,19 @@ def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
+def reset_peak_memory(hardware: Hardware) -> None:
+    """Begin to watch for the most of the GPU's memory that this process uses."""
+    if hardware.device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+
+
+def peak_memory(hardware: Hardware) -> dict[str, int]:
+    """The most bytes of the GPU since then: `allocated` by tensors, `reserved` by torch; empty on a CPU."""
+    if hardware.device != "cuda":
+        return {}
+    return {"allocated": torch.cuda.max_memory_allocated(), "reserved": torch.cuda.max_memory_reserved()}
+
+
 def cpu_model() -> str:
     """The processor's name as the system gives it."""
     try:

@@ -28,6 +28,25 @@ PATHS = ("shards", "runs", "scratch", "weights")
 VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 GPU_PEAKS: Mapping[str, Mapping[str, float]] = {"RTX8000": {"float32": 16.3, "float16": 130.0, "auto": 130.0}}
 """Peak TFLOP/s of a GPU model by precision, as its maker gives them."""
+GPU_MEMORY_GB: Mapping[str, float] = {
+    "RTX8000": 48,  # E.4
+    "A100-40GB": 40,
+    "A100-80GB": 80,
+    "A40": 48,
+    "H100-80GB": 80,
+    "L4": 24,
+    "RTX3090": 24,
+    "RTX4090": 24,
+    "T4": 16,
+    "V100-16GB": 16,
+    "V100-32GB": 32,
+}
+"""The memory of GPU models in GB, as their makers give it."""
+GPU_PRECISIONS: Mapping[str, str] = {
+    **dict.fromkeys(GPU_MEMORY_GB, "bfloat16"),
+    **dict.fromkeys(("RTX8000", "T4", "V100-16GB", "V100-32GB"), "float16"),
+}
+"""What `auto` is on a GPU model (learn/hardware.best_precision)."""
 RENAMED = {"card": "gpu_model"}
 """Old names of keys, which cluster files and job.json of earlier code still have, and their names now."""
 
@@ -113,7 +132,12 @@ class Cluster:
     device: str = "auto"
     """`auto` (a GPU where there is one), `cpu` or `cuda`."""
     gpu_model: str = ""
-    """One of `GPU_PEAKS`: the hours of runs on it are modelled until a run is measured. Empty: not modelled."""
+    """One of `GPU_MEMORY_GB`: a dry run says what fits into its memory. If it is one of `GPU_PEAKS` too, the hours of
+    runs on it are modelled until a run is measured. Empty: neither."""
+    gpu_memory_gb: float = 0.0
+    """The memory of a GPU in GB; 0: what `GPU_MEMORY_GB` says of the model."""
+    gpu_measured: str = ""
+    """The JSON that `make gpu` wrote on such a GPU: its measures replace the model's. Empty: there is none."""
     precision: str = "auto"
     """What a Spec's `auto` means here: `auto` is bfloat16 from sm_80, float16 from sm_70, else float32."""
     threads: int = 1
@@ -134,12 +158,14 @@ class Cluster:
     def __post_init__(self) -> None:
         one_of("executor", self.executor, ("local", "slurm"))
         one_of("device", self.device, ("auto", "cpu", "cuda"))
-        one_of("gpu_model", self.gpu_model, ("", *GPU_PEAKS))
+        one_of("gpu_model", self.gpu_model, ("", *GPU_MEMORY_GB))
         one_of("precision", self.precision, PRECISIONS)
         if self.threads < 1:
             raise ValueError(f"threads is {self.threads}; give 1 or more")
         if self.scratch_gb < 0:
             raise ValueError(f"scratch_gb is {self.scratch_gb}; give a number of GB, or 0 for no limit but the disk's")
+        if self.gpu_memory_gb < 0:
+            raise ValueError(f"gpu_memory_gb is {self.gpu_memory_gb}; give a number of GB, or 0 for the model's")
         if self.jobs < 0:
             raise ValueError(f"jobs is {self.jobs}; give 1 or more, or 0 for one a GPU")
         if self.trials_per_gpu < 1:
@@ -233,4 +259,7 @@ def to_json(cluster: Cluster) -> dict[str, Any]:
     facts = dataclasses.asdict(cluster)
     if cluster.probes:
         del facts["probes"]
+    for name in ("gpu_memory_gb", "gpu_measured"):
+        if not facts[name]:
+            del facts[name]
     return {old.get(key, key): setting for key, setting in facts.items()}

@@ -96,6 +96,12 @@ class Result:
         return None if found is None else float(found["temperature"])
 
     @property
+    def gpu_memory(self) -> dict[str, int]:
+        """Bytes of the GPU at the peak of the run's last start: `allocated`, `reserved`; empty on a CPU and of results
+        of earlier code."""
+        return dict(self.notes.get("gpu_memory") or {})
+
+    @property
     def published_by(self) -> str | None:
         """The id of the longer run that published this one on its way."""
         return self.notes.get(PUBLISHED_BY)

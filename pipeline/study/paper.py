@@ -81,6 +81,7 @@ IMAGES: Mapping[str, tuple[int, int]] = {
 
 PRETRAIN_EPOCHS = 100  # E.2.3
 PRETRAIN_BATCH = 16  # E.2.3
+LARGEST_BATCH = 34  # C.1: of CASS on one GPU of 48 GB; in float32, as nothing else is named
 PRETRAIN_OPTIM = Optim(
     name="adam",  # E.2.3
     lr=1e-3,  # E.2.3

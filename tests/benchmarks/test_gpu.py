@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ import torch
 from commands import command
 from repository import ROOT
 
-from pipeline.benchmarks.gpu import page, runner, steps
+from pipeline.benchmarks.gpu import machine, page, runner, speed, steps
 from pipeline.benchmarks.gpu.programme import Programme, Sheet, Unfinished
 from pipeline.data import images
 from pipeline.learn import loop
@@ -134,6 +135,26 @@ def test_the_programme_reaches_the_process_of_a_step_as_it_is(programme):
     assert steps.from_json(steps.to_json(programme)) == programme
 
 
+@pytest.mark.parametrize("pip", [True, False])
+def test_wheels_that_fit_are_taken(programme, monkeypatch, capsys, pip):
+    assert machine.take_wheels(programme) is None
+    programme.wheels.mkdir()
+    programme.scratch.mkdir()
+    info = "brought-1.0.dist-info"
+    for tag in ("py3-none-any", "cp27-cp27m-win32"):
+        with zipfile.ZipFile(programme.wheels / f"brought-1.0-{tag}.whl", "w") as wheel:
+            wheel.writestr("brought.py", "VALUE = 1")
+            wheel.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: brought\nVersion: 1.0\n")
+            wheel.writestr(f"{info}/WHEEL", f"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: {tag}\n")
+            wheel.writestr(f"{info}/RECORD", "")
+    if not pip:
+        monkeypatch.setattr(machine, "find_spec", lambda name: None)
+    folder = machine.take_wheels(programme)
+    assert (folder / "brought.py").read_text() == "VALUE = 1"
+    assert "cp27-cp27m-win32.whl is left out" in capsys.readouterr().out
+    assert machine.take_wheels(programme) == folder
+
+
 def test_tables_are_escaped_in_the_page():
     lines = page.table_lines(Sheet(title="t", header=("a", "b"), rows=[("x|y", 2)], notes=["a note"]))
     assert lines == ["| a | b |", "| --- | --- |", r"| x\|y | 2 |", "", "- a note"]
@@ -160,3 +181,25 @@ def test_a_run_writes_no_tensorboard_where_it_is_not_installed(tmp_path, monkeyp
     loop.add_scalars(board, {"loss": 1.0}, 0)
     board.close()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_model_takes_the_rows_that_train_as_the_project_does():
+    def row(seconds, **more):
+        return {"seconds": seconds, "batch": 16, "precision": "float16", "kind": "cass", "reserved": 7, **more}
+
+    found = {speed.MULTIPLICATION: {"gigaflops": 400.0}, "ours": row(0.1), "ours, with its loading": row(0.2)}
+    found |= {"ours, batches of 32": row(0.2, batch=32), "ours, float32": row(0.8, precision="float32")}
+    found |= {"ours, any algorithms": row(0.01), "ours, both arms compiled": {"skipped": "torch cannot compile here"}}
+    assert speed.teraflops(found) == {"float16": 16 / 0.2 * 0.4, "float32": 16 / 0.8 * 0.4}
+    assert speed.reserved(found) == [("cass", 16, 7), ("cass", 32, 7), ("cass", 16, 7)]
+
+
+def test_the_page_says_what_failed_and_what_is_left(programme):
+    programme.write("machine", "facts", {"gpu": None, "cpu": "a|b"})
+    programme.write("exactness", "GPU tests", {"error": "no | luck"})
+    text = page.page_text(
+        programme,
+        [{"name": "exactness", "title": "t", "tables": [], "failed": {"GPU tests": "no | luck"}, "left": ["kills"]}],
+    )
+    assert r"# Measured on a\|b" in text and r"- failed: exactness, GPU tests: no \| luck" in text
+    assert "- not done yet: exactness: kills" in text and "A REHEARSAL" in text

@@ -65,7 +65,7 @@ def take_wheels(programme: Programme) -> Path | None:
     wheels = sorted(programme.wheels.glob("*.whl"))
     if not wheels:
         return None
-    target = programme.scratch / "wheels"
+    target = programme.scratch / f"wheels-{files.sha256_bytes(repr(wheels).encode())[:8]}"
     if target.exists():
         return target
     with files.publish_folder(target) as folder:

@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from pipeline.benchmarks.gpu import speed
 from pipeline.benchmarks.gpu.programme import Programme, Sheet
 from pipeline.benchmarks.gpu.steps import STEPS
 from pipeline.core import files
@@ -32,10 +33,21 @@ def write(programme: Programme) -> Path:
                 "parts": every,
             }
         )
-    files.write_json(programme.out / f"{NAME}.json", {"rehearsal": programme.quick, "steps": steps})
+    files.write_json(
+        programme.out / f"{NAME}.json", {"rehearsal": programme.quick, "model": model(programme), "steps": steps}
+    )
     path = programme.out / f"{NAME}.md"
     files.write_text(path, page_text(programme, steps))
     return path
+
+
+def model(programme: Programme) -> dict[str, Any]:
+    """What the estimates of `launch --dry-run` take from it (`jobs/measured`); a rehearsal measures nothing."""
+    facts = programme.found("machine", "facts") or {}
+    parts = speed.parts(programme)
+    good = {part: programme.found("speed", part) or {} for part in parts if programme.is_done("speed", part)}
+    measured = ({}, []) if programme.quick else (speed.teraflops(good), speed.reserved(good))
+    return {"gpu": facts.get("gpu"), "teraflops": measured[0], "reserved": measured[1]}
 
 
 def page_text(programme: Programme, steps: list[dict[str, Any]]) -> str:
