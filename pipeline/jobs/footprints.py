@@ -129,8 +129,11 @@ def count_missing(wanted: Iterable[tuple[Spec, str]]) -> list[str]:
         command, input=json.dumps(list(lacking.values())), stdout=subprocess.PIPE, text=True, env=_environment()
     )
     found = known()
-    reason = done.stdout.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
-    return [f"the memory of {key} could not be counted: {reason[0]}" for key in lacking if key not in found]
+    lines = [line for line in done.stdout.splitlines() if line.partition(": ")[0] in lacking]
+    reasons = {key: reason for key, _, reason in (line.partition(": ") for line in lines)}
+    unknown = f"its process ended with code {done.returncode}"
+    left = [key for key in lacking if key not in found]
+    return [f"the memory of {key} could not be counted: {reasons.get(key, unknown)}" for key in left]
 
 
 def _environment() -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
@@ -233,7 +234,8 @@ def test_what_cannot_be_counted_is_said(tmp_path, monkeypatch):
     spec = recipes.dino(BRAIN, paper.SWIN_B, recipes.FACEBOOK, preset=PRESET, seed=1)
     monkeypatch.setattr(footprints, "count", None)
     (line,) = footprints.count_missing([(dataclasses.replace(spec, image_size=64), "float16")])
-    assert line.startswith("the memory of dino_fb, swin_base") and "could not be counted: " in line
+    assert line.startswith("the memory of dino_fb, swin_base") and line.count("dino_fb") == 1
+    assert "could not be counted: " in line and "its process ended" not in line
 
 
 def test_the_papers_dry_run_says_what_each_kind_needs(tmp_path, monkeypatch):
@@ -261,3 +263,11 @@ def test_what_make_gpu_measured_replaces_both_models(site, made_up, tmp_path):
     missing = dataclasses.replace(site, gpu_measured="nowhere.json")
     with pytest.raises(ValueError, match="gpu_measured is nowhere.json, which does not exist"):
         memory.memory_of(plan_of(missing, cass()), missing)
+
+
+def test_a_machine_without_torch_has_a_cache_of_its_own(monkeypatch):
+    def absent(name):
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(footprints, "version", absent)
+    assert footprints.cache_path().name == "footprints-torch-none-timm-none.json"
