@@ -29,9 +29,9 @@ from pipeline.jobs.snapshot import code_version, library_versions
 from pipeline.learn.weights import checked_sha256, start_weights
 from pipeline.runs import cluster
 from pipeline.runs.folder import Run
-from pipeline.runs.identity import run_id
+from pipeline.runs.identity import check_revisions, run_id
 from pipeline.runs.result import Result, Start
-from pipeline.runs.spec import REVISIONS, PretrainSpec, Spec
+from pipeline.runs.spec import PretrainSpec, Spec
 
 if TYPE_CHECKING:
     from pipeline.learn.hardware import Hardware
@@ -279,23 +279,6 @@ def inputs(spec: Spec, site: cluster.Cluster) -> dict[str, str]:
         except Damaged as error:
             raise ParentDamaged(str(error)) from error
     return found
-
-
-def check_revisions(spec: Spec) -> None:
-    """`ValueError` when this code computes other numbers than the spec was planned with."""
-    planned = {"augment": spec.augment.revision}
-    if isinstance(spec, PretrainSpec):
-        planned[spec.method.name] = spec.method.revision
-        if spec.average:
-            planned["average"] = spec.average.revision
-    else:
-        planned[spec.loss.name] = spec.loss.revision
-    for name, revision in planned.items():
-        if revision != REVISIONS[name]:
-            raise ValueError(
-                f"the run was planned with revision {revision} of {name}, this code has {REVISIONS[name]}; "
-                "launch the grid again to plan it again"
-            )
 
 
 if __name__ == "__main__":

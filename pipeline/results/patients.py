@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from pipeline.core.seals import Damaged
-from pipeline.data.shards.index import shards_of
 from pipeline.jobs.plan import Plan
 from pipeline.learn.by_group import Choice, Units, choose, grouped
 from pipeline.results import collect, resampled, texts
@@ -41,39 +38,22 @@ class Comparison:
     group_interval: Interval
 
 
-def compare(plan: Plan, cells: Sequence[Cell]) -> list[Comparison]:
+def compare(cells: Sequence[Cell]) -> list[Comparison]:
     """The cells with a finished run whose test images have groups of several images."""
-    groups_of = functools.cache(functools.partial(_groups, Path(plan.cluster.shards)))
-    found = (_compare(cell, groups_of) for cell in cells if cell.results)
+    found = (_compare(cell, cell.groups.by_key) for cell in cells if cell.results and cell.groups)
     return [each for each in found if each is not None]
 
 
-def _groups(root: Path, name: str, fingerprint: str, size: int) -> Mapping[str, str]:
-    """The groups of a dataset's images that have one, by key; none where its shards are not here."""
-    from pipeline.runs.spec import DatasetRef
-
-    try:
-        rows = shards_of(root, DatasetRef(name=name, fingerprint=fingerprint), size=size).rows
-        pairs = zip(rows["key"].array.to_pylist(), rows["group"].array.to_pylist(), strict=True)
-        return {key: group for key, group in pairs if group is not None}
-    except (ValueError, OSError):
-        return {}
-
-
-def _compare(cell: Cell, groups_of: Callable[[str, str, int], Mapping[str, str]]) -> Comparison | None:
-    spec = cell.spec
-    groups = groups_of(spec.dataset.name, spec.dataset.fingerprint, spec.image_size)
-    test, val = _read(cell, "predictions") if groups else [], []
+def _compare(cell: Cell, groups: Mapping[str, str]) -> Comparison | None:
+    test = list(cell.predictions.values()) if groups else []
     if not test or any(each.keys != test[0].keys for each in test):
         return None
     units = Units.of_images(test[0].keys, groups)
     if len(units.names) == len(units.of):
         return None
-    tasks = {result.task for result in cell.results.values()}
-    task = "multi-class" if tasks == {"multi-class"} else "multi-label"
-    val = _read(cell, "val_predictions")
-    choice = choose(val if len(val) == len(test) else [], groups, cell.metric, task)
-    made = [grouped(each, units, choice.rule, task) for each in test]
+    val = _validation(cell)
+    choice = choose(val if len(val) == len(test) else [], groups, cell.metric, cell.task)
+    made = [grouped(each, units, choice.rule, cell.task) for each in test]
     of_groups = [each.predictions for each in made]
     if not of_groups[0].keys:
         return None
@@ -85,19 +65,19 @@ def _compare(cell: Cell, groups_of: Callable[[str, str, int], Mapping[str, str]]
         groups=len(of_groups[0].keys),
         alone=units.alone,
         mixed=made[0].mixed,
-        by_image=resampled.scores(test, cell.metric, task),
-        image_interval=resampled.interval(test, cell.metric, task, units.of),
-        by_group=resampled.scores(of_groups, cell.metric, task),
-        group_interval=resampled.interval(of_groups, cell.metric, task, alone),
+        by_image=resampled.scores(test, cell.metric, cell.task),
+        image_interval=resampled.interval(test, cell.metric, cell.task, units.of),
+        by_group=resampled.scores(of_groups, cell.metric, cell.task),
+        group_interval=resampled.interval(of_groups, cell.metric, cell.task, alone),
     )
 
 
-def _read(cell: Cell, name: str) -> list[Predictions]:
-    """The stored predictions of a cell's finished seeds; those that are missing or damaged are left out, and noted."""
+def _validation(cell: Cell) -> list[Predictions]:
+    """The validation predictions of a cell's finished seeds; missing and damaged ones are left out, damage is noted."""
     out = []
     for seed in cell.results:
         try:
-            out.append(collect.predictions_of(cell.runs[seed], name))
+            out.append(collect.predictions_of(cell.runs[seed], "val_predictions"))
         except FileNotFoundError:
             continue
         except Damaged as error:
@@ -110,7 +90,7 @@ def _read(cell: Cell, name: str) -> list[Predictions]:
 
 def tables(plan: Plan, cells: Sequence[Cell]) -> list[Table]:
     """A table for each experiment and dataset whose test images have groups."""
-    found = compare(plan, cells)
+    found = compare(cells)
     keys = dict.fromkeys((each.cell.experiment, each.cell.dataset) for each in found)
     return [_table([each for each in found if (each.cell.experiment, each.cell.dataset) == key], plan) for key in keys]
 

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.runs.methods import method_info
-from pipeline.runs.spec import FinetuneSpec, PretrainSpec, Spec, kind_of, method_of
+from pipeline.runs.spec import REVISIONS, FinetuneSpec, PretrainSpec, Spec, kind_of, method_of
 from pipeline.runs.values import one_of
 
 # Learning rates that do not depend on the number of epochs.
@@ -152,3 +152,20 @@ def _value(hint: Any, item: Any) -> Any:
     if typing.get_origin(hint) is tuple:
         return tuple(_value(typing.get_args(hint)[0], part) for part in item)
     return float(item) if hint is float else item
+
+
+def check_revisions(spec: Spec) -> None:
+    """`ValueError` when this code computes other numbers than the spec was planned with."""
+    planned = {"augment": spec.augment.revision}
+    if isinstance(spec, PretrainSpec):
+        planned[spec.method.name] = spec.method.revision
+        if spec.average:
+            planned["average"] = spec.average.revision
+    else:
+        planned[spec.loss.name] = spec.loss.revision
+    for name, revision in planned.items():
+        if revision != REVISIONS[name]:
+            raise ValueError(
+                f"the run was planned with revision {revision} of {name}, this code has {REVISIONS[name]}; "
+                "launch the grid again to plan it again"
+            )

@@ -27,13 +27,14 @@ takes some 900 GPU-hours on an RTX8000 in float32, or 1,600 if its hours of DINO
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from pipeline.runs.identity import recipe
 from pipeline.runs.methods import method_info
 from pipeline.runs.spec import DatasetRef, FinetuneSpec, PretrainSpec, method_of
 from pipeline.study import paper, recipes
+from pipeline.study.frozen import frozen_entries
 from pipeline.study.paper import Backbone, Preset
 from pipeline.study.setting import ARMS, FULL, DatasetInfo, Scale, Setting, TableEntry, key_of, percent
 
@@ -136,43 +137,6 @@ def initialisation(s: Setting) -> list[TableEntry]:
     out = []
     for name, weights in (("Random", "random"), ("Imagenet", "imagenet")):
         out += s.both_arms("initialisation", (name,), s.cass(weights=weights), weights=weights)
-    return out
-
-
-def frozen_entries(
-    s: Setting, *pretrained: PretrainSpec, weights: Iterable[Backbone] = (), experiment: str = "frozen"
-) -> list[TableEntry]:
-    """k-NN and a linear classifier on frozen features at every label fraction: of both start weights (or the scale's
-    own), of the arms of these pretraining runs, and of networks with given `weights`. `experiment` says whose table the
-    rows are in."""
-    out = []
-    for backbone in paper.STANDARD:
-        for source, chosen in (("random", "random"), ("ImageNet", "imagenet")):
-            if s.scale.weights in (None, chosen):
-                out += _frozen_rows(s, source, backbone, None, experiment, chosen)
-        for run in pretrained:
-            if backbone.role in [arm.name for arm in run.arms]:
-                out += _frozen_rows(s, method_info(run.method.name).title, backbone, run, experiment)
-    for backbone in weights:
-        assert backbone.given is not None
-        out += _frozen_rows(s, backbone.given.name, backbone, None, experiment)
-    return out
-
-
-def _frozen_rows(
-    s: Setting, source: str, backbone: Backbone, run: PretrainSpec | None, experiment: str, weights: str | None = None
-) -> list[TableEntry]:
-    """The rows of one network, by classifier."""
-    out = []
-    for probe, title in (("knn", "k-NN"), ("linear", "linear")):
-        row = (f"Frozen {source}, {title}", s.title(backbone))
-        for fraction in s.dataset.label_fractions:
-            spec = s.finetune(backbone, run, label_fraction=fraction, weights=weights)
-            out.append(
-                TableEntry(
-                    experiment, row, percent(fraction), replace(spec, probe=probe, epochs=1, val_fraction=1.0), ""
-                )
-            )
     return out
 
 

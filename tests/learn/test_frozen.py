@@ -31,7 +31,7 @@ from pipeline.results.tables import tables
 from pipeline.runs.identity import run_id
 from pipeline.runs.predictions import read_predictions
 from pipeline.study import paper
-from pipeline.study.experiments import frozen_entries
+from pipeline.study.frozen import frozen_entries
 from pipeline.study.setting import DatasetInfo, Scale, Setting
 
 
@@ -175,7 +175,7 @@ def test_rows_for_every_start_and_classifier_and_a_column_for_every_fraction(sha
 def test_a_grid_of_frozen_rows_makes_a_table(shards, tmp_path):
     grid = tmp_path / "bar.py"
     grid.write_text(
-        "import tiny\nfrom pipeline.study import paper\nfrom pipeline.study.experiments import frozen_entries\n"
+        "import tiny\nfrom pipeline.study import paper\nfrom pipeline.study.frozen import frozen_entries\n"
         "from pipeline.study.setting import Scale, Setting\nDATASETS, SEEDS, IMAGE_SIZE = ('tiny',), 1, 32\n"
         "SCALE = Scale(image_size=32, weights='random', stand_ins=dict(zip(paper.STANDARD, tiny.BACKBONES)))\n"
         "def entries(datasets, seeds, preset):\n"

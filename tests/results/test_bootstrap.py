@@ -81,6 +81,6 @@ def test_predictions_of_other_images_or_of_no_sum_are_not_drawn():
     one = predictions(rng, 9)
     other = Predictions([f"b{i}" for i in range(9)], CLASSES, one.targets, one.scores)
     assert bootstrap.draw({77: one, 78: other}, "mine", "accuracy", "multi-class", {}) is None
-    assert bootstrap.draw({77: one}, "mine", "auroc", "multi-class", {}) is None
+    assert bootstrap.draw({77: one}, "mine", "kappa", "multi-class", {}) is None
     together = dict.fromkeys(one.keys, "one patient")
     assert bootstrap.draw({77: one}, "mine", "accuracy", "multi-class", together) is None

@@ -9,9 +9,10 @@ import pytest
 import tiny
 from sklearn.metrics import f1_score
 
+from pipeline.core.seeds import derive
 from pipeline.jobs.plan import make_plan
 from pipeline.learn.by_group import Units
-from pipeline.results import collect, patients, report, resampled, statistics
+from pipeline.results import bootstrap, collect, patients, report, resampled
 from pipeline.results.figures import gallery
 from pipeline.runs.cluster import load_cluster
 from pipeline.runs.predictions import read_predictions
@@ -51,7 +52,7 @@ def by_hand(run, shards, rule):
 
 def test_the_comparison_is_that_of_pandas(plan, shards):
     cells = collect.cells(plan)
-    found = patients.compare(plan, cells)
+    found = patients.compare(cells)
     assert len(found) == sum(bool(cell.results) for cell in cells) == 8
     for each in found:
         cell = each.cell
@@ -70,23 +71,19 @@ def test_the_comparison_is_that_of_pandas(plan, shards):
 def test_an_interval_over_groups_is_that_of_drawing_whole_groups(plan):
     cell = collect.cells(plan)[0]
     seeds = [collect.predictions_of(run) for run in cell.runs.values()]
-    shards_groups = patients._groups(tiny.Path(plan.cluster.shards), *_ref(cell))
-    units = Units.of_images(seeds[0].keys, shards_groups)
+    units = Units.of_images(seeds[0].keys, cell.groups.by_key)
     found = resampled.interval(seeds, "accuracy", "multi-class", units.of)
     members = units.members()
-    rng = np.random.default_rng(statistics.BOOTSTRAP_SEED)
-    drawn = rng.multinomial(len(members), np.full(len(members), 1 / len(members)), size=statistics.RESAMPLES)
+    images = bootstrap.TestImages(derive("test images", *seeds[0].keys), units.of, len(members))
+    drawn = np.concatenate(list(bootstrap._weights(images))).astype(int)
     means = []
     for counts in drawn:
         rows = np.concatenate([np.tile(members[unit], times) for unit, times in enumerate(counts)]).astype(int)
         means.append(np.mean([(s.scores[rows].argmax(1) == s.targets[rows].argmax(1)).mean() for s in seeds]))
     assert found == pytest.approx(tuple(np.percentile(means, [2.5, 97.5])))
-    by_image = resampled.interval(seeds, "accuracy", "multi-class", np.arange(len(seeds[0].keys)))
-    assert by_image != found
-
-
-def _ref(cell):
-    return cell.spec.dataset.name, cell.spec.dataset.fingerprint, cell.spec.image_size
+    alone = bootstrap.TestImages(images.seed, np.arange(len(seeds[0].keys)), len(seeds[0].keys))
+    scores = [bootstrap.resampled(seeds, "accuracy", "multi-class", each)[0] for each in (images, alone)]
+    assert not np.array_equal(*scores)
 
 
 def test_the_report_has_the_table_and_the_figure(plan, tmp_path):
@@ -102,7 +99,7 @@ def test_the_report_has_the_table_and_the_figure(plan, tmp_path):
 def test_runs_of_earlier_code_get_the_mean_and_the_table_says_so(shards, tmp_path):
     finished.make_grid(tmp_path, shards, methods=("supervised",), validation=False)
     plan = plan_of(tmp_path)
-    found = patients.compare(plan, collect.cells(plan))
+    found = patients.compare(collect.cells(plan))
     assert {each.choice.rule for each in found} == {"mean"}
     assert "where the rule is the mean because no validation scores are stored" in report.make_report(plan).as_text()
 

@@ -18,7 +18,7 @@ from pipeline.data.shards import facts
 from pipeline.data.shards.index import open_shards
 from pipeline.jobs.plan import make_plan
 from pipeline.learn import calibration
-from pipeline.results import collect, datasets, ensembles, quality, ranking, statistics
+from pipeline.results import bootstrap, collect, datasets, ensembles, quality, ranking
 from pipeline.runs.predictions import Predictions, read_predictions
 
 
@@ -85,7 +85,7 @@ def test_a_resampled_auroc_is_scikit_learns_of_the_resampled_images() -> None:
     counts = np.random.default_rng(3).multinomial(40, np.full(40, 1 / 40), size=20)
     counts[0] = np.where(made.targets[:, 0] == 1, 0, counts[0])  # a class without an image
     counts[1] = np.where(made.targets[:, 0] == 1, 1, 0)  # one class alone: no area is defined
-    found = statistics.resampled_auroc(counts.astype(float), made.targets > 0.5, made.scores)
+    found = bootstrap.resampled_auroc(counts.astype(float), made.targets > 0.5, made.scores)
     assert np.isnan(found[1])
     for row, value in zip(np.delete(counts, 1, axis=0), np.delete(found, 1), strict=True):
         drawn = np.repeat(np.arange(40), row)
@@ -98,10 +98,10 @@ def test_a_resampled_auroc_is_scikit_learns_of_the_resampled_images() -> None:
 def test_the_images_of_a_patient_are_drawn_together(metric: str) -> None:
     made = invented(60)
     groups = {key: f"patient {int(key) // 6}" for key in made.keys[:48]}  # 8 of six images, then 12 single ones
-    found = statistics.bootstrap_interval([made, made], metric, "multi-class", groups)
+    found = bootstrap.draw({77: made, 78: made}, "mine", metric, "multi-class", groups)
     units = [[i for i in range(60) if groups.get(made.keys[i]) == name] for name in sorted(set(groups.values()))]
     units += [[i] for i in range(48, 60)]
-    draws = np.random.default_rng(statistics.BOOTSTRAP_SEED).multinomial(20, np.full(20, 1 / 20), size=1000)
+    draws = np.concatenate(list(bootstrap._weights(found.images))).astype(int)
     scores = []
     for draw in draws:
         images = np.array([i for unit, times in zip(units, draw, strict=True) for _ in range(times) for i in unit])
@@ -113,17 +113,19 @@ def test_the_images_of_a_patient_are_drawn_together(metric: str) -> None:
                 sk.roc_auc_score(truth[:, c], score[:, c]) for c in range(3) if 0 < truth[:, c].sum() < len(images)
             ]
             scores.append(np.mean(areas))
-    assert found == pytest.approx(tuple(np.percentile(scores, [2.5, 97.5])))
-    alone = statistics.bootstrap_interval([made], metric, "multi-class", {})
-    assert alone == statistics.bootstrap_interval([made], metric, "multi-class") != found
+    interval = bootstrap.interval(list(found.scores.values()))
+    assert interval == pytest.approx(tuple(np.percentile(scores, [2.5, 97.5])))
+    alone = bootstrap.draw({77: made}, "mine", metric, "multi-class", {})
+    assert bootstrap.interval(list(alone.scores.values())) != interval
 
 
 def test_a_cells_interval_draws_the_groups_of_its_shards(plan) -> None:
     cell = next(cell for cell in collect.cells(plan) if cell.method == "dino")
-    by_image = statistics.cell_interval(cell, "auroc")
+    by_image = bootstrap.cell_interval(cell, "auroc")
     keys = cell.predictions[77].keys
     cell.groups.__dict__["by_key"] = dict.fromkeys(keys[:6], "one patient")
-    assert statistics.cell_interval(cell, "auroc") != by_image
+    cell.drawn.clear()
+    assert bootstrap.cell_interval(cell, "auroc") != by_image
 
 
 def test_both_networks_are_the_mean_of_their_scores_and_nothing_of_the_papers_is_next_to_it(folder, plan) -> None:

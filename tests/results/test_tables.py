@@ -241,7 +241,7 @@ def test_a_difference_has_both_intervals_the_larger_p_and_what_would_be_found(tm
     ((*_, shown, over_seeds, over_both, p, detectable, printed),) = tables.comparison_table([ours, theirs]).rows
     assert shown == "+0.0600 ± 0.0100 (5)" and printed == "–"
     assert over_seeds == "+0.0476 to +0.0724"  # 0.06 ± 2.776 · 0.01 / √5
-    assert over_both == texts.interval(found.over_both) and float(over_both.split()[0]) < 0.0476
+    assert over_both == texts.estimated(found.over_both) and float(over_both.split()[0]) < 0.0476
     assert p == f"{found.over_both.p:.3f}" and found.over_both.p > found.over_seeds.p
     assert detectable == f"{found.detectable:.4f}" and found.detectable > found.over_seeds.detectable
 

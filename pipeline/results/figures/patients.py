@@ -35,7 +35,7 @@ def by_group(plan: Plan, cells: Sequence[Cell]) -> Iterator[PlannedFigure]:
 
 
 def _by_group(plan: Plan, named: Sequence[tuple[str, Cell]]) -> DrawnFigure:
-    found = patients.compare(plan, [cell for _, cell in named])
+    found = patients.compare([cell for _, cell in named])
     if not found:
         raise NothingToDraw("no fine-tune is done whose test images have groups of several images")
     titles = {id(cell): title for title, cell in named}

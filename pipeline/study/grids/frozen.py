@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from pipeline.study import paper
-from pipeline.study.experiments import frozen_entries
+from pipeline.study.frozen import frozen_entries
 from pipeline.study.paper import Backbone, Preset
 from pipeline.study.setting import FULL, DatasetInfo, Setting, TableEntry
 
