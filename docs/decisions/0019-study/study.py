@@ -41,7 +41,7 @@ from pipeline.study.grids import demo, small
 
 SCALES = {"small": small.SCALE, "demo": demo.SCALE}
 FRACTIONS = (0.01, 0.1)
-FINETUNE_STEPS = 75
+FINETUNE_STEPS = 50
 TRAINING = Hardware(device="cpu", model="", precision="bfloat16", threads=1)
 
 
