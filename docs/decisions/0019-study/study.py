@@ -41,7 +41,7 @@ from pipeline.study.grids import demo, small
 
 SCALES = {"small": small.SCALE, "demo": demo.SCALE}
 FRACTIONS = (0.01, 0.1)
-FINETUNE_STEPS = 50
+FINETUNE_STEPS = 100
 TRAINING = Hardware(device="cpu", model="", precision="bfloat16", threads=1)
 
 
@@ -192,15 +192,15 @@ def finetune(o: argparse.Namespace, shards: Shards, cluster: Cluster) -> dict[st
                 backbones.load_body(network, states[arm.name])
                 labels = shards.labels(train.rows.tolist())
                 few = np.asarray(label_fraction(labels, shards.classes, fraction, o.seed))
-                fit(o, network, train, few)
+                fit(o, network, train, few, arm.optim.lr)
                 found[f"{what}_{arm.name}_{probes.percent(fraction)}"] = round(score(network, test, shards), 4)
                 print(found, flush=True)
     return {"finetuned": found}
 
 
-def fit(o: argparse.Namespace, network: nn.Module, train: Labelled, few: np.ndarray) -> None:
+def fit(o: argparse.Namespace, network: nn.Module, train: Labelled, few: np.ndarray, lr: float) -> None:
     """FINETUNE_STEPS steps of Adam on some labelled images, at a rate that falls to zero."""
-    rates = replace(paper.FINETUNE_OPTIM, lr=o.lr, schedule="once")
+    rates = replace(paper.FINETUNE_OPTIM, lr=lr, schedule="once")
     optimizer = optim.build(rates, network.parameters())
     for step in range(FINETUNE_STEPS):
         optim.schedule(optimizer, rates, step=step, epoch=0, progress=step / FINETUNE_STEPS)
@@ -234,7 +234,7 @@ def main() -> None:
     parser.add_argument("--where", choices=("logits", "features"), default="logits")
     parser.add_argument("--backbones", choices=tuple(SCALES), default="small", help="of which grid")
     parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--lr", type=float, default=3e-4, help="of the CNN; for fine-tuning, of both")
+    parser.add_argument("--lr", type=float, default=3e-4, help="of the CNN")
     parser.add_argument("--lr-transformer", type=float, default=3e-5)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
