@@ -83,7 +83,8 @@ class Scale:
     dino_options: Mapping[str, int] = field(default_factory=dict)
     guard_epochs: int | None = None
     """Epochs of CASS with a guard, on all training images; None: the paper's alone."""
-    guard_optim: Optim = recipes.GUARD_OPTIM
+    guard_rates: Mapping[str, float] = field(default_factory=lambda: recipes.GUARD_RATES)
+    """Its learning rate by the role of a backbone."""
     controls: bool = False
     """Whether the main experiment has the controls of CASS."""
 
@@ -121,9 +122,8 @@ class Setting:
     def cass_vc(self, epochs: int) -> PretrainSpec:
         """CASS with a guard, with the standard pair of backbones."""
         backbones = [self._starting(backbone) for backbone in paper.STANDARD]
-        spec = recipes.cass_vc(self.dataset.ref, backbones, seed=self.seed)
-        spec = replace(spec, epochs=epochs, image_size=self.scale.image_size)
-        return recipes.with_optim(spec, self.scale.guard_optim)
+        spec = recipes.cass_vc(self.dataset.ref, backbones, seed=self.seed, rates=self.scale.guard_rates)
+        return replace(spec, epochs=epochs, image_size=self.scale.image_size)
 
     def dino(self, backbone: Backbone) -> PretrainSpec:
         """DINO by the implementation that the paper names."""

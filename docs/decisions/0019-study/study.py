@@ -1,95 +1,48 @@
-"""What keeps CASS's arms apart? One variant of the loss from random weights, judged by probes on frozen features.
+"""What keeps CASS's arms apart? One variant of the loss from random weights, judged by the product's own probes.
 
-    python docs/decisions/0019-study/study.py pretrain SHARDS VARIANT [--batch 16] [--where logits] [--seed 0] …
-    python docs/decisions/0019-study/study.py finetune SHARDS ARMS.pt|start [--seed 0]
+    python docs/decisions/0019-study/study.py pretrain SHARDS VARIANT [--a 0.2] [--batch 16] [--seed 0] …
+    python docs/decisions/0019-study/study.py finetune SHARDS ARMS.pt [--seed 0]
 
-Appends one JSON line to `--out`. It stands outside the product: variants that lost live here alone. Images are split
-anew so that nothing leaks: images of one lesion, or whose perceptual hashes differ in at most LIMIT of 63 bits,
-form groups, and a group is in one part only.
+Appends one JSON line to `--out`. Variants that lost live here alone. Images, order, augmentation, start weights,
+optimizer, collapse monitor and probes are those of a run with the same seed. Give shards of `--split grouped`: nothing
+of their test images is in training. Networks and probes compute in bfloat16, which halves the time here; loss and
+collapse monitor in float32.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import timm
 import torch
-from scipy.fft import dctn
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import accuracy_score, balanced_accuracy_score
-from sklearn.neighbors import KNeighborsClassifier
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
 from pipeline.core.seeds import derive
 from pipeline.data.shards.index import Shards, open_shards
-from pipeline.data.shards.read import TarReader
-from pipeline.learn import backbones, collapse
+from pipeline.data.splits import label_fraction
+from pipeline.learn import backbones, metrics, optim, probes
 from pipeline.learn.augment import augment, normalise, unit
-from pipeline.learn.methods import cass_vc
-from pipeline.learn.methods.cass import agreement_loss
-from pipeline.learn.samples import draws
-from pipeline.runs.spec import half_cosine
-from pipeline.study import paper
+from pipeline.learn.hardware import Hardware
+from pipeline.learn.methods.cass import Cass, agreement_loss
+from pipeline.learn.methods.cass_vc import covariance_term, on_sphere, variance_term
+from pipeline.learn.pretrain import Pretraining
+from pipeline.learn.samples import Labelled, draws
+from pipeline.runs.cluster import Cluster
+from pipeline.runs.spec import DatasetRef, PretrainSpec
+from pipeline.study import paper, recipes
+from pipeline.study.grids import demo, small
 
-LIMIT = 4  # bits
-PARTS = {"train": 2000, "val": 700, "test": 1500}  # images at most; of a smaller dataset the same shares
-TAGS = {  # of the grids `small` and `demo`
-    "small": {"cnn": "resnet10t", "transformer": "vit_tiny_patch16_224"},
-    "demo": {"cnn": "test_resnet", "transformer": "test_vit3"},
-}
-FRACTIONS = (0.01, 0.1, 1.0)
-WARMUP = 0.1
-FINETUNE_STEPS = 150
-
-
-# --- Images ----------------------------------------------------------------------------------------------------------
-
-
-def read(shards: Shards) -> tuple[np.ndarray, np.ndarray]:
-    """All images uint8 [n, side, side, 3] and their class numbers [n]."""
-    count = len(shards.rows["key"])
-    pixels = np.empty((count, shards.size, shards.size, 3), np.uint8)
-    for _ in TarReader(shards).blocks(pixels):
-        pass
-    names = shards.labels(range(count))
-    return pixels, np.array([shards.classes.index(labels[0]) for labels in names if labels])
-
-
-def groups_of(shards: Shards, pixels: np.ndarray) -> np.ndarray:
-    """The number [n] of each image's group: one lesion, or a chain of hashes that nearly agree."""
-    count, side = len(pixels), pixels.shape[1] // 32
-    grey = pixels.astype(np.float32).mean(3).reshape(count, 32, side, 32, side).mean((2, 4))
-    low = dctn(grey, axes=(1, 2))[:, :8, :8].reshape(count, 64)[:, 1:]
-    bits = (low > np.median(low, axis=1, keepdims=True)).astype(np.float32)
-    ones = bits.sum(1)
-    alike = ones[:, None] + ones[None] - 2 * bits @ bits.T <= LIMIT
-    lesions = [shards.rows["group"][row] for row in range(count)]
-    numbers = np.unique([lesion or f"none {row}" for row, lesion in enumerate(lesions)], return_inverse=True)[1]
-    first, second = np.nonzero(alike | (numbers[:, None] == numbers[None]))
-    return connected_components(coo_matrix((np.ones(len(first)), (first, second)), (count, count)), directed=False)[1]
-
-
-def split(groups: np.ndarray) -> dict[str, np.ndarray]:
-    """Rows of each part: shuffled groups, test first; the same for every variant and seed."""
-    share = min(1, len(groups) / sum(PARTS.values()))
-    order = np.random.default_rng(0).permutation(groups.max() + 1)
-    rows = np.argsort(np.argsort(order)[groups], kind="stable")  # a group's images stand together
-    out, at = {}, 0
-    for part in ("test", "val", "train"):
-        end = min(at + round(PARTS[part] * share), len(rows))
-        while 0 < end < len(rows) and groups[rows[end]] == groups[rows[end - 1]]:
-            end += 1
-        out[part], at = rows[at:end], end
-    return out
+SCALES = {"small": small.SCALE, "demo": demo.SCALE}
+FRACTIONS = (0.01, 0.1)
+FINETUNE_STEPS = 100
+TRAINING = Hardware(device="cpu", model="", precision="bfloat16", threads=1)
 
 
 # --- Variants --------------------------------------------------------------------------------------------------------
@@ -112,185 +65,191 @@ def predictor(width: int) -> nn.Sequential:
     )
 
 
-def loss_of(o: argparse.Namespace, outputs: list[Tensor], guarded: list[Tensor], extra: nn.ModuleList, step: int):
-    """The loss of a step: `outputs` are both arms' logits [n, d], `guarded` what the terms that keep apart read."""
-    r, t = outputs
-    if o.variant == "paper":
-        return agreement_loss(r, t)
-    if o.variant in ("guard", "vicreg"):  # the product's cass_vc, on the sphere; and as published, on raw outputs
-        guarded = [cass_vc.on_sphere(z) for z in guarded] if o.variant == "guard" else guarded
-        agreement = agreement_loss(r, t) if o.variant == "guard" else (r - t).square().mean()
-        return agreement + sum(o.a * cass_vc.variance_term(z) + o.b * cass_vc.covariance_term(z) for z in guarded)
-    if o.variant in ("infonce", "contrast"):
-        similar = normalize(r, dim=-1) @ normalize(t, dim=-1).T / o.a
-        own = torch.arange(len(r))
-        loss = (cross_entropy(similar, own) + cross_entropy(similar.T, own)) / 2
+def contrast(r: Tensor, t: Tensor, temperature: float) -> Tensor:
+    """InfoNCE across the arms (arXiv 1807.03748): each image's own answer of the other arm among the batch's."""
+    similar = normalize(r, dim=-1) @ normalize(t, dim=-1).T / temperature
+    own = torch.arange(len(r))
+    return (cross_entropy(similar, own) + cross_entropy(similar.T, own)) / 2
+
+
+def likeness(z: Tensor) -> Tensor:
+    """The mean squared cosine of two different images: 1 / rank of the directions in use (arXiv 2106.04156)."""
+    u = normalize(z, dim=-1)
+    return (u @ u.T)[~torch.eye(len(u), dtype=torch.bool)].square().mean()
+
+
+class Variant(Cass):
+    """CASS's arms with the loss of the study's arguments."""
+
+    def __init__(self, arms: dict[str, nn.Module], spec: PretrainSpec, o: argparse.Namespace) -> None:
+        super().__init__(arms, spec.augment)
+        self.o = o
+        self.extra = nn.ModuleList([predictor(1000), predictor(1000)] if o.variant == "simsiam" else [])
+
+    def loss(self, pixels: Tensor, draws: torch.Generator, progress: float) -> dict[str, Tensor]:
+        with torch.autocast("cpu", enabled=False):
+            images = augment(pixels, self.augmentation, draws)
+        features = [backbones.features(arm, images) for arm in self.networks.values()]
+        heads = [arm.get_classifier()(z) for arm, z in zip(self.networks.values(), features, strict=True)]
+        with torch.autocast("cpu", enabled=False):
+            guarded = heads if self.o.where == "logits" else features
+            return {"loss": self.apart([z.float() for z in heads], [z.float() for z in guarded], draws)}
+
+    def apart(self, outputs: list[Tensor], guarded: list[Tensor], random: torch.Generator) -> Tensor:
+        """The loss: `outputs` are both arms' logits [n, d], `guarded` what the terms that keep apart read."""
+        o, (r, t) = self.o, outputs
+        if o.variant == "paper":
+            return agreement_loss(r, t)
+        if o.variant in ("guard", "vicreg"):  # on the sphere, and as published on raw outputs
+            guarded = [on_sphere(z) for z in guarded] if o.variant == "guard" else guarded
+            agreement = agreement_loss(r, t) if o.variant == "guard" else 25 * (r - t).square().mean()
+            return agreement + sum(o.a * variance_term(z) + o.b * covariance_term(z) for z in guarded)
+        if o.variant == "infonce":
+            return contrast(r, t, o.a)
         if o.variant == "contrast":  # every direction in use, as well
-            loss = loss + o.b * sum(cass_vc.covariance_term(cass_vc.on_sphere(z)) for z in guarded)
-        return loss
-    if o.variant == "simsiam":
-        return (agreement_loss(extra[0](r), t.detach()) + agreement_loss(extra[1](t), r.detach())) / 2
-    if o.variant == "isotropy":
-        random = torch.Generator().manual_seed(step)
-        middle = (r + t) / 2
-        apart = sum(isotropy(z, random) for z in guarded) / 2
-        return (1 - o.a) * ((r - middle).square().mean() + (t - middle).square().mean()) / 2 + o.a * apart
-    raise SystemExit(f"unknown variant {o.variant}")
+            return contrast(r, t, o.a) + o.b * sum(likeness(z) for z in guarded)
+        if o.variant == "spectral":
+            return agreement_loss(r, t) + o.a * sum(likeness(z) for z in guarded)
+        if o.variant == "logrank":
+            return agreement_loss(r, t) + o.a * sum((likeness(z) + 1 / z.shape[1]).log() for z in guarded)
+        if o.variant == "simsiam":
+            one, other = self.extra
+            return (agreement_loss(one(r), t.detach()) + agreement_loss(other(t), r.detach())) / 2
+        if o.variant == "isotropy":
+            middle = (r + t) / 2
+            distance = ((r - middle).square().mean() + (t - middle).square().mean()) / 2
+            return (1 - o.a) * distance + o.a * sum(isotropy(z, random) for z in guarded) / 2
+        raise SystemExit(f"unknown variant {o.variant}")
 
 
-def new_arms(o: argparse.Namespace, size: int) -> nn.ModuleDict:
-    """Both networks with the random weights of a seed."""
-    torch.manual_seed(derive("init", o.seed))
-    sizes = {"cnn": {}, "transformer": {"img_size": size}}
-    tags = TAGS[o.backbones]
-    return nn.ModuleDict({n: timm.create_model(tag, num_classes=1000, **sizes[n]) for n, tag in tags.items()})
+# --- Pretraining -----------------------------------------------------------------------------------------------------
 
 
-def train(o: argparse.Namespace, pixels: Tensor, rows: np.ndarray) -> tuple[nn.ModuleDict, list[float]]:
-    """Both arms after the last step, and the mean loss of each epoch."""
-    arms = new_arms(o, pixels.shape[1])
-    extra = nn.ModuleList([predictor(1000), predictor(1000)] if o.variant == "simsiam" else [])
-    optimizer = torch.optim.Adam([*arms.parameters(), *extra.parameters()])
-    steps = len(rows) // o.batch
-    losses = []
+def spec_of(o: argparse.Namespace, shards: Shards) -> PretrainSpec:
+    """A run of cass_vc with the study's batch, epochs and rates; `paper`: with the paper's optimizer."""
+    pair = [replace(SCALES[o.backbones].backbone(b), weights="random") for b in paper.STANDARD]
+    ref = DatasetRef(name=shards.name, fingerprint=shards.fingerprint)
+    spec = recipes.cass_vc(ref, pair, seed=o.seed, rates={"cnn": o.lr, "transformer": o.lr_transformer})
+    spec = replace(spec, batch_size=o.batch, image_size=shards.size, epochs=o.epochs)
+    return recipes.with_optim(spec, paper.PRETRAIN_OPTIM) if o.variant == "paper" else spec
+
+
+def figures(program: Pretraining) -> dict[str, Any]:
+    """What the collapse monitor and the probes say."""
+    found = {**program.monitor(0), **program.judge(program.method.arms(), "now")}
+    return {key: round(value, 4) if isinstance(value, float) else value for key, value in found.items()}
+
+
+def pretrain(o: argparse.Namespace, shards: Shards, cluster: Cluster) -> dict[str, Any]:
+    """The figures of both arms at start and end, and the mean loss of each epoch; writes `o.save`."""
+    program = Pretraining(spec_of(o, shards), cluster, torch.device("cpu"))
+    pixels = probes.open_pixels(shards, cluster)
+    program.probes = probes.Probes(shards, pixels, program.spec.augment, TRAINING, seed=o.seed, most=o.images)
+    method = program.method = Variant(dict(program.method.arms()), program.spec, o)
+    method.networks["cnn"].to(memory_format=torch.channels_last)
+    if method.extra:
+        program.optimizers[0][0].add_param_group({"params": list(method.extra.parameters())})
+    start, losses = figures(program), []
     for epoch in range(o.epochs):
-        order, total = rows[np.random.default_rng(derive("order", o.seed, epoch)).permutation(len(rows))], 0.0
-        for step in range(steps):
-            progress = (epoch + step / steps) / o.epochs
-            late = half_cosine(o.lr, 0, (progress - WARMUP) / (1 - WARMUP))
-            rate = o.lr * progress / WARMUP if progress < WARMUP else late
-            if o.schedule == "paper":
-                rate = paper.PRETRAIN_OPTIM.lr_at(step=epoch * steps + step, epoch=epoch)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            chosen = pixels[order[step * o.batch : (step + 1) * o.batch]]
-            images = augment(chosen, paper.AUGMENT, draws("augment", o.seed, epoch, step))
-            features = [backbones.features(arm, images) for arm in arms.values()]
-            heads = [arm.get_classifier()(z) for arm, z in zip(arms.values(), features, strict=True)]
-            loss = loss_of(o, heads, heads if o.where == "logits" else features, extra, epoch * steps + step)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            total += loss.item() / steps
-        losses.append(round(total, 4))
-        print(f"epoch {epoch + 1}: loss {total:.4f}", flush=True)
-    return arms, losses
-
-
-# --- Judging ---------------------------------------------------------------------------------------------------------
-
-
-@torch.no_grad()
-def outputs_of(arm: nn.Module, pixels: Tensor, head: bool) -> np.ndarray:
-    """Features or logits of images without augmentation, in evaluation mode."""
-    arm.eval()
-    call = arm if head else lambda images: backbones.features(arm, images)
-    out = [call(normalise(unit(block), paper.AUGMENT)) for block in pixels.split(256)]
-    arm.train()
-    return torch.cat(out).numpy()
-
-
-def scores(truth: np.ndarray, said: np.ndarray) -> np.ndarray:
-    return np.array([accuracy_score(truth, said), balanced_accuracy_score(truth, said)])
-
-
-def drawn(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
-    """Positions of a stratified fraction, at least one of each class."""
-    random = np.random.default_rng(derive("labels", seed))
-    members = [random.permutation(np.flatnonzero(labels == c)) for c in np.unique(labels)]
-    return np.concatenate([rows[: max(1, round(fraction * len(rows)))] for rows in members])
-
-
-def judge(arms: nn.ModuleDict, pixels: Tensor, labels: np.ndarray, parts: dict[str, np.ndarray]) -> dict:
-    """Spread and rank of both arms, and [accuracy, balanced accuracy] of the probes on val and test."""
-    found: dict = {}
-    learn = labels[parts["train"]]
-    for name, arm in arms.items():
-        features = {part: outputs_of(arm, pixels[rows], False) for part, rows in parts.items()}
-        logits = torch.from_numpy(outputs_of(arm, pixels[parts["train"][:512]], True))
-        inner = torch.from_numpy(features["train"][:512])
-        row = {"spread": collapse.spread(logits), "rank": collapse.effective_rank(logits)}
-        row |= {"features_spread": collapse.spread(inner), "features_rank": collapse.effective_rank(inner)}
-        near = KNeighborsClassifier(20, metric="cosine").fit(features["train"], learn)
-        for part in ("val", "test"):
-            truth = labels[parts[part]]
-            row[f"{part}_knn"] = scores(truth, near.predict(features[part])).tolist()
-        for fraction in FRACTIONS:
-            of = {"val": [], "test": []}
-            for seed in range(1 if fraction == 1 else 5):  # the mean over five draws of few labels
-                few = drawn(learn, fraction, seed)
-                probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=200))
-                probe.fit(features["train"][few], learn[few])
-                for part, several in of.items():
-                    several.append(scores(labels[parts[part]], probe.predict(features[part])))
-            row |= {f"{part}_linear_{fraction:g}": np.mean(several, 0).tolist() for part, several in of.items()}
-        found[name] = {
-            key: [round(v, 4) for v in value] if isinstance(value, list) else round(value, 4)
-            for key, value in row.items()
-        }
-    return found
-
-
-def finetune(o: argparse.Namespace, pixels: Tensor, labels: np.ndarray, parts: dict[str, np.ndarray]) -> dict:
-    """[accuracy, balanced accuracy] on test after FINETUNE_STEPS steps on few labels, for each arm and fraction."""
-    found: dict = {}
-    for fraction in FRACTIONS[:2]:
-        few = parts["train"][drawn(labels[parts["train"]], fraction, o.seed)]
-        for name in TAGS[o.backbones]:
-            arm = new_arms(o, pixels.shape[1])[name]
-            if o.variant != "start":
-                arm.load_state_dict(torch.load(o.variant, weights_only=True)[name])
-            torch.manual_seed(derive("head", o.seed))
-            arm.reset_classifier(int(labels.max()) + 1)
-            optimizer = torch.optim.Adam(arm.parameters())
-            for step in range(FINETUNE_STEPS):
-                for group in optimizer.param_groups:
-                    group["lr"] = half_cosine(o.lr, 0, step / FINETUNE_STEPS)
-                random = np.random.default_rng(derive("batch", o.seed, step))
-                rows = random.choice(few, min(16, len(few)), replace=False)
-                images = augment(pixels[rows], paper.AUGMENT, draws("augment", o.seed, step))
+        total = 0.0
+        for step in range(program.steps_per_epoch):
+            for optimizer, rates in program.optimizers:
+                done = epoch * program.steps_per_epoch + step
+                optim.schedule(optimizer, rates, step=done, epoch=epoch, progress=program.progress(epoch, step))
                 optimizer.zero_grad()
-                cross_entropy(arm(images), torch.from_numpy(labels[rows])).backward()
+            with TRAINING.autocast():
+                loss = program.loss(epoch, step)[0]["loss"]
+            loss.backward()
+            for optimizer, _ in program.optimizers:
                 optimizer.step()
-            said = outputs_of(arm, pixels[parts["test"]], True).argmax(1)
-            found[f"{name}_{fraction:g}"] = scores(labels[parts["test"]], said).round(4).tolist()
-    return found
+            total += loss.item() / program.steps_per_epoch
+        losses.append(round(total, 4))
+        seen = program.monitor(epoch)
+        print(f"epoch {epoch + 1}: loss {total:.4f}, " + ", ".join(f"{k} {v:.2f}" for k, v in seen.items()), flush=True)
+    if o.save:
+        torch.save({name: arm.state_dict() for name, arm in method.arms().items()}, o.save)
+    return {"steps": o.epochs * program.steps_per_epoch, "losses": losses, "start": start, "end": figures(program)}
+
+
+# --- Fine-tuning -----------------------------------------------------------------------------------------------------
+
+
+def finetune(o: argparse.Namespace, shards: Shards, cluster: Cluster) -> dict[str, Any]:
+    """The dataset's metric on test after fine-tuning, from a seed's start weights and from the arms of `o.variant`.
+
+    Keys: `supervised_<arm>_<percent of the labels>`, `pretrained_…`. Labels, batches and heads are the same for both.
+    """
+    program = Pretraining(spec_of(o, shards), cluster, torch.device("cpu"))
+    pixels = probes.open_pixels(shards, cluster)
+    train, test = (Labelled(pixels, shards, shards.of_split(part), torch.device("cpu")) for part in ("train", "test"))
+    start = {name: arm.state_dict() for name, arm in program.method.arms().items()}
+    found: dict[str, Any] = {}
+    for what, states in {"supervised": start, "pretrained": torch.load(o.variant, weights_only=True)}.items():
+        for arm in program.spec.arms:
+            for fraction in FRACTIONS:
+                torch.manual_seed(derive("head", o.seed))
+                network = backbones.from_file(arm.backbone, None, outputs=len(shards.classes), image_size=shards.size)
+                backbones.load_body(network, states[arm.name])
+                labels = shards.labels(train.rows.tolist())
+                few = np.asarray(label_fraction(labels, shards.classes, fraction, o.seed))
+                fit(o, network, train, few, arm.optim.lr)
+                found[f"{what}_{arm.name}_{probes.percent(fraction)}"] = round(score(network, test, shards), 4)
+                print(found, flush=True)
+    return {"finetuned": found}
+
+
+def fit(o: argparse.Namespace, network: nn.Module, train: Labelled, few: np.ndarray, lr: float) -> None:
+    """FINETUNE_STEPS steps of Adam on some labelled images, at a rate that falls to zero."""
+    rates = replace(paper.FINETUNE_OPTIM, lr=lr, schedule="once")
+    optimizer = optim.build(rates, network.parameters())
+    for step in range(FINETUNE_STEPS):
+        optim.schedule(optimizer, rates, step=step, epoch=0, progress=step / FINETUNE_STEPS)
+        rng = np.random.default_rng(derive("batch", o.seed, step))
+        rows = rng.choice(few, min(16, len(few)), replace=False)
+        images = augment(train.samples.take(rows), paper.AUGMENT, draws("augment", o.seed, step))
+        optimizer.zero_grad()
+        with TRAINING.autocast():
+            logits = network(images)
+        cross_entropy(logits.float(), train.targets[rows].argmax(1)).backward()
+        optimizer.step()
+
+
+def score(network: nn.Module, test: Labelled, shards: Shards) -> float:
+    """The dataset's metric on its test images."""
+    blocks = np.array_split(np.arange(len(test)), -(-len(test) // 64))
+    images = (normalise(unit(block), paper.AUGMENT) for block in test.samples.blocks(blocks))
+    with TRAINING.autocast():
+        said = backbones.forward_in_batches(network, images).softmax(1).numpy()
+    scores = metrics.score(test.targets.numpy().astype(int), said, shards.classes, str(shards.manifest["task"]))
+    return float(scores[str(shards.manifest["metric"])])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("pretrain", "finetune"))
     parser.add_argument("shards", type=Path)
-    parser.add_argument(
-        "variant", help="start, paper, guard, vicreg, infonce, simsiam, isotropy; finetune: start or ARMS"
-    )
-    parser.add_argument("--a", type=float, default=1.0, help="first weight, or the temperature")
+    parser.add_argument("variant", help="see Variant.apart; finetune: the file that --save wrote")
+    parser.add_argument("--a", type=float, default=2.0, help="first weight, or the temperature")
     parser.add_argument("--b", type=float, default=0.04, help="second weight")
     parser.add_argument("--where", choices=("logits", "features"), default="logits")
-    parser.add_argument("--backbones", choices=tuple(TAGS), default="small", help="of which grid")
-    parser.add_argument("--schedule", choices=("once", "paper"), default="once")
+    parser.add_argument("--backbones", choices=tuple(SCALES), default="small", help="of which grid")
     parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--lr", type=float, default=3e-4)
+    parser.add_argument("--lr", type=float, default=3e-4, help="of the CNN")
+    parser.add_argument("--lr-transformer", type=float, default=3e-5)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--images", type=int, default=2000, help="that the probes learn from, at most")
     parser.add_argument("--out", type=Path, default=Path("study.jsonl"))
     parser.add_argument("--save", type=Path, help="where the arms' weights go")
     o = parser.parse_args()
     torch.set_num_threads(1)
     began = time.time()
     shards = open_shards(o.shards)
-    stored, labels = read(shards)
-    parts = split(groups_of(shards, stored))
-    pixels = torch.from_numpy(stored)
-    line = {key: str(value) if isinstance(value, Path) else value for key, value in vars(o).items() if key != "out"}
-    line |= {"shards": shards.folder.name, "parts": {part: len(rows) for part, rows in parts.items()}}
-    if o.what == "finetune":
-        line |= {"finetuned": finetune(o, pixels, labels, parts)}
-    else:
-        arms, losses = (new_arms(o, shards.size), []) if o.variant == "start" else train(o, pixels, parts["train"])
-        line |= {"losses": losses, "arms": judge(arms, pixels, labels, parts)}
-        if o.save:
-            torch.save({name: arm.state_dict() for name, arm in arms.items()}, o.save)
+    line = {key: value for key, value in vars(o).items() if key not in ("out", "save")}
+    line |= {"shards": shards.folder.name, "variant": Path(o.variant).stem}
+    with tempfile.TemporaryDirectory() as scratch:
+        cluster = Cluster(shards=str(o.shards.parent), scratch=scratch, device="cpu")
+        line |= (pretrain if o.what == "pretrain" else finetune)(o, shards, cluster)
     line["seconds"] = round(time.time() - began)
     with o.out.open("a") as file:
         file.write(json.dumps(line) + "\n")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from pipeline.study import experiments, paper, recipes
+from pipeline.study import experiments, paper
 from pipeline.study.grids import small
 from pipeline.study.paper import CNN, TRANSFORMER, Backbone, Preset
 from pipeline.study.setting import DatasetInfo, TableEntry
@@ -30,7 +30,7 @@ SCALE = replace(
     finetune_epochs=20,
     pictures=None,
     guard_epochs=12,
-    guard_optim=replace(recipes.GUARD_OPTIM, lr=1e-3),
+    guard_rates={CNN: 1e-3, TRANSFORMER: 1e-4},
 )
 
 
