@@ -24,6 +24,7 @@ from pipeline.rehearsal.seen import Seen
 from pipeline.runs.cluster import PATHS, Cluster
 from pipeline.runs.folder import Run
 from pipeline.runs.spec import PretrainSpec, Spec
+from pipeline.runs.start_weights import StartWeights
 
 PARTS: tuple[tuple[Any, str, str], ...] = (
     (cass, "augment", "augmentation"),
@@ -100,10 +101,13 @@ class Now:
     def shutdown(self) -> None: ...
 
 
-def build_empty(tag: str, *, outputs: int, image_size: int, weights: str, folder: Path) -> nn.Module:
+def build_empty(
+    tag: str, *, outputs: int, image_size: int, weights: str, folder: Path, given: StartWeights | None = None
+) -> nn.Module:
     """As `backbones.build`, with weights that are whatever is in the memory."""
+    arguments = given.arguments if given else {}
     with torch.device("meta"):
-        network = backbones.from_file(tag, None, outputs=outputs, image_size=image_size)
+        network = backbones.from_file(tag, None, outputs=outputs, image_size=image_size, arguments=arguments)
     return network.to_empty(device="cpu")
 
 

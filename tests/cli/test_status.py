@@ -74,7 +74,9 @@ def test_clean_restarts_a_run_by_a_part_of_its_id(folder: Path) -> None:
 
 
 def test_a_hint_for_another_command_is_quoted_for_the_shell() -> None:
-    args = argparse.Namespace(grid="g$(touch PWNED)`id`.py", datasets="a b", seeds=2, preset="paper", cluster="local")
+    args = argparse.Namespace(
+        grid="g$(touch PWNED)`id`.py", datasets="a b", seeds=2, preset="paper", weights=None, cluster="local"
+    )
     assert flags.grid_flags(args) == "--grid 'g$(touch PWNED)`id`.py' --datasets 'a b' --seeds 2"
 
 

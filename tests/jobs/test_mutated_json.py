@@ -99,7 +99,7 @@ def readers(run: Run, folder: Path, tmp_path: Path) -> dict[str, tuple[Path, Cal
     files.write_json(export, dataclasses.asdict(EXPORT))
     return {
         "run's job": (run["job"], lambda: site_of(run)),
-        "progress": (run["progress"], lambda: (status_text._of_running(run), _position(run))),
+        "progress": (run["progress"], lambda: (status_text._of_running(run, None), _position(run))),
         "submission": (folder / submissions.FILE, lambda: (submission().runs, list(submission().live_tasks()))),
         "array's job": (folder / "job.json", lambda: (list(submission().live_tasks()), submission().job["released"])),
         "fan-out": (folder / "0" / "runs.json", lambda: submissions.runs_of(folder / "0")),
