@@ -42,7 +42,7 @@ class RunMemory:
     footprint: Footprint | None
     """None: not counted yet."""
     measured: int | None
-    """Bytes that torch reserved in a finished run of the same kind and batch on this GPU model."""
+    """Bytes that torch reserved in a finished run of the same kind and batch, on whichever GPU."""
     runs: int
     """How many of the plan are such."""
     capacity: float
@@ -67,7 +67,7 @@ class RunMemory:
         if self.footprint is None:
             return None
         room = (self.capacity - CONTEXT - WORKSPACE) / (1 + SLACK) - self.footprint.fixed
-        return max(0, int(room // self.footprint.per_image))
+        return int(room // self.footprint.per_image) if room >= self.footprint.weights else 0
 
     @property
     def at_once(self) -> int | None:
@@ -158,21 +158,24 @@ def problems(plan: Plan, cluster: Cluster) -> list[str]:
     has = f"the {capacity_of(cluster) / 1e9:g} GB of {cluster.gpu_model or 'the GPU'}"
     out = []
     for kind in memory_of(plan, cluster):
-        if kind.bytes is None:
+        counted = kind.counted(kind.batch)
+        if kind.bytes is None or counted is None:
             continue
-        if kind.bytes > kind.capacity:
+        needed = min(kind.bytes, counted)  # torch keeps what it can get: what it reserved is no least
+        if needed > kind.capacity:
             fits = f"the largest that fits is {kind.largest_batch}" if kind.largest_batch else "no batch fits"
             out.append(
-                f"{kind.title}: a batch of {kind.batch} in {kind.precision} needs {gigabytes(kind.bytes)} of {has}; "
+                f"{kind.title}: a batch of {kind.batch} in {kind.precision} needs {gigabytes(needed)} of {has}; "
                 f"{fits}: give the spec smaller batches, or use a GPU with more memory"
             )
-        elif kind.is_finetune and kind.bytes * cluster.trials_per_gpu > kind.capacity:
+        elif kind.is_finetune and needed * cluster.trials_per_gpu > kind.capacity:
             out.append(
                 f"trials_per_gpu is {cluster.trials_per_gpu}: {kind.title} in batches of {kind.batch} needs "
-                f"{gigabytes(kind.bytes)} of {has} each; set trials_per_gpu to {kind.at_once}"
+                f"{gigabytes(needed)} of {has} each; set trials_per_gpu to {int(kind.capacity // needed)}"
             )
     host = host_memory(plan, cluster)
-    if host and cluster.executor == "slurm" and host.bytes > 1e9 * cluster.slurm.memory_gb:
+    on_gpu = cluster.executor == "slurm" and cluster.device != "cpu"
+    if host and on_gpu and host.bytes > 2**30 * cluster.slurm.memory_gb:
         out.append(
             f"memory_gb is {cluster.slurm.memory_gb:g}, and a job needs {gigabytes(host.bytes)} of the host's memory; "
             "request more, or lower trials_per_gpu"

@@ -235,6 +235,7 @@ def _info_of(shards: Shards) -> DatasetInfo:
             stand_in=bool(manifest.get("stand_in")),
             without_labels=tuple(parts_without_labels(manifest)),
             gaps=tuple(gaps(counts_of(manifest))),
+            grouped=manifest["settings"].get("split") == "grouped",
         )
 
 

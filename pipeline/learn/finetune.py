@@ -136,8 +136,12 @@ def finetune(
     ).train()
     program.model.load_state_dict(program.best["model"])
     backbones.save_arms(run["weights"], {"model": program.model}, {"best_epoch": str(program.best["epoch"])})
-    for part, name in ((program.val, "val_predictions"), (program.test, "predictions")):
-        scores, targets = torch.sigmoid(program.logits(part)).numpy(), part.targets.numpy()
+    val_logits = program.logits(program.val)
+    for part, name, logits in (
+        (program.val, "val_predictions", val_logits),
+        (program.test, "predictions", program.logits(program.test)),
+    ):
+        scores, targets = torch.sigmoid(logits).numpy(), part.targets.numpy()
         keys = [shards.rows["key"][row] for row in part.rows]
         write_predictions(run[name], keys, program.classes, targets, scores)
     found = metrics.score(targets.astype(int), scores, program.classes, program.task)
@@ -146,9 +150,7 @@ def finetune(
         "labelled_pictures": len(program.train),
         "train_pictures": counters.images,
         "calibration": {
-            "temperature": calibration.fit(
-                program.logits(program.val).numpy(), program.val.targets.numpy(), program.task
-            ),
+            "temperature": calibration.fit(val_logits.numpy(), program.val.targets.numpy(), program.task),
             "images": len(program.val),
         },
     }

@@ -48,6 +48,8 @@ def clip(optimizer: torch.optim.Optimizer, max_norm: float) -> None:
     The bits are those of `torch.nn.utils.clip_grad_norm_` for one parameter after another, in fewer operations.
     """
     gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    if not gradients:
+        return
     norms = torch.stack(torch._foreach_norm(gradients))  # [parameters]
     factors = (max_norm / (norms + 1e-6)).clamp(max=1.0)
     torch._foreach_mul_(gradients, list(factors.unbind()))

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.core.seeds import derive
+from pipeline.learn.by_group import Units
 from pipeline.results.collect import Cell
 from pipeline.runs.predictions import Predictions
 
@@ -61,7 +62,7 @@ def drawn(cell: Cell, metric: str | None = None) -> Drawn | None:
     if key not in cell.drawn:
         found, groups = cell.predictions, cell.groups.by_key if cell.groups else {}
         whole = bool(found) and len(found) == len(cell.results)
-        cell.drawn[key] = draw(found, cell.dataset, key[0], cell.task, groups) if whole else None
+        cell.drawn[key] = draw(found, cell.spec.dataset.name, key[0], cell.task, groups) if whole else None
     known: Drawn | None = cell.drawn[key]
     return known
 
@@ -104,10 +105,8 @@ def resampled(seeds: Sequence[Predictions], metric: str, task: str, images: Test
 
 def test_images(dataset: str, keys: Sequence[str], groups: Mapping[str, str]) -> TestImages:
     """The images of these keys; those of one group are one unit, an image without a group is a unit of its own."""
-    names = [("group", groups[key]) if key in groups else ("image", key) for key in keys]
-    number = {name: position for position, name in enumerate(dict.fromkeys(names))}
-    unit = np.array([number[name] for name in names], dtype=np.int64)
-    return TestImages(derive("test images", dataset, *keys), unit, len(number))
+    units = Units.of_images(keys, groups)
+    return TestImages(derive("test images", dataset, *keys), units.of, len(units.names))
 
 
 def _weights(images: TestImages) -> Iterator[np.ndarray]:

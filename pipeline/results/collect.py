@@ -42,6 +42,8 @@ class ImageGroups:
     """The folder of all shards."""
     ref: DatasetRef
     size: int
+    unknown: str = field(default="", init=False)
+    """Why they could not be read; known once they were asked for."""
 
     @cached_property
     def by_key(self) -> Mapping[str, str]:
@@ -53,7 +55,8 @@ class ImageGroups:
             rows = shards.rows
             pairs = zip(rows["key"].array.to_pylist(), rows["group"].array.to_pylist(), strict=True)
             return {key: group for key, group in pairs if group is not None}
-        except (ValueError, FileNotFoundError):
+        except (ValueError, FileNotFoundError) as error:
+            self.unknown = str(error)
             return {}
 
 

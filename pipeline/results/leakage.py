@@ -19,7 +19,8 @@ def tables(plan: Plan, cells: Sequence[Cell]) -> list[Table]:
         if info.split:
             titles.setdefault(info.ref.name, {})[info.split] = info.title
     both = {name: [found[split] for split in SPLIT_MODES] for name, found in titles.items() if len(found) == 2}
-    return [_table(name, cells, *pair) for name, pair in both.items()]
+    made = [_table(name, cells, *pair) for name, pair in both.items()]
+    return [table for table in made if table.rows]
 
 
 def _table(name: str, cells: Sequence[Cell], by_image: str, grouped: str) -> Table:
@@ -33,7 +34,7 @@ def _table(name: str, cells: Sequence[Cell], by_image: str, grouped: str) -> Tab
         shown |= {(len(rows), 2): cell, (len(rows), 3): other}
         row = (" · ".join(cell.row), cell.column, texts.our_score(cell), texts.our_score(other))
         rows.append((*row, texts.difference(difference([(cell, other)]))))
-    metric = texts.METRIC_TITLES[cells[0].metric]
+    metric = next((texts.METRIC_TITLES[cell.metric] for cell in shown.values()), "")
     return Table(
         number=None,
         caption=f"{name}: what leakage is worth, test {metric} on both splits",

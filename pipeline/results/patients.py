@@ -10,7 +10,7 @@ import numpy as np
 from pipeline.core.seals import Damaged
 from pipeline.jobs.plan import Plan
 from pipeline.learn.by_group import Choice, Units, choose, grouped
-from pipeline.results import collect, resampled, texts
+from pipeline.results import bootstrap, collect, resampled, texts
 from pipeline.results.collect import Cell
 from pipeline.results.resampled import Interval
 from pipeline.results.tables import Table
@@ -66,7 +66,7 @@ def _compare(cell: Cell, groups: Mapping[str, str]) -> Comparison | None:
         alone=units.alone,
         mixed=made[0].mixed,
         by_image=resampled.scores(test, cell.metric, cell.task),
-        image_interval=resampled.interval(test, cell.metric, cell.task, units.of),
+        image_interval=bootstrap.cell_interval(cell),
         by_group=resampled.scores(of_groups, cell.metric, cell.task),
         group_interval=resampled.interval(of_groups, cell.metric, cell.task, alone),
     )

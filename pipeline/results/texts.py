@@ -122,6 +122,8 @@ def cell_notes(cells: Sequence[Cell]) -> list[str]:
     if any(cell.mixed for cell in cells):
         notes.append(f"{MIXED} the seeds of this cell ran on different devices or in different precisions")
     notes += [f"damaged: {line}" for cell in cells for line in cell.damage.values()]
+    if lost := next((cell.groups.unknown for cell in cells if cell.groups and cell.groups.unknown), ""):
+        notes.append(f"patients and lesions are not known here, intervals are over images: {lost}")
     majority = [result.metrics["majority"] for cell in cells for result in cell.results.values()]
     if majority and (score := (majority[0] or {}).get(cells[0].metric)) is not None:
         notes.append(f"always predicting the most frequent class of the test part scores {score:.4f}")

@@ -28,6 +28,8 @@ class DatasetInfo:
     """What scores do not cover: sentences about classes that a split has no image of."""
     split: str = ""
     """`image` or `grouped`, where a grid has both shards of its dataset."""
+    grouped: bool = False
+    """Whether its shards are split by groups, which is not the paper's split."""
 
     @property
     def title(self) -> str:

@@ -35,7 +35,7 @@ def answers(monkeypatch, scontrol: str, sacct: str) -> list[str]:
     def ask(*command, timeout):
         asked.append(command[0])
         text = {"scontrol": scontrol, "sacct": sacct}[command[0]]
-        if not text or (command[0] == "scontrol" and command[-1] != "12"):
+        if not text:
             raise ValueError("slurm_load_jobs error: Invalid job id specified")
         return text
 
@@ -55,6 +55,13 @@ def test_the_controller_is_asked_first_and_accounting_for_what_it_has_forgotten(
         "23": "out of memory (memory_gb)",
     }
     assert [name for name, ending in found.items() if ending.by_person] == ["20"]
+
+
+def test_tasks_that_were_cancelled_while_they_waited_are_known_one_by_one(monkeypatch):
+    pending = "JobId=30 ArrayJobId=30 ArrayTaskId=2-4,7%64 JobName=a b=c JobState=CANCELLED Reason=None ExitCode=0:0\n"
+    answers(monkeypatch, pending, "31_[0-8:4%2]|CANCELLED by 7|0:0\n")
+    found = endings.endings(["30_2", "30_4", "30_5", "30_7", "31_4", "31_5"], accounting=True)
+    assert set(found) == {"30_2", "30_4", "30_7", "31_4"} and all(ending.by_person for ending in found.values())
 
 
 def test_without_accounting_only_the_controller_is_asked_and_silence_is_no_error(monkeypatch):
@@ -117,6 +124,22 @@ def test_jobs_in_a_row_that_get_no_further_are_a_failure_that_says_so(job):
     assert said.endswith("it got no further than the one before")
     assert {run.state() for run in runs} == {"failed"}
     assert "last 3 jobs ended without a step beyond its checkpoint" in runs[0].reason()
+
+
+def test_a_fine_tune_that_only_waited_for_its_pretraining_run_has_not_failed(job, monkeypatch):
+    watched, runs, ends, _ = job
+    monkeypatch.setattr(attempts, "parent_state", lambda run: "interrupted")
+    for _ in range(IDLE_JOBS + 1):
+        ends(Ending("COMPLETED", "0:0"))
+    assert {run.state() for run in runs} == {"pending"}
+
+
+def test_a_job_whose_run_is_still_held_is_judged_when_it_is_let_go(job):
+    watched, runs, ends, _ = job
+    with runs[0].lock():
+        assert ends(Ending("CANCELLED", "0:0")) == []
+    (said,) = watched.note_queue({})
+    assert "cancelled by a person" in said
 
 
 def test_what_a_person_cancelled_is_not_sent_again_and_has_not_failed(job):

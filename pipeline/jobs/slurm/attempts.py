@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pipeline.core import files
 from pipeline.core.console import counted
+from pipeline.jobs.fanout import parent_state
 from pipeline.jobs.plan import TO_DO
 from pipeline.jobs.slurm.endings import endings
 from pipeline.jobs.slurm.scheduler import QueuedJob
@@ -48,7 +49,7 @@ class Attempts:
         by_job: dict[str, list[str]] = {}
         for run, queued in live.items():
             by_job.setdefault(queued.id, []).append(run)
-        gone = {job: self.jobs.pop(job) for job in list(self.jobs) if job not in by_job}
+        gone = {job: self.jobs.pop(job) for job in list(self.jobs) if job not in by_job and not self._works(job)}
         for job, its_runs in by_job.items():
             self._note(job, its_runs)
         left = {job: names for job, before in gone.items() if (names := self._to_do(before))}
@@ -62,6 +63,8 @@ class Attempts:
                 continue
             further = any(self._run(run).reached() > before for run, before in gone[job].items())
             for name in names:
+                if not further and parent_state(self._run(name)) != "done":
+                    continue  # it could not begin: it waits for its pretraining run
                 self.idle[name] = 0 if further else self.idle[name] + 1
                 if self.idle[name] >= IDLE_JOBS:
                     note_idle(self._run(name), words)
@@ -71,6 +74,10 @@ class Attempts:
     def _note(self, job: str, its_runs: Iterable[str]) -> None:
         if job not in self.jobs:
             self.jobs[job] = {run: self._run(run).reached() for run in its_runs}
+
+    def _works(self, job: str) -> bool:
+        """Whether a process of a job that has left the queue still holds one of its runs, as on a lost node."""
+        return any(self._run(run).state() == "running" for run in self.jobs[job])
 
     def _to_do(self, names: Iterable[str]) -> list[str]:
         return [name for name in names if self._run(name).state() in TO_DO]

@@ -58,25 +58,26 @@ def endings(job_ids: Iterable[str], *, accounting: bool) -> dict[str, Ending]:
     """
     wanted = set(job_ids)
     arrays = sorted({identity.split("_")[0] for identity in wanted})
-    found = {identity: ending for array in arrays for identity, ending in remembered(array).items()}
+    found = remembered(arrays)
     if accounting and (left := {identity.split("_")[0] for identity in wanted - found.keys()}):
         found = {**recorded(sorted(left)), **found}
     return {name: end for name, end in found.items() if name in wanted and end.state.split()[0] not in LIVE}
 
 
-def remembered(array: str) -> dict[str, Ending]:
-    """The tasks of an array, or the one job, that the controller still knows."""
+def remembered(arrays: list[str]) -> dict[str, Ending]:
+    """What the controller still knows of these arrays and single jobs: one call, for several of all jobs."""
+    only = arrays if len(arrays) == 1 else []
     try:
-        text = ask("scontrol", "show", "job", "-o", array, timeout=SCONTROL)
+        text = ask("scontrol", "show", "job", "-o", *only, timeout=SCONTROL)
     except ValueError:
         return {}
     out = {}
     for line in text.splitlines():
         fields = dict(FIELD.findall(line))
         if "JobId" in fields:
-            task = fields.get("ArrayTaskId")
-            name = f"{fields['ArrayJobId']}_{task}" if task and "ArrayJobId" in fields else fields["JobId"]
-            out[name] = Ending(fields.get("JobState", ""), fields.get("ExitCode", "0:0"))
+            array, tasks = fields.get("ArrayJobId"), tasks_of(fields.get("ArrayTaskId", ""))
+            for name in [f"{array}_{task}" for task in tasks] if array and tasks else [fields["JobId"]]:
+                out[name] = Ending(fields.get("JobState", ""), fields.get("ExitCode", "0:0"))
     return out
 
 
@@ -86,5 +87,19 @@ def recorded(arrays: list[str]) -> dict[str, Ending]:
         text = ask("sacct", "-n", "-X", "-P", "-j", ",".join(arrays), "-o", "JobID,State,ExitCode", timeout=SACCT)
     except ValueError:
         return {}
-    rows = [line.split("|") for line in text.splitlines()]
-    return {row[0]: Ending(row[1], row[2]) for row in rows if len(row) == 3 and row[1]}
+    rows = (line.split("|") for line in text.splitlines())
+    out = {}
+    for job, state, code in (row for row in rows if len(row) == 3 and row[1]):
+        array, bracket, tasks = job.partition("_[")
+        for name in [f"{array}_{task}" for task in tasks_of(tasks)] if bracket else [job]:
+            out[name] = Ending(state, code)
+    return out
+
+
+def tasks_of(text: str) -> list[str]:
+    """The indices of an array's tasks as Slurm writes them: `3`, `0-2,7%4`, `[0-8:2]`."""
+    out: list[str] = []
+    for part in text.strip("[]").partition("%")[0].split(","):
+        if found := re.fullmatch(r"(\d+)(?:-(\d+)(?::(\d+))?)?", part):
+            out += map(str, range(int(found[1]), int(found[2] or found[1]) + 1, int(found[3] or 1)))
+    return out

@@ -37,7 +37,7 @@ class QueueView:
 
 
 def read_queue(plan: Plan) -> QueueView:
-    """Ask the queue once, and accounting once if runs lost their jobs; never fails."""
+    """Ask the queue once; of runs that lost their jobs, the controller and accounting once each; never fails."""
     runs = Path(plan.cluster.runs)
     try:
         jobs = queued_runs(runs, queued_jobs(runs))

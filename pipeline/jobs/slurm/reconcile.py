@@ -49,12 +49,13 @@ def run_plan(plan: Plan, progress: PlanProgress) -> bool:
                 progress.say(["another command cancelled runs of this grid; they are not submitted again"])
                 return False
             try:
+                live = queued_runs(runs, queued_jobs(runs))
+                progress.say(attempts.note_queue({run: job for run, job in live.items() if run in plan.runs}))
                 if lost:
                     sent, said = submit_missing(plan, but=attempts.cancelled)
                     attempts.note_sent(sent)
                     progress.say(said)
-                live = queued_runs(runs, queued_jobs(runs))
-                progress.say(attempts.note_queue(live))
+                    live = queued_runs(runs, queued_jobs(runs))
             except ValueError as error:
                 if live is None:
                     raise

@@ -13,6 +13,7 @@ from pipeline.core import files
 TAG = "cass-pipeline"  # starts the comment of every job from here; the runs folder and the submission id follow
 MAX_ARRAY = 1001  # Slurm's default MaxArraySize
 ME = str(os.getuid())
+FIXED = {"LC_ALL": "C", "SLURM_BITSTR_LEN": "0"}  # English, and the tasks of an array in full
 USER_SETTINGS = ("SQUEUE_", "SACCT_")  # environment variables by which a person sets what these tools show
 
 
@@ -33,7 +34,7 @@ def ask(*command: str, timeout: float = 60.0) -> str:
     """What a Slurm tool prints; `ValueError` with its own words if it is missing, fails or does not answer."""
     plain = {name: value for name, value in os.environ.items() if not name.startswith(USER_SETTINGS)}
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, env={**plain, "LC_ALL": "C"})
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=plain | FIXED)
     except FileNotFoundError:
         raise ValueError(f"there is no {command[0]} here; run this on a login node of the cluster") from None
     except subprocess.TimeoutExpired:

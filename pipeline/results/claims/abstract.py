@@ -76,7 +76,7 @@ def _saving(plan: Plan, main: Sequence[Cell]) -> Verdict:
         return Verdict(claim, source, printed, ours, OPEN)
     seeds = sorted(set.intersection(*map(set, savings.values())))
     by_seed = [statistics.fmean(savings[dataset][seed] for dataset in savings) for seed in seeds]
-    mean = statistics.fmean(statistics.fmean(each.values()) for each in savings.values())
+    mean = statistics.fmean(by_seed or [statistics.fmean(each.values()) for each in savings.values()])
     ours = f"{abs(mean):.0%} {'less' if mean >= 0 else 'more'}, mean of {', '.join(savings)}"
     ours += f", {counted(len(seeds), 'seed')}"
     machines = {(result.device, result.precision) for _, result in pretraining(plan, timed).values()}

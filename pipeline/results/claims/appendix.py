@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from pipeline.jobs.plan import Plan
 from pipeline.results.claims.comparisons import STEADY, Judged, Pair, above_zero, all_below_zero, below_zero, within
-from pipeline.results.claims.setting import lacking, parent_collapsed, pretraining
+from pipeline.results.claims.setting import lacking, parent_collapsed
 from pipeline.results.claims.verdict import FAILS, HOLDS, OPEN, Verdict, points, untested
 from pipeline.results.collect import Cell, printed_results
 from pipeline.results.texts import METRIC_TITLES
@@ -181,14 +181,14 @@ def _collapse(plan: Plan, cells: Sequence[Cell]) -> Verdict:
     if not planned:
         return untested(claim, source, printed)
     members = [cell for cell in cells if cell.method == "cass"]
-    found = pretraining(plan, members)
     done = [p for p in planned if p.state == "done"]
     count = sum(bool(p.run.result().collapsed) for p in done)
     if not done:
         return Verdict(claim, source, printed, "no pretraining run with CASS is done yet", OPEN)
     ours = f"{count} of {len(done)} pretraining runs collapsed, by the spread and rank of their logits"
     ours += _scores_of_collapsed(plan, cells)
-    missing = lacking(plan, members, paper.DATASETS, collapse=False) if found else ()
+    nothing = ("no fine-tune starts from these runs",)
+    missing = lacking(plan, members, paper.DATASETS, collapse=False) if members else nothing
     return Verdict(claim, source, printed, ours, FAILS if count else HOLDS, "", missing)
 
 

@@ -23,8 +23,8 @@ PRINTED = "no control"
 
 
 def verdict(plan: Plan, cells: Sequence[Cell]) -> Verdict:
-    """Holds where CASS beats both controls. Where it does not beat one that gains over supervised training by itself,
-    or where agreement adds less than CASS gains, the gain is not agreement."""
+    """Holds where CASS beats both controls. Where one beats CASS, or gains over supervised training by itself and
+    agreement adds less than CASS gains, the gain is not agreement."""
     main = [cell for cell in cells if cell.experiment == "main"]
     pairs = {name: _pairs(main, "cass", name) for name in CONTROLS}
     pairs = {name: found for name, found in pairs.items() if found}
@@ -41,7 +41,7 @@ def verdict(plan: Plan, cells: Sequence[Cell]) -> Verdict:
             alone, its_outcome, _ = above_zero(_pairs(main, name, "supervised"))
             texts.append(f"{title} − Supervised: {alone}")
             less = gain is not None and agreement.range[1] < gain.mean
-            outcome = FAILS if outcome == FAILS or its_outcome == HOLDS or less else OPEN
+            outcome = FAILS if outcome == FAILS or (its_outcome == HOLDS and less) else OPEN
             why = f"CASS does not beat {title}: " + (
                 "its gain is not agreement" if outcome == FAILS else "that its gain is agreement is not shown"
             )

@@ -48,12 +48,15 @@ def _scale(plan: Plan, cells: Sequence[Cell]) -> list[str]:
 
 
 def _datasets(plan: Plan, cells: Sequence[Cell], wanted: Iterable[str]) -> list[str]:
-    here, needed = {cell.dataset for cell in cells}, list(wanted)
+    here, needed = {cell.spec.dataset.name for cell in cells}, list(wanted)
     out = []
     if missing := [name for name in needed if name not in here]:
         out.append(f"{len(needed) - len(missing)} of {counted(len(needed), 'dataset')} (not {', '.join(missing)})")
     if drawn := [d.ref.name for d in plan.datasets if d.stand_in and d.ref.name in here]:
         out.append(f"drawn images in place of {', '.join(drawn)}")
+    refs = {cell.spec.dataset for cell in cells}
+    if grouped := [d.ref.name for d in plan.datasets if d.grouped and d.ref in refs]:
+        out.append(f"the grouped split of {', '.join(grouped)}")
     return out
 
 

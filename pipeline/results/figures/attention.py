@@ -40,7 +40,7 @@ def attention_mean(plan: Plan, cells: Sequence[Cell], *, rollout: bool) -> Itera
                 kind="attention-mean",
                 name=f"attention-mean-{group.name}",
                 dataset=group.dataset,
-                paper=MEAN_FIGURES.get(group.dataset, ""),
+                paper=MEAN_FIGURES.get(group.dataset_name, ""),
                 draw=lambda group=group: _attention_mean(plan, group, rollout),  # type: ignore[misc]
             )
 
@@ -125,7 +125,7 @@ def _range(maps: Sequence[np.ndarray]) -> tuple[float, float]:
 def _attention_mean(plan: Plan, group: Group, rollout: bool) -> DrawnFigure:
     shown, runs, shards = chosen_runs(plan, group)
     rows = labelled_test(shards)
-    wanted = AVERAGED.get(group.dataset, AVERAGED_DEFAULT)
+    wanted = AVERAGED.get(group.dataset_name, AVERAGED_DEFAULT)
     rows = [rows[i] for i in proportional(shards.labels(rows), shards.classes, wanted)]
     pixels = read_pixels(shards, rows)
     found = [_maps(planned, shards, pixels, rollout) for planned in runs]

@@ -43,7 +43,7 @@ def plan_figures(
                 kind=kind,
                 name=f"{kind}-{group.name}",
                 dataset=group.dataset,
-                paper=figure if group.dataset == SINGLE_DATASET else f"as {figure}",
+                paper=figure if group.dataset_name == SINGLE_DATASET else f"as {figure}",
                 draw=lambda group=group: draw(group),  # type: ignore[misc]
                 images=True,
             )

@@ -40,6 +40,11 @@ class Group:
     """Tells its files from those of another group of its dataset with the same name."""
 
     @property
+    def dataset_name(self) -> str:
+        """The dataset's own name, whichever of its splits this is."""
+        return next(iter(self.series[0].cells.values())).spec.dataset.name
+
+    @property
     def name(self) -> str:
         """For a file: dataset and backbone."""
         return f"{self.dataset}-{short(self.backbone)}{self.suffix}"
