@@ -56,7 +56,7 @@ def take_every_node(seconds: int, *wanted: str) -> None:
 def test_a_waiting_launch_sends_a_run_again_for_as_long_as_its_jobs_get_further(site, grace, signal):
     """With a signal of its own a job may put itself back into the queue before it is cancelled."""
     preempts("cancel", grace, signal)
-    site.write_grid(epochs=1000, finetune_epochs=2)
+    site.write_grid(epochs=700, finetune_epochs=2)
     launch = site.start("launch", "--wait")
     reached = 0
     for times in range(1, 4):  # as often as jobs that get no further are sent
