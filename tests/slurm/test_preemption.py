@@ -56,7 +56,7 @@ def take_every_node(seconds: int, *wanted: str) -> None:
 def test_a_waiting_launch_sends_a_run_again_for_as_long_as_its_jobs_get_further(site, grace, signal):
     """With a signal of its own a job may put itself back into the queue before it is cancelled."""
     preempts("cancel", grace, signal)
-    site.write_grid(epochs=700, finetune_epochs=2)
+    site.write_grid(epochs=MANY)
     launch = site.start("launch", "--wait")
     reached = 0
     for times in range(1, 4):  # as often as jobs that get no further are sent
@@ -65,9 +65,11 @@ def test_a_waiting_launch_sends_a_run_again_for_as_long_as_its_jobs_get_further(
         reached = run.reached()
         take_every_node(1, "--exclusive")
         wait(lambda run=run, times=times: starts(run) > times, "the run to start again")
-    out, _ = launch.communicate(timeout=240)
-    assert launch.returncode == 0 and "3 of 3 runs are done" in out, out
-    assert out.count(": preempted") >= (3 if signal == "none" else 0)
+    wait(lambda: run.reached() > reached, "the fourth start to get further")
+    launch.terminate()
+    out, _ = launch.communicate(timeout=60)
+    assert launch.returncode == 130 and run.state() == "running", out
+    assert out.count(": preempted") >= (3 if signal == "none" else 0) and "got no further" not in out
 
 
 def test_what_a_person_cancels_stays_cancelled(site):
