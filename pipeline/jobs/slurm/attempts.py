@@ -62,13 +62,14 @@ class Attempts:
                 said.append(f"job {job} was {words}: {counted(len(names), 'run')} not sent again by this launch")
                 continue
             further = any(self._run(run).reached() > before for run, before in gone[job].items())
+            if not further:  # the others could not begin: they wait for their pretraining run
+                names = [name for name in names if parent_state(self._run(name)) == "done"]
             for name in names:
-                if not further and parent_state(self._run(name)) != "done":
-                    continue  # it could not begin: it waits for its pretraining run
                 self.idle[name] = 0 if further else self.idle[name] + 1
                 if self.idle[name] >= IDLE_JOBS:
                     note_idle(self._run(name), words)
-            said.append(f"job {job}: {words}" + ("" if further else "; it got no further than the one before"))
+            if names:
+                said.append(f"job {job}: {words}" + ("" if further else "; it got no further than the one before"))
         return said
 
     def _note(self, job: str, its_runs: Iterable[str]) -> None:
