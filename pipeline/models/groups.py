@@ -51,12 +51,6 @@ def groups_of_paths(paths: Sequence[Path], pattern: str, folders: Sequence[Path]
     return out
 
 
-def groups_of_shards(shards: Shards) -> dict[str, str]:
-    """The groups of images that have one, by key."""
-    keys, groups = (shards.rows[name].array.to_pylist() for name in ("key", "group"))
-    return {key: group for key, group in zip(keys, groups, strict=True) if group is not None}
-
-
 def rule_for(text: str, cluster: Cluster) -> Choice:
     """The rule that fits the validation groups of a run; the mean where there are none, and for an export."""
     if is_export(Path(text)):
@@ -72,7 +66,7 @@ def rule_for(text: str, cluster: Cluster) -> Choice:
     except ValueError:
         return Choice(DEFAULT, "the shards that know the validation groups are not here")
     validation = read_predictions(run["val_predictions"])
-    return choose([validation], groups_of_shards(shards), str(shards.manifest["metric"]), run.result().task)
+    return choose([validation], shards.groups(), str(shards.manifest["metric"]), run.result().task)
 
 
 @dataclass(frozen=True)
@@ -98,7 +92,7 @@ def find(
         raise ValueError("--by-group needs a REGEX that finds the patient or lesion in the path of a file")
     if shards is not None and pattern:
         raise ValueError("the index of shards knows their groups; give --by-group without a REGEX")
-    groups = groups_of_shards(shards) if shards else groups_of_paths(paths, pattern, folders)
+    groups = shards.groups() if shards else groups_of_paths(paths, pattern, folders)
     if not groups:
         raise ValueError(f"no image of {shards.folder if shards else folders} has a group")
     return Grouping(groups, rule_for(text, cluster))

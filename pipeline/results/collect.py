@@ -50,11 +50,7 @@ class ImageGroups:
         """The known groups, by an image's key; none where the shards are not on this machine."""
         try:
             shards = shards_of(self.root, self.ref, size=self.size)
-            if shards.manifest.get("groups") == 0:
-                return {}
-            rows = shards.rows
-            pairs = zip(rows["key"].array.to_pylist(), rows["group"].array.to_pylist(), strict=True)
-            return {key: group for key, group in pairs if group is not None}
+            return {} if shards.manifest.get("groups") == 0 else shards.groups()
         except (ValueError, FileNotFoundError) as error:
             self.unknown = str(error)
             return {}

@@ -5,14 +5,16 @@ from __future__ import annotations
 import pytest
 import tiny
 
+from pipeline.cli.progress import LaunchProgress
 from pipeline.jobs.arrays import job_arrays, jobs_of
-from pipeline.jobs.plan import PlannedRun
-from pipeline.jobs.slurm import attempts, endings
+from pipeline.jobs.plan import Plan, PlannedRun
+from pipeline.jobs.slurm import attempts, endings, reconcile
 from pipeline.jobs.slurm.attempts import IDLE_JOBS, Attempts
 from pipeline.jobs.slurm.endings import Ending
 from pipeline.jobs.slurm.scheduler import QueuedJob
 from pipeline.jobs.submissions import publish
 from pipeline.runs.folder import Run
+from pipeline.study import paper
 
 SCONTROL = """\
 JobId=14 ArrayJobId=12 ArrayTaskId=1 JobName=a JobState=FAILED Reason=NonZeroExitCode ExitCode=75:0 Restarts=0
@@ -147,6 +149,19 @@ def test_what_a_person_cancelled_is_not_sent_again_and_has_not_failed(job):
     (said,) = ends(Ending("CANCELLED by 0", "0:0"))
     assert "cancelled by a person: 2 runs not sent again by this launch" in said
     assert watched.cancelled == {run.id for run in runs} and runs[0].state() == "pending"
+
+
+def test_a_refusal_of_the_first_submission_ends_a_waiting_launch(tmp_path, monkeypatch):
+    """Later ones are tried again: the queue may be down for a while."""
+    monkeypatch.setattr(reconcile, "queued_jobs", lambda runs: [])
+
+    def refused(plan, **options):
+        raise ValueError("sbatch refused mine: Invalid account")
+
+    monkeypatch.setattr(reconcile, "submit_missing", refused)
+    plan = Plan("mine", tiny.make_cluster(tmp_path), paper.preset("paper"), [], [])
+    with pytest.raises(ValueError, match="Invalid account"):
+        reconcile.run_plan(plan, LaunchProgress())
 
 
 def test_a_run_reaches_its_newest_checkpoint_and_beyond_all_when_it_is_done(tmp_path):

@@ -67,6 +67,11 @@ class Shards:
         rows: list[int] = np.flatnonzero(is_split[np.from_dlpack(column.indices)]).tolist()
         return rows
 
+    def groups(self) -> dict[str, str]:
+        """The patients or lesions of the images that have one, by key."""
+        pairs = zip(self.rows["key"].array.to_pylist(), self.rows["group"].array.to_pylist(), strict=True)
+        return {key: group for key, group in pairs if group is not None}
+
     def labels(self, rows: Sequence[int]) -> list[tuple[str, ...] | None]:
         """The class names of some rows, None for images without labels. Equal labels share one tuple."""
         import numpy as np

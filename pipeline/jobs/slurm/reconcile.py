@@ -40,8 +40,8 @@ def run_plan(plan: Plan, progress: PlanProgress) -> bool:
     """
     runs = Path(plan.cluster.runs)
     attempts = Attempts(runs, accounting=plan.cluster.slurm.accounting)
-    live: dict[str, QueuedJob] | None = None
-    lost = True
+    live: dict[str, QueuedJob] = {}
+    begun, lost = False, True
     before = submissions.cancelled_runs(runs)
     with signals_noted("leaving; the jobs continue") as asked:
         while not asked():
@@ -56,8 +56,9 @@ def run_plan(plan: Plan, progress: PlanProgress) -> bool:
                     attempts.note_sent(sent)
                     progress.say(said)
                     live = queued_runs(runs, queued_jobs(runs))
+                begun = True
             except ValueError as error:
-                if live is None:
+                if not begun:
                     raise
                 progress.say([f"trying again soon: {error}"])
             for _ in range(QUEUE_POLLS):
