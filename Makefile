@@ -5,7 +5,7 @@ BIN := .venv/bin
 
 PEERS := .venv-peers/bin
 
-.PHONY: setup demo test chaos lint lock bench peers gpu
+.PHONY: setup demo test chaos lint lock docs bench peers gpu
 .DEFAULT_GOAL := setup
 
 setup: .venv/ready
@@ -33,6 +33,10 @@ lint: setup
 test: lint
 	$(BIN)/pytest --ignore tests/slurm --numprocesses $(JOBS) --dist loadfile
 	$(BIN)/pytest tests/slurm
+
+# The documentation as a site in build/site, made without a network.
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 # Measure this project and its peers, one after another, on an otherwise idle machine; about half an hour.
 bench: setup peers

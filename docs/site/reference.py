@@ -1,0 +1,130 @@
+"""Reference pages made from the code: commands from their parsers, cluster keys and Spec fields from dataclasses."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import dataclasses
+import importlib
+import inspect
+import re
+from collections.abc import Iterator
+
+from pipeline.__main__ import COMMANDS, GROUPS, first_line
+from pipeline.runs import cluster, spec
+
+COMMANDS_FOLDER = "reference/commands"
+
+
+def pages() -> dict[str, str]:
+    """Every generated page: its path in the site and its Markdown."""
+    out = {f"{COMMANDS_FOLDER}/index.md": _commands(), "reference/cluster.md": _cluster(), "reference/spec.md": _spec()}
+    return out | {f"{COMMANDS_FOLDER}/{name}.md": command_page(name) for name in COMMANDS}
+
+
+def _commands() -> str:
+    lines = [
+        "# Commands",
+        "",
+        "`python -m pipeline` prints this list; an installed wheel has them as `cass-pipeline NAME`.",
+    ]
+    for group, names in GROUPS.items():
+        lines += ["", f"## {group.capitalize()}", "", "| command | what it does |", "|---|---|"]
+        lines += [f"| [`{name}`](./{name}.md) | {_cell(first_line(name))} |" for name in names]
+    return "\n".join(lines) + "\n"
+
+
+def command_page(name: str) -> str:
+    """A command's description, examples and options, as `--help` gives them."""
+    parser = importlib.import_module(f"pipeline.{name}").parser()
+    lines = [f"# {name}", ""]
+    for block in re.split(r"\n\s*\n", (parser.description or "").strip()):
+        lines += [*_block(block), ""]
+    lines += ["```", *parser.format_usage().removeprefix("usage: ").rstrip().splitlines(), "```", ""]
+    lines += ["| option | what it does |", "|---|---|", *_options(parser)]
+    if parser.epilog:
+        lines += ["", "```", *parser.epilog.strip().splitlines(), "```"]
+    return "\n".join(lines) + "\n"
+
+
+def _block(block: str) -> list[str]:
+    """A paragraph as it is; commands and other indented lines as code."""
+    rows = block.splitlines()
+    is_code = all(row.startswith(("    ", "python -m ")) for row in rows)
+    return ["```", *(row.strip() for row in rows), "```"] if is_code else rows
+
+
+def _options(parser: argparse.ArgumentParser) -> Iterator[str]:
+    formatter = parser._get_formatter()
+    for action in parser._actions:
+        if action.help == argparse.SUPPRESS:
+            continue
+        names = ", ".join(f"`{text}`" for text in action.option_strings)
+        value = action.metavar if isinstance(action.metavar, str) else action.dest.upper()
+        if not names:
+            names = f"`{value}`"
+        elif action.nargs != 0:
+            names += " " + (", ".join(f"`{choice}`" for choice in action.choices) if action.choices else f"`{value}`")
+        yield f"| {_cell(names)} | {_cell(formatter._expand_help(action) if action.help else '')} |"
+
+
+def _cluster() -> str:
+    lines = [
+        "# Cluster file",
+        "",
+        "A TOML file in `slurm/` says where runs happen; nothing in it changes a run's id. `--cluster NAME` names it.",
+        "[Operations](../operations.md#the-cluster-file) says how to write one.",
+        "",
+    ]
+    tables = {
+        field.name: kind for field in dataclasses.fields(cluster.Cluster) if (kind := _dataclass_of(field, cluster))
+    }
+    lines += ["## Keys", "", *_fields(cluster.Cluster, leave_out=set(tables))]
+    for name, kind in tables.items():
+        lines += ["", f"## [{name}]", "", inspect.getdoc(kind) or "", "", *_fields(kind)]
+    return "\n".join(lines) + "\n"
+
+
+def _spec() -> str:
+    lines = ["# Spec of a run", "", inspect.getdoc(spec) or ""]
+    kinds = [kind for kind in vars(spec).values() if inspect.isclass(kind) and dataclasses.is_dataclass(kind)]
+    for kind in reversed([kind for kind in kinds if kind.__module__ == spec.__name__]):  # the whole before its parts
+        lines += ["", f"## {kind.__name__}", "", inspect.getdoc(kind) or "", "", *_fields(kind)]
+    return "\n".join(lines) + "\n"
+
+
+def _dataclass_of(field: dataclasses.Field[object], module: object) -> type | None:
+    kind = getattr(module, str(field.type), None)
+    return kind if inspect.isclass(kind) and dataclasses.is_dataclass(kind) else None
+
+
+def _fields(kind: type, leave_out: set[str] = frozenset()) -> list[str]:
+    """A table of a dataclass's fields: name, type, default, and the text below each in the source."""
+    texts = field_texts(kind)
+    lines = ["| key | type | default | what it says |", "|---|---|---|---|"]
+    for field in dataclasses.fields(kind):
+        if field.name not in leave_out:
+            values = (f"`{field.name}`", f"`{field.type}`", _default(field), texts.get(field.name, ""))
+            lines.append("| " + " | ".join(map(_cell, values)) + " |")
+    return lines
+
+
+def field_texts(kind: type) -> dict[str, str]:
+    """The text that stands below each field of a class in its source."""
+    [body] = (node.body for node in ast.parse(inspect.getsource(kind)).body if isinstance(node, ast.ClassDef))
+    out = {}
+    for field, text in zip(body, body[1:], strict=False):
+        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
+            out[ast.unparse(field.target)] = inspect.cleandoc(str(text.value.value))
+    return out
+
+
+def _default(field: dataclasses.Field[object]) -> str:
+    if field.default is not dataclasses.MISSING:
+        return f"`{field.default!r}`"
+    return "" if field.default_factory is dataclasses.MISSING else f"`{field.default_factory()!r}`"
+
+
+def _cell(text: str) -> str:
+    """One cell of a Markdown table: in one line, with no character that ends it."""
+    return " ".join(text.split()).replace("|", "\\|")
