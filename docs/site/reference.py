@@ -110,7 +110,7 @@ def _fields(kind: type, leave_out: set[str] = frozenset()) -> list[str]:
 
 
 def field_texts(kind: type) -> dict[str, str]:
-    """The text that stands below each field of a class in its source."""
+    """The text below each field of a class in its source."""
     [body] = (node.body for node in ast.parse(inspect.getsource(kind)).body if isinstance(node, ast.ClassDef))
     out = {}
     for field, text in zip(body, body[1:], strict=False):
