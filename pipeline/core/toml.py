@@ -20,8 +20,13 @@ T = typing.TypeVar("T")
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The tables of a file; raises `ValueError` with the line and column where it is no TOML."""
-    return tomllib.loads(path.read_text(encoding="utf-8"))
+    """The tables of a file; raises as `tables`."""
+    return tables(path.read_text(encoding="utf-8"))
+
+
+def tables(text: str) -> dict[str, Any]:
+    """The tables of a text; raises `ValueError` with the line and column where it is no TOML."""
+    return tomllib.loads(text)
 
 
 def build(cls: type[T], value: Mapping[str, Any], prefix: str = "") -> T:
