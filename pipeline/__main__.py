@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 GROUPS = {
-    "start": ("init",),
+    "start": ("init", "completion"),
     "get data": ("download", "verify", "standin", "shard"),
     "train": ("prefetch", "launch", "cancel"),
     "look": ("status", "logs", "report", "figures"),
