@@ -58,10 +58,15 @@ def test_its_command_works_where_the_current_folder_has_a_pipeline_of_its_own(in
     (tmp_path / "pipeline.py").write_text("raise SystemExit('the wrong pipeline')\n")
     listing = run(installed, tmp_path)
     assert listing.returncode == 0 and "shard " in listing.stdout, listing.stderr
+    assert listing.stdout.startswith("usage: cass-pipeline COMMAND [--help] ...\n")
     planned = run(installed, tmp_path, "launch", "--grid", "demo", "--dry-run")
-    assert planned.returncode == 3 and "shards are missing" in planned.stdout, planned.stderr
+    assert planned.returncode == 3, planned.stderr
+    assert "shards are missing; make them: cass-pipeline shard toy --size 64\n" in planned.stdout
+    assert run(installed, tmp_path, "launch", "--help").stdout.startswith("usage: cass-pipeline launch [-h]")
     site = run(installed, tmp_path, "status", "--cluster", "nowhere")
     assert site.returncode == 2 and "known: devcluster, local, rtx8000, template" in site.stderr
+    unknown = run(installed, tmp_path, "report", "--grid", "nothing")
+    assert (unknown.returncode, "python -m" in unknown.stderr) == (2, False)
     wrong = run(installed, tmp_path, "shards")
     assert wrong.returncode == 2 and "there is no command 'shards'" in wrong.stderr
 
