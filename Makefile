@@ -5,10 +5,13 @@ BIN := .venv/bin
 
 PEERS := .venv-peers/bin
 
-.PHONY: setup demo test chaos lint lock docs bench peers gpu
+.PHONY: help setup demo test chaos lint lock lowest docs bench peers gpu
 .DEFAULT_GOAL := setup
 
-setup: .venv/ready
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: .venv/ready ## install the locked dependencies and the project into .venv
 
 .venv/ready: requirements.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv || (apt-get update && apt-get install -y python3-venv && $(PYTHON) -m venv .venv)
@@ -17,12 +20,12 @@ setup: .venv/ready
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
 	touch $@
 
-demo: setup
+demo: setup ## from nothing to a results table, on generated images; minutes
 	$(BIN)/python -m pipeline.shard toy --size 64
 	$(BIN)/python -m pipeline.launch --grid demo --jobs $(JOBS)
 	$(BIN)/python -m pipeline.report --grid demo
 
-lint: setup
+lint: setup ## style, types, import layers, lengths of files
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -30,16 +33,15 @@ lint: setup
 	$(BIN)/pytest -s tests/test_architecture.py -k longest
 
 # The tests that need Slurm run alone, at the end: they start real daemons and measure time.
-test: lint
+test: lint ## lint and every test
 	$(BIN)/pytest --ignore tests/slurm --numprocesses $(JOBS) --dist loadfile
 	$(BIN)/pytest tests/slurm
 
-# The documentation as a site in build/site, made without a network.
-docs: setup
+docs: setup ## these documents as a site in build/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 # Measure this project and its peers, one after another, on an otherwise idle machine; about half an hour.
-bench: setup peers
+bench: setup peers ## measure this project and its peers; half an hour
 	$(BIN)/python -m pipeline.bench
 
 # Ask a GPU everything that only a GPU can answer, the most valuable first; the same command continues. It runs in the
@@ -48,13 +50,13 @@ bench: setup peers
 RAW ?= ../shared/data
 MINUTES ?= 60
 OUT ?= reports/bench
-gpu:
+gpu: ## ask a GPU what only a GPU can answer; MINUTES, RAW, OUT, REHEARSE=1
 	@if $(PYTHON) -c "import torch, timm" 2>/dev/null; then run=$(PYTHON); else $(MAKE) setup && run=$(BIN)/python; fi; \
 		$$run -m pipeline.bench gpu --raw $(RAW) --minutes $(MINUTES) --out $(OUT) $(if $(REHEARSE),--quick)
 
 # The peers of the benchmarks, in an environment of their own: their dependencies conflict with ours. ffcv is built here
 # if its headers are installed or can be; if it cannot be built, the benchmarks say so and leave it out.
-peers: .venv-peers/ready
+peers: .venv-peers/ready ## install the peers of the benchmarks
 
 HEADERS := libopencv-dev libturbojpeg0-dev pkg-config g++
 
@@ -68,10 +70,22 @@ HEADERS := libopencv-dev libturbojpeg0-dev pkg-config g++
 	touch $@
 
 # Start a real Slurm on this machine (root on Debian), run a grid on it and disturb it in every way; about ten minutes.
-chaos: setup
+chaos: setup ## a real Slurm on this machine, disturbed in every way (root on Debian); ten minutes
 	slurm/devcluster/up
 	$(BIN)/python tests/slurm/chaos.py --events 33 --seed 3
 
 # Exact versions and hashes for Python 3.10 and later; the file must not contain an address.
-lock:
+lock: ## write requirements.lock again
 	$(BIN)/uv pip compile --universal --python-version 3.10 --generate-hashes --no-header --quiet --all-extras pyproject.toml -o requirements.lock
+
+# The lowest versions that pyproject.toml allows, in an environment of their own, with the tests that need no scheduler.
+LOWEST_PYTHON ?= 3.10
+LOWEST_TESTS ?= tests/core tests/runs tests/study tests/data tests/learn tests/models tests/results tests/api
+
+lowest: setup ## the tests with the lowest versions that are allowed (LOWEST_PYTHON, LOWEST_TESTS)
+	$(BIN)/uv venv --quiet --allow-existing --python $(LOWEST_PYTHON) .venv-lowest
+	$(BIN)/uv pip compile --quiet --resolution lowest-direct --python-version $(LOWEST_PYTHON) --no-header --no-annotate \
+		--extra test pyproject.toml -o .venv-lowest/requirements.txt
+	$(BIN)/uv pip install --quiet --python .venv-lowest/bin/python -r .venv-lowest/requirements.txt
+	$(BIN)/uv pip install --quiet --python .venv-lowest/bin/python --no-deps -e .
+	.venv-lowest/bin/python -m pytest $(LOWEST_TESTS)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import runpy
 import shlex
 import sys
 from pathlib import Path
+from typing import TextIO
 
 GROUPS = {
+    "start": ("init", "completion"),
     "get data": ("download", "verify", "standin", "shard"),
     "train": ("prefetch", "launch", "cancel"),
     "look": ("status", "logs", "report", "figures"),
@@ -53,11 +56,24 @@ def command() -> None:
     Processes that it starts do not search the current folder either, from Python 3.11 on.
     """
     os.environ["PYTHONSAFEPATH"] = "1"
+    for stream in (sys.stdout, sys.stderr):
+        _say_as_called(stream)
     word = sys.argv[1] if len(sys.argv) > 1 else ""
     if word not in COMMANDS:
         sys.exit(main(sys.argv[1:]))
     del sys.argv[1]
     runpy.run_module(f"pipeline.{word}", run_name="__main__", alter_sys=True)
+
+
+def _say_as_called(stream: TextIO) -> None:
+    """Let messages name commands as they are called here: this `python` may not be the one that has the package."""
+    written, calls = stream.write, re.compile(r"python -m pipeline(?:\.|(?=\s|$|[`'\"]))")
+
+    def write(text: str) -> int:
+        written(calls.sub(lambda found: "cass-pipeline " if found[0].endswith(".") else "cass-pipeline", text))
+        return len(text)
+
+    stream.write = write  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":

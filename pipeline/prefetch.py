@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def parser() -> argparse.ArgumentParser:
     out = flags.described("prefetch", __doc__)
     what = out.add_mutually_exclusive_group(required=True)
-    what.add_argument("--grid", help=f"{', '.join(known_grids())}, or the path of your own FILE.py")
+    what.add_argument("--grid", help=f"{', '.join(known_grids())}, or the path of your own FILE.toml or FILE.py")
     what.add_argument(
         "--weights", "--tags", dest="names", metavar="NAMES", help="comma-separated timm tags and hf-hub: names"
     )

@@ -5,6 +5,9 @@ Files in the site's folder come first, then the cache of the hub. Nothing import
 
 from __future__ import annotations
 
+import difflib
+import functools
+import importlib.util
 import os
 import re
 from dataclasses import dataclass
@@ -69,6 +72,24 @@ def known(name: str, folder: Path) -> KnownWeights:
 def description(name: str, folder: Path) -> Path:
     """The file that describes start weights: what they are, of which network, where they came from."""
     return folder / f"{_file_name(name)}.json"
+
+
+@functools.cache
+def known_networks() -> frozenset[str]:
+    """The names of timm's networks, read from its source, since importing it takes seconds; empty without timm."""
+    found = importlib.util.find_spec("timm")
+    folders = (found.submodule_search_locations if found else None) or []
+    sources = [path for folder in folders for path in (Path(folder) / "models").glob("*.py")]
+    pattern = re.compile(r"^@register_model\s*\ndef (\w+)\(", re.M)
+    return frozenset(name for path in sources for name in pattern.findall(path.read_text(encoding="utf-8")))
+
+
+def check_network(tag: str) -> None:
+    """`ValueError` with similar names where timm has no network of that name; its weights are another matter."""
+    name, known = tag.split(".")[0], known_networks()
+    if known and name not in known:
+        similar = ", ".join(difflib.get_close_matches(name, known, n=5)) or "none; timm.list_models() lists all"
+        raise ValueError(f"timm has no network {name!r}; similar names: {similar}")
 
 
 def hub_name(name: str) -> str:

@@ -5,20 +5,14 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-import sys
-import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.core import toml
 from pipeline.runs.spec import PRECISIONS
 from pipeline.runs.values import one_of
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 OWN = Path("slurm")
 """Where a person's own cluster files are looked for first: a folder of the current one."""
@@ -208,7 +202,7 @@ def load_cluster(name: str) -> Cluster:
         known = ", ".join(sorted({file.stem for folder in (OWN, FOLDER) for file in folder.glob("*.toml")}))
         raise ValueError(f"there is no cluster file {paths[0]}; known: {known}, or give a path that ends in .toml")
     try:
-        return from_json(tomllib.loads(path.read_text(encoding="utf-8")))
+        return from_json(toml.read(path))
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path}: {error}") from error
 
@@ -218,36 +212,11 @@ def from_json(value: dict[str, Any]) -> Cluster:
     for old, new in RENAMED.items():
         if old in value and new in value:
             raise ValueError(f"{old} and {new} are one key; leave {old} out")
-    cluster = _build(Cluster, {RENAMED.get(key, key): setting for key, setting in value.items()}, "")
+    cluster = toml.build(Cluster, {RENAMED.get(key, key): setting for key, setting in value.items()})
     paths: dict[str, Any] = {name: str(Path(getattr(cluster, name)).expanduser().absolute()) for name in PATHS}
     if VARIABLE.search(cluster.scratch):
         paths["scratch"] = cluster.scratch  # resolved on the node
     return dataclasses.replace(cluster, **paths)
-
-
-T = typing.TypeVar("T")
-
-
-def _build(cls: type[T], value: dict[str, Any], prefix: str) -> T:
-    hints = typing.get_type_hints(cls)
-    if unknown := sorted(set(value) - set(hints)):
-        raise ValueError(f"unknown key {prefix + unknown[0]!r}; known: {', '.join(prefix + key for key in hints)}")
-    return cls(**{key: _checked(prefix + key, setting, hints[key]) for key, setting in value.items()})
-
-
-def _checked(key: str, value: Any, hint: Any) -> Any:
-    if dataclasses.is_dataclass(hint):
-        if not isinstance(value, dict):
-            raise ValueError(f"{key} is {value!r}; it must be a table, headed [{key}]")
-        return _build(typing.cast(type, hint), value, f"{key}.")
-    if typing.get_origin(hint) is tuple:
-        if not isinstance(value, (list, tuple)) or not all(isinstance(part, str) for part in value):
-            raise ValueError(f"{key} is {value!r}; it must be a list of texts")
-        return tuple(value)
-    wanted = (int, float) if hint is float else hint
-    if not isinstance(value, wanted) or (isinstance(value, bool) and hint is not bool):
-        raise ValueError(f"{key} is {value!r}; it must be a {hint.__name__}")
-    return value
 
 
 def to_json(cluster: Cluster) -> dict[str, Any]:

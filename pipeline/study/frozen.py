@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from pipeline.runs.methods import method_info
@@ -13,13 +13,17 @@ from pipeline.study.setting import Setting, TableEntry, percent
 
 
 def frozen_entries(
-    s: Setting, *pretrained: PretrainSpec, weights: Iterable[Backbone] = (), experiment: str = "frozen"
+    s: Setting,
+    *pretrained: PretrainSpec,
+    weights: Iterable[Backbone] = (),
+    experiment: str = "frozen",
+    backbones: Sequence[Backbone] = paper.STANDARD,
 ) -> list[TableEntry]:
     """k-NN and a linear classifier on frozen features at every label fraction: of both start weights (or the scale's
     own), of the arms of these pretraining runs, and of networks with given `weights`. `experiment` says whose table the
-    rows are in."""
+    rows are in; `backbones` are those of the rows without given weights."""
     out = []
-    for backbone in paper.STANDARD:
+    for backbone in backbones:
         for source, chosen in (("random", "random"), ("ImageNet", "imagenet")):
             if s.scale.weights in (None, chosen):
                 out += _frozen_rows(s, source, backbone, None, experiment, chosen)

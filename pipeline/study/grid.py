@@ -1,4 +1,4 @@
-"""Grids: named sets of runs. Each experiment of the paper is one; others are plugins in `grids/` or files of users."""
+"""Grids: named sets of runs. Each experiment of the paper is one; others are plugins in `grids/` or users' files."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pipeline.learn import weights
 from pipeline.runs.spec import FinetuneSpec, PretrainSpec, Spec
 from pipeline.study import paper
 from pipeline.study.experiments import EXPERIMENTS, datasets_of, entries_of, plain_entries
+from pipeline.study.grid_file import read_grid
 from pipeline.study.grids import GRIDS
 from pipeline.study.names import known_grids
 from pipeline.study.paper import Backbone, Preset
@@ -56,13 +57,16 @@ class Grid:
 
 
 def load_grid(name: str) -> Grid:
-    """A grid by name, or a user's own by the path of its Python file.
+    """A grid by name, or a user's own by the path of its TOML file (`grid_file`) or its Python file.
 
-    A file has DATASETS (names), SEEDS (how many), IMAGE_SIZE and one of two functions of (datasets, seeds, preset):
-    `entries`, which returns table entries, or `grid`, which returns specs. It may have WEIGHTS (names of start weights)
-    and a fourth parameter `weights`, the networks with them by name. `ValueError` for an unknown name, a file that
-    lacks any of these, and one that uses names of earlier versions.
+    A Python file has DATASETS (names), SEEDS (how many), IMAGE_SIZE and one of two functions of (datasets, seeds,
+    preset): `entries`, which returns table entries, or `grid`, which returns specs. It may have WEIGHTS (names of start
+    weights) and a fourth parameter `weights`, the networks with them by name. `ValueError` for an unknown name, a file
+    that lacks any of these, and one that uses names of earlier versions.
     """
+    if name.endswith(".toml"):
+        own = read_grid(Path(name))
+        return Grid(Path(name).stem, own.datasets, own.seeds, own.image_size, own.entries)
     if name.endswith(".py"):
         with explained(name):
             module = plugins.load_file(Path(name))

@@ -170,7 +170,7 @@ def test_a_controller_that_does_not_answer(fake, tmp_path, monkeypatch):
     (fake.folder / "config.txt").unlink()
     assert problems(tmp_path) == ["Slurm does not answer: scontrol show failed: config: error: no"]
     (fake.folder / "scontrol").write_text("#!/bin/sh\nexec sleep 30\n")
-    monkeypatch.setattr(slurm_preflight, "SECONDS", 0.1)
+    monkeypatch.setattr(slurm_preflight.records, "SECONDS", 0.1)
     assert "did not answer within" in problems(tmp_path)[0]
 
 

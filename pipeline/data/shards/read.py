@@ -36,6 +36,12 @@ class TarReader:
         for _ in self._pool.map(self._decode, rows, out):
             pass
 
+    def image(self, row: int) -> np.ndarray:
+        """One image, decoded by the thread that asks: uint8 [side, side, 3]; raises as `read`."""
+        out = np.empty((self.side, self.side, 3), dtype=np.uint8)
+        self._decode(row, out)
+        return out
+
     def blocks(self, out: np.ndarray, size: int = 64) -> Iterator[int]:
         """Decode every image into out [n, side, side, 3], several blocks at once; yields the size of each block."""
 

@@ -13,28 +13,23 @@ import re
 import shutil
 import socket
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
-from pipeline.jobs.slurm import scheduler
+from pipeline.jobs.slurm import records, scheduler
 from pipeline.runs.cluster import Slurm
 
-SECONDS = 20.0  # for one answer of Slurm
 TOOLS = ("sbatch", "squeue", "scontrol", "srun")
-OUT_OF_SERVICE = ("DOWN", "DRAIN", "DRAINED", "DRAINING", "FAIL", "FAILING", "FUTURE", "ERROR")
 MAX_SHOWN = 5  # kinds of nodes in a message
 
-Record = Mapping[str, str]
-"""A partition, node or configuration as `scontrol` shows it, by key."""
 
-
-def slurm_problems(slurm: Slurm) -> tuple[list[str], list[Record]]:
+def slurm_problems(slurm: Slurm) -> tuple[list[str], list[records.Record]]:
     """What the site does not offer of the table [slurm], and the nodes of its partition."""
     if missing := [tool for tool in TOOLS if shutil.which(tool) is None]:
         return [f"not on PATH: {', '.join(missing)}; run this on a login node, or load the site's Slurm module"], []
     try:
-        config = scheduler.config(timeout=SECONDS)
-        partitions = _records("scontrol", "--all", "--oneliner", "show", "partition")
-        nodes = _records("scontrol", "--all", "--oneliner", "show", "node")
+        config = scheduler.config(timeout=records.SECONDS)
+        partitions = records.shown("scontrol", "--all", "--oneliner", "show", "partition")
+        nodes = records.shown("scontrol", "--all", "--oneliner", "show", "node")
     except ValueError as error:
         return [f"Slurm does not answer: {error}"], []
     out = _accounting_problems(slurm, config)
@@ -46,17 +41,7 @@ def slurm_problems(slurm: Slurm) -> tuple[list[str], list[Record]]:
     return problems + out, members
 
 
-def _records(*command: str) -> list[Record]:
-    """The lines of `scontrol --oneliner`. If a key comes twice (in free text, which comes last), the first counts."""
-    out: list[Record] = []
-    for line in scheduler.ask(*command, timeout=SECONDS).splitlines():
-        if "Name=" in line:
-            record = dict(reversed(re.findall(r"(\w+)=(\S*)", line)))
-            out.append(record | {"Reason": line.partition(" Reason=")[2].partition(" [")[0]})
-    return out
-
-
-def _partitions(slurm: Slurm, partitions: Iterable[Record]) -> tuple[list[Record], list[str]]:
+def _partitions(slurm: Slurm, partitions: Iterable[records.Record]) -> tuple[list[records.Record], list[str]]:
     """The partitions that a job may run in, and what is wrong with them."""
     known = {partition["PartitionName"]: partition for partition in partitions if "PartitionName" in partition}
     listed = ", ".join(known) or "none"
@@ -73,7 +58,7 @@ def _partitions(slurm: Slurm, partitions: Iterable[Record]) -> tuple[list[Record
         chosen.append(partition)
         if (state := partition.get("State", "UP")) != "UP":
             out.append(f"partition {name} is {state}; wait until it is UP, or name another, of: {listed}")
-        if (limit := _hours(partition.get("MaxTime", ""))) < slurm.hours:
+        if (limit := records.hours_of(partition.get("MaxTime", ""))) < slurm.hours:
             out.append(f"slurm.hours is {slurm.hours:g}, partition {name} allows {limit:g}; make it {limit:g} or less")
         for what, value in (("Accounts", slurm.account), ("Qos", slurm.qos)):
             allowed = partition.get(f"Allow{what}", "ALL")
@@ -82,19 +67,10 @@ def _partitions(slurm: Slurm, partitions: Iterable[Record]) -> tuple[list[Record
     return chosen, out
 
 
-def _hours(limit: str) -> float:
-    """The hours of a time limit as Slurm prints it: `7-00:00:00`, `02:30:00`, `UNLIMITED`."""
-    match = re.fullmatch(r"(?:(\d+)-)?(\d+):(\d+):(\d+)", limit)
-    if match is None:
-        return math.inf
-    days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
-    return days * 24 + hours + minutes / 60 + seconds / 3600
-
-
-def _unfit_nodes(slurm: Slurm, nodes: list[Record], partition: str) -> list[str]:
+def _unfit_nodes(slurm: Slurm, nodes: list[records.Record], partition: str) -> list[str]:
     """Why no node of the partition can take the job; empty when one can."""
     fitting = [node for node in nodes if all(_offers(slurm, node).values())]
-    if any(_in_service(node) for node in fitting):
+    if any(records.in_service(node) for node in fitting):
         return []
     if fitting:
         states = ", ".join(
@@ -110,12 +86,11 @@ def _unfit_nodes(slurm: Slurm, nodes: list[Record], partition: str) -> list[str]
     return [f"no node of partition {partition} meets {shown}; change the table [slurm]. It has: {offer}"]
 
 
-def _offers(slurm: Slurm, node: Record) -> dict[str, bool]:
+def _offers(slurm: Slurm, node: records.Record) -> dict[str, bool]:
     """Each thing that a job requests, with its key, and whether the node has it."""
-    megabytes = _number(node.get("RealMemory")) - _number(node.get("MemSpecLimit"))
     out = {
-        f"cpus = {slurm.cpus}": _cpus(node) >= slurm.cpus,
-        f"memory_gb = {slurm.memory_gb:g}": megabytes >= round(slurm.memory_gb * 1024),
+        f"cpus = {slurm.cpus}": records.cpus(node) >= slurm.cpus,
+        f"memory_gb = {slurm.memory_gb:g}": records.megabytes(node) >= round(slurm.memory_gb * 1024),
     }
     if slurm.gres:
         out[f'gres = "{slurm.gres}"'] = _has_gres(slurm.gres, node.get("Gres", ""))
@@ -125,32 +100,12 @@ def _offers(slurm: Slurm, node: Record) -> dict[str, bool]:
     return out
 
 
-def _cpus(node: Record) -> int:
-    return _number(node.get("CPUEfctv") or node.get("CPUTot"))
-
-
-def _number(text: str | None) -> int:
-    return int(text) if text and text.isdigit() else 0
-
-
 def _has_gres(wanted: str, offered: str) -> bool:
-    have = _gres(offered)
-    for (name, kind), count in _gres(wanted).items():
+    have = records.gres_of(offered)
+    for (name, kind), count in records.gres_of(wanted).items():
         if sum(n for (other, its), n in have.items() if other == name and kind in ("", its)) < count:
             return False
     return True
-
-
-def _gres(text: str) -> Counter[tuple[str, str]]:
-    """Counts by (name, type) of `gpu:a100:4(S:0-1),mps:400`. A missing type is empty, a missing count is 1."""
-    out: Counter[tuple[str, str]] = Counter()
-    for entry in re.sub(r"\([^)]*\)", "", text).split(","):
-        name, *rest = entry.strip().removeprefix("gres/").replace("=", ":").split(":")
-        rest = [part for part in rest if part != "no_consume"]
-        count = int(rest.pop()) if rest and rest[-1].isdigit() else 1
-        if name:
-            out[name, rest[0] if rest else ""] += count
-    return out
 
 
 def _has_features(constraint: str, features: list[str]) -> bool:
@@ -168,37 +123,38 @@ def _has_features(constraint: str, features: list[str]) -> bool:
     return fits
 
 
-def _in_service(node: Record) -> bool:
-    """`IDLE+CLOUD+POWERED_DOWN` is in service, `DOWN*` and `MIXED+DRAIN` are not."""
-    states = {re.sub(r"\W", "", state) for state in node.get("State", "").split("+")}
-    return not states & set(OUT_OF_SERVICE)
-
-
-def _described(node: Record) -> str:
+def _described(node: records.Record) -> str:
     """`gpu:rtx8000:1, 2 CPUs, 58.5 GB`."""
     features = node.get("AvailableFeatures", "(null)")
-    gigabytes = math.floor(_number(node.get("RealMemory")) / 102.4) / 10  # rounded down: never more than there is
+    gigabytes = (
+        math.floor(records.number(node.get("RealMemory")) / 102.4) / 10
+    )  # rounded down: never more than there is
     return ", ".join(
         [
             re.sub(r"\([^)]*\)", "", node.get("Gres", "")) or "no gres",
-            f"{_cpus(node)} CPUs",
+            f"{records.cpus(node)} CPUs",
             f"{gigabytes:g} GB",
             *([f"features {features}"] if features != "(null)" else []),
         ]
     )
 
 
-def is_this_machine(node: Record) -> bool:
+def is_this_machine(node: records.Record) -> bool:
     return node.get("NodeHostName", "").split(".")[0] == socket.gethostname().split(".")[0]
 
 
-def _accounting_problems(slurm: Slurm, config: Record) -> list[str]:
+def _accounting_problems(slurm: Slurm, config: records.Record) -> list[str]:
     """Whether accounting answers where the cluster file says so, and knows this user's account and qos."""
     if not slurm.accounting:
         return []
     try:
         scheduler.ask(
-            "sacct", "--noheader", "--allocations", "--starttime=now-1minutes", "--format=JobID", timeout=SECONDS
+            "sacct",
+            "--noheader",
+            "--allocations",
+            "--starttime=now-1minutes",
+            "--format=JobID",
+            timeout=records.SECONDS,
         )
     except ValueError as error:
         kind = config.get("AccountingStorageType", "unknown")
@@ -209,7 +165,7 @@ def _accounting_problems(slurm: Slurm, config: Record) -> list[str]:
     try:
         user = pwd.getpwuid(os.getuid()).pw_name
         columns = "format=account,partition,qos"
-        text = scheduler.ask("sacctmgr", "-nP", "show", "assoc", f"user={user}", columns, timeout=SECONDS)
+        text = scheduler.ask("sacctmgr", "-nP", "show", "assoc", f"user={user}", columns, timeout=records.SECONDS)
     except (KeyError, ValueError):  # some sites do not let users ask; sbatch will tell
         return []
     rows = [row for row in (line.split("|") for line in text.splitlines()) if len(row) == 3]

@@ -1,0 +1,68 @@
+"""What Slurm's tools say of a site, as values: its partitions and nodes, limits, generic resources."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping
+
+from pipeline.jobs.slurm import scheduler
+
+SECONDS = 20.0  # for one answer of Slurm
+OUT_OF_SERVICE = ("DOWN", "DRAIN", "DRAINED", "DRAINING", "FAIL", "FAILING", "FUTURE", "ERROR")
+
+Record = Mapping[str, str]
+"""A partition, node or configuration as `scontrol` shows it, by key."""
+
+
+def shown(*command: str) -> list[Record]:
+    """The lines of `scontrol --oneliner`. If a key comes twice (in free text, which comes last), the first counts."""
+    out: list[Record] = []
+    for line in scheduler.ask(*command, timeout=SECONDS).splitlines():
+        if "Name=" in line:
+            record = dict(reversed(re.findall(r"(\w+)=(\S*)", line)))
+            out.append(record | {"Reason": line.partition(" Reason=")[2].partition(" [")[0]})
+    return out
+
+
+def hours_of(limit: str) -> float:
+    """The hours of a time limit as Slurm prints it: `7-00:00:00`, `02:30:00`, `UNLIMITED`."""
+    match = re.fullmatch(r"(?:(\d+)-)?(\d+):(\d+):(\d+)", limit)
+    if match is None:
+        return math.inf
+    days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
+    return days * 24 + hours + minutes / 60 + seconds / 3600
+
+
+def cpus(node: Record) -> int:
+    """The CPUs that a node gives to jobs."""
+    return number(node.get("CPUEfctv") or node.get("CPUTot"))
+
+
+def number(text: str | None) -> int:
+    """A whole number; 0 where there is none."""
+    return int(text) if text and text.isdigit() else 0
+
+
+def gres_of(text: str) -> Counter[tuple[str, str]]:
+    """Counts by (name, type) of `gpu:a100:4(S:0-1),mps:400`. A missing type is empty, a missing count is 1."""
+    out: Counter[tuple[str, str]] = Counter()
+    for entry in re.sub(r"\([^)]*\)", "", text).split(","):
+        name, *rest = entry.strip().removeprefix("gres/").replace("=", ":").split(":")
+        rest = [part for part in rest if part != "no_consume"]
+        count = int(rest.pop()) if rest and rest[-1].isdigit() else 1
+        if name:
+            out[name, rest[0] if rest else ""] += count
+    return out
+
+
+def megabytes(node: Record) -> int:
+    """The memory that a node gives to jobs."""
+    return number(node.get("RealMemory")) - number(node.get("MemSpecLimit"))
+
+
+def in_service(node: Record) -> bool:
+    """`IDLE+CLOUD+POWERED_DOWN` is in service, `DOWN*` and `MIXED+DRAIN` are not."""
+    states = {re.sub(r"\W", "", state) for state in node.get("State", "").split("+")}
+    return not states & set(OUT_OF_SERVICE)
