@@ -5,7 +5,7 @@ outside of it and fills its inputs, and the optimizers stay outside too: their l
 and torch's fused kernels would take a tensor's in float32 only, which changes bits (docs/decisions/0038).
 
 The first steps of a kind are launched as ever and warm the libraries up. They are steps of the run like all others, so
-nothing is saved before them or restored after them, a resumed run captures anew, and no checkpoint knows of graphs.
+nothing is saved before them or restored after them, a resumed run captures its own, and no checkpoint knows of graphs.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class Graph:
             return
         graph = torch.cuda.CUDAGraph()
         try:
-            # threads that read ahead or write a checkpoint may go on meanwhile
+            # threads that read ahead or write a checkpoint continue meanwhile
             with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
                 self.scalars = passes(*self.inputs)
         except torch.cuda.OutOfMemoryError:

@@ -166,18 +166,19 @@ def site(folder: Path) -> Cluster:
     return Cluster(**paths, device="cuda", checkpoint_minutes=1e6)
 
 
-def data_of(spec: Spec, classes: int, steps: int = 4) -> MadeUp:
-    """Data whose epochs have so many steps."""
-    return MadeUp(spec.image_size, tuple(f"class {number}" for number in range(classes)), steps * spec.batch_size)
+def data_of(spec: Spec, classes: int, images: int = 0) -> MadeUp:
+    """Data of so many images a split; 0: of four steps an epoch."""
+    names = tuple(f"class {number}" for number in range(classes))
+    return MadeUp(spec.image_size, names, images or 4 * spec.batch_size)
 
 
 @contextlib.contextmanager
 def rehearsed(
-    spec: Spec, precision: str, gpu: Gpu, classes: int = 8, *, cuda_graphs: bool = False
+    spec: Spec, precision: str, gpu: Gpu, classes: int = 8, *, images: int = 0, cuda_graphs: bool = False
 ) -> Iterator[tuple[Seen, loop.Trainer]]:
     """The trainer of a spec's program on a pretended GPU, before the first step; a fine-tune starts from weights that
     are as made-up as any."""
-    data, hardware, folder = data_of(spec, classes, steps=8), hardware_of(gpu, precision), Path("nowhere")
+    data, hardware, folder = data_of(spec, classes, images), hardware_of(gpu, precision), Path("nowhere")
     program: Program
     with pretended(gpu) as seen, made_up(seen, data):
         if isinstance(spec, PretrainSpec):

@@ -63,7 +63,8 @@ def rehearse_step(
     `averaging`: as in the last part of a run, when the averages (a fine-tune's best weights) are there too.
     `cuda_graphs`: a step whose forward and backward pass are replayed; `CannotCapture` where that would go wrong.
     """
-    with rehearsed(spec, precision, gpu, classes, cuda_graphs=cuda_graphs) as (seen, trainer):
+    images = (WARM_UP + 3) * spec.batch_size
+    with rehearsed(spec, precision, gpu, classes, images=images, cuda_graphs=cuda_graphs) as (seen, trainer):
         if averaging:
             keep_averages(trainer.program)
         captured = capture(seen, trainer) if cuda_graphs else 0

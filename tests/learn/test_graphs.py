@@ -55,7 +55,7 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_graphs_change_no_bit_and_a_resumed_run_captures_anew(kind, shards, tmp_path, device, taken):
+def test_graphs_change_no_bit_and_a_resumed_run_captures_its_own(kind, shards, tmp_path, device, taken):
     spec = KINDS[kind](shards)
     site = tiny.make_cluster(shards.folder.parent.parent, device=device, keep_state=True, checkpoint_minutes=10.0)
     plain = tiny.announce(spec, dataclasses.replace(site, runs=str(tmp_path / "plain")))
