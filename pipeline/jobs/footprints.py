@@ -53,15 +53,15 @@ class Footprint:
     def fixed(self) -> int:
         return self.weights + self.optimizer + self.averages
 
-    @property
-    def least(self) -> int:
-        """What a run takes beyond that with any batch; gradients take no more than the weights."""
-        return max(self.weights, self.evaluation)
+    def of_step(self, batch: int) -> int:
+        """Bytes at the peak of a step with so many images; gradients take no more than the weights."""
+        return self.fixed + max(self.per_image * batch, self.weights)
 
     def at(self, batch: int, *, cuda_graphs: bool = False) -> int:
-        """Bytes with so many images in a batch; a CUDA graph keeps those of a step at all times."""
-        step = self.per_image * batch
-        return self.fixed + (step + self.least if cuda_graphs else max(step, self.least))
+        """Bytes at a run's peak; a CUDA graph keeps the memory of its step at all times."""
+        if cuda_graphs:
+            return self.of_step(batch) + self.evaluation
+        return max(self.of_step(batch), self.fixed + self.evaluation)
 
 
 def key_of(spec: Spec, precision: str, *, plain: bool = False) -> str:

@@ -68,9 +68,10 @@ class RunMemory:
         if self.footprint is None:
             return None
         room = (self.capacity - CONTEXT - WORKSPACE) / (1 + SLACK) - self.footprint.fixed
-        if room < self.footprint.least:
-            return 0
-        return int((room - self.footprint.least * self.cuda_graphs) // self.footprint.per_image)
+        if self.cuda_graphs:
+            room -= self.footprint.evaluation
+        least = self.footprint.weights if self.cuda_graphs else max(self.footprint.weights, self.footprint.evaluation)
+        return int(room // self.footprint.per_image) if room >= least else 0
 
     @property
     def at_once(self) -> int | None:

@@ -78,7 +78,7 @@ def test_a_runs_memory_by_hand(site, made_up):
     assert kind.at_once == 3
 
 
-def test_evaluation_counts_where_it_takes_more_than_a_step_and_beside_a_cuda_graph(site, made_up):
+def test_evaluation_counts_where_it_takes_more_than_a_step_and_is_added_to_a_cuda_graph(site, made_up):
     kinds = {kind.batch: kind for kind in memory.memory_of(plan_of(site, cass(), cass(batch_size=4)), site)}
     assert kinds[4].bytes == ASSUMED + 1.1 * (5 + 3) * GB  # a step takes 4 / 2
     assert dataclasses.replace(kinds[4], capacity=kinds[4].bytes + 10).largest_batch == 6

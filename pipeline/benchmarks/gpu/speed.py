@@ -284,7 +284,7 @@ def row(own: Found, variation: Variation, found: Mapping[str, Found], limit: Fou
 def _counted(own: Found) -> str:
     """What the model says that the row allocates, in GB: before the end of an epoch nothing is averaged yet."""
     footprint = known().get(own.get("kind", ""))
-    return f"{(footprint.at(own['batch']) - footprint.averages) / 1e9:.2f}" if footprint else ""
+    return f"{(footprint.of_step(own['batch']) - footprint.averages) / 1e9:.2f}" if footprint else ""
 
 
 def has_tf32(limit: Found) -> bool:
