@@ -3,6 +3,7 @@
 python -m pipeline.bench            every benchmark
 python -m pipeline.bench shard load
 python -m pipeline.bench gpu        what a GPU is to be asked first (make gpu); not among "every"
+python -m pipeline.bench rehearsal  what steps ask of a GPU that is only pretended, a table; ten minutes; neither
 
 Peers that are not installed are left out; `make peers` installs them.
 """
@@ -10,6 +11,7 @@ Peers that are not installed are left out; `make peers` installs them.
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +19,7 @@ from pathlib import Path
 from pipeline.benchmarks import BENCHMARKS
 from pipeline.core.console import run_command
 
-GPU = "gpu"
+GPU, REHEARSAL = "gpu", "rehearsal"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -70,6 +72,12 @@ def main() -> int:
         raise ValueError(f"--rounds is {args.rounds}; give 1 or more")
     if args.names == [GPU]:
         return run_on_gpu(args)
+    if args.names == [REHEARSAL]:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # before torch looks
+        from pipeline.benchmarks.gpu.rehearsed import run_rehearsal
+
+        run_rehearsal(args.out, quick=args.quick)
+        return 0
     names = [BENCHMARKS.check(name) for name in args.names or BENCHMARKS.names()]
     if len(names) > 1:  # one process each: threads, memory and random numbers of one must not affect the next
         flags = [f"--{flag}={getattr(args, flag)}" for flag in ("raw", "scratch", "out", "peers", "rounds")]

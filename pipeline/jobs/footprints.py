@@ -34,7 +34,7 @@ PLAIN_ATTENTION = "plain attention"
 
 @dataclass(frozen=True, kw_only=True)
 class Footprint:
-    """Device bytes at the peak of a step, by what they are for, in the last part of a run."""
+    """Device bytes at a run's peak, by what they are for, in the last part of the run."""
 
     weights: int
     """Of students and teachers, with all buffers."""
@@ -43,6 +43,9 @@ class Footprint:
     """Averaged weights, or a fine-tune's best ones so far."""
     per_image: int
     """Activations and temporaries. Gradients replace them in the backward pass, so the peak has next to none."""
+    evaluation: int
+    """Between the epochs and at the end: gradients and what averaging, validation, probes and batch-norm statistics
+    take. Their batches are the same for all runs."""
     state: int
     """Host bytes of a copy of a checkpoint in page-locked memory, which torch rounds up to powers of two a tensor."""
 
@@ -50,9 +53,15 @@ class Footprint:
     def fixed(self) -> int:
         return self.weights + self.optimizer + self.averages
 
-    def at(self, batch: int) -> int:
-        """Bytes with so many images in a batch."""
-        return self.fixed + max(self.per_image * batch, self.weights)  # gradients take no more than the weights
+    def of_step(self, batch: int) -> int:
+        """Bytes at the peak of a step with so many images; gradients take no more than the weights."""
+        return self.fixed + max(self.per_image * batch, self.weights)
+
+    def at(self, batch: int, *, cuda_graphs: bool = False) -> int:
+        """Bytes at a run's peak; a CUDA graph keeps the memory of its step at all times."""
+        if cuda_graphs:
+            return self.of_step(batch) + self.evaluation
+        return max(self.of_step(batch), self.fixed + self.evaluation)
 
 
 def key_of(spec: Spec, precision: str, *, plain: bool = False) -> str:
@@ -146,16 +155,20 @@ def _environment() -> dict[str, str]:
 
 
 def count(spec: Spec, precision: str, *, plain: bool = False) -> Footprint:
-    """Count a step of the spec on pretended tensors."""
+    """Count a step and an evaluation of the spec on pretended tensors."""
     from pipeline.rehearsal.cuda import Gpu
+    from pipeline.rehearsal.evaluation import rehearse_evaluation
     from pipeline.rehearsal.steps import rehearse_step
 
     capability = (8, 0) if precision == "bfloat16" else (7, 5)
     gpu = Gpu(capability=capability, attention="math" if plain else "efficient")
-    peak = rehearse_step(_with_adam(replace(spec, batch_size=BATCH)), precision=precision, gpu=gpu).peak
+    counted = _with_adam(replace(spec, batch_size=BATCH))
+    peak = rehearse_step(counted, precision=precision, gpu=gpu).peak
     kept = {kind: peak[kind] for kind in ("weights", "optimizer", "averages")}
     per_image = -(-(sum(peak.values()) - sum(kept.values())) // BATCH)
-    return Footprint(**kept, per_image=per_image, state=state_bytes(spec))
+    evaluation = rehearse_evaluation(counted, precision=precision, gpu=gpu)
+    beyond = sum(evaluation.values()) - sum(kept.values())
+    return Footprint(**kept, per_image=per_image, evaluation=beyond, state=state_bytes(spec))
 
 
 def _with_adam(spec: Spec) -> Spec:

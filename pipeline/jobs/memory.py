@@ -47,6 +47,7 @@ class RunMemory:
     """How many of the plan are such."""
     capacity: float
     """Bytes of the GPU."""
+    cuda_graphs: bool
 
     @property
     def bytes(self) -> int | None:
@@ -59,7 +60,7 @@ class RunMemory:
         """Of the GPU with another batch, by the model."""
         if self.footprint is None:
             return None
-        return CONTEXT + WORKSPACE + int((1 + SLACK) * self.footprint.at(batch))
+        return CONTEXT + WORKSPACE + int((1 + SLACK) * self.footprint.at(batch, cuda_graphs=self.cuda_graphs))
 
     @property
     def largest_batch(self) -> int | None:
@@ -67,7 +68,10 @@ class RunMemory:
         if self.footprint is None:
             return None
         room = (self.capacity - CONTEXT - WORKSPACE) / (1 + SLACK) - self.footprint.fixed
-        return int(room // self.footprint.per_image) if room >= self.footprint.weights else 0
+        if self.cuda_graphs:
+            room -= self.footprint.evaluation
+        least = self.footprint.weights if self.cuda_graphs else max(self.footprint.weights, self.footprint.evaluation)
+        return int(room // self.footprint.per_image) if room >= least else 0
 
     @property
     def at_once(self) -> int | None:
@@ -122,6 +126,7 @@ def memory_of(plan: Plan, cluster: Cluster) -> list[RunMemory]:
             measured=measured.get((key, batch)),
             runs=len(specs),
             capacity=capacity,
+            cuda_graphs=cluster.cuda_graphs,
         )
         for (key, batch), specs in groups.items()
     ]

@@ -63,28 +63,31 @@ class Finetuning(Program):
         self.previous = float("inf")
         self.bad_epochs = 0
 
-    def loss(self, epoch: int, step: int) -> tuple[dict[str, Tensor], int]:
+    def inputs(self, epoch: int, step: int) -> tuple[tuple[Tensor, ...], int]:
+        """Augmented images [n, 3, h, w] and their targets [n, classes]."""
         self.model.train()
         positions, pixels = self.train.samples.step(self.spec.seed, epoch, step, self.spec.batch_size)
         taken = len(positions)
         if taken == 1:  # batch norm needs two: a single last image is used twice, with its own augmentation each time
             positions, pixels = np.repeat(positions, 2), pixels.repeat(2, 1, 1, 1)
-        generator = draws("augment", self.spec.seed, epoch, step)
-        with torch.autocast(self.device.type, enabled=False):
-            images = augment(pixels, self.spec.augment, generator)
-        return {"loss": self._focal(self.model(images), self.train.targets[positions])}, taken
+        images = augment(pixels, self.spec.augment, draws("augment", self.spec.seed, epoch, step))
+        return (images, to_device(self.train.targets[positions], self.device)), taken
+
+    def loss(self, *inputs: Tensor) -> dict[str, Tensor]:
+        images, targets = inputs
+        return {"loss": self._focal(self.model(images), targets)}
 
     def _focal(self, logits: Tensor, targets: Tensor) -> Tensor:
         loss = self.spec.loss
         with torch.autocast(self.device.type, enabled=False):
-            return focal_loss(logits, to_device(targets, self.device), self.weights, alpha=loss.alpha, gamma=loss.gamma)
+            return focal_loss(logits, targets, self.weights, alpha=loss.alpha, gamma=loss.gamma)
 
     def after_step(self, epoch: int, step: int) -> None:
         pass
 
     def end_epoch(self, epoch: int) -> tuple[dict[str, Any], bool]:
         logits = self.logits(self.val)
-        loss = self._focal(to_device(logits, self.device), self.val.targets).item()
+        loss = self._focal(*(to_device(part, self.device) for part in (logits, self.val.targets))).item()
         if not np.isfinite(loss):
             raise ValueError(f"the validation loss is {loss} after epoch {epoch}; lower the learning rate")
         scores = torch.sigmoid(logits).numpy()
@@ -132,7 +135,12 @@ def finetune(
     shards = shards_of(Path(cluster.shards), spec.dataset, size=spec.image_size)
     program = Finetuning(spec, shards, cluster, hardware)
     counters = loop.Trainer(
-        program, run, hardware, checkpoint_seconds=cluster.checkpoint_minutes * 60, should_stop=should_stop
+        program,
+        run,
+        hardware,
+        checkpoint_seconds=cluster.checkpoint_minutes * 60,
+        should_stop=should_stop,
+        graphs=cluster.cuda_graphs,
     ).train()
     program.model.load_state_dict(program.best["model"])
     backbones.save_arms(run["weights"], {"model": program.model}, {"best_epoch": str(program.best["epoch"])})

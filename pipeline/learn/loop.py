@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator
 from dataclasses import asdict
 from typing import Any
 
@@ -19,6 +19,8 @@ from torch import Tensor
 
 from pipeline.core import files
 from pipeline.learn import checkpoint
+from pipeline.learn.board import add_scalars, open_board
+from pipeline.learn.graphs import Replayed
 from pipeline.learn.hardware import Hardware
 from pipeline.learn.optim import clip, schedule
 from pipeline.learn.program import Counters, Program
@@ -55,7 +57,9 @@ class Trainer:
         *,
         checkpoint_seconds: float,
         should_stop: Callable[[], bool],
+        graphs: bool = False,
     ) -> None:
+        """`graphs`: a GPU replays the forward and backward pass of a step as one CUDA graph; no bit depends on it."""
         if program.keep_gradients and hardware.precision == "float16":
             raise ValueError(
                 "gradients that are kept cannot be unscaled twice; give the spec precision float32 or bfloat16"
@@ -67,6 +71,7 @@ class Trainer:
         self.scaler = hardware.scaler()
         self.checkpoint_seconds = checkpoint_seconds
         self.should_stop = should_stop
+        self.passes = Replayed(self.take_passes, program.module, self.device) if graphs else self.take_passes
         self.counters = Counters()
         self.pending: list[tuple[int, dict[str, Tensor]]] = []
         """Scalars of steps that were not read from the device yet."""
@@ -157,9 +162,8 @@ class Trainer:
         if not program.keep_gradients:
             for optimizer, _ in program.optimizers:
                 optimizer.zero_grad(set_to_none=True)
-        with self.hardware.autocast():
-            scalars, images = program.loss(counters.epoch, counters.step)
-        torch.autograd.backward(self.scaler.scale(scalars["loss"]))
+        inputs, images = program.inputs(counters.epoch, counters.step)
+        scalars = self.passes(*inputs)
         for optimizer, optim in program.optimizers:
             if optim.clip:
                 self.scaler.unscale_(optimizer)
@@ -168,7 +172,7 @@ class Trainer:
         self.scaler.update()
         program.after_step(counters.epoch, counters.step)
 
-        self.pending.append((counters.step, {name: value.detach() for name, value in scalars.items()}))
+        self.pending.append((counters.step, scalars))
         counters.step += 1
         counters.global_step += 1
         counters.images += images
@@ -176,6 +180,13 @@ class Trainer:
         if self.device.type == "cpu" or len(self.pending) >= CHECK_STEPS:
             self._read_losses()
         self._count_training_time()
+
+    def take_passes(self, *inputs: Tensor) -> dict[str, Tensor]:
+        """The forward and the backward pass of a step; returns its scalars."""
+        with self.hardware.autocast():
+            scalars = self.program.loss(*inputs)
+        torch.autograd.backward(self.scaler.scale(scalars["loss"]))
+        return {name: value.detach() for name, value in scalars.items()}
 
     def _read_losses(self) -> None:
         """Read the pending scalars from the device and add them up; `ValueError` at the first that is not finite."""
@@ -265,32 +276,3 @@ class Trainer:
 
 def _as_text(value: Any) -> str:
     return f"{value:.5g}" if isinstance(value, float) else str(value)
-
-
-def add_scalars(board: Any, values: Mapping[str, Any], epoch: int) -> None:
-    """Show the numbers among some values on TensorBoard; `epoch` counts from 0, so -1 is before the first step."""
-    for name, value in values.items():
-        if isinstance(value, (int, float)) and name not in ("epoch", "step"):
-            board.add_scalar(name, value, epoch)
-
-
-class NoBoard:
-    """Takes a board's calls and writes nothing."""
-
-    def add_scalar(self, name: str, value: float, epoch: int) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
-
-
-def open_board(run: Run, epoch: int) -> Any:
-    """A TensorBoard writer; it discards what a killed process had written of this epoch and later ones.
-
-    Where TensorBoard is not installed, one that writes nothing.
-    """
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        return NoBoard()
-    return SummaryWriter(str(run["tensorboard"]), purge_step=epoch)

@@ -1,4 +1,4 @@
-"""The contract of a self-supervised method: a loss over raw pixels, what follows each step, and its arms."""
+"""The contract of a self-supervised method: its inputs and loss, what follows each step, and its arms."""
 
 from __future__ import annotations
 
@@ -17,11 +17,20 @@ class Method(nn.Module, ABC):
     """A module whose state holds everything that the method trains or keeps."""
 
     @abstractmethod
-    def loss(self, pixels: Tensor, draws: torch.Generator, progress: float) -> dict[str, Tensor]:
-        """Scalars of one step from uint8 [n, h, w, 3]; "loss" is minimised, every entry is logged.
+    def inputs(self, pixels: Tensor, draws: torch.Generator, progress: float) -> tuple[Tensor, ...]:
+        """What a step's loss is computed from, on the device: augmented views of images uint8 [n, h, w, 3].
 
         All randomness of the augmentation comes from `draws`, a CPU generator seeded by (seed, epoch, step).
-        `progress` is the part of the run that is done, in [0, 1); every schedule is a function of it.
+        `progress` is the part of the run that is done, in [0, 1); every schedule is a function of it. What the host
+        decides in a step is decided here, such as which parameters are trained.
+        """
+
+    @abstractmethod
+    def loss(self, *inputs: Tensor) -> dict[str, Tensor]:
+        """Scalars of one step from its inputs; "loss" is minimised, every entry is logged.
+
+        The same operations in every step with inputs of these shapes, so that a GPU can replay them (learn/graphs):
+        nothing waits for the device, comes from the host or depends on the step.
         """
 
     @abstractmethod

@@ -18,7 +18,7 @@ from pipeline.core import files
 from pipeline.core.seeds import derive
 from pipeline.data.pixel_map import open_pixels
 from pipeline.data.shards.index import shards_of
-from pipeline.learn import backbones, collapse, loop, optim, probes
+from pipeline.learn import backbones, board, collapse, loop, optim, probes
 from pipeline.learn.augment import augment, normalise, unit
 from pipeline.learn.average import Averages, refresh_batch_norm
 from pipeline.learn.hardware import Hardware
@@ -70,10 +70,14 @@ class Pretraining(Program):
         """The images of a step: uint8 [batch, h, w, 3]."""
         return self.samples.step(self.spec.seed, epoch, step, self.spec.batch_size)[1]
 
-    def loss(self, epoch: int, step: int) -> tuple[dict[str, Tensor], int]:
+    def inputs(self, epoch: int, step: int) -> tuple[tuple[Tensor, ...], int]:
         self.method.train()
-        generator = draws("augment", self.spec.seed, epoch, step)
-        return self.method.loss(self.pixels(epoch, step), generator, self.progress(epoch, step)), self.spec.batch_size
+        generator, progress = draws("augment", self.spec.seed, epoch, step), self.progress(epoch, step)
+        return self.method.inputs(self.pixels(epoch, step), generator, progress), self.spec.batch_size
+
+    def loss(self, *inputs: Tensor) -> dict[str, Tensor]:
+        scalars: dict[str, Tensor] = self.method.loss(*inputs)
+        return scalars
 
     def after_step(self, epoch: int, step: int) -> None:
         self.method.after_step(self.progress(epoch, step))
@@ -175,7 +179,12 @@ def stages(
         else:
             program.probes = found
     trainer = loop.Trainer(
-        program, run, hardware, checkpoint_seconds=cluster.checkpoint_minutes * 60, should_stop=should_stop
+        program,
+        run,
+        hardware,
+        checkpoint_seconds=cluster.checkpoint_minutes * 60,
+        should_stop=should_stop,
+        graphs=cluster.cuda_graphs,
     )
 
     def write_shorter(shorter: Run) -> Outcome:
@@ -201,9 +210,9 @@ def write(program: Pretraining, run: Run, counters: Counters) -> Outcome:
     last = {**counters.rows[-1], **end}
     files.write_jsonl(run["metrics"], [*counters.rows[:-1], last])
     if end and run["tensorboard"].exists():  # a milestone's folder has none
-        board = loop.open_board(run, counters.epoch)
-        loop.add_scalars(board, end, last["epoch"])
-        board.close()
+        shown = board.open_board(run, counters.epoch)
+        board.add_scalars(shown, end, last["epoch"])
+        shown.close()
     if averaged is not None:
         backbones.save_arms(run["last_weights"], arms, {"averaged": "no"})
     backbones.save_arms(run["weights"], averaged or arms, {"averaged": "yes" if averaged else "no"})

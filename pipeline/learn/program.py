@@ -23,8 +23,12 @@ class Program(ABC):
     keep_gradients: bool
 
     @abstractmethod
-    def loss(self, epoch: int, step: int) -> tuple[dict[str, Tensor], int]:
-        """The scalars of a step ("loss" is minimised) and the number of images it used."""
+    def inputs(self, epoch: int, step: int) -> tuple[tuple[Tensor, ...], int]:
+        """What a step's loss is computed from, on the device, and the number of images it used."""
+
+    @abstractmethod
+    def loss(self, *inputs: Tensor) -> dict[str, Tensor]:
+        """The scalars of a step from its inputs ("loss" is minimised), as `method.Method.loss`."""
 
     @abstractmethod
     def after_step(self, epoch: int, step: int) -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
+from pipeline.rehearsal.capture import Recording
 from pipeline.rehearsal.device import Device
 from pipeline.rehearsal.seen import Seen
 from pipeline.rehearsal.walk import Backward
@@ -60,6 +61,7 @@ def _replaced(gpu: Gpu, seen: Seen, backward: Backward) -> dict[Any, dict[str, A
     """The replacements of torch's functions, by module and name."""
     memory = seen.memory
     event, stream = _events(seen)
+    graph, capture = _graphs(seen)
     attention = _efficient_attention if gpu.attention == "efficient" else _plain_attention
     return {
         torch.cuda: {
@@ -86,6 +88,8 @@ def _replaced(gpu: Gpu, seen: Seen, backward: Backward) -> dict[Any, dict[str, A
             "Stream": stream,
             "current_stream": lambda *_: stream(),
             "stream": lambda _: contextlib.nullcontext(),
+            "CUDAGraph": graph,
+            "graph": capture,
         },
         torch.accelerator: {"current_accelerator": lambda *_, **__: None},
         torch.random: {"fork_rng": lambda *_, **__: contextlib.nullcontext()},
@@ -121,6 +125,28 @@ def _events(seen: Seen) -> tuple[type, type]:
             seen.wait("stream")
 
     return Event, Stream
+
+
+def _graphs(seen: Seen) -> tuple[type, Any]:
+    class Graph:
+        def __init__(self) -> None:
+            self.recording = Recording()
+
+        def replay(self) -> None:
+            self.recording.check_alive()
+            seen.launch("graph")
+
+    @contextlib.contextmanager
+    def capture(graph: Graph, **_: Any) -> Iterator[None]:
+        seen.wait("synchronize")
+        seen.capturing = True
+        try:
+            with seen.recorded(graph.recording):
+                yield
+        finally:
+            seen.capturing = False
+
+    return Graph, capture
 
 
 def _empty(seen: Seen) -> Any:

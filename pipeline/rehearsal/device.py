@@ -81,7 +81,9 @@ class Device(TorchDispatchMode):  # type: ignore[no-untyped-call]
         with self.fake:
             out = func(*args, **kwargs)
         if not (func.is_view or name in FREE):
-            self.seen.launches[self.seen.part, name] += 1
+            self.seen.launch(name)
+            for recording in self.seen.recordings:
+                recording.note(name, place(), (args, kwargs), out)
         for tensor in tensors_of(out):
             if isinstance(tensor, FakeTensor):
                 self.seen.memory.note(tensor)
@@ -123,6 +125,7 @@ class Device(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return target
 
     def _note_upload(self, tensor: Tensor, non_blocking: bool) -> None:
+        self.seen.refuse_capture("upload")
         pinned = tensor in self.seen.pinned
         self.seen.uploads[Upload(self.seen.part, place(), pinned, not non_blocking)] += 1
         if not (non_blocking and pinned):

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_map
 
-from pipeline.learn import augment, average, backbones, checkpoint, finetune, loop, pretrain, probes, samples
+from pipeline.learn import augment, average, backbones, checkpoint, finetune, graphs, loop, pretrain, probes, samples
 from pipeline.learn.hardware import Hardware
 from pipeline.learn.methods import cass, dino, dino_fb
 from pipeline.learn.program import Program
@@ -35,12 +35,16 @@ PARTS: tuple[tuple[Any, str, str], ...] = (
     (samples.Samples, "_read", "loading"),
     (average.Averages, "end_epoch", "averaging"),
     (pretrain, "refresh_batch_norm", "batch-norm statistics"),
+    (pretrain.Pretraining, "inputs", "inputs"),
+    (finetune.Finetuning, "inputs", "inputs"),
     (pretrain.Pretraining, "loss", "forward"),
     (finetune.Finetuning, "loss", "forward"),
     (pretrain.Pretraining, "after_step", "after the step"),
     (pretrain.Pretraining, "end_epoch", "end of an epoch"),
     (finetune.Finetuning, "end_epoch", "end of an epoch"),
     (pretrain.Pretraining, "judge", "probes"),
+    (graphs.Graph, "__init__", "capture"),
+    (graphs.Graph, "replay", "replay"),
     (loop.Trainer, "take_step", "optimizer"),
     (loop.Trainer, "_read_losses", "reading losses"),
     (loop.Trainer, "_resume", "resuming"),
@@ -162,15 +166,19 @@ def site(folder: Path) -> Cluster:
     return Cluster(**paths, device="cuda", checkpoint_minutes=1e6)
 
 
-def data_of(spec: Spec, classes: int) -> MadeUp:
-    return MadeUp(spec.image_size, tuple(f"class {number}" for number in range(classes)), 4 * spec.batch_size)
+def data_of(spec: Spec, classes: int, images: int = 0) -> MadeUp:
+    """Data of so many images a split; 0: of four steps an epoch."""
+    names = tuple(f"class {number}" for number in range(classes))
+    return MadeUp(spec.image_size, names, images or 4 * spec.batch_size)
 
 
 @contextlib.contextmanager
-def rehearsed(spec: Spec, precision: str, gpu: Gpu, classes: int = 8) -> Iterator[tuple[Seen, loop.Trainer]]:
+def rehearsed(
+    spec: Spec, precision: str, gpu: Gpu, classes: int = 8, *, images: int = 0, cuda_graphs: bool = False
+) -> Iterator[tuple[Seen, loop.Trainer]]:
     """The trainer of a spec's program on a pretended GPU, before the first step; a fine-tune starts from weights that
     are as made-up as any."""
-    data, hardware, folder = data_of(spec, classes), hardware_of(gpu, precision), Path("nowhere")
+    data, hardware, folder = data_of(spec, classes, images), hardware_of(gpu, precision), Path("nowhere")
     program: Program
     with pretended(gpu) as seen, made_up(seen, data):
         if isinstance(spec, PretrainSpec):
@@ -178,4 +186,14 @@ def rehearsed(spec: Spec, precision: str, gpu: Gpu, classes: int = 8) -> Iterato
         else:
             spec = dataclasses.replace(spec, pretrain=None)
             program = finetune.Finetuning(spec, data, site(folder), hardware)  # type: ignore[arg-type]
-        yield seen, loop.Trainer(program, Run(folder), hardware, checkpoint_seconds=1e6, should_stop=lambda: False)
+        yield (
+            seen,
+            loop.Trainer(
+                program,
+                Run(folder),
+                hardware,
+                checkpoint_seconds=1e6,
+                should_stop=lambda: False,
+                graphs=cuda_graphs,
+            ),
+        )

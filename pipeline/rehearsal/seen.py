@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pipeline.rehearsal.capture import CannotCapture, Recording
 from pipeline.rehearsal.memory import Memory, Pinned
 
 PACKAGE = Path(__file__).parent.parent
@@ -44,6 +45,10 @@ class Seen:
     """Gradients on another device than what they are for."""
     memory: Memory = field(default_factory=Memory)
     pinned: Pinned = field(default_factory=Pinned)
+    recordings: list[Recording] = field(default_factory=list)
+    """What takes down the operations at the moment."""
+    capturing: bool = False
+    """Whether operations are captured as a CUDA graph instead of being launched."""
 
     @contextlib.contextmanager
     def doing(self, part: str) -> Iterator[None]:
@@ -54,11 +59,30 @@ class Seen:
         finally:
             self.part = before
 
+    @contextlib.contextmanager
+    def recorded(self, recording: Recording) -> Iterator[None]:
+        """Take down what happens inside."""
+        self.recordings.append(recording)
+        try:
+            yield
+        finally:
+            self.recordings.remove(recording)
+
+    def launch(self, name: str) -> None:
+        if not self.capturing:
+            self.launches[self.part, name] += 1
+
+    def refuse_capture(self, what: str) -> None:
+        """Answer what a capture does not allow as CUDA does."""
+        if self.capturing:
+            raise CannotCapture(f"{what} at {place()}")
+
     def launched(self, part: str | None = None) -> int:
         """The number of launches of a part, or of all."""
         return sum(count for (found, _), count in self.launches.items() if part in (None, found))
 
     def wait(self, kind: str) -> None:
+        self.refuse_capture(kind)
         self.waits[self.part, kind, place()] += 1
 
 

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pipeline.learn import loop
+from pipeline.learn.graphs import WARM_UP, Replayed
 from pipeline.learn.program import Program
+from pipeline.rehearsal.capture import Recording, check_same
 from pipeline.rehearsal.cuda import TURING, Gpu
 from pipeline.rehearsal.programs import rehearsed
 from pipeline.rehearsal.seen import Seen
@@ -39,6 +41,8 @@ class Step:
     """Parameters that are to be trained and have no gradient."""
     seen: Seen
     """All that was asked of the device in this step."""
+    captured: int = 0
+    """Operations of the forward and backward pass that a CUDA graph replays."""
 
     @property
     def peak_bytes(self) -> int:
@@ -46,15 +50,24 @@ class Step:
 
 
 def rehearse_step(
-    spec: Spec, *, precision: str = "float32", gpu: Gpu = TURING, classes: int = 8, averaging: bool = True
+    spec: Spec,
+    *,
+    precision: str = "float32",
+    gpu: Gpu = TURING,
+    classes: int = 8,
+    averaging: bool = True,
+    cuda_graphs: bool = False,
 ) -> Step:
     """Rehearse a step of the spec at its own size, batch and backbones; neither data nor weights are read.
 
     `averaging`: as in the last part of a run, when the averages (a fine-tune's best weights) are there too.
+    `cuda_graphs`: a step whose forward and backward pass are replayed; `CannotCapture` where that would go wrong.
     """
-    with rehearsed(spec, precision, gpu, classes) as (seen, trainer):
+    images = (WARM_UP + 3) * spec.batch_size
+    with rehearsed(spec, precision, gpu, classes, images=images, cuda_graphs=cuda_graphs) as (seen, trainer):
         if averaging:
             keep_averages(trainer.program)
+        captured = capture(seen, trainer) if cuda_graphs else 0
         trainer.take_step()
         label(seen, trainer.program)
         before = (seen.launches.copy(), seen.waits.copy(), seen.uploads.copy())
@@ -64,10 +77,35 @@ def rehearse_step(
         for counter, earlier in zip((seen.launches, seen.waits, seen.uploads), before, strict=True):
             counter.subtract(earlier)  # type: ignore[attr-defined]
         seen.launches, seen.waits, seen.uploads = +seen.launches, +seen.waits, +seen.uploads
-        return result(seen, trainer, frozenset(inputs))
+        return result(seen, trainer, frozenset(inputs), captured)
 
 
-def result(seen: Seen, trainer: loop.Trainer, inputs: frozenset[str]) -> Step:
+def capture(seen: Seen, trainer: loop.Trainer) -> int:
+    """Take the steps after which the passes are captured; returns how many operations the graph holds.
+
+    `CannotCapture` where two steps, or the capture, differ in an operation, in one of its numbers or in the memory from
+    outside that it uses, and where the capture meets what it does not allow.
+    """
+    replayed, recordings = trainer.passes, []
+    assert isinstance(replayed, Replayed)
+    passes = replayed.passes
+
+    def recorded(*inputs: Tensor) -> dict[str, Tensor]:
+        recordings.append(Recording(inputs))
+        with seen.recorded(recordings[-1]):
+            return passes(*inputs)
+
+    replayed.passes = recorded
+    for _ in range(WARM_UP + 1):
+        trainer.take_step()
+    assert replayed.graph is not None
+    _, *alike = recordings  # in the first step, things are made that stay
+    for recording in alike[1:]:
+        check_same(alike[0], recording)
+    return len(alike[-1].operations)
+
+
+def result(seen: Seen, trainer: loop.Trainer, inputs: frozenset[str], captured: int = 0) -> Step:
     launches: Counter[str] = Counter()
     for (part, _), count in seen.launches.items():
         launches[part] += count
@@ -80,6 +118,7 @@ def result(seen: Seen, trainer: loop.Trainer, inputs: frozenset[str]) -> Step:
         inputs=inputs,
         without_gradient=tuple(name for name, p in parameters if p.requires_grad and p.grad is None),
         seen=seen,
+        captured=captured,
     )
 
 

@@ -142,6 +142,8 @@ class Cluster:
     """Fine-tunes of one fan-out at the same time on its GPU (or, if there is none, on its CPUs)."""
     ray: bool = True
     """Whether Ray Tune executes the trials of a fan-out; if not, plain worker processes do."""
+    cuda_graphs: bool = False
+    """Whether a GPU replays the forward and backward pass of a training step as one CUDA graph (learn/graphs)."""
     checkpoint_minutes: float = 10.0
     keep_state: bool = False
     """Whether a finished pretraining run keeps its last checkpoint, from which a longer run can continue."""

@@ -19,7 +19,7 @@ from repository import ROOT
 from pipeline.benchmarks.gpu import machine, page, runner, speed, steps
 from pipeline.benchmarks.gpu.programme import Programme, Sheet, Unfinished
 from pipeline.data import images
-from pipeline.learn import loop
+from pipeline.learn.board import add_scalars, open_board
 from pipeline.runs.folder import Run
 
 ABSENT = ("ray", "submitit", "webdataset", "simplejpeg", "cykooz_resizer", "tensorboard", "pytest", "matplotlib")
@@ -177,8 +177,8 @@ def test_jpeg_without_its_encoder_is_answered_with_another_format(monkeypatch):
 
 def test_a_run_writes_no_tensorboard_where_it_is_not_installed(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    board = loop.open_board(Run(tmp_path), 0)
-    loop.add_scalars(board, {"loss": 1.0}, 0)
+    board = open_board(Run(tmp_path), 0)
+    add_scalars(board, {"loss": 1.0}, 0)
     board.close()
     assert list(tmp_path.iterdir()) == []
 

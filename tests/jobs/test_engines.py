@@ -105,7 +105,8 @@ def calm(tmp_path_factory):
     site = tiny.make_cluster(folder, checkpoint_minutes=60.0, runs=str(folder / "calm"))
     runs = [tiny.announce(tiny.make_finetune(shards, None, arm=arm, epochs=2), site) for arm in (0, 1)]
     for process in [kill.start(run) for run in runs]:
-        assert process.wait() == 0
+        process.join()
+        assert process.exitcode == 0
     return runs
 
 

@@ -31,7 +31,7 @@ from pipeline.study import paper, recipes
 PRESET = paper.preset("paper")
 BRAIN = DatasetRef(name="brain_mri", fingerprint="b" * 16)
 GB = 10**9
-MADE_UP = Footprint(weights=GB, optimizer=2 * GB, averages=2 * GB, per_image=GB // 2, state=3 * GB)
+MADE_UP = Footprint(weights=GB, optimizer=2 * GB, averages=2 * GB, per_image=GB // 2, evaluation=3 * GB, state=3 * GB)
 ASSUMED = memory.CONTEXT + memory.WORKSPACE
 
 
@@ -78,6 +78,17 @@ def test_a_runs_memory_by_hand(site, made_up):
     assert kind.at_once == 3
 
 
+def test_evaluation_counts_where_it_takes_more_than_a_step_and_is_added_to_a_cuda_graph(site, made_up):
+    kinds = {kind.batch: kind for kind in memory.memory_of(plan_of(site, cass(), cass(batch_size=4)), site)}
+    assert kinds[4].bytes == ASSUMED + 1.1 * (5 + 3) * GB  # a step takes 4 / 2
+    assert dataclasses.replace(kinds[4], capacity=kinds[4].bytes + 10).largest_batch == 6
+    assert dataclasses.replace(kinds[4], capacity=kinds[4].bytes - 1e6).largest_batch == 0
+    site = dataclasses.replace(site, cuda_graphs=True)
+    (kind,) = memory.memory_of(plan_of(site, cass()), site)
+    assert kind.bytes == ASSUMED + 1.1 * (5 + 16 / 2 + 3) * GB
+    assert kind.counted(kind.largest_batch) <= 48 * GB < kind.counted(kind.largest_batch + 1)
+
+
 def test_kinds_differ_in_what_shapes_the_memory_only(site):
     same = [cass(), cass(seed=78, epochs=50), cass(batch_size=32), cass(augment=paper.augmentation(blur=True))]
     assert len({key_of(spec, "float16") for spec in same}) == 1
@@ -117,8 +128,10 @@ def test_what_is_counted_is_linear_in_the_batch():
     spec = dataclasses.replace(recipes.cass(BRAIN, tiny.BACKBONES, preset=PRESET, seed=1), image_size=64, batch_size=24)
     footprint = footprints.count(spec, "float16")
     counted = rehearse_step(spec, precision="float16").peak_bytes
-    assert footprint.at(24) == pytest.approx(counted, rel=0.05)  # what the batch does not change counts more here
+    step = footprint.fixed + 24 * footprint.per_image
+    assert step == pytest.approx(counted, rel=0.05)  # what the batch does not change counts more here
     assert footprint.state >= 4 * footprint.averages > 0
+    assert footprint.evaluation > footprint.averages  # averaged weights are copied for their statistics
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,8 @@ def test_a_failed_run_fails_alone_and_waits_for_retry(site):
 
 
 def test_ctrl_c_saves_every_run_and_the_same_command_continues(site):
-    site.write_grid(epochs=150)
+    epochs = 90  # long enough to be stopped and found running
+    site.write_grid(epochs=epochs)
     process = site.start("launch")
     run = site.wait_for_a_step("cass")
     process.send_signal(signal.SIGINT)
@@ -101,7 +102,7 @@ def test_ctrl_c_saves_every_run_and_the_same_command_continues(site):
     code, out = site.run("launch")
     assert code == 0, out
     assert run["log"].read_text().count("float32, 1 threads") == starts == 2
-    assert len(files.read_jsonl(run["metrics"])) == 150
+    assert len(files.read_jsonl(run["metrics"])) == epochs
 
 
 def test_a_dataset_without_labels_in_a_split_is_said_before_and_its_pretraining_runs_continue(shards, tmp_path):

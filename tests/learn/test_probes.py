@@ -237,7 +237,7 @@ def test_judging_leaves_modes_statistics_gradients_and_generators_alone(shards, 
     program.probes = probes.of_run(program.spec, site, CPU)
     program.method.train()
     arms = dict(program.method.arms())
-    program.loss(0, 0)[0]["loss"].backward()
+    program.loss(*program.inputs(0, 0)[0])["loss"].backward()
     next(module for module in arms["cnn"].modules() if isinstance(module, torch.nn.BatchNorm2d)).eval()
     modes = [module.training for module in program.method.modules()]
     assert not all(modes)

@@ -13,9 +13,11 @@ from rehearsals import tiny_spec
 
 from pipeline.learn import finetune, loop, pretrain
 from pipeline.rehearsal.cuda import TURING, pretended
+from pipeline.rehearsal.evaluation import IMAGES, rehearse_evaluation
 from pipeline.rehearsal.memory import Pinned
 from pipeline.rehearsal.programs import data_of, hardware_of, made_up, site
 from pipeline.rehearsal.seen import Seen
+from pipeline.rehearsal.steps import rehearse_step
 from pipeline.runs.folder import Run
 from pipeline.runs.spec import PretrainSpec, Spec
 
@@ -43,11 +45,11 @@ PAGEABLE = {
 STEP = ("augmentation", "forward", "backward", "optimizer", "after the step", "averaging", "batch-norm statistics")
 
 
-def run_to_the_end(spec: Spec, folder: Path, precision: str, should_stop: Any = lambda: False) -> Seen:
+def run_to_the_end(spec: Spec, folder: Path, precision: str, should_stop: Any = lambda: False, images: int = 0) -> Seen:
     """What a run's job does: training, probes, results."""
     run = Run(folder / "run")
     run.folder.mkdir(exist_ok=True)
-    data, hardware, place = data_of(spec, 8), hardware_of(TURING, precision), site(folder)
+    data, hardware, place = data_of(spec, 8, images), hardware_of(TURING, precision), site(folder)
     with pretended(TURING) as seen, made_up(seen, data):
         if isinstance(spec, PretrainSpec):
             for stage in pretrain.stages(spec, run, place, hardware, should_stop):
@@ -105,3 +107,15 @@ def test_a_checkpoints_copy_is_pinned_in_powers_of_two(tmp_path):
         assert pinned.live == rounded and kept in pinned
         del kept
     assert (pinned.live, pinned.peak) == (0, 2048)
+
+
+@pytest.mark.parametrize(("program", "batch"), [("cass", 16), ("finetune", 8)])
+def test_a_whole_runs_peak_is_that_of_its_evaluation_where_batches_are_small(program, batch, tmp_path):
+    spec = tiny_spec(program, epochs=1, batch_size=batch)
+    step = rehearse_step(spec, precision="float16")
+    evaluation = rehearse_evaluation(spec, precision="float16")
+    assert evaluation["weights"] == step.peak["weights"] and evaluation["optimizer"] == step.peak["optimizer"]
+    assert 0.9 < evaluation["gradients"] / step.peak["weights"] <= 1  # of the last step
+    found = run_to_the_end(spec, tmp_path, "float16", images=IMAGES).memory.peak_bytes
+    assert found == pytest.approx(sum(evaluation.values()), rel=0.02)
+    assert found > 1.1 * step.peak_bytes

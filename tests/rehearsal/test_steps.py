@@ -2,7 +2,7 @@
 
 CI rehearses every program with small networks in every precision, and with the paper's standard networks or each of its
 eight backbones in float16. `CASS_REHEARSAL=full` rehearses all programs, backbones and precisions at the paper's size.
-With `-s` the table is printed.
+With `-s` the table is printed (`python -m pipeline.bench rehearsal` prints it without the tests).
 """
 
 from __future__ import annotations
@@ -14,21 +14,17 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from rehearsals import NO_DETERMINISTIC_KERNEL, PRECISIONS, PROGRAMS, paper_cases, spec_of, tiny_spec
+from rehearsals import NO_DETERMINISTIC_KERNEL, tiny_spec
 from tiny import BACKBONES as TINY
 
-from pipeline.core.console import table
+from pipeline.benchmarks.gpu import rehearsed
+from pipeline.benchmarks.gpu.rehearsed import PRECISIONS, PROGRAMS, Case
 from pipeline.learn import optim
 from pipeline.rehearsal.steps import Step, rehearse_step
 from pipeline.runs.spec import Spec
-from pipeline.study import paper
 
 FULL = os.environ.get("CASS_REHEARSAL") == "full"
-CI = [
-    *((program, backbone, "float16") for program in PROGRAMS for backbone in paper.STANDARD if program != "finetune"),
-    *(("finetune", backbone, "float16") for backbone in paper.BACKBONES),
-]
-CASES = [(*case, precision) for case in paper_cases() for precision in PRECISIONS] if FULL else CI
+CASES = rehearsed.cases() if FULL else rehearsed.some_cases()
 LOADING = {("loading", "event")}
 """The thread that reads ahead waits until its memory was copied; the training does not."""
 ROWS: list[tuple[str, ...]] = []
@@ -38,30 +34,14 @@ ROWS: list[tuple[str, ...]] = []
 def printed() -> Iterator[None]:
     started = time.monotonic()
     yield
-    header = ("program", "backbone", "precision", "launches", *PARTS, "waits", "uploads", "pinned MB", "peak GB", "s")
-    print("\n" + table(ROWS, header=header))
+    print("\n" + rehearsed.text(ROWS))
     print(f"{len(ROWS)} steps in {time.monotonic() - started:.0f} s")
 
 
-PARTS = ("augmentation", "forward", "backward", "optimizer", "after the step")
-
-
-def rehearse(program: str, backbone: paper.Backbone, precision: str, spec: Spec) -> Step:
+def rehearse(case: Case, spec: Spec) -> Step:
     started = time.monotonic()
-    step = rehearse_step(spec, precision=precision)
-    numbers = [sum(step.launches.values()), *(step.launches.get(part, 0) for part in PARTS)]
-    numbers += [sum(step.seen.waits.values()), sum(step.seen.uploads.values())]
-    ROWS.append(
-        (
-            program,
-            backbone.title,
-            precision,
-            *map(str, numbers),
-            f"{step.pinned / 1e6:.1f}",
-            f"{step.peak_bytes / 1e9:.2f}",
-            f"{time.monotonic() - started:.1f}",
-        )
-    )
+    step = rehearse_step(spec, precision=case[2])
+    ROWS.append(rehearsed.row(case, step, time.monotonic() - started))
     return step
 
 
@@ -82,16 +62,16 @@ def check(step: Step, precision: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("program", "backbone", "precision"), CASES, ids=[f"{p}-{b.title}-{d}" for p, b, d in CASES])
-def test_a_step_of_the_papers_networks(program, backbone, precision):
-    check(rehearse(program, backbone, precision, spec_of(program, backbone)), precision)
+@pytest.mark.parametrize("case", CASES, ids=[f"{p}-{b.title}-{d}" for p, b, d in CASES])
+def test_a_step_of_the_papers_networks(case):
+    check(rehearse(case, rehearsed.spec_of(*case[:2])), case[2])
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("arm", [0, 1], ids=["cnn", "transformer"])
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_a_step_of_small_networks(program, arm, precision):
-    check(rehearse(program, TINY[arm], precision, tiny_spec(program, arm)), precision)
+    check(rehearse((program, TINY[arm], precision), tiny_spec(program, arm)), precision)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

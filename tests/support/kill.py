@@ -6,10 +6,10 @@ python tests/support/kill.py [FOLDER] [KILLS] [DEVICE]
 from __future__ import annotations
 
 import dataclasses
+import multiprocessing
+import os
 import random
 import shutil
-import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -21,25 +21,45 @@ import tiny
 import torch
 
 from pipeline.core import files
-from pipeline.jobs import submissions
+from pipeline.jobs import execute, submissions
+from pipeline.jobs.signals import Stop
 from pipeline.runs.folder import Run
 from pipeline.runs.spec import Spec
 
 BITS = ("weights", "last_weights", "predictions", "val_predictions")
 TIMES = ("images_per_second", "seconds", "epoch_seconds")
 PATIENCE = 300.0
+SERVER = multiprocessing.get_context("forkserver")  # what it imported once, every run's process has at its start
+SERVER.set_forkserver_preload(
+    [
+        *("pipeline.jobs.execute", "pipeline.learn.pretrain", "pipeline.learn.finetune", "pipeline.learn.metrics"),
+        *("pipeline.data.shards.write", "pipeline.study.recipes", "timm"),
+        *("sklearn.linear_model", "sklearn.multiclass", "sklearn.neighbors", "sklearn.pipeline", "threadpoolctl"),
+        "torch.utils.tensorboard",
+    ]
+)
 
 
-def start(run: Run) -> subprocess.Popen[bytes]:
+def start(run: Run) -> multiprocessing.process.BaseProcess:
+    """Execute the run in a process of its own, as `python -m pipeline.jobs.execute` does."""
+    process = SERVER.Process(target=_execute, args=(run.folder,))
+    process.start()
+    return process
+
+
+def _execute(folder: Path) -> None:
+    run = Run(folder)
     with open(run["log"], "ab") as log:
-        return subprocess.Popen(
-            [sys.executable, "-m", "pipeline.jobs.execute", str(run.folder)], stdout=log, stderr=log
-        )
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+    with Stop() as asked:
+        sys.exit(execute.execute_run(run, asked))
 
 
 def undisturbed(run: Run) -> Run:
-    code = start(run).wait()
-    assert code == 0, f"{run.id} ended with {code}:\n{run['log'].read_text()}"
+    process = start(run)
+    process.join()
+    assert process.exitcode == 0, f"{run.id} ended with {process.exitcode}:\n{run['log'].read_text()}"
     return run
 
 
@@ -48,11 +68,11 @@ def killed_when(run: Run, path: Path) -> None:
     process = start(run)
     deadline = time.monotonic() + PATIENCE
     while not path.exists():
-        assert process.poll() is None, f"{run.id} ended before {path} was there:\n{run['log'].read_text()}"
+        assert process.exitcode is None, f"{run.id} ended before {path} was there:\n{run['log'].read_text()}"
         assert time.monotonic() < deadline, f"{path} was not there in {PATIENCE} s"
         time.sleep(0.0005)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
 
 
 def disturbed(run: Run, kills: int, seconds: float, chance: random.Random) -> Run:
@@ -65,14 +85,14 @@ def disturbed(run: Run, kills: int, seconds: float, chance: random.Random) -> Ru
         process = start(run)
         deadline = time.monotonic() + PATIENCE
         while not run["progress"].exists() or run["progress"].stat().st_mtime_ns == before:
-            assert process.poll() is None, (
+            assert process.exitcode is None, (
                 f"{run.id} ended before kill {number + 1} of {kills}:\n{run['log'].read_text()}"
             )
             assert time.monotonic() < deadline, f"{run.id} took no step in {PATIENCE} s"
             time.sleep(0.002)
         time.sleep(chance.uniform(0, seconds / kills))
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.kill()
+        process.join()
         assert not run["result"].exists(), f"{run.id} was done before kill {number + 1} of {kills}; give it more epochs"
     return undisturbed(run)
 
@@ -118,7 +138,7 @@ def differences(run: Run, other: Run) -> list[str]:
 
 def main(folder: Path, kills: int, device: str = "cpu", seed: int = 0) -> dict[str, list[str]]:
     """Differences by kind of run; empty lists mean that every bit is the same."""
-    shards = tiny.make_shards(folder)
+    shards = tiny.make_shards(folder, each=20)
     epochs = 3 * kills
     calm = tiny.make_cluster(folder, runs=str(folder / "calm"), keep_state=True, device=device)
     rough = dataclasses.replace(calm, runs=str(folder / "rough"))

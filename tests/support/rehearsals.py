@@ -3,56 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from typing import Any
 
-from tiny import BACKBONES as TINY
-from tiny import DINOS
+import tiny
 
-from pipeline.runs.spec import DatasetRef, Spec
-from pipeline.study import paper, recipes
-
-REF = DatasetRef(name="made_up", fingerprint="0" * 16)
-PRECISIONS = ("float32", "float16", "bfloat16")
-PAPER = paper.preset("paper")
-PROGRAMS = ("cass", "cass_vc", "dino", "dino_fb", "finetune")
+from pipeline.benchmarks.gpu import rehearsed
+from pipeline.runs.spec import Spec
+from pipeline.study import recipes
 
 
-def spec_of(program: str, backbone: paper.Backbone, **changes: Any) -> Spec:
-    """The paper's run of a program with a backbone; CASS pairs it with the standard one of the other kind."""
-    spec: Spec
-    if program == "finetune":
-        spec = recipes.finetune(REF, backbone, preset=PAPER, seed=77)
-    elif program in ("cass", "cass_vc"):
-        standard = TINY if backbone in TINY else paper.STANDARD
-        pair = (backbone, standard[1]) if backbone is not standard[1] else standard
-        if backbone.role == paper.TRANSFORMER:
-            pair = (standard[0], backbone)
-        if program == "cass":
-            spec = recipes.cass(REF, pair, preset=PAPER, seed=77)
-        else:
-            spec = recipes.cass_vc(REF, pair, seed=77)
-    else:
-        kind, small = DINOS[program]
-        size = changes.get("image_size", paper.IMAGE_SIZE)
-        batch = changes.get("batch_size", paper.PRETRAIN_BATCH)
-        spec = recipes.dino(REF, backbone, kind, preset=PAPER, seed=77, image_size=size, batch_size=batch)
-        if backbone in TINY:
-            spec = recipes.with_options(spec, small)
-    return dataclasses.replace(spec, **changes)
-
-
-def tiny_spec(program: str, arm: int = 0, **changes: Any) -> Spec:
+def tiny_spec(program: str, arm: int = 0, *, image_size: int = 64, batch_size: int = 4, **changes: Any) -> Spec:
     """A run on one of the tiny backbones: 64 pixels, batches of 4."""
-    return spec_of(program, TINY[arm], **{"image_size": 64, "batch_size": 4, **changes})
-
-
-def paper_cases() -> Iterator[tuple[str, paper.Backbone]]:
-    """Every program with every backbone of the paper that it takes."""
-    for program in PROGRAMS:
-        for backbone in paper.BACKBONES:
-            if not (program == "dino_fb" and backbone is paper.SWIN_B):  # Swin takes no small crops
-                yield program, backbone
+    size = {"image_size": image_size, "batch_size": batch_size}
+    spec = rehearsed.spec_of(program, tiny.BACKBONES[arm], tiny.BACKBONES, **size)
+    if program in tiny.DINOS:
+        spec = recipes.with_options(spec, tiny.DINOS[program][1])
+    return dataclasses.replace(spec, **size, **changes)
 
 
 NO_DETERMINISTIC_KERNEL = {

@@ -18,10 +18,9 @@ from pipeline.benchmarks.support import limits, plain_loop
 from pipeline.benchmarks.support.raw_images import raw_folder
 from pipeline.benchmarks.support.tables import number
 from pipeline.benchmarks.support.training import WARMUP_STEPS, TimedPretraining, make_dataset, this_machine, train
+from pipeline.core import files
 from pipeline.jobs.footprints import key_of, known
 from pipeline.learn import hardware
-from pipeline.learn.augment import augment
-from pipeline.learn.hardware import Hardware
 from pipeline.learn.methods.cass import Cass
 
 TITLE = "the step: precision, layout, streams, compilation, graphs, batches"
@@ -45,11 +44,12 @@ class Variation:
     streams: bool = False
     compiled: bool = False
     graphs: bool = False
+    """The forward and backward pass replayed as one CUDA graph (`cuda_graphs` in a cluster file)."""
     any_algorithms: bool = False
 
     def lacks(self, device: str) -> str:
         """Why it cannot be measured on the device; empty if it can."""
-        only_gpu = self.tf32 or self.streams or self.compiled or self.graphs or self.precision == "float16"
+        only_gpu = self.tf32 or self.streams or self.compiled or self.precision == "float16"
         if device == "cpu":
             return "needs a GPU" if only_gpu else ""
         if (self.tf32 or self.precision == "bfloat16") and torch.cuda.get_device_capability() < (8, 0):
@@ -60,6 +60,7 @@ class Variation:
 
 
 OURS, LOADED = Variation(name="ours"), Variation(name="ours, with its loading", loading=True)
+GRAPH = Variation(name="ours, as a CUDA graph", graphs=True)
 PLAIN = Variation(name="reference's style", plain=True)
 PLAIN_LOADED = Variation(name="reference's style, with its loader", plain=True, loading=True)
 VARIATIONS = (
@@ -76,7 +77,7 @@ VARIATIONS = (
     Variation(name="ours, CNN in channels_last", channels_last=True),
     Variation(name="ours, an arm a stream", streams=True),
     Variation(name="ours, both arms compiled", compiled=True),
-    Variation(name="ours, both arms as CUDA graphs", graphs=True),
+    GRAPH,
     Variation(name="ours, any algorithms", any_algorithms=True),
     Variation(name="ours, channels_last, any algorithms", channels_last=True, any_algorithms=True),
 )
@@ -101,9 +102,8 @@ class TwoStreams(Cass):
         super().__init__(dict(other.networks.items()), other.augmentation)
         self.side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
 
-    def loss(self, pixels: Tensor, draws: torch.Generator, progress: float) -> dict[str, Tensor]:
-        with torch.autocast(pixels.device.type, enabled=False):
-            images = augment(pixels, self.augmentation, draws)
+    def loss(self, *inputs: Tensor) -> dict[str, Tensor]:
+        (images,) = inputs
         first, second = self.networks.values()
         here = torch.cuda.current_stream()
         self.side.wait_stream(here)
@@ -112,8 +112,8 @@ class TwoStreams(Cass):
         r = first(images)
         here.wait_stream(self.side)
         images.record_stream(self.side)
-        with torch.autocast(pixels.device.type, enabled=False):
-            return self.scalars(r, t, draws)
+        with torch.autocast(images.device.type, enabled=False):
+            return self.scalars(r, t)
 
 
 def parts(programme: Programme) -> list[str]:
@@ -182,14 +182,16 @@ def ours(setup: Setup, variation: Variation) -> Found:
     chosen = replace(setup.hardware, precision=variation.precision or setup.hardware.precision)
     spec = setup.cass(variation.batch)
     program = Measured(spec, setup.site, setup.steps, in_memory=not variation.loading)
-    change(program, variation, chosen)
+    change(program, variation)
     if chosen.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     with limits.any_algorithms() if variation.any_algorithms else contextlib.nullcontext():
-        train(program, setup.settings, chosen)
+        train(program, setup.settings, chosen, graphs=variation.graphs)
     allocated, reserved = program.peak or (None, None)
     found = {"seconds": program.seconds_a_step(), "batch": variation.batch, "precision": chosen.precision}
     found |= {"allocated": allocated, "reserved": reserved, "kind": key_of(spec, chosen.precision)}
+    if variation in (OURS, GRAPH):  # the same images, draws and steps
+        found["bits"] = bits_of(program.module)
     del program
     gc.collect()
     if chosen.device == "cuda":
@@ -197,7 +199,7 @@ def ours(setup: Setup, variation: Variation) -> Found:
     return found
 
 
-def change(program: Measured, variation: Variation, chosen: Hardware) -> None:
+def change(program: Measured, variation: Variation) -> None:
     """Make the program train in the variation's way."""
     method = program.method
     assert isinstance(method, Cass)
@@ -210,14 +212,12 @@ def change(program: Measured, variation: Variation, chosen: Hardware) -> None:
     if variation.compiled:
         for network in method.networks.values():
             network.compile(dynamic=False)
-    if variation.graphs:
-        side = program.spec.image_size
-        images = torch.zeros(variation.batch, 3, side, side, device=chosen.torch_device)
-        dtype = getattr(torch, chosen.precision)
-        for network in method.networks.values():
-            network.train()
-            with torch.autocast(chosen.device, dtype=dtype, enabled=dtype != torch.float32, cache_enabled=False):
-                torch.cuda.make_graphed_callables(network, (images,))
+
+
+def bits_of(module: torch.nn.Module) -> str:
+    """A checksum of all weights and buffers."""
+    values = (value.detach().cpu().flatten().view(torch.uint8).numpy() for value in module.state_dict().values())
+    return files.sha256_bytes(b"".join(value.tobytes() for value in values))
 
 
 def teraflops(found: Mapping[str, Found]) -> dict[str, float]:
@@ -253,6 +253,10 @@ def sheets(programme: Programme, found: Mapping[str, Found]) -> list[Sheet]:
         notes.append(f"ours waits for its images during {waits:.1%} of a step")
     header = ["way", "precision", "batch", "images a second", "ms a step", "times as fast", "of the peak"]
     header += ["allocated GB", "reserved GB", "counted GB"]
+    bits = [found.get(variation.name, {}).get("bits") for variation in (OURS, GRAPH)]
+    if all(bits):
+        same = "the same bits as" if bits[0] == bits[1] else "OTHER BITS than"
+        notes.append(f"{GRAPH.name}: after the same steps its weights have {same} those of {OURS.name}")
     return [Sheet(title="The step of CASS", header=header, rows=rows, notes=notes)]
 
 
@@ -280,7 +284,7 @@ def row(own: Found, variation: Variation, found: Mapping[str, Found], limit: Fou
 def _counted(own: Found) -> str:
     """What the model says that the row allocates, in GB: before the end of an epoch nothing is averaged yet."""
     footprint = known().get(own.get("kind", ""))
-    return f"{(footprint.at(own['batch']) - footprint.averages) / 1e9:.2f}" if footprint else ""
+    return f"{(footprint.of_step(own['batch']) - footprint.averages) / 1e9:.2f}" if footprint else ""
 
 
 def has_tf32(limit: Found) -> bool:

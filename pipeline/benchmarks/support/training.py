@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from pipeline.benchmarks.support.measure import Settings
 from pipeline.benchmarks.support.raw_images import make_shards
 from pipeline.learn import backbones, hardware, loop
+from pipeline.learn.graphs import WARM_UP
 from pipeline.learn.hardware import Hardware
 from pipeline.learn.pretrain import Pretraining
 from pipeline.runs.cluster import PATHS, Cluster
@@ -28,7 +29,7 @@ from pipeline.runs.folder import Run
 from pipeline.runs.spec import DatasetRef, PretrainSpec
 from pipeline.study import paper
 
-WARMUP_STEPS = 3  # before the timed steps
+WARMUP_STEPS = WARM_UP + 1  # before the timed steps; a CUDA graph is captured in the last
 SMALL = (
     paper.Backbone("resnet18.a1_in1k", "ResNet-18", paper.CNN),
     paper.Backbone("vit_tiny_patch16_224.augreg_in21k_ft_in1k", "ViT-Ti/16", paper.TRANSFORMER),
@@ -101,11 +102,11 @@ class TimedPretraining(Pretraining):
     def pixels(self, epoch: int, step: int) -> Tensor:
         return super().pixels(epoch, step) if self.batch_in_memory is None else self.batch_in_memory
 
-    def loss(self, epoch: int, step: int) -> tuple[dict[str, Tensor], int]:
+    def inputs(self, epoch: int, step: int) -> tuple[tuple[Tensor, ...], int]:
         if step in (WARMUP_STEPS, self.steps_per_epoch - 1):
             wait(self.device)  # the time is read at these two steps; between them the host may run ahead of a GPU
         self.step_starts.append(time.perf_counter())
-        return super().loss(epoch, step)
+        return super().inputs(epoch, step)
 
     def after_step(self, epoch: int, step: int) -> None:
         super().after_step(epoch, step)
@@ -135,6 +136,7 @@ def train(
     *,
     checkpoint_seconds: float = 600.0,
     should_stop: Callable[[], bool] = lambda: False,
+    graphs: bool = False,
 ) -> list[float]:
     """Train until the end or until `should_stop()`, in a temporary run folder; clears the program's times first.
 
@@ -143,7 +145,12 @@ def train(
     program.clear_times()
     with tempfile.TemporaryDirectory(dir=settings.scratch) as folder, contextlib.redirect_stdout(io.StringIO()):
         trainer = loop.Trainer(
-            program, Run(Path(folder)), hardware, checkpoint_seconds=checkpoint_seconds, should_stop=should_stop
+            program,
+            Run(Path(folder)),
+            hardware,
+            checkpoint_seconds=checkpoint_seconds,
+            should_stop=should_stop,
+            graphs=graphs,
         )
         ended = []
         with contextlib.suppress(loop.Stopped), contextlib.closing(trainer.epochs()) as epochs:

@@ -22,10 +22,10 @@ __all__ = ["OPTIONS", "build", "outputs"]
 class BatchNormOnly(Cass):
     """CASS whose loss is always zero, with gradients of zero; its agreement is logged."""
 
-    def loss(self, pixels: Tensor, draws: torch.Generator, progress: float) -> dict[str, Tensor]:
+    def loss(self, *inputs: Tensor) -> dict[str, Tensor]:
         with torch.no_grad():
-            agreement = super().loss(pixels, draws, progress)["loss"]
-        with torch.autocast(pixels.device.type, enabled=False):
+            agreement = super().loss(*inputs)["loss"]
+        with torch.autocast(inputs[0].device.type, enabled=False):
             sums = [parameter.sum() for name in self.networks for parameter in self.parameters_of(name)]
             return {"loss": 0 * torch.stack(sums).sum(), "agreement": agreement}
 

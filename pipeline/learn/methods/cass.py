@@ -33,14 +33,16 @@ class Cass(Method):
         self.networks = nn.ModuleDict(arms)
         self.augmentation = augmentation
 
-    def loss(self, pixels: Tensor, draws: torch.Generator, progress: float) -> dict[str, Tensor]:
-        with torch.autocast(pixels.device.type, enabled=False):
-            images = augment(pixels, self.augmentation, draws)  # [n, 3, h, w], one set for both arms
-        r, t = (network(images) for network in self.networks.values())
-        with torch.autocast(pixels.device.type, enabled=False):
-            return self.scalars(r, t, draws)
+    def inputs(self, pixels: Tensor, draws: torch.Generator, progress: float) -> tuple[Tensor, ...]:
+        return (augment(pixels, self.augmentation, draws),)  # [n, 3, h, w], one set for both arms
 
-    def scalars(self, r: Tensor, t: Tensor, draws: torch.Generator) -> dict[str, Tensor]:
+    def loss(self, *inputs: Tensor) -> dict[str, Tensor]:
+        images, *others = inputs
+        r, t = (network(images) for network in self.networks.values())
+        with torch.autocast(images.device.type, enabled=False):
+            return self.scalars(r, t, *others)
+
+    def scalars(self, r: Tensor, t: Tensor) -> dict[str, Tensor]:
         """The loss of both arms' logits [n, d], and what else is logged; outside of autocast."""
         return {"loss": agreement_loss(r, t)}
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from pipeline.learn.hardware import to_device
 from pipeline.learn.method import Method
 from pipeline.learn.methods.cass import OPTIONS, Cass, agreement_loss, check_arms, outputs
 from pipeline.runs.spec import PretrainSpec
@@ -29,8 +30,12 @@ class CassShuffled(Cass):
     """CASS whose two arms never see the same image together. The order of a step is drawn after its augmentation, from
     the same generator, so both arms' images are CASS's and a resume draws it again."""
 
-    def scalars(self, r: Tensor, t: Tensor, draws: torch.Generator) -> dict[str, Tensor]:
-        return {"loss": agreement_loss(r, t[derangement(len(t), draws).to(t.device)])}
+    def inputs(self, pixels: Tensor, draws: torch.Generator, progress: float) -> tuple[Tensor, ...]:
+        images = super().inputs(pixels, draws, progress)
+        return (*images, to_device(derangement(len(pixels), draws), pixels.device))
+
+    def scalars(self, r: Tensor, t: Tensor, order: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
+        return {"loss": agreement_loss(r, t[order])}
 
 
 def build(spec: PretrainSpec, arms: Mapping[str, nn.Module]) -> Method:

@@ -65,7 +65,7 @@ class CassVc(Cass):
         super().__init__(arms, spec.augment)
         self.options = read_options(spec, Options)
 
-    def scalars(self, r: Tensor, t: Tensor, draws: torch.Generator) -> dict[str, Tensor]:
+    def scalars(self, r: Tensor, t: Tensor) -> dict[str, Tensor]:
         agreement = agreement_loss(r, t)
         spheres = on_sphere(r), on_sphere(t)
         variance = sum((variance_term(z) for z in spheres), torch.zeros_like(agreement))

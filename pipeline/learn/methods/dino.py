@@ -71,15 +71,18 @@ class Dino(Method):
         last = nn.Linear(options.hidden, options.out_dim)
         self.pair = Distillation(Encoder(projection, last), options.out_dim)
 
-    def loss(self, pixels: Tensor, draws: torch.Generator, progress: float) -> dict[str, Tensor]:
-        with torch.autocast(pixels.device.type, enabled=False):
-            views = [
-                recoloured_crops(pixels, self.augmentation, self.crops, draws, one_draw=self.options.batch_draws)
-                for _ in range(2)
-            ]
-        students = [self.pair.student(local) for local, _ in views]  # [n, K] each; batch norm sees one crop at a time
+    def inputs(self, pixels: Tensor, draws: torch.Generator, progress: float) -> tuple[Tensor, ...]:
+        """A local and a global crop, twice: [n, 3, h, w] each."""
+        views = [
+            recoloured_crops(pixels, self.augmentation, self.crops, draws, one_draw=self.options.batch_draws)
+            for _ in range(2)
+        ]
+        return tuple(crop for view in views for crop in view)
+
+    def loss(self, *inputs: Tensor) -> dict[str, Tensor]:
+        students = [self.pair.student(local) for local in inputs[::2]]  # [n, K] each; batch norm sees one crop a time
         with torch.no_grad():
-            teachers = [self.pair.teacher(whole) for _, whole in views]
+            teachers = [self.pair.teacher(whole) for whole in inputs[1::2]]
         return self.pair.loss(
             students,
             teachers,

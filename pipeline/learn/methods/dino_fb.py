@@ -89,11 +89,14 @@ class DinoFb(Method):
         projection = Projection(backbone, projector(width, options.hidden, options.layers, options.bottleneck))
         self.pair = Distillation(Encoder(projection, Directions(options.bottleneck, options.out_dim)), options.out_dim)
 
-    def loss(self, pixels: Tensor, draws: torch.Generator, progress: float) -> dict[str, Tensor]:
+    def inputs(self, pixels: Tensor, draws: torch.Generator, progress: float) -> tuple[Tensor, ...]:
+        """The global crops and the small ones, view by view: [views · n, 3, side, side] each."""
         self.pair.student.last.requires_grad_(progress >= self.frozen_until)
-        with torch.autocast(pixels.device.type, enabled=False):
-            whole = cropped_then_recoloured(pixels, self.global_views, draws)
-            local = cropped_then_recoloured(pixels, self.local_views, draws)
+        whole = cropped_then_recoloured(pixels, self.global_views, draws)
+        return whole, cropped_then_recoloured(pixels, self.local_views, draws)
+
+    def loss(self, *inputs: Tensor) -> dict[str, Tensor]:
+        whole, local = inputs
         student = self.pair.student(whole).chunk(GLOBAL) + self.resized(self.pair.student, local).chunk(
             self.options.local_crops
         )  # [n, K] each

@@ -42,7 +42,7 @@ def test_a_step_moves_both_arms_closer():
     losses = []
     before = {name: value.clone() for name, value in method.state_dict().items()}
     for _ in range(5):
-        loss = method.loss(PIXELS, draws("step"), 0.0)["loss"]
+        loss = method.loss(*method.inputs(PIXELS, draws("step"), 0.0))["loss"]
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -55,7 +55,8 @@ def test_a_step_moves_both_arms_closer():
 def test_its_state_round_trips():
     method, other = cass.build(spec(), arms()), cass.build(spec(), {k: v.apply(_zero) for k, v in arms().items()})
     other.load_state_dict(method.state_dict())
-    assert method.loss(PIXELS, draws("a"), 0.0)["loss"].item() == other.loss(PIXELS, draws("a"), 0.0)["loss"].item()
+    inputs = method.inputs(PIXELS, draws("a"), 0.0)
+    assert method.loss(*inputs)["loss"].item() == other.loss(*inputs)["loss"].item()
 
 
 def _zero(module: nn.Module) -> None:

@@ -59,7 +59,7 @@ def by_hand(logits: np.ndarray) -> tuple[float, float]:
 def test_both_terms_and_the_loss_are_those_by_hand():
     r, t = some(seed=2), 3 * some(seed=3) + 1
     method = cass_vc.CassVc(arms(), spec(variance=2.0, covariance=0.5))
-    found = {name: value.item() for name, value in method.scalars(r, t, draws("none")).items()}
+    found = {name: value.item() for name, value in method.scalars(r, t).items()}
     (first, second), (third, fourth) = by_hand(r.numpy()), by_hand(t.numpy())
     cosines = [float(a @ b / np.linalg.norm(a) / np.linalg.norm(b)) for a, b in zip(r.numpy(), t.numpy(), strict=True)]
     agreement = float(np.mean([2 - 2 * c for c in cosines]))
@@ -102,21 +102,22 @@ def test_the_variance_term_is_about_one_minus_the_spread_of_the_collapse_monitor
 def test_neither_order_of_images_nor_scale_of_logits_matters():
     r, t = some(seed=2), some(seed=3)
     method = cass_vc.CassVc(arms(), spec())
-    loss = method.scalars(r, t, draws("none"))["loss"].item()
+    loss = method.scalars(r, t)["loss"].item()
     turned = torch.tensor([3, 1, 4, 0, 2])
-    assert method.scalars(7 * r[turned], t[turned] / 5, draws("none"))["loss"].item() == pytest.approx(loss, rel=1e-5)
+    assert method.scalars(7 * r[turned], t[turned] / 5)["loss"].item() == pytest.approx(loss, rel=1e-5)
 
 
 def test_the_terms_are_computed_in_float32_whatever_the_arms_give():
     r, t = some(seed=2), some(seed=3)
     method = cass_vc.CassVc(arms(), spec())
-    wanted = method.scalars(r.half().float(), t.half().float(), draws("none"))
-    for name, value in method.scalars(r.half(), t.half(), draws("none")).items():
+    wanted = method.scalars(r.half().float(), t.half().float())
+    for name, value in method.scalars(r.half(), t.half()).items():
         assert value.dtype == torch.float32 and value.item() == wanted[name].item()
+    inputs = method.inputs(PIXELS, draws("a"), 0.0)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        inside = method.loss(PIXELS, draws("a"), 0.0)
+        inside = method.loss(*inputs)
     assert all(value.dtype == torch.float32 and value.isfinite() for value in inside.values())
-    assert all(value.isfinite() for value in method.scalars(torch.zeros(4, 12), 1e4 * some(4), draws("none")).values())
+    assert all(value.isfinite() for value in method.scalars(torch.zeros(4, 12), 1e4 * some(4)).values())
 
 
 def spreads_after_training(name: str) -> list[float]:
@@ -132,7 +133,7 @@ def spreads_after_training(name: str) -> list[float]:
     optimizer = torch.optim.Adam(method.parameters(), lr=paper.PRETRAIN_OPTIM.lr)
     for step in range(40):
         optimizer.zero_grad()
-        method.loss(pixels, draws("step", step), 0.0)["loss"].backward()
+        method.loss(*method.inputs(pixels, draws("step", step), 0.0))["loss"].backward()
         optimizer.step()
     images = normalise(unit(pixels), spec().augment)
     return [collapse.spread(backbones.forward_in_batches(arm, [images])) for arm in method.arms().values()]

@@ -53,7 +53,7 @@ def take(method: Method, steps: range) -> list[float]:
     optimizer = torch.optim.SGD([p for name in method.arms() for p in method.parameters_of(name)], lr=0.01)
     losses = []
     for step in steps:
-        scalars = method.loss(PIXELS, draws("step", step), step / 10)
+        scalars = method.loss(*method.inputs(PIXELS, draws("step", step), step / 10))
         assert all(value.ndim == 0 for value in scalars.values())
         optimizer.zero_grad()
         scalars["loss"].backward()
@@ -99,7 +99,7 @@ def test_the_arms_are_the_specs_and_every_trainable_parameter_has_one_optimizer(
 @pytest.mark.parametrize("name", specs())
 def test_no_gradient_reaches_what_no_optimizer_trains(name):
     method = build(specs()[name])
-    method.loss(PIXELS, draws("a"), 0.5)["loss"].backward()
+    method.loss(*method.inputs(PIXELS, draws("a"), 0.5))["loss"].backward()
     trained = {id(p) for arm in method.arms() for p in method.parameters_of(arm)}
     assert all(p.grad is None for p in method.parameters() if id(p) not in trained)
     assert sum(p.grad is not None for p in method.parameters()) > 10

@@ -52,11 +52,11 @@ def test_the_loss_is_that_of_cass_with_the_images_of_one_arm_in_another_order():
     )
     r, t = (torch.randn(6, 8, generator=torch.Generator().manual_seed(seed)) for seed in (1, 2))
     order = cass_shuffled.derangement(6, draws("a"))
-    found = shuffled.scalars(r, t, draws("a"))["loss"]
-    assert found.item() == plain.scalars(r, t[order], draws("a"))["loss"].item()
-    assert found.item() != plain.scalars(r, t, draws("a"))["loss"].item()
-    same, other = (shuffled.loss(PIXELS, draws("step", step), 0.0)["loss"].item() for step in (3, 4))
-    assert same == shuffled.loss(PIXELS, draws("step", 3), 0.0)["loss"].item() != other
+    found = shuffled.scalars(r, t, order)["loss"]
+    assert found.item() == plain.scalars(r, t[order])["loss"].item()
+    assert found.item() != plain.scalars(r, t)["loss"].item()
+    same, other = (shuffled.loss(*shuffled.inputs(PIXELS, draws("step", step), 0.0))["loss"].item() for step in (3, 4))
+    assert same == shuffled.loss(*shuffled.inputs(PIXELS, draws("step", 3), 0.0))["loss"].item() != other
 
 
 def test_a_batch_of_one_has_no_other_image():
@@ -66,12 +66,12 @@ def test_a_batch_of_one_has_no_other_image():
 
 def test_batch_norm_alone_moves_no_weight_whatever_the_rate():
     method = bn_only.build(spec("bn_only"), arms()).train()
-    method.loss(PIXELS, draws("first"), 0.0)  # the lazy layers get their shape
+    method.loss(*method.inputs(PIXELS, draws("first"), 0.0))  # the lazy layers get their shape
     before = {name: value.clone() for name, value in method.state_dict().items()}
     optimizer = torch.optim.Adam(method.parameters(), lr=1.0)
     for step in range(3):
         optimizer.zero_grad()
-        scalars = method.loss(PIXELS, draws("step", step), 0.0)
+        scalars = method.loss(*method.inputs(PIXELS, draws("step", step), 0.0))
         scalars["loss"].backward()
         optimizer.step()
         assert scalars["loss"].item() == 0.0 and scalars["agreement"].item() > 0

@@ -109,7 +109,7 @@ def test_whole_steps_are_vit_pytorchs_with_the_same_weights_and_crops(arm):
         ]
         other.local_crop = Given([local for local, _ in views])
         other.global_crop = Given([whole for _, whole in views])
-        losses = [method.loss(PIXELS, draws("step", step), 0.0)["loss"], other(PIXELS)]
+        losses = [method.loss(*method.inputs(PIXELS, draws("step", step), 0.0))["loss"], other(PIXELS)]
         torch.testing.assert_close(losses[0], losses[1], atol=1e-5, rtol=1e-5)
         for optimizer, loss in zip(sgd, losses, strict=True):
             optimizer.zero_grad()
@@ -127,7 +127,7 @@ def test_whole_steps_are_vit_pytorchs_with_the_same_weights_and_crops(arm):
 def test_batch_norms_buffers_are_copied_to_the_teacher():
     method = make(0)
     method.train()
-    method.loss(PIXELS, draws("a"), 0.0)
+    method.loss(*method.inputs(PIXELS, draws("a"), 0.0))
     assert not _same_buffers(method)
     method.after_step(0.0)
     assert _same_buffers(method)
@@ -167,7 +167,7 @@ def test_the_notebook_preset_draws_once_for_the_batch():
     method = make(1, batch_draws=True).eval()
     logits = []
     method.pair.student.register_forward_hook(lambda module, images, out: logits.append(out))
-    method.loss(same, draws("a"), 0.0)
+    method.loss(*method.inputs(same, draws("a"), 0.0))
     assert all((out - out[:1]).abs().max() < 1e-5 for out in logits)
 
 

@@ -50,7 +50,7 @@ def test_the_student_sees_all_crops_and_the_teacher_the_global_ones():
     sizes = {"student": [], "teacher": []}
     for name, encoder in (("student", method.pair.student), ("teacher", method.pair.teacher)):
         encoder.register_forward_pre_hook(lambda module, images, name=name: sizes[name].append(images[0].shape))
-    method.loss(PIXELS, draws("a"), 0.5)
+    method.loss(*method.inputs(PIXELS, draws("a"), 0.5))
     assert sizes["student"] == [(8, 3, 32, 32), (12, 3, 16, 16)]
     assert sizes["teacher"] == [(8, 3, 32, 32)]
 
@@ -73,7 +73,7 @@ def test_the_last_layer_is_frozen_for_the_first_epoch_and_no_longer():
     method = make(epochs=4)
     for progress, frozen in ((0.0, True), (0.2499, True), (0.25, False), (0.9, False)):
         method.zero_grad(set_to_none=True)
-        method.loss(PIXELS, draws("a"), progress)["loss"].backward()
+        method.loss(*method.inputs(PIXELS, draws("a"), progress))["loss"].backward()
         assert (method.pair.student.last.weight.grad is None) is frozen
         assert method.pair.student.projection.layers[0].weight.grad is not None
 
@@ -92,7 +92,7 @@ def test_the_teachers_momentum_goes_to_one_along_half_a_cosine():
 
 def test_the_teachers_batch_norm_keeps_statistics_of_its_own():
     method = make(0).train()
-    method.loss(PIXELS, draws("a"), 0.5)
+    method.loss(*method.inputs(PIXELS, draws("a"), 0.5))
     method.after_step(0.5)
     teacher, student = (dict(one.named_buffers()) for one in (method.pair.teacher, method.pair.student))
     means = [name for name in teacher if name.endswith("running_mean")]
