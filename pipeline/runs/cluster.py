@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.runs.container import Container
 from pipeline.runs.spec import PRECISIONS
 from pipeline.runs.values import one_of
 
@@ -49,6 +50,8 @@ GPU_PRECISIONS: Mapping[str, str] = {
 """What `auto` is on a GPU model (learn/hardware.best_precision)."""
 RENAMED = {"card": "gpu_model"}
 """Old names of keys, which cluster files and job.json of earlier code still have, and their names now."""
+LATER = ("probes", "gpu_memory_gb", "gpu_measured", "container")
+"""Keys that came later: job.json has them only where they are not the default, so that jobs of earlier code read it."""
 
 # flags of sbatch that submitting, finding and requeueing jobs depend on
 OURS = "array chdir comment cpus-per-task dependency error hold job-name mem nodes ntasks ntasks-per-node".split()
@@ -73,7 +76,7 @@ class Slurm:
     signal_seconds: int = 300
     """How long before the time limit the job gets a signal; two full checkpoints must fit: one in work and the last."""
     requeues: int = 1000
-    """How often a job may reach its time limit before submitit gives it up."""
+    """How often a job may be started again before it gives itself up at its time limit."""
     parallelism: int = 64
     """Tasks of one array at the same time."""
     max_jobs: int = 0
@@ -90,6 +93,8 @@ class Slurm:
     """Further arguments of srun."""
     sbatch: tuple[str, ...] = ()
     """Further flags of sbatch, as `name=value`: `exclude=gpu7`, `mail-type=FAIL`."""
+    container: Container = dataclasses.field(default_factory=Container)
+    """What the job's Python runs in."""
 
     def __post_init__(self) -> None:
         for name in ("cpus", "memory_gb", "hours", "signal_seconds", "parallelism"):
@@ -222,6 +227,9 @@ def from_json(value: dict[str, Any]) -> Cluster:
     paths: dict[str, Any] = {name: str(Path(getattr(cluster, name)).expanduser().absolute()) for name in PATHS}
     if VARIABLE.search(cluster.scratch):
         paths["scratch"] = cluster.scratch  # resolved on the node
+    if file := cluster.slurm.container.file:
+        container = dataclasses.replace(cluster.slurm.container, image=str(file.expanduser().absolute()))
+        paths["slurm"] = dataclasses.replace(cluster.slurm, container=container)
     return dataclasses.replace(cluster, **paths)
 
 
@@ -256,10 +264,10 @@ def to_json(cluster: Cluster) -> dict[str, Any]:
     They have their old names, and a key that came later is left out while it has its default.
     """
     old = {new: name for name, new in RENAMED.items()}
-    facts = dataclasses.asdict(cluster)
-    if cluster.probes:
-        del facts["probes"]
-    for name in ("gpu_memory_gb", "gpu_measured"):
-        if not facts[name]:
-            del facts[name]
-    return {old.get(key, key): setting for key, setting in facts.items()}
+
+    def as_before(facts: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+        kept = {key: value for key, value in facts.items() if key not in LATER or value != defaults[key]}
+        return {old.get(key, key): value for key, value in kept.items()}
+
+    facts, defaults = dataclasses.asdict(cluster), dataclasses.asdict(Cluster())
+    return as_before({**facts, "slurm": as_before(facts["slurm"], defaults["slurm"])}, defaults)
