@@ -1,4 +1,4 @@
-"""Jobs in a container without Slurm's tools: the time limit's signal, preemption and a kill, and the bits of outside."""
+"""Jobs in a container without Slurm's tools: requeues, preemption, and the bits of outside."""
 
 from __future__ import annotations
 
