@@ -23,7 +23,7 @@ from pipeline.jobs.execute import RunPayload, site_of
 from pipeline.jobs.gpus import gpus, use_assigned_gpu
 from pipeline.jobs.output import output_to
 from pipeline.jobs.plan import TO_DO
-from pipeline.jobs.signals import STOP_FILE, STOPPED, Stop, grace_of, leave
+from pipeline.jobs.signals import REQUEUE, STOP_FILE, STOPPED, Stop, grace_of, leave
 from pipeline.jobs.submissions import Submission
 from pipeline.runs.folder import Run
 from pipeline.runs.identity import run_id
@@ -74,9 +74,12 @@ def payload_of(submission: Submission, index: int) -> RunPayload | FanOutPayload
 
 
 def execute_fan_out(folder: Path, stop: Callable[[], bool]) -> int:
-    """Execute the trials; 0: none failed, `STOPPED`: it was asked to stop before the end, 1: at least one failed."""
+    """Execute the trials; 0: none failed, `STOPPED`: it was asked to stop before the end, `REQUEUE`: what is left waits
+    for another GPU model, 1: at least one failed."""
     runs = [Run(path) for path in submissions.runs_of(folder)]
     site = site_of(runs[0])
+    for run in runs:
+        run["waits"].unlink(missing_ok=True)
     tried: Counter[str] = Counter()
     skipped: dict[str, str] = {}
     trials = site.trials_per_gpu
@@ -85,6 +88,7 @@ def execute_fan_out(folder: Path, stop: Callable[[], bool]) -> int:
         skipped = {name: state for name, state in parents.items() if state != "done"}
         submissions.note_skipped(folder, skipped)
         ready = [run for run in runs if parents.get(run.id) == "done" and tried[run.id] <= RETRIES]
+        ready = [run for run in ready if not run["waits"].exists()]
         if not ready:
             break
         print(f"{len(ready)} of {counted(len(runs), 'trial')} to do", flush=True)
@@ -103,6 +107,8 @@ def execute_fan_out(folder: Path, stop: Callable[[], bool]) -> int:
             trials = 1
     if stop() and any(run.state() in TO_DO for run in runs):
         return STOPPED
+    if any(run["waits"].exists() for run in runs):
+        return REQUEUE
     for run in runs:
         if tried[run.id] > RETRIES and run.state() in TO_DO:
             note_deaths(run, tried[run.id])

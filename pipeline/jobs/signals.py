@@ -20,7 +20,7 @@ from pipeline.runs.cluster import Cluster
 
 STOPPED = 75  # exit code of a job that saved and left because it was asked to (EX_TEMPFAIL: try again)
 REQUEUE = 85  # exit code of one that is to be put back into the queue (ERESTART)
-BATCH_SHELL = "CASS_PIPELINE_BATCH_SHELL"  # environment variable: set where a batch shell waits for that code
+BATCH_SHELL = "CASS_PIPELINE_BATCH_SHELL"  # environment variable, where a shell waits for that code: see requeue_with
 STOP_FILE = "CASS_PIPELINE_STOP_FILE"  # environment variable: the file by which a fan-out tells its trials to stop
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
 REQUEUE_SECONDS = 5.0  # between the shell's attempts while slurmctld does not answer; the time limit ends them
@@ -93,6 +93,11 @@ def leave(code: int, stop: Stop) -> None:
             handler(signal.SIGUSR2, None)  # submitit's on this machine: it ends this process
     if code:
         sys.exit(code)
+
+
+def requeue_with(request: str) -> None:
+    """Have the batch shell change the job before it starts again; `request` is what `scontrol update` takes."""
+    Path(os.environ[BATCH_SHELL]).write_text(f"{request}\n", encoding="utf-8")
 
 
 def leave_at_time_limit() -> None:

@@ -50,7 +50,7 @@ GPU_PRECISIONS: Mapping[str, str] = {
 """What `auto` is on a GPU model (learn/hardware.best_precision)."""
 RENAMED = {"card": "gpu_model"}
 """Old names of keys, which cluster files and job.json of earlier code still have, and their names now."""
-LATER = ("probes", "gpu_memory_gb", "gpu_measured", "container")
+LATER = ("probes", "gpu_memory_gb", "gpu_measured", "on_other_card", "container")
 """Keys that came later: job.json has them only where they are not the default, so that jobs of earlier code read it."""
 
 # flags of sbatch that submitting, finding and requeueing jobs depend on
@@ -158,6 +158,9 @@ class Cluster:
     """Whether a finished pretraining run keeps its last checkpoint, from which a longer run can continue."""
     probes: bool = True
     """Whether pretraining runs judge their frozen features on the way and at their end (learn/probes)."""
+    on_other_card: str = "wait"
+    """What a run does that began on one GPU model and is now on another: `wait` for its own (on Slurm, where the site
+    tells them apart; else it fails), `restart`, or `go_on` there, which the result says."""
     slurm: Slurm = dataclasses.field(default_factory=Slurm)
 
     def __post_init__(self) -> None:
@@ -165,6 +168,7 @@ class Cluster:
         one_of("device", self.device, ("auto", "cpu", "cuda"))
         one_of("gpu_model", self.gpu_model, ("", *GPU_MEMORY_GB))
         one_of("precision", self.precision, PRECISIONS)
+        one_of("on_other_card", self.on_other_card, ("wait", "restart", "go_on"))
         if self.threads < 1:
             raise ValueError(f"threads is {self.threads}; give 1 or more")
         if self.scratch_gb < 0:

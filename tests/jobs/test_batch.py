@@ -59,6 +59,18 @@ def test_the_shell_requeues_what_asks_for_it_until_slurm_answers(tmp_path, monke
     assert done.returncode == code and ("requeued job 10_3" in done.stdout) == bool(asked)
 
 
+@pytest.mark.parametrize("request_", ["", "Gres=gpu:a100:1"])
+def test_the_shell_changes_what_the_job_requests_before_its_next_start(tmp_path, request_):
+    program(tmp_path, "scontrol", 'echo "$@" >>asked')
+    found = site(tmp_path)
+    ask = f'[ -z "{request_}" ] || echo "{request_}" >"${batch.BATCH_SHELL}"'
+    script = [*batch.lines_before(found, CODE, tmp_path), ask, f"(exit {REQUEUE})", *batch.lines_after(found)]
+    (tmp_path / "12.request").write_text("Gres=gpu:of_an_earlier_start:1")
+    shell("\n".join(script), tmp_path, SLURM_JOB_ID="12", SLURMD_NODENAME="n7")
+    asked = ["--oneliner show node n7", "requeue 12", *([f"update JobId=12 {request_}"] if request_ else [])]
+    assert (tmp_path / "asked").read_text().splitlines() == asked
+
+
 def test_a_job_that_is_no_array_is_named_by_its_own_number(tmp_path):
     assert shell(f'echo "{batch.JOB}"', tmp_path, SLURM_JOB_ID="12").stdout == "12\n"
 
@@ -73,7 +85,7 @@ def words(found: Cluster, folder: Path, **environment: str) -> list[str]:
 
 def test_without_a_container_python_is_the_launching_one_and_keeps_its_path(tmp_path):
     assert words(site(tmp_path), tmp_path) == [sys.executable]
-    lines = batch.lines_before(site(tmp_path), CODE)
+    lines = batch.lines_before(site(tmp_path), CODE, tmp_path)
     assert f"export PYTHONPATH={CODE}${{PYTHONPATH:+:$PYTHONPATH}}" in lines and "NOUSERSITE" not in str(lines)
 
 
@@ -111,7 +123,7 @@ def test_scratch_with_variables_is_made_and_bound_where_they_are_set(tmp_path):
     known = {"NODE_TMP": f"{tmp_path}/node", "ME": "me"}
     assert folder in words(found, tmp_path, **known)
     assert not [word for word in words(found, tmp_path, NODE_TMP="/n") if 's "x"' in word]
-    lines = "\n".join(batch.lines_before(found, CODE))
+    lines = "\n".join(batch.lines_before(found, CODE, tmp_path))
     assert shell(lines, tmp_path).returncode == 0 and not (tmp_path / "node").exists()
     done = shell(f"{lines}\necho $PYTHONPATH", tmp_path, PYTHONPATH="/of/the/node", **known)
     assert Path(folder).is_dir() and done.stdout == f"{CODE}\n"

@@ -11,6 +11,7 @@ import shlex
 import sys
 from pathlib import Path
 
+from pipeline.jobs.gpus import NODE
 from pipeline.jobs.signals import BATCH_SHELL, REQUEUE, REQUEUE_SECONDS
 from pipeline.runs.cluster import VARIABLE, Cluster
 from pipeline.runs.container import EXEC, PYXIS
@@ -21,8 +22,8 @@ UNSIGNALLED = """bash -c 'trap "" USR2 TERM; exec "$@"' container"""
 """Starts a runtime that ignores the signals which Slurm sends to all processes of a step; Python inside notes them."""
 
 
-def lines_before(cluster: Cluster, code: Path) -> list[str]:
-    """What the shell executes before the step, at every start of the job."""
+def lines_before(cluster: Cluster, code: Path, folder: Path) -> list[str]:
+    """What the shell executes before the step, at every start of the job; what the step asks of it is in `folder`."""
     inside = cluster.slurm.container.used
     inherited = "" if inside else "${PYTHONPATH:+:$PYTHONPATH}"  # the node's packages are not those of an image
     return [
@@ -30,7 +31,9 @@ def lines_before(cluster: Cluster, code: Path) -> list[str]:
         f"export PYTHONPATH={shlex.quote(str(code))}{inherited}",
         *(["export PYTHONNOUSERSITE=1"] if inside else []),
         "export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK  # srun does not inherit it from 22.05 on",
-        f"export {BATCH_SHELL}=1",
+        f'export {BATCH_SHELL}={shlex.quote(str(folder))}/"{JOB}.request"',
+        f'rm -f "${BATCH_SHELL}"',
+        f'export {NODE}="$(timeout 20 scontrol --oneliner show node "$SLURMD_NODENAME")"',
         *([_if_set(cluster.scratch, f"mkdir -p {_word(cluster.scratch)}")] if inside else []),
     ]
 
@@ -41,8 +44,10 @@ def lines_after(cluster: Cluster) -> list[str]:
         "code=$?",
         f'if [ "$code" = {REQUEUE} ] && [ "${{SLURM_RESTART_COUNT:-0}}" -lt {cluster.slurm.requeues} ]; then',
         f'    job="{JOB}"',
+        '    trap "" TERM  # which the requeue sends',
         f'    until scontrol requeue "$job"; do sleep {REQUEUE_SECONDS:g}; done',
         '    echo "requeued job $job"',
+        f'    [ ! -s "${BATCH_SHELL}" ] || scontrol update "JobId=$job" $(cat "${BATCH_SHELL}")',
         "fi",
         'exit "$code"',
     ]

@@ -15,6 +15,7 @@ import socket
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
+from pipeline.jobs.gpus import parse_gres
 from pipeline.jobs.slurm import scheduler
 from pipeline.runs.cluster import Slurm
 
@@ -134,23 +135,11 @@ def _number(text: str | None) -> int:
 
 
 def _has_gres(wanted: str, offered: str) -> bool:
-    have = _gres(offered)
-    for (name, kind), count in _gres(wanted).items():
+    have = parse_gres(offered)
+    for (name, kind), count in parse_gres(wanted).items():
         if sum(n for (other, its), n in have.items() if other == name and kind in ("", its)) < count:
             return False
     return True
-
-
-def _gres(text: str) -> Counter[tuple[str, str]]:
-    """Counts by (name, type) of `gpu:a100:4(S:0-1),mps:400`. A missing type is empty, a missing count is 1."""
-    out: Counter[tuple[str, str]] = Counter()
-    for entry in re.sub(r"\([^)]*\)", "", text).split(","):
-        name, *rest = entry.strip().removeprefix("gres/").replace("=", ":").split(":")
-        rest = [part for part in rest if part != "no_consume"]
-        count = int(rest.pop()) if rest and rest[-1].isdigit() else 1
-        if name:
-            out[name, rest[0] if rest else ""] += count
-    return out
 
 
 def _has_features(constraint: str, features: list[str]) -> bool:

@@ -122,7 +122,7 @@ def executor_for(
         array_parallelism=parallelism,
         stderr_to_stdout=True,
         comment=comment_of(submission.folder.parent.parent, submission.id),
-        setup=lines_before(cluster, code),
+        setup=lines_before(cluster, code, folder),
         teardown=lines_after(cluster),
         srun_args=list(slurm.srun),
         dependency="afterany:" + ":".join(after) if after else None,
