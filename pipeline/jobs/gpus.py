@@ -29,6 +29,13 @@ def gpus(cluster: Cluster) -> list[str]:
         return [str(i) for i, _ in enumerate(Path("/proc/driver/nvidia/gpus").glob("*"))]
 
 
+def gpus_of_job(cluster: Cluster) -> int:
+    """How many GPUs a job of this site has, by what it requests; 1 where it requests none by name."""
+    if cluster.executor != "slurm":
+        return 1
+    return max(1, sum(count for (name, _), count in parse_gres(cluster.slurm.gres).items() if name == "gpu"))
+
+
 def jobs_at_once(cluster: Cluster) -> int:
     """How many jobs the executor runs at the same time."""
     if cluster.executor == "slurm":

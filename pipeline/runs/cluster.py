@@ -50,7 +50,7 @@ GPU_PRECISIONS: Mapping[str, str] = {
 """What `auto` is on a GPU model (learn/hardware.best_precision)."""
 RENAMED = {"card": "gpu_model"}
 """Old names of keys, which cluster files and job.json of earlier code still have, and their names now."""
-LATER = ("probes", "gpu_memory_gb", "gpu_measured", "on_other_card", "container")
+LATER = ("probes", "gpu_memory_gb", "gpu_measured", "on_other_card", "runs_per_job", "container")
 """Keys that came later: job.json has them only where they are not the default, so that jobs of earlier code read it."""
 
 # flags of sbatch that submitting, finding and requeueing jobs depend on
@@ -69,6 +69,8 @@ class Slurm:
     """Node features, as `sbatch --constraint` takes them."""
     gres: str = "gpu:1"
     """Generic resources of a job; empty: none, for a partition without GPUs."""
+    runs_per_job: int = 1
+    """Pretraining runs of a job, on a GPU each: where nodes are sold whole, as many as `gres` asks for."""
     cpus: int = 2
     memory_gb: float = 64.0
     hours: float = 168.0
@@ -97,7 +99,7 @@ class Slurm:
     """What the job's Python runs in."""
 
     def __post_init__(self) -> None:
-        for name in ("cpus", "memory_gb", "hours", "signal_seconds", "parallelism"):
+        for name in ("runs_per_job", "cpus", "memory_gb", "hours", "signal_seconds", "parallelism"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be above zero")
         for name in ("requeues", "max_jobs"):
