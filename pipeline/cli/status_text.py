@@ -85,6 +85,7 @@ def _row(planned: PlannedRun, plan: Plan, queue: QueueView | None) -> Row:
         row["state"] = "queued"
         row["says"] = job.state.lower() + (f" ({job.reason})" if job.reason not in ("None", "") else "")
         row["says"] += f" on {job.node}" if job.node else ""
+        row["says"] += _waits_for(planned.run)
         if queue and planned.published_by and queue.jobs.get(planned.published_by) == job:
             row["says"] += f", published by {planned.published_by}"
     elif planned.published_by:
@@ -95,6 +96,13 @@ def _row(planned: PlannedRun, plan: Plan, queue: QueueView | None) -> Row:
         row["job"], how = queue.ended[planned.run.id]
         row["says"] = f"its job ended: {how}; the next launch continues it"
     return row
+
+
+def _waits_for(run: Run) -> str:
+    """What a job was requeued to wait for; empty where it was not."""
+    with contextlib.suppress(FileNotFoundError):
+        return f", waits for {run['waits'].read_text(encoding='utf-8').strip()}"
+    return ""
 
 
 def _name(run: Run) -> str:

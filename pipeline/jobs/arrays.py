@@ -1,6 +1,7 @@
 """Which runs share a job, and which jobs form an array.
 
 A pretraining run and its milestones are one job; the fine-tunes of one (dataset, method, arm) are one job, a fan-out.
+Where a site sells whole nodes, a job takes several pretraining runs side by side (`side_by_side`).
 Runs of frozen features take seconds, so those of one dataset share a job, except where they wait for pretraining.
 """
 
@@ -13,7 +14,7 @@ from typing import Any
 from pipeline.core.console import counted
 from pipeline.jobs.plan import PlannedRun
 from pipeline.runs.identity import recipe
-from pipeline.runs.spec import FinetuneSpec, Spec, method_of
+from pipeline.runs.spec import FinetuneSpec, PretrainSpec, Spec, method_of
 
 
 @dataclass
@@ -21,6 +22,8 @@ class Job:
     """The runs that one job trains; a pretraining run comes before its milestones."""
 
     runs: list[PlannedRun] = field(default_factory=list)
+    parts: list[Job] = field(default_factory=list)
+    """The pretraining jobs that it does side by side, where it is one for a whole node."""
 
     @property
     def spec(self) -> Spec:
@@ -63,6 +66,24 @@ def _fan_out_of(spec: FinetuneSpec) -> str:
     return f"frozen {spec.dataset}" if spec.pretrain is None else recipe(replace(spec, probe="knn"))
 
 
+def side_by_side(jobs: Iterable[Job], together: int) -> list[Job]:
+    """The jobs, with `together` pretraining jobs in one: of one kind as far as possible, which end at the same time."""
+    if together == 1:
+        return list(jobs)
+
+    def kind(job: Job) -> tuple[Any, ...]:
+        arms = job.spec.arms if isinstance(job.spec, PretrainSpec) else ()
+        return job.spec.dataset.name, method_of(job.spec), [arm.backbone for arm in arms], -job.spec.epochs
+
+    alone: list[Job] = []
+    fan_outs: list[Job] = []
+    for job in jobs:
+        (fan_outs if job.fan_out else alone).append(job)
+    alone.sort(key=kind)
+    groups = [alone[start : start + together] for start in range(0, len(alone), together)]
+    return [Job([planned for job in group for planned in job.runs], group) for group in groups] + fan_outs
+
+
 @dataclass
 class JobArray:
     """Jobs of one kind that wait for the same pretraining runs; an executor can submit it."""
@@ -87,14 +108,14 @@ def job_arrays(grid: str, jobs: list[Job], *, waits_for: set[str], limit: int, p
     groups: dict[tuple[Any, ...], list[Job]] = {}
     for job in jobs:
         parents = frozenset(job.parents & waits_for)
-        key = (job.fan_out, job.spec.dataset.name, method_of(job.spec), parents)
-        groups.setdefault(key, []).append(job)
+        kind = ("pretrain",) if job.parts else (job.spec.dataset.name, method_of(job.spec))
+        groups.setdefault((job.fan_out, kind, parents), []).append(job)
     out = []
-    for (fan_out, dataset, method, parents), group in groups.items():
+    for (fan_out, kind, parents), group in groups.items():
         chunks = [group[start : start + limit] for start in range(0, len(group), limit)]
         for chunk in chunks:
             runs = [planned for job in chunk for planned in job.runs]
-            name = ".".join([grid, dataset, method, *(["finetune"] if fan_out else []), seed_range(runs)])
+            name = ".".join([grid, *kind, *(["finetune"] if fan_out else []), seed_range(runs)])
             out.append(JobArray(name, chunk, parents, min(len(chunk), max(1, parallelism // len(chunks)))))
     return sorted(out, key=lambda array: array.jobs[0].fan_out)
 

@@ -6,15 +6,16 @@ Every number has a source (jobs/costs). Runs of which nothing is known are count
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from pipeline.jobs.arrays import Job, jobs_of, side_by_side
 from pipeline.jobs.costs import FLOAT_BYTES, MODELLED, RunCosts, backbones_of
-from pipeline.jobs.gpus import jobs_at_once
+from pipeline.jobs.gpus import gpus_of_job, jobs_at_once
 from pipeline.jobs.plan import TO_DO, Plan, PlannedRun
 from pipeline.runs.cluster import Cluster
 from pipeline.runs.methods import method_info
-from pipeline.runs.spec import FinetuneSpec, PretrainSpec, Spec, method_of
+from pipeline.runs.spec import FinetuneSpec, PretrainSpec, Spec
 
 CHECKPOINTS = 3  # of one run, at the moment when it writes its third (docs/operations.md)
 
@@ -63,7 +64,7 @@ def estimate(plan: Plan, cluster: Cluster) -> Estimate:
     costs = RunCosts(plan, cluster, todo)
     unknown: set[str] = set()
     hours: dict[str, float] = {}
-    checkpoints: dict[tuple[str, ...], list[int]] = {}
+    checkpoints: dict[str, int] = {}
     for planned in todo:
         spec = planned.spec
         parameters = costs.parameters(spec)
@@ -83,14 +84,34 @@ def estimate(plan: Plan, cluster: Cluster) -> Estimate:
         kind.runs[cost.source] += 1
         out.dino_excess += left * cost.dino_excess
         hours[planned.run.id] = left * cost.hours
-        checkpoints.setdefault(_job_key(planned), []).append(checkpoint * CHECKPOINTS)
+        checkpoints[planned.run.id] = checkpoint * CHECKPOINTS
 
     out.unknown_sizes = tuple(sorted(unknown))
-    # a fan-out works on as many runs as trials share its GPU, any other job on one
-    by_job = [sum(sorted(sizes, reverse=True)[: cluster.trials_per_gpu]) for sizes in checkpoints.values()]
-    out.peak_bytes = sum(sorted(by_job, reverse=True)[: out.jobs])
-    out.wall_hours = max((out.pretrain.hours + out.finetune.hours) / out.jobs, _longest_chain(todo, hours))
+    _count_jobs(out, todo, hours, checkpoints, cluster)
     return out
+
+
+def _count_jobs(
+    out: Estimate,
+    todo: Sequence[PlannedRun],
+    hours: Mapping[str, float],
+    checkpoints: Mapping[str, int],
+    cluster: Cluster,
+) -> None:
+    """Count what runs take together, as jobs: a job keeps all its GPUs until its last run has ended."""
+    jobs, gpus = jobs_of(todo), gpus_of_job(cluster)
+    if cluster.executor == "slurm":
+        jobs = side_by_side(jobs, cluster.slurm.runs_per_job)
+    wall = [_wall_hours(job, hours, cluster) for job in jobs]
+    by_job = []
+    for job, its_hours in zip(jobs, wall, strict=True):
+        kind = out.finetune if job.fan_out else out.pretrain
+        kind.hours += gpus * its_hours - sum(hours.get(planned.run.id, 0.0) for planned in job.runs)
+        at_once = gpus * cluster.trials_per_gpu if job.fan_out else max(1, len(job.parts))
+        sizes = sorted((checkpoints.get(planned.run.id, 0) for planned in job.runs), reverse=True)
+        by_job.append(sum(sizes[:at_once]))
+    out.peak_bytes = sum(sorted(by_job, reverse=True)[: out.jobs])
+    out.wall_hours = max(sum(wall) / out.jobs, _longest_chain(jobs, wall))
 
 
 def _copies_at_end(spec: Spec) -> int:
@@ -124,26 +145,18 @@ def _part_left(planned: PlannedRun) -> float:
     return max(0.0, 1 - done)
 
 
-def _job_key(planned: PlannedRun) -> tuple[str, ...]:
-    """Runs with the same key share a job: a fan-out is one (dataset, method, arm)."""
-    spec = planned.spec
-    if isinstance(spec, PretrainSpec):
-        return (planned.run.id,)
-    if spec.probe and spec.pretrain is None:  # runs of frozen features share one
-        return spec.dataset.name, method_of(spec)
-    return spec.dataset.name, method_of(spec), spec.arm, spec.backbone
+def _wall_hours(job: Job, hours: Mapping[str, float], cluster: Cluster) -> float:
+    """How long a job takes: as many of its runs at a time as it has GPUs."""
+    own = [hours.get(planned.run.id, 0.0) for planned in job.runs]
+    at_once = gpus_of_job(cluster) if job.fan_out else max(1, len(job.parts))
+    return max(max(own), sum(own) / at_once)
 
 
-def _longest_chain(runs: Sequence[PlannedRun], hours: dict[str, float]) -> float:
-    """The hours of the longest chain of jobs: a fan-out after the longest pretraining run that it waits for."""
-    awaited = {planned.run.id: planned.published_by or planned.run.id for planned in runs}
-    own: dict[tuple[str, ...], float] = {}
-    before: dict[tuple[str, ...], float] = {}
-    for planned in runs:
-        job = _job_key(planned)
-        own[job] = own.get(job, 0.0) + hours.get(planned.run.id, 0.0)
-        before[job] = max(before.get(job, 0.0), hours.get(awaited.get(planned.parent or "", ""), 0.0))
-    return max((own[job] + before[job] for job in own), default=0.0)
+def _longest_chain(jobs: Sequence[Job], wall: Sequence[float]) -> float:
+    """The hours of the longest chain of jobs: a fan-out after the longest pretraining job that it waits for."""
+    of_run = {planned.run.id: hours for job, hours in zip(jobs, wall, strict=True) for planned in job.runs}
+    before = [max((of_run.get(parent, 0.0) for parent in job.parents), default=0.0) for job in jobs]
+    return max((own + waited for own, waited in zip(wall, before, strict=True)), default=0.0)
 
 
 def gigabytes(count: float) -> str:

@@ -17,21 +17,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.core import disks, files
-from pipeline.core.seals import Damaged
 from pipeline.data.pixel_map import DamagedMap
-from pipeline.data.shards.index import shards_of
 from pipeline.jobs import milestones
 from pipeline.jobs.gpus import gpus, use_assigned_gpu
 from pipeline.jobs.heartbeat import heartbeat
 from pipeline.jobs.output import output_to
-from pipeline.jobs.signals import STOP_FILE, STOPPED, Stop, grace_of, leave
-from pipeline.jobs.snapshot import code_version, library_versions
-from pipeline.learn.weights import checked_sha256, start_weights
+from pipeline.jobs.signals import REQUEUE, STOP_FILE, STOPPED, Stop, grace_of, leave, requeue_with
+from pipeline.jobs.start import OtherCard, ParentDamaged, begin, inputs
 from pipeline.runs import cluster
 from pipeline.runs.folder import Run
 from pipeline.runs.identity import check_revisions, run_id
-from pipeline.runs.result import Result, Start
-from pipeline.runs.spec import PretrainSpec, Spec
+from pipeline.runs.result import DEVICES, Result, Start
+from pipeline.runs.spec import PretrainSpec
 
 if TYPE_CHECKING:
     from pipeline.learn.hardware import Hardware
@@ -40,10 +37,6 @@ if TYPE_CHECKING:
 PATIENCE = 5.0  # seconds to wait for a run that another process works on
 MAP_DAMAGES = 2  # of one start of a run; a disk that damages more is no place to work
 SLURM_PATIENCE = 3600.0  # a node thought dead may still hold the run that Slurm started again elsewhere
-
-
-class ParentDamaged(Damaged):
-    """The pretraining run that a run starts from is damaged: the run has not failed, it waits for that one."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +60,7 @@ class RunPayload:
 
 
 def execute_trial(folder: str) -> int:
-    """Execute one of the runs that share this process; 0: done, `STOPPED`: it left as asked, 1: it failed."""
+    """Execute one of the runs that share this process; as `execute_run`, with the file that says when to stop."""
     run = Run(Path(folder))
     with Stop(watched_file=os.environ.get(STOP_FILE)) as stop, output_to(run["log"]):
         code = STOPPED if stop() else execute_run(run, stop)
@@ -81,7 +74,8 @@ def execute_trial(folder: str) -> int:
 
 
 def execute_run(run: Run, stop: Callable[[], bool] = lambda: False) -> int:
-    """Run to the end; 0 when the run is done, `STOPPED` when it was asked to stop, 1 when it failed."""
+    """Run to the end; 0 when the run is done, `STOPPED` when it was asked to stop, `REQUEUE` when its job is to be
+    requeued elsewhere, 1 when it failed."""
     patience = SLURM_PATIENCE if "SLURM_JOB_ID" in os.environ else PATIENCE
     try:
         with run.lock(patience=patience, stop=stop), heartbeat(run):
@@ -108,6 +102,11 @@ def _execute_locked(run: Run, stop: Callable[[], bool]) -> int:
         except Stopped:
             print("stopped as asked; the checkpoint is on disk", flush=True)
             return STOPPED
+    except OtherCard as error:
+        print(f"{error}; the job is requeued to wait for it", flush=True)
+        files.write_text(run["waits"], error.request + "\n")
+        requeue_with(error.request)
+        return REQUEUE
     except ParentDamaged as error:
         print(f"the run that this one starts from is damaged; launch --retry makes it again: {error}", flush=True)
         return 1
@@ -179,7 +178,7 @@ def _train(run: Run, stop: Callable[[], bool]) -> Result:
     if not run.began:  # a longer run that was killed while it published this one may have left another device's
         for path in run.checkpoints():
             path.unlink()
-    start = begin(run, dataclasses.asdict(chosen), inputs(spec, site))
+    start = begin(run, dataclasses.asdict(chosen), inputs(spec, site), site)
     chosen = hardware.Hardware(**start.hardware)
     hardware.make_deterministic(chosen)
     hardware.reset_peak_memory(chosen)
@@ -193,6 +192,7 @@ def _train(run: Run, stop: Callable[[], bool]) -> Result:
         metrics, counters, notes = finetune.finetune(spec, run, site, chosen, stop)
     if parent is not None:
         notes["parent"] = {"device": parent.device, "precision": parent.precision}
+        notes["parent"] |= {DEVICES: parent.devices} if parent.devices else {}
     return result_of(metrics, counters, notes, start)
 
 
@@ -236,49 +236,6 @@ def result_of(metrics: dict[str, Any], counters: Counters, notes: dict[str, Any]
         versions=last["versions"],
         notes={**notes, **start.notes()},
     )
-
-
-def begin(run: Run, hardware: dict[str, Any], inputs: dict[str, str]) -> Start:
-    """What the run's bits depend on apart from its spec, fixed at the first start; it notes the code of every start.
-
-    `ValueError` when this start has another device model or other files than the first had.
-    """
-    now = {"code": code_version(), "versions": library_versions(hardware["device"])}
-    start = run.start()
-    if start is None:
-        given = {name: dataclasses.asdict(weights) for name, weights in start_weights(run.spec).items() if weights}
-        start = Start(hardware=hardware, inputs=inputs, milestones=tuple(run.milestones()), weights=given)
-    pairs = {"device": (start.hardware["model"], hardware["model"])}
-    pairs |= {name: (start.inputs.get(name, "nothing"), checksum) for name, checksum in inputs.items()}
-    for what, (first, this) in pairs.items():
-        if first != this:
-            raise ValueError(
-                f"this run started with {what} {first} and its bits belong there, but now it is {this}; bring that "
-                f"back, or restart the run: python -m pipeline.clean --restart {run.id}"
-            )
-    if not start.starts or start.starts[-1] != now:
-        start = dataclasses.replace(start, starts=(*start.starts, now))
-        files.write_json(run["start"], start.to_json())
-    return start
-
-
-def inputs(spec: Spec, site: cluster.Cluster) -> dict[str, str]:
-    """The SHA-256 of every file that the run reads: the index (which covers the images) and its start weights."""
-    shards = shards_of(Path(site.shards), spec.dataset, size=spec.image_size)
-    found = {f"index of {spec.dataset.name}": shards.index_checksum}
-    for name, given in sorted(start_weights(spec).items()):
-        found[f"weights of {name}"] = checked_sha256(name, Path(site.weights), given)
-    if not isinstance(spec, PretrainSpec) and spec.pretrain is not None:
-        parent = Run(Path(site.runs) / run_id(spec.pretrain))
-        if (state := parent.state()) == "damaged":
-            raise ParentDamaged(parent.reason())
-        if state != "done":
-            raise ValueError(f"it starts from {parent.id}, which is {state}; launch the grid to finish that run")
-        try:
-            found["pretrained weights"] = parent.check("weights", "a run that starts from it")
-        except Damaged as error:
-            raise ParentDamaged(str(error)) from error
-    return found
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""A fan-out: the fine-tunes of one (dataset, method, arm), seeds × label fractions, in one job on one GPU.
+"""A fan-out: the fine-tunes of one (dataset, method, arm), seeds × label fractions, in one job on its GPUs; or the
+pretraining runs of a job for a whole node, on a GPU each.
 
 Ray Tune, or plain worker processes, execute the trials. The state of each is read from its run folder, so a fan-out
 that was stopped or lost a worker continues with the trials that are not done.
@@ -23,11 +24,11 @@ from pipeline.jobs.execute import RunPayload, site_of
 from pipeline.jobs.gpus import gpus, use_assigned_gpu
 from pipeline.jobs.output import output_to
 from pipeline.jobs.plan import TO_DO
-from pipeline.jobs.signals import STOP_FILE, STOPPED, Stop, grace_of, leave
+from pipeline.jobs.signals import REQUEUE, STOP_FILE, STOPPED, Stop, grace_of, leave
 from pipeline.jobs.submissions import Submission
 from pipeline.runs.folder import Run
 from pipeline.runs.identity import run_id
-from pipeline.runs.spec import FinetuneSpec
+from pipeline.runs.spec import FinetuneSpec, PretrainSpec
 
 MEMORY_SIGNS = (
     "OutOfMemoryError",
@@ -74,35 +75,43 @@ def payload_of(submission: Submission, index: int) -> RunPayload | FanOutPayload
 
 
 def execute_fan_out(folder: Path, stop: Callable[[], bool]) -> int:
-    """Execute the trials; 0: none failed, `STOPPED`: it was asked to stop before the end, 1: at least one failed."""
+    """Execute the trials; 0: none failed, `STOPPED`: it was asked to stop before the end, `REQUEUE`: what is left waits
+    for another GPU model, 1: at least one failed."""
     runs = [Run(path) for path in submissions.runs_of(folder)]
     site = site_of(runs[0])
+    for run in runs:
+        run["waits"].unlink(missing_ok=True)
     tried: Counter[str] = Counter()
     skipped: dict[str, str] = {}
-    trials = site.trials_per_gpu
+    names = gpus(site)
+    pretraining = isinstance(runs[0].spec, PretrainSpec)
+    alone = len(names) or (site.slurm.runs_per_job if pretraining else 1)  # at once where each has all of a GPU
+    trials = alone if pretraining else alone * site.trials_per_gpu
     while not stop():
         parents = {run.id: parent_state(run) for run in runs if run.state() in TO_DO}
         skipped = {name: state for name, state in parents.items() if state != "done"}
         submissions.note_skipped(folder, skipped)
         ready = [run for run in runs if parents.get(run.id) == "done" and tried[run.id] <= RETRIES]
+        ready = [run for run in ready if not run["waits"].exists()]
         if not ready:
             break
         print(f"{len(ready)} of {counted(len(runs), 'trial')} to do", flush=True)
-        engine(site.ray)([str(run.folder) for run in ready], trials=trials, gpus=len(gpus(site)), stop=stop)
-        crowded = trials > 1 and any(lacked_memory(run) for run in ready)
+        run_trials = engine(site.ray and not pretraining)
+        run_trials([str(run.folder) for run in ready], trials=trials, gpus=names, stop=stop)
+        crowded = trials > alone and any(lacked_memory(run) for run in ready)
         for run in ready:
             tried[run.id] += not (crowded and lacked_memory(run))  # alone it may well fit
             print(f"{run.id}: {run.state()} {run.reason()}".rstrip(), flush=True)
             if run.state() == "failed" and tried[run.id] <= RETRIES and not run.reason().startswith("ValueError"):
                 run["error"].unlink()
         if crowded and not stop():
-            print(
-                f"with {trials} trials at once (trials_per_gpu) memory ran out, or a process died; one at a time now",
-                flush=True,
-            )
-            trials = 1
+            why = "memory ran out, or a process died"
+            print(f"with {trials} trials at once (trials_per_gpu) {why}; {alone} at a time now", flush=True)
+            trials = alone
     if stop() and any(run.state() in TO_DO for run in runs):
         return STOPPED
+    if any(run["waits"].exists() for run in runs):
+        return REQUEUE
     for run in runs:
         if tried[run.id] > RETRIES and run.state() in TO_DO:
             note_deaths(run, tried[run.id])

@@ -13,6 +13,7 @@ from pathlib import Path
 from pipeline.jobs.costs import UNREADABLE, RunCosts, finished_runs, workload_of
 from pipeline.jobs.estimate import gigabytes
 from pipeline.jobs.footprints import Footprint, is_counted, key_of, known
+from pipeline.jobs.gpus import gpus_of_job
 from pipeline.jobs.measured import of_cluster
 from pipeline.jobs.plan import TO_DO, Plan, PlannedRun
 from pipeline.runs.cluster import GPU_MEMORY_GB, GPU_PRECISIONS, Cluster
@@ -214,7 +215,9 @@ def host_memory(plan: Plan, cluster: Cluster) -> HostMemory | None:
         footprint = footprints.get(key_of(spec, precision_of(spec, cluster)))
         if footprint is None:
             continue
-        trials = cluster.trials_per_gpu if isinstance(spec, FinetuneSpec) else 1
+        trials = cluster.slurm.runs_per_job if cluster.executor == "slurm" else 1
+        if isinstance(spec, FinetuneSpec):
+            trials = cluster.trials_per_gpu * gpus_of_job(cluster)
         counts = images(spec.dataset, spec.image_size)
         jobs.append(
             HostMemory(

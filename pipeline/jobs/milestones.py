@@ -63,7 +63,7 @@ def _longest_kept(spec: PretrainSpec, run: Run, start: Start) -> Run | None:
             continue
         with contextlib.suppress(OSError, ValueError, KeyError):  # deleted meanwhile, or of another version of the code
             epochs, other = shorter.spec.epochs, Start.from_json(files.read_json(shorter["start"]))
-            same = (other.hardware, other.inputs) == (start.hardware, start.inputs)
+            same = (other.hardware, other.inputs, other.devices) == (start.hardware, start.inputs, ())
             same &= all(process["versions"] == start.starts[-1]["versions"] for process in other.starts)
             if same and milestone_of(shorter.spec, spec) and epochs <= limit and (best is None or epochs > best[0]):
                 best = epochs, shorter

@@ -28,8 +28,13 @@ def problems(cluster: Cluster, plan: Plan | None = None) -> list[str]:
         found, nodes = slurm_problems(cluster.slurm)
         out += found
         here = bool(nodes) and all(is_this_machine(node) for node in nodes)
+        shared = {name: getattr(cluster, name) for name in ("runs", "shards", "weights")}
+        if image := cluster.slurm.container.file:
+            shared["image"] = str(image)
+            if not image.exists():
+                out.append(f"slurm.container.image is {image}: there is no such file; build it from slurm/image.def")
         if not cluster.slurm.shared_disks and not here:
-            out += _local_disks({name: getattr(cluster, name) for name in ("runs", "shards", "weights")})
+            out += _local_disks(shared)
     else:
         try:
             _ = cluster.scratch_folder

@@ -1,6 +1,7 @@
 """What signals ask of a job's process, and how the process leaves.
 
-SIGUSR2: the time limit is near (or a preemption that says so). Save; submitit's own handler requeues the job.
+SIGUSR2: the time limit is near (or a preemption that says so). Save and leave with `REQUEUE`, at which the job's batch
+shell (jobs/slurm/batch) puts it back into the queue: this process may be in a container without Slurm's tools.
 SIGTERM: a preemption, which Slurm requeues itself, or scancel, after which nothing may come back. Save and leave.
 If both arrived, SIGTERM counts.
 """
@@ -10,19 +11,19 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from pipeline.runs.cluster import Cluster
 
 STOPPED = 75  # exit code of a job that saved and left because it was asked to (EX_TEMPFAIL: try again)
+REQUEUE = 85  # exit code of one that is to be put back into the queue (ERESTART)
+BATCH_SHELL = "CASS_PIPELINE_BATCH_SHELL"  # environment variable, where a shell waits for that code: see requeue_with
 STOP_FILE = "CASS_PIPELINE_STOP_FILE"  # environment variable: the file by which a fan-out tells its trials to stop
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
-REQUEUE_SECONDS = 5.0  # between attempts to requeue while slurmctld does not answer; the time limit ends them
+REQUEUE_SECONDS = 5.0  # between the shell's attempts while slurmctld does not answer; the time limit ends them
 
 
 class Stop:
@@ -45,7 +46,7 @@ class Stop:
     def __enter__(self) -> Stop:
         for number in SIGNALS:
             self.before[number] = signal.getsignal(number)
-            if self.before[number] != signal.SIG_IGN:  # a launch keeps Ctrl-C for itself
+            if number != signal.SIGINT or self.before[number] != signal.SIG_IGN:  # a launch keeps Ctrl-C for itself
                 signal.signal(number, self._note)
         if self.grace:
             self.before[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._out_of_time)
@@ -78,37 +79,31 @@ class Stop:
     def _out_of_time(self, number: int, frame: object) -> None:
         if self.requeues:
             print("no time left to save; the last checkpoint is on disk", flush=True)
+            if BATCH_SHELL in os.environ:
+                os._exit(REQUEUE)  # a helper process that does not leave must not keep this one until the limit
             leave(STOPPED, self)
 
 
 def leave(code: int, stop: Stop) -> None:
-    """End the job: requeued if the signal asked for that, else with exit code `code`. With code 0 it returns."""
+    """End the job: to be requeued if the signal asked for that, else with exit code `code`. With code 0 it returns."""
     if code == STOPPED and stop.requeues:
-        handler = stop.before[signal.SIGUSR2]
-        while callable(handler) or runs_without_submitit():
-            try:
-                if callable(handler):
-                    handler(signal.SIGUSR2, None)  # submitit's: it ends this process once the job is requeued
-                else:
-                    _requeue()
-            except subprocess.SubprocessError as error:
-                print(f"not requeued yet ({error}); trying again", flush=True)
-                time.sleep(REQUEUE_SECONDS)
+        if BATCH_SHELL in os.environ:
+            sys.exit(REQUEUE)
+        if callable(handler := stop.before[signal.SIGUSR2]):
+            handler(signal.SIGUSR2, None)  # submitit's on this machine: it ends this process
     if code:
         sys.exit(code)
 
 
-def runs_without_submitit() -> bool:
-    """Whether this Slurm job came from a script of `launch --print-sbatch`."""
-    return "SLURM_JOB_ID" in os.environ and "SUBMITIT_FOLDER" not in os.environ
+def requeue_with(request: str) -> None:
+    """Have the batch shell change the job before it starts again; `request` is what `scontrol update` takes."""
+    Path(os.environ[BATCH_SHELL]).write_text(f"{request}\n", encoding="utf-8")
 
 
-def _requeue() -> NoReturn:
-    """Requeue this job; raises `SubprocessError` where slurmctld does not answer."""
-    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
-    job = f"{array}_{task}" if array else os.environ["SLURM_JOB_ID"]
-    subprocess.run(["scontrol", "requeue", job], check=True, timeout=60)
-    sys.exit(STOPPED)
+def leave_at_time_limit() -> None:
+    """For work that saves as it proceeds: at the time limit's signal, end the process and have the job requeued."""
+    if BATCH_SHELL in os.environ:
+        signal.signal(signal.SIGUSR2, lambda number, frame: os._exit(REQUEUE))
 
 
 def grace_of(site: Cluster) -> float:

@@ -37,6 +37,7 @@ class Submission:
     tasks: tuple[tuple[str, ...], ...]
     """The run ids of each task, by its index in the array."""
     fan_out: bool
+    """Whether each task has a folder of its own with a list of runs: a fan-out, or pretraining runs side by side."""
     code: str
     """The version of the code that its jobs run."""
     by_hand: bool
@@ -94,13 +95,15 @@ def publish(runs: Path, array: JobArray, code: Path, *, by_hand: bool = False) -
     """Write a submission's folder, `submission.json` last; first, what milestones its pretraining runs publish."""
     folder = runs / FOLDER / f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:8]}"
     tasks = tuple(tuple(planned.run.id for planned in job.runs) for job in array.jobs)
-    fan_out = array.jobs[0].fan_out
-    if fan_out:
-        for index, task in enumerate(tasks):
-            files.write_json(folder / str(index) / "runs.json", list(task))
-    else:
-        for longest, *shorter in (job.runs for job in array.jobs):
-            request_milestones(longest.run, [planned.spec for planned in shorter])
+    fan_out = array.jobs[0].fan_out or bool(array.jobs[0].parts)
+    for index, job in enumerate(array.jobs):
+        listed = job.runs
+        if not job.fan_out:
+            listed = [part.runs[0] for part in job.parts]
+            for longest, *shorter in (part.runs for part in job.parts or [job]):
+                request_milestones(longest.run, [planned.spec for planned in shorter])
+        if fan_out:
+            files.write_json(folder / str(index) / "runs.json", [planned.run.id for planned in listed])
     submission = Submission(folder, array.name, tasks, fan_out, code.name, by_hand)
     write_submission(submission)
     return submission

@@ -17,7 +17,7 @@ from pipeline.jobs.plan import Plan
 from pipeline.runs.folder import Run
 from pipeline.runs.identity import recipe, run_id, without_seed
 from pipeline.runs.predictions import Predictions, read_predictions
-from pipeline.runs.result import Result
+from pipeline.runs.result import DEVICES, Result
 from pipeline.runs.spec import DatasetRef, FinetuneSpec, method_of
 from pipeline.study import paper
 
@@ -155,6 +155,8 @@ class Cell:
     @property
     def mixed(self) -> bool:
         """Whether its runs, or the pretraining runs that they start from, used different devices or precisions."""
+        if any(r.devices or (r.notes.get("parent") or {}).get(DEVICES) for r in self.results.values()):
+            return True
         return len({(r.device, r.precision, str(r.notes.get("parent"))) for r in self.results.values()}) > 1
 
 

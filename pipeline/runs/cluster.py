@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.core import toml
+from pipeline.runs.container import Container
 from pipeline.runs.spec import PRECISIONS
 from pipeline.runs.values import one_of
 
@@ -43,6 +44,8 @@ GPU_PRECISIONS: Mapping[str, str] = {
 """What `auto` is on a GPU model (learn/hardware.best_precision)."""
 RENAMED = {"card": "gpu_model"}
 """Old names of keys, which cluster files and job.json of earlier code still have, and their names now."""
+LATER = ("probes", "gpu_memory_gb", "gpu_measured", "on_other_card", "runs_per_job", "container")
+"""Keys that came later: job.json has them only where they are not the default, so that jobs of earlier code read it."""
 
 # flags of sbatch that submitting, finding and requeueing jobs depend on
 OURS = "array chdir comment cpus-per-task dependency error hold job-name mem nodes ntasks ntasks-per-node".split()
@@ -60,6 +63,8 @@ class Slurm:
     """Node features, as `sbatch --constraint` takes them."""
     gres: str = "gpu:1"
     """Generic resources of a job; empty: none, for a partition without GPUs."""
+    runs_per_job: int = 1
+    """Pretraining runs of a job, on a GPU each: where nodes are sold whole, as many as `gres` asks for."""
     cpus: int = 2
     memory_gb: float = 64.0
     hours: float = 168.0
@@ -67,7 +72,7 @@ class Slurm:
     signal_seconds: int = 300
     """How long before the time limit the job gets a signal; two full checkpoints must fit: one in work and the last."""
     requeues: int = 1000
-    """How often a job may reach its time limit before submitit gives it up."""
+    """How often a job may be started again before it gives itself up at its time limit."""
     parallelism: int = 64
     """Tasks of one array at the same time."""
     max_jobs: int = 0
@@ -84,9 +89,11 @@ class Slurm:
     """Further arguments of srun."""
     sbatch: tuple[str, ...] = ()
     """Further flags of sbatch, as `name=value`: `exclude=gpu7`, `mail-type=FAIL`."""
+    container: Container = dataclasses.field(default_factory=Container)
+    """What the job's Python runs in."""
 
     def __post_init__(self) -> None:
-        for name in ("cpus", "memory_gb", "hours", "signal_seconds", "parallelism"):
+        for name in ("runs_per_job", "cpus", "memory_gb", "hours", "signal_seconds", "parallelism"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be above zero")
         for name in ("requeues", "max_jobs"):
@@ -149,6 +156,9 @@ class Cluster:
     """Whether a finished pretraining run keeps its last checkpoint, from which a longer run can continue."""
     probes: bool = True
     """Whether pretraining runs judge their frozen features on the way and at their end (learn/probes)."""
+    on_other_card: str = "wait"
+    """What a run does that began on one GPU model and is now on another: `wait` for its own (on Slurm, where the site
+    tells them apart; else it fails), `restart`, or `go_on` there, which the result says."""
     slurm: Slurm = dataclasses.field(default_factory=Slurm)
 
     def __post_init__(self) -> None:
@@ -156,6 +166,7 @@ class Cluster:
         one_of("device", self.device, ("auto", "cpu", "cuda"))
         one_of("gpu_model", self.gpu_model, ("", *GPU_MEMORY_GB))
         one_of("precision", self.precision, PRECISIONS)
+        one_of("on_other_card", self.on_other_card, ("wait", "restart", "go_on"))
         if self.threads < 1:
             raise ValueError(f"threads is {self.threads}; give 1 or more")
         if self.scratch_gb < 0:
@@ -218,6 +229,9 @@ def from_json(value: dict[str, Any]) -> Cluster:
     paths: dict[str, Any] = {name: str(Path(getattr(cluster, name)).expanduser().absolute()) for name in PATHS}
     if VARIABLE.search(cluster.scratch):
         paths["scratch"] = cluster.scratch  # resolved on the node
+    if file := cluster.slurm.container.file:
+        container = dataclasses.replace(cluster.slurm.container, image=str(file.expanduser().absolute()))
+        paths["slurm"] = dataclasses.replace(cluster.slurm, container=container)
     return dataclasses.replace(cluster, **paths)
 
 
@@ -227,10 +241,10 @@ def to_json(cluster: Cluster) -> dict[str, Any]:
     They have their old names, and a key that came later is left out while it has its default.
     """
     old = {new: name for name, new in RENAMED.items()}
-    facts = dataclasses.asdict(cluster)
-    if cluster.probes:
-        del facts["probes"]
-    for name in ("gpu_memory_gb", "gpu_measured"):
-        if not facts[name]:
-            del facts[name]
-    return {old.get(key, key): setting for key, setting in facts.items()}
+
+    def as_before(facts: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+        kept = {key: value for key, value in facts.items() if key not in LATER or value != defaults[key]}
+        return {old.get(key, key): value for key, value in kept.items()}
+
+    facts, defaults = dataclasses.asdict(cluster), dataclasses.asdict(Cluster())
+    return as_before({**facts, "slurm": as_before(facts["slurm"], defaults["slurm"])}, defaults)

@@ -268,6 +268,7 @@ FILES = {
     "result": "result.json",
     "damaged": "damaged.txt",
     "error": "error.txt",
+    "waits": "waits.txt",  # what its job was requeued to wait for
     "log": "log.txt",
 }
 SEALED = ("weights", "last_weights", "predictions", "val_predictions")  # whose checksums the result holds

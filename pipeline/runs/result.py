@@ -9,6 +9,7 @@ from typing import Any
 
 from pipeline.core import files, seals
 
+DEVICES = "devices"
 PUBLISHED_BY, RESUMED_FROM = "carried_by", "goes_on_from"  # keys of start.json and result.json, as they always were
 
 
@@ -30,6 +31,10 @@ class Start:
     """The id of the shorter run whose kept state it continued from."""
     published_by: str | None = None
     """The id of the longer run that published this one, which then never started by itself."""
+    card: str = ""
+    """How Slurm names the GPU that it began on (jobs/gpus); empty where it does not."""
+    devices: tuple[dict[str, Any], ...] = ()
+    """Of a run that changed its device model on its way: `device` and the `step` from which it had it."""
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Start:
@@ -41,6 +46,8 @@ class Start:
             milestones=tuple(value.get("milestones", ())),
             resumed_from=value.get(RESUMED_FROM),
             published_by=value.get(PUBLISHED_BY),
+            card=value.get("card", ""),
+            devices=tuple(value.get(DEVICES, ())),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -48,11 +55,15 @@ class Start:
         out |= {"weights": self.weights} if self.weights else {}
         out |= {"milestones": list(self.milestones)} if self.milestones else {}
         out |= {RESUMED_FROM: self.resumed_from} if self.resumed_from else {}
+        out |= {"card": self.card} if self.card else {}
+        out |= {DEVICES: list(self.devices)} if self.devices else {}
         return out | ({PUBLISHED_BY: self.published_by} if self.published_by else {})
 
     def notes(self) -> dict[str, Any]:
         """What a result repeats of it."""
-        return {name: value for name, value in self.to_json().items() if name in ("inputs", "starts", RESUMED_FROM)}
+        return {
+            name: value for name, value in self.to_json().items() if name in ("inputs", "starts", RESUMED_FROM, DEVICES)
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +111,11 @@ class Result:
         """Bytes of the GPU at the peak of the run's last start: `allocated`, `reserved`; empty on a CPU and of results
         of earlier code."""
         return dict(self.notes.get("gpu_memory") or {})
+
+    @property
+    def devices(self) -> list[dict[str, Any]]:
+        """Of a run that changed its device model on its way: `device` and the `step` from which it had it."""
+        return list(self.notes.get(DEVICES) or ())
 
     @property
     def published_by(self) -> str | None:

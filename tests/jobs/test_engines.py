@@ -27,7 +27,7 @@ for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):
     signal.signal(number, lambda number, frame: asked.append(number))
 engine, trials, *folders = sys.argv[1:]
 engine = importlib.import_module("pipeline.jobs.engines." + engine)
-engine.run_trials(folders, trials=int(trials), gpus=0, stop=lambda: bool(asked))
+engine.run_trials(folders, trials=int(trials), gpus=(), stop=lambda: bool(asked))
 """
 
 

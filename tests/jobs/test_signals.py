@@ -13,7 +13,7 @@ import pytest
 
 from pipeline.core import files
 from pipeline.jobs import heartbeat, signals
-from pipeline.jobs.signals import STOPPED, Stop
+from pipeline.jobs.signals import REQUEUE, STOPPED, Stop
 from pipeline.runs.folder import Run
 
 
@@ -63,59 +63,42 @@ def test_other_processes_learn_of_a_signal_by_a_file(tmp_path):
         assert stop() and trial()
 
 
-def test_leaving_calls_submitits_handler_again_until_slurm_answers(monkeypatch, capsys):
+def test_leaving_asks_the_batch_shell_for_a_requeue_and_on_this_machine_submitits_handler(monkeypatch):
     calls = []
 
     def handler(number, frame):
         calls.append(number)
-        if len(calls) < 3:
-            raise subprocess.CalledProcessError(1, "scontrol")
         sys.exit(-1)
 
-    monkeypatch.setattr(signals, "REQUEUE_SECONDS", 0.0)
+    def left(number: int) -> int:
+        with Stop() as stop:
+            send(number)
+        with pytest.raises(SystemExit) as caught:
+            signals.leave(STOPPED, stop)
+        signals.leave(0, stop)
+        return caught.value.code
+
     before = signal.signal(signal.SIGUSR2, handler)
     try:
-        with Stop() as stop:
-            send(signal.SIGUSR2)
-        with pytest.raises(SystemExit) as left:
-            signals.leave(STOPPED, stop)
-        assert left.value.code == -1 and calls == [signal.SIGUSR2] * 3
-        assert capsys.readouterr().out.count("not requeued yet") == 2
-
-        with Stop() as stop:
-            send(signal.SIGTERM)
-        with pytest.raises(SystemExit) as left:
-            signals.leave(STOPPED, stop)
-        assert left.value.code == STOPPED and len(calls) == 3
-        signals.leave(0, stop)
+        monkeypatch.delenv(signals.BATCH_SHELL, raising=False)
+        assert (left(signal.SIGUSR2), left(signal.SIGTERM), calls) == (-1, STOPPED, [signal.SIGUSR2])
+        monkeypatch.setenv(signals.BATCH_SHELL, "1")
+        assert (left(signal.SIGUSR2), left(signal.SIGTERM), calls) == (REQUEUE, STOPPED, [signal.SIGUSR2])
     finally:
         signal.signal(signal.SIGUSR2, before)
 
 
-def test_a_run_in_a_long_step_is_requeued_without_saving_when_its_grace_is_over():
-    before = signal.signal(signal.SIGUSR2, lambda number, frame: sys.exit(-1))
-    try:
-        with pytest.raises(SystemExit) as left, Stop(grace=0.1):
-            send(signal.SIGUSR2)
-            time.sleep(5)
-            raise AssertionError("nothing ended the long step")
-        assert left.value.code == -1
-    finally:
-        signal.signal(signal.SIGUSR2, before)
-
-
-def test_a_job_without_submitit_is_requeued_by_scontrol(tmp_path, monkeypatch):
-    (tmp_path / "scontrol").write_text(f'#!/bin/sh\necho "$@" >>{tmp_path}/asked\n')
-    (tmp_path / "scontrol").chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    for name, value in {"SLURM_JOB_ID": "12", "SLURM_ARRAY_JOB_ID": "10", "SLURM_ARRAY_TASK_ID": "3"}.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.delenv("SUBMITIT_FOLDER", raising=False)
-    with Stop() as stop:
-        send(signal.SIGUSR2)
-    with pytest.raises(SystemExit):
-        signals.leave(STOPPED, stop)
-    assert (tmp_path / "asked").read_text() == "requeue 10_3\n"
+@pytest.mark.parametrize(
+    "work", ["with signals.Stop(grace=0.1): os.kill(os.getpid(), signal.SIGUSR2)", "signals.leave_at_time_limit()"]
+)
+def test_what_takes_long_to_save_or_saves_as_it_proceeds_is_requeued_at_once(work):
+    """The first without saving, when its grace is over; a helper process that stays does not keep it."""
+    body = f"{work}; os.kill(os.getpid(), signal.SIGUSR2); time.sleep(60)"
+    if work.startswith("with"):
+        body = f"{work}; time.sleep(60)"
+    code = f"import os, signal, time\nfrom pipeline.jobs import signals\n{body}\n"
+    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, signals.BATCH_SHELL: "1"}, timeout=50)
+    assert done.returncode == REQUEUE
 
 
 def test_output_goes_to_a_file_and_comes_back(tmp_path):

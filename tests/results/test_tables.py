@@ -103,6 +103,16 @@ def test_a_cell_that_mixes_devices_is_marked_and_explained(plan):
     assert any("different devices" in note for note in table.notes)
 
 
+@pytest.mark.parametrize("where", ["run", "parent"])
+def test_a_cell_of_a_run_that_changed_its_device_is_marked(plan, where):
+    cell = chosen(collect.cells(plan))
+    devices = {"devices": [{"device": "A", "step": 0}, {"device": "B", "step": 9}]}
+    for seed, result in cell.results.items():
+        notes = devices if where == "run" else {"parent": {"device": "B", "precision": "float32", **devices}}
+        cell.results[seed] = dataclasses.replace(result, notes={**result.notes, **notes})
+    assert texts.our_score(cell).endswith("(2)*")
+
+
 def test_two_recipes_never_share_a_cell(plan):
     spec = next(spec for spec in plan.wanted if is_chosen(spec))
     other = dataclasses.replace(spec, epochs=7)

@@ -361,11 +361,11 @@ def main(folder: Path, *, events: int, seed: int, epochs: int, ray: bool = False
     counts = ", ".join(f"{count} {name}" for name, count in sorted(chaos.done.items()))
     print(f"{sum(chaos.done.values())} events: {counts}")
     requeues = sum(
-        path.read_text(errors="replace").count("Requeued job")
+        path.read_text(errors="replace").count("requeued job")
         for path in (folder / "rough" / FOLDER).glob("*/submitit/*_log.out")
     )
     stopped = sum(run["log"].read_text(errors="replace").count("stopped as asked") for run in chaos.runs("rough"))
-    print(f"{requeues} requeues by submitit's handler, {stopped} times a run saved and left as asked")
+    print(f"{requeues} requeues by the batch shell, {stopped} times a run saved and left as asked")
     print(f"{len(chaos.results)} runs done once" + ("" if found else ", the same bits as undisturbed"))
     return found
 

@@ -26,7 +26,7 @@ NOBODY = "setpriv --reuid=65534 --regid=65534 --clear-groups".split()
 DRIVER = """
 import sys
 from pipeline.jobs.engines import ray_tune
-ray_tune.run_trials(sys.argv[1:], trials=1, gpus=0, stop=lambda: False)
+ray_tune.run_trials(sys.argv[1:], trials=1, gpus=(), stop=lambda: False)
 """
 
 

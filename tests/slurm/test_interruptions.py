@@ -97,7 +97,7 @@ def test_the_time_limits_signal_saves_and_requeues_and_the_same_job_continues(si
     wait(lambda: starts(run) == 2, "the second start")
     assert job_of(site, "cass") == job
     code, out = site.run("logs", "tiny-cass-s77", "--job")
-    assert "Requeued job" in out
+    assert f"requeued job {job}" in out
 
 
 def test_scancel_saves_and_no_job_comes_back_until_the_next_launch(site):

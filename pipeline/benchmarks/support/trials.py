@@ -81,5 +81,5 @@ def command(engine: str, trials: int, runs: list[Run]) -> list[str]:
 
 if __name__ == "__main__":
     engine = importlib.import_module(f"pipeline.jobs.engines.{sys.argv[1]}")
-    count = len(gpus(site_of(Run(Path(sys.argv[3])))))
-    engine.run_trials(sys.argv[3:], trials=int(sys.argv[2]), gpus=count, stop=lambda: False)
+    names = gpus(site_of(Run(Path(sys.argv[3]))))
+    engine.run_trials(sys.argv[3:], trials=int(sys.argv[2]), gpus=names, stop=lambda: False)

@@ -22,37 +22,43 @@ from pipeline.jobs.signals import SIGNALS
 POLL_SECONDS = 0.2
 
 
-def run_trials(folders: Sequence[str], *, trials: int, gpus: int, stop: Callable[[], bool]) -> None:
+def run_trials(folders: Sequence[str], *, trials: int, gpus: Sequence[str], stop: Callable[[], bool]) -> None:
     """Execute the runs in these folders, `trials` at a time. Once `stop()` is true, start no more and wait.
 
-    All workers share one GPU, so `gpus` changes nothing here.
+    Each worker sees one of the GPUs, the same number of workers each.
     """
+    free = [gpus[number % len(gpus)] if gpus else "" for number in range(trials)]
     waiting = deque(str(Path(folder).absolute()) for folder in folders)
     idle: list[Worker] = []
     busy: dict[Any, Worker] = {}
     try:
         while busy or (waiting and not stop()):
             while waiting and len(busy) < trials and not stop():
-                worker = idle.pop() if idle else Worker()
+                worker = idle.pop() if idle else Worker(free.pop(0))
                 if worker.start(waiting[0]):
                     waiting.popleft()
                     busy[worker.pipe] = worker
+                else:
+                    free.append(worker.gpu)
             for pipe in connection.wait(list(busy), POLL_SECONDS):
                 worker = busy.pop(pipe)
                 if worker.is_ready():
                     idle.append(worker)
+                else:
+                    free.append(worker.gpu)
     finally:
         for worker in (*idle, *busy.values()):
             worker.leave()
 
 
 class Worker:
-    """The job's end of a process that executes one run after another."""
+    """The job's end of a process that executes one run after another, on one GPU if it is given one."""
 
-    def __init__(self) -> None:
+    def __init__(self, gpu: str = "") -> None:
+        self.gpu = gpu
         context = multiprocessing.get_context("spawn")
         self.pipe, other_end = context.Pipe()
-        self.process = context.Process(target=work, args=(other_end,))
+        self.process = context.Process(target=work, args=(other_end, gpu))
         with signals_blocked():
             resource_tracker.ensure_running()  # it unblocks SIGTERM once it has started: so the next has its own block
         with signals_blocked():
@@ -80,8 +86,10 @@ class Worker:
         self.process.join()
 
 
-def work(pipe: Any) -> None:
+def work(pipe: Any, gpu: str) -> None:
     """What a worker does until the job closes the pipe or is killed."""
+    if gpu:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # nothing here has asked CUDA yet
     threading.Thread(target=_leave_with_job, daemon=True).start()
     with contextlib.suppress(EOFError, OSError):
         while True:

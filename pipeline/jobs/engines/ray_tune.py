@@ -46,17 +46,17 @@ TRIES = 5  # attempts to start Ray: on a busy node its processes miss each other
 SWEEP_SECONDS = 10.0  # for the last of Ray's processes to end and release the folder
 
 
-def run_trials(folders: Sequence[str], *, trials: int, gpus: int, stop: Callable[[], bool]) -> None:
+def run_trials(folders: Sequence[str], *, trials: int, gpus: Sequence[str], stop: Callable[[], bool]) -> None:
     """Execute the runs in these folders, `trials` at a time. Once `stop()` is true, start no more and wait."""
     if not folders:
         return
     search = BasicVariantGenerator(max_concurrent=trials)
     with temporary_folder() as temporary:
         try:
-            if not start_ray(temporary, gpus, stop):
+            if not start_ray(temporary, len(gpus), stop):
                 return
             tune.Tuner(
-                tune.with_resources(Trial, resources(trials, gpus)),
+                tune.with_resources(Trial, resources(trials, len(gpus))),
                 param_space={"folder": tune.grid_search([str(Path(folder).absolute()) for folder in folders])},
                 tune_config=tune.TuneConfig(search_alg=search, reuse_actors=True),
                 run_config=tune.RunConfig(

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from pipeline.jobs.signals import STOPPED
+from pipeline.jobs.signals import REQUEUE, STOPPED
 from pipeline.jobs.slurm.scheduler import ask
 
 WORDS = {
@@ -45,6 +45,8 @@ class Ending:
         code, _, number = self.exit_code.partition(":")
         if self.state == "FAILED" and code == str(STOPPED):
             return "preempted (it saved and left when it was asked to)"
+        if self.state == "FAILED" and code == str(REQUEUE):
+            return "at its time limit, and started again as often as slurm.requeues allows"
         if self.state == "FAILED":
             return f"killed by signal {number}" if number not in ("", "0") else f"failed with exit code {code}"
         word = self.state.split()[0] if self.state else ""

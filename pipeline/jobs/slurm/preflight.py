@@ -15,6 +15,7 @@ import socket
 from collections import Counter
 from collections.abc import Iterable
 
+from pipeline.jobs.gpus import parse_gres
 from pipeline.jobs.slurm import records, scheduler
 from pipeline.runs.cluster import Slurm
 
@@ -101,8 +102,8 @@ def _offers(slurm: Slurm, node: records.Record) -> dict[str, bool]:
 
 
 def _has_gres(wanted: str, offered: str) -> bool:
-    have = records.gres_of(offered)
-    for (name, kind), count in records.gres_of(wanted).items():
+    have = parse_gres(offered)
+    for (name, kind), count in parse_gres(wanted).items():
         if sum(n for (other, its), n in have.items() if other == name and kind in ("", its)) < count:
             return False
     return True

@@ -17,7 +17,7 @@ from pathlib import Path
 from pipeline.core import files
 from pipeline.core.console import counted
 from pipeline.jobs import submissions
-from pipeline.jobs.arrays import JobArray, job_arrays, jobs_of
+from pipeline.jobs.arrays import JobArray, job_arrays, jobs_of, side_by_side
 from pipeline.jobs.plan import STUCK, TO_DO, Plan, PlannedRun, PlanProgress, assign_milestones, publish
 from pipeline.jobs.signals import signals_noted
 from pipeline.jobs.slurm import submit
@@ -194,6 +194,7 @@ def arrays_to_send(
         return parent is None or runs[parent].state == "done" or parent in live or parent in todo
 
     jobs = jobs_of(planned for planned in todo.values() if can_go(planned))
+    jobs = side_by_side(jobs, plan.cluster.slurm.runs_per_job)
     waits_for = {name for name, planned in runs.items() if planned.state != "done"}
     return job_arrays(plan.grid, jobs, waits_for=waits_for, limit=limit, parallelism=plan.cluster.slurm.parallelism)
 

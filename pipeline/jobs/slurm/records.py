@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections import Counter
 from collections.abc import Mapping
 
 from pipeline.jobs.slurm import scheduler
@@ -43,18 +42,6 @@ def cpus(node: Record) -> int:
 def number(text: str | None) -> int:
     """A whole number; 0 where there is none."""
     return int(text) if text and text.isdigit() else 0
-
-
-def gres_of(text: str) -> Counter[tuple[str, str]]:
-    """Counts by (name, type) of `gpu:a100:4(S:0-1),mps:400`. A missing type is empty, a missing count is 1."""
-    out: Counter[tuple[str, str]] = Counter()
-    for entry in re.sub(r"\([^)]*\)", "", text).split(","):
-        name, *rest = entry.strip().removeprefix("gres/").replace("=", ":").split(":")
-        rest = [part for part in rest if part != "no_consume"]
-        count = int(rest.pop()) if rest and rest[-1].isdigit() else 1
-        if name:
-            out[name, rest[0] if rest else ""] += count
-    return out
 
 
 def megabytes(node: Record) -> int:

@@ -11,12 +11,12 @@ import pickle
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from pipeline.core import files
 from pipeline.core.console import counted, silent
 from pipeline.data.shards import quarantine, write
 from pipeline.data.shards.plan import ShardPlan
+from pipeline.jobs.signals import leave_at_time_limit
 from pipeline.jobs.slurm import reconcile, scheduler, submit
 from pipeline.jobs.snapshot import snapshot
 from pipeline.jobs.submissions import FOLDER, OLD_FOLDER, Submission, write_submission
@@ -39,6 +39,7 @@ class ShardPayload:
     strict: bool
 
     def __call__(self) -> None:
+        leave_at_time_limit()
         plan: ShardPlan = pickle.loads(Path(self.plan).read_bytes())
         out = Path(self.plan).parents[2]
         if self.parts:
@@ -54,12 +55,6 @@ class ShardPayload:
                 patience=PATIENCE,
             )
 
-    def checkpoint(self) -> Any:
-        """What submitit resubmits after a time limit: the same payload; the shard folder holds what it wrote."""
-        from submitit.helpers import DelayedSubmission
-
-        return DelayedSubmission(self)
-
 
 def submit_missing(plan: ShardPlan, out: Path, cluster: Cluster, *, max_bad: float, strict: bool) -> list[str]:
     """Send what of the plan is neither written nor in the queue; returns what was done, in words.
@@ -69,7 +64,7 @@ def submit_missing(plan: ShardPlan, out: Path, cluster: Cluster, *, max_bad: flo
     """
     quarantine.check(plan.quarantined, total=len(plan.listing.records), max_bad=max_bad, strict=strict)
     jobs = out / ".jobs" / plan.folder_name
-    site = dataclasses.replace(cluster, slurm=dataclasses.replace(cluster.slurm, gres=""))
+    site = dataclasses.replace(cluster, shards=str(out), slurm=dataclasses.replace(cluster.slurm, gres=""))
     with reconcile.launch_lock(jobs):
         said = reconcile.repair(jobs, scheduler.queued_jobs(jobs))
         live = {job.submission: job.id.split("_")[0] for job in scheduler.queued_jobs(jobs)}

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pipeline.jobs.gpus import parse_gres
 from pipeline.jobs.slurm import records, scheduler
 from pipeline.jobs.slurm.records import Record
 from pipeline.runs.cluster import GPU_MEMORY_GB, Slurm
@@ -109,7 +110,7 @@ def _offer(partition: Record, nodes: Sequence[Record]) -> Offer | None:
 
 def _gpus(node: Record) -> Counter[str]:
     """How many GPUs of which type a node has; the type is empty where Slurm does not say."""
-    return Counter({kind: n for (name, kind), n in records.gres_of(node.get("Gres", "")).items() if name == "gpu"})
+    return Counter({kind: n for (name, kind), n in parse_gres(node.get("Gres", "")).items() if name == "gpu"})
 
 
 def _answers(*command: str) -> bool:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from pipeline.jobs.fanout import payload_of
+from pipeline.jobs.slurm.batch import lines_after, lines_before, python_words
 from pipeline.jobs.slurm.scheduler import ask, comment_of
 from pipeline.jobs.submissions import Submission
 from pipeline.runs.cluster import Cluster
@@ -88,8 +88,7 @@ def job_name(submission: Submission) -> str:
 
 def sbatch_text(submission: Submission, cluster: Cluster, code: Path, *, parallelism: int) -> str:
     """A batch script that executes a submission without submitit."""
-    python = cluster.slurm.python or sys.executable
-    command = f"srun {shlex.join(cluster.slurm.srun)} {shlex.quote(python)} -u -m pipeline.jobs.fanout "
+    command = f"srun {shlex.join(cluster.slurm.srun)} {python_words(cluster, code)} -u -m pipeline.jobs.fanout "
     executor = executor_for(submission, cluster, code, after=(), parallelism=parallelism)
     executor.parameters |= {
         "use_srun": False,
@@ -109,9 +108,7 @@ def executor_for(
     slurm = cluster.slurm
     folder = submission.folder / "submitit"
     folder.mkdir(exist_ok=True)
-    executor = SlurmExecutor(
-        folder=folder, max_num_timeout=slurm.requeues, python=shlex.quote(slurm.python) if slurm.python else None
-    )
+    executor = SlurmExecutor(folder=folder, python=python_words(cluster, code))
     site = {"partition": slurm.partition, "account": slurm.account, "qos": slurm.qos, "constraint": slurm.constraint}
     further = dict(flag.split("=", 1) for flag in slurm.sbatch)
     executor.update_parameters(
@@ -125,7 +122,8 @@ def executor_for(
         array_parallelism=parallelism,
         stderr_to_stdout=True,
         comment=comment_of(submission.folder.parent.parent, submission.id),
-        setup=setup_lines(submission, cluster, code),
+        setup=lines_before(cluster, code, folder),
+        teardown=lines_after(cluster),
         srun_args=list(slurm.srun),
         dependency="afterany:" + ":".join(after) if after else None,
         gres=slurm.gres or None,
@@ -133,21 +131,3 @@ def executor_for(
         **{name: value for name, value in site.items() if value},
     )
     return executor
-
-
-def setup_lines(submission: Submission, cluster: Cluster, code: Path) -> list[str]:
-    """What the node's shell executes before srun, at every start of the job."""
-    pickle = f"{shlex.quote(str(submission.folder))}/submitit/${{SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}}"
-    pickle += "${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}_submitted.pkl"
-    repair_pickle = [
-        "# submitit replaces its pickle in two steps; a kill in between leaves the new one alone, or both",
-        f"pickle={pickle}",
-        'if [ -e "$pickle" ]; then rm -f "$pickle.save_tmp"; elif [ -e "$pickle.save_tmp" ]; '
-        'then mv "$pickle.save_tmp" "$pickle"; fi',
-    ]
-    return [
-        *cluster.slurm.setup,
-        f"export PYTHONPATH={shlex.quote(str(code))}${{PYTHONPATH:+:$PYTHONPATH}}",
-        "export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK  # srun does not inherit it from 22.05 on",
-        *([] if submission.by_hand else repair_pickle),
-    ]
