@@ -12,7 +12,7 @@ from pathlib import Path
 GROUPS = {
     "get data": ("download", "verify", "standin", "shard"),
     "train": ("prefetch", "launch", "cancel"),
-    "look": ("status", "logs", "report", "figures"),
+    "look": ("status", "logs", "report", "figures", "track"),
     "use": ("export", "predict", "evaluate", "embed"),
     "look after": ("clean", "bench"),
 }

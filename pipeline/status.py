@@ -21,8 +21,6 @@ from pipeline.core.console import run_command
 
 if TYPE_CHECKING:
     from pipeline.cli.status_text import Row
-    from pipeline.jobs.plan import Plan
-    from pipeline.jobs.slurm.queue import QueueView
     from pipeline.jobs.slurm.scheduler import QueuedJob
     from pipeline.runs.cluster import Cluster
 
@@ -46,6 +44,8 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> int:
     args = parser().parse_args()
+    from pipeline.cli.status_text import lives
+
     while True:
         runs, rows, text = read_status(args)
         if args.json:
@@ -60,7 +60,7 @@ def main() -> int:
 
 def read_status(args: argparse.Namespace) -> tuple[Path, list[Row], str]:
     """The runs folder, a row for each run and the text to show; with `--json` the rows are printed already."""
-    from pipeline.cli.status_text import folder_rows, status_rows, status_text
+    from pipeline.cli.status_text import folder_rows, read_queue, status_rows, status_text
 
     if args.grid is None:
         from pipeline.runs.cluster import load_cluster
@@ -91,15 +91,6 @@ def read_status(args: argparse.Namespace) -> tuple[Path, list[Row], str]:
     return runs, rows, text
 
 
-def lives(rows: list[Row], runs: Path) -> bool:
-    """Whether a run is at work or in the queue, or is to do while a launch lives that may start it."""
-    from pipeline.jobs.plan import TO_DO
-    from pipeline.jobs.submissions import has_launch
-
-    states = {row["state"] for row in rows}
-    return bool(states & {"running", "queued"}) or (bool(states.intersection(TO_DO)) and has_launch(runs))
-
-
 def read_jobs(cluster: Cluster) -> dict[str, QueuedJob]:
     """The jobs in the queue by run id; none on this machine alone, and where the queue does not answer."""
     if cluster.executor != "slurm":
@@ -111,15 +102,6 @@ def read_jobs(cluster: Cluster) -> dict[str, QueuedJob]:
     except ValueError as error:
         print(f"the queue could not be read: {error}", file=sys.stderr)
         return {}
-
-
-def read_queue(plan: Plan) -> QueueView | None:
-    """What Slurm shows of the plan's runs; None on this machine alone."""
-    if plan.cluster.executor != "slurm":
-        return None
-    from pipeline.jobs.slurm import queue
-
-    return queue.read_queue(plan)
 
 
 if __name__ == "__main__":

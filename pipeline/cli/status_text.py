@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.core import files
 from pipeline.core.console import duration, table
-from pipeline.jobs.plan import Plan, PlannedRun, shown_name
+from pipeline.jobs.plan import TO_DO, Plan, PlannedRun, shown_name
+from pipeline.jobs.submissions import has_launch
 from pipeline.runs.folder import FILES, Run, unsealed_text
 
 if TYPE_CHECKING:
@@ -68,6 +69,21 @@ def status_text(rows: list[Row], runs: Path, *, failed_only: bool) -> str:
     if unsealed := sum(not row.get("sealed", True) for row in rows):
         out.append(unsealed_text(unsealed))
     return "\n".join(out)
+
+
+def lives(rows: list[Row], runs: Path) -> bool:
+    """Whether a run is at work or in the queue, or is to do while a launch lives that may start it."""
+    states = {row["state"] for row in rows}
+    return bool(states & {"running", "queued"}) or (bool(states.intersection(TO_DO)) and has_launch(runs))
+
+
+def read_queue(plan: Plan) -> QueueView | None:
+    """What Slurm shows of the plan's runs; None on this machine alone."""
+    if plan.cluster.executor != "slurm":
+        return None
+    from pipeline.jobs.slurm import queue
+
+    return queue.read_queue(plan)
 
 
 def _row(planned: PlannedRun, plan: Plan, queue: QueueView | None) -> Row:
