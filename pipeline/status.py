@@ -5,6 +5,7 @@ The run folders decide; on Slurm, the queue is read once as well.
 python -m pipeline.status               every run in the runs folder
 python -m pipeline.status --grid small --datasets brain_mri,isic
 python -m pipeline.status --grid main --cluster rtx8000 --watch
+python -m pipeline.status --grid main --parquet runs.parquet
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ def parser() -> argparse.ArgumentParser:
         help="show it again every ten seconds until all runs have ended, or nothing lives that could end them",
     )
     add("--failed", action="store_true", help="only failed runs, with the reason and the log")
+    add("--parquet", type=Path, metavar="FILE", help="write a row a run too: spec, state, result (docs/operations.md)")
     add("--json", action="store_true", help="one JSON object, for programs")
     return out
 
@@ -79,6 +81,10 @@ def read_status(args: argparse.Namespace) -> tuple[Path, list[Row], str]:
         head = {"grid": plan.grid, "preset": plan.preset.name}
         if queue is not None and queue.problem:
             print(f"the queue could not be read: {queue.problem}", file=sys.stderr)
+    if args.parquet:
+        from pipeline.cli.registry import write_registry
+
+        write_registry(args.parquet, rows, {} if args.grid is None else plan.runs, runs)
     if args.json:
         print(json.dumps({**head, "runs": rows}, indent=2))
         return runs, rows, ""

@@ -67,23 +67,6 @@ def to_json(spec: Spec) -> dict[str, Any]:
     return {"kind": kind_of(spec), **dataclasses.asdict(spec)}
 
 
-def flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested objects as one with dotted names, such as `pretrain.arms.cnn.backbone`; what is None is left out.
-
-    The parts of a list go by their names where they have some; other lists become JSON text.
-    """
-    out: dict[str, Any] = {}
-    for key, content in value.items():
-        if isinstance(content, (list, tuple)):
-            named = content and all(isinstance(part, Mapping) and "name" in part for part in content)
-            content = {part["name"]: part for part in content} if named else json.dumps(content)
-        if isinstance(content, Mapping):
-            out |= flat(content, f"{prefix}{key}.")
-        elif content is not None:
-            out[f"{prefix}{key}"] = content
-    return out
-
-
 def from_json(value: dict[str, Any]) -> Spec:
     """The spec that a JSON object describes; `ValueError` with the known names for an unknown kind or field."""
     rest = dict(value)

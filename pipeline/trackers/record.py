@@ -14,9 +14,9 @@ from typing import Any, Protocol
 
 from pipeline.core import files
 from pipeline.runs.folder import Run
-from pipeline.runs.identity import flat, to_json
-from pipeline.runs.result import Result
+from pipeline.runs.identity import to_json
 from pipeline.runs.spec import FinetuneSpec, Spec, kind_of, method_of
+from pipeline.runs.values import flat
 
 STARTED = ("done", "damaged", "running", "interrupted", "failed")  # states of runs that there is something to tell of
 ENDED = ("done", "damaged", "failed")
@@ -90,7 +90,7 @@ def run_record(run: Run, spec: Spec, state: str, grid: str) -> Record:
         params=flat({name: value for name, value in to_json(spec).items() if name != "kind"}),
         tags={name: value for name, value in tags.items() if value},
         epochs=[_points(row) for row in files.read_jsonl(run["metrics"]) if _is_epoch(row)],
-        result=_result_numbers(result) if result else {},
+        result={f"result.{name}": value for name, value in _numbers(result.flat()).items()} if result else {},
         files=[run["result"]] if result else [],
         began=run["spec"].stat().st_mtime,
         ended=_written(run) if state in ENDED else None,
@@ -116,13 +116,6 @@ def _points(row: Mapping[str, Any]) -> list[Point]:
     start = _numbers(row.get("start") or {})
     here = _numbers({name: value for name, value in row.items() if name not in ("start", "step")})
     return [*([(0, start)] if start else []), (row["step"], here)]
-
-
-def _result_numbers(result: Result) -> dict[str, float]:
-    values = {name: getattr(result, name) for name in ("metrics", "seconds", "images_per_second", "epochs")}
-    values |= {"best_epoch": result.best_epoch, "gpu_memory": result.gpu_memory}
-    values |= {"temperature": result.temperature} | values.pop("metrics")
-    return {f"result.{name}": value for name, value in _numbers(flat(values)).items()}
 
 
 def _numbers(values: Mapping[str, Any]) -> dict[str, float]:

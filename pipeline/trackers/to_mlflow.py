@@ -21,7 +21,11 @@ PARAMS, METRICS = 100, 1000  # that MLflow takes in one request
 LONGEST = 6000  # characters of a parameter
 STATUS = {"done": "FINISHED", "failed": "FAILED", "damaged": "FAILED", "running": "RUNNING", "interrupted": "KILLED"}
 PATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "30", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}
-QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
+QUIET = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
 
 
 class Mlflow:
@@ -164,7 +168,7 @@ def _begins(run: MlflowRun, steps: dict[int, float], record: Record) -> bool:
 
 
 def _metrics(points: Sequence[Point], when: int) -> list[Any]:
-    """All have the time of the run's start: folders do not say when an epoch ended, and MLflow stores equal ones once."""
+    """All have the time of the run's start: folders do not say when an epoch ended. MLflow stores equal ones once."""
     from mlflow.entities import Metric
 
     return [Metric(_name(name), value, when, step) for step, values in points for name, value in values.items()]

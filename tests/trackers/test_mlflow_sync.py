@@ -13,16 +13,13 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import finished
 import pytest
 import requests
-import tiny
 import tracked
 from commands import command
 from repository import ROOT
 
 from pipeline.core import files
-from pipeline.runs.folder import Run
 from pipeline.trackers.record import Record
 
 SERVER = ROOT / ".venv-mlflow" / "bin" / "mlflow"
@@ -205,18 +202,17 @@ def test_what_a_person_deletes_there_stays_away(tmp_path: Path, tracker) -> None
 
 
 def test_the_command_tells_a_grid_and_its_report(server: str, tmp_path: Path) -> None:
-    finished.make_grid(tmp_path, tiny.make_shards(tmp_path), methods=("supervised",))
+    runs = tracked.grid(tmp_path)
     to = ("--grid", "mine.py", "--cluster", "here.toml", "--to", "mlflow", "--project", "whole")
     first = command("track", *to, "--uri", server, cwd=tmp_path)
-    assert first.stdout == "8 new; 20 runs have not started\n", (first.stdout, first.stderr)
-    assert command("report", "--grid", "mine.py", "--cluster", "here.toml", cwd=tmp_path).returncode == 0
-    damaged = next((tmp_path / "runs").glob("*-supervised-*"))
-    files.write_text(Run(damaged)["error"], "Traceback\nValueError: no\n")
-    again = command("track", *to, "--uri", server, cwd=tmp_path)
-    assert again.stdout == "1 new, 8 as they were; 20 runs have not started\n", (again.stdout, again.stderr)
-    (damaged / "result.json").write_text("{}")
-    again = command("track", *to, "--uri", server, "--follow", cwd=tmp_path)
-    assert again.stdout == "1 continued, 8 as they were; 20 runs have not started\n", (again.stdout, again.stderr)
+    assert first.stdout == "4 new; 14 runs have not started\n", (first.stdout, first.stderr)
+    files.write_text(tmp_path / "reports" / "mine" / "report.md", "# mine\n")
+    tracked.finish(runs[2])
+    again = command("track", *to, "--uri", server, "--follow", cwd=tmp_path)  # nothing lives, so it leaves
+    assert again.stdout == "1 new, 1 continued, 3 as they were; 14 runs have not started\n", again.stderr
+    runs[3]["start"].write_text("[]")
+    torn = command("track", *to, "--uri", server, cwd=tmp_path)
+    assert torn.returncode == 1 and f"{runs[3].id}: not told: " in torn.stderr and "4 as they were" in torn.stdout
     gone = command("track", *to, "--uri", "http://127.0.0.1:9", cwd=tmp_path)
     assert gone.returncode == 2 and "error: MLflow at http://127.0.0.1:9: " in gone.stderr
     none = command("track", *to, cwd=tmp_path)
