@@ -47,7 +47,7 @@ def folder_rows(runs: Path, jobs: Mapping[str, QueuedJob]) -> list[Row]:
         elif state in BAD:
             row |= {"job": "", "says": run.reason()}
         elif job:
-            row |= {"state": "queued", "says": job.state.lower()}
+            row |= {"state": "queued", "says": _of_queued(job)}
         rows.append(row)
     return rows
 
@@ -99,8 +99,7 @@ def _row(planned: PlannedRun, plan: Plan, queue: QueueView | None) -> Row:
         row |= {"job": "", "says": planned.run.reason()}
     elif job:
         row["state"] = "queued"
-        row["says"] = job.state.lower() + (f" ({job.reason})" if job.reason not in ("None", "") else "")
-        row["says"] += f" on {job.node}" if job.node else ""
+        row["says"] = _of_queued(job)
         if queue and planned.published_by and queue.jobs.get(planned.published_by) == job:
             row["says"] += f", published by {planned.published_by}"
     elif planned.published_by:
@@ -118,6 +117,14 @@ def _name(run: Run) -> str:
     with contextlib.suppress(ValueError, OSError):
         return shown_name(run.id, run.spec)
     return run.id
+
+
+def _of_queued(job: QueuedJob) -> str:
+    from pipeline.jobs.slurm.reasons import advice
+
+    says = job.state.lower() + (f" ({job.reason})" if job.reason not in ("None", "") else "")
+    says += f": {what}" if (what := advice(job.reason, job.id)) else ""
+    return says + (f" on {job.node}" if job.node else "")
 
 
 def _of_finished(run: Run) -> Row:

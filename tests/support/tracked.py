@@ -45,7 +45,9 @@ def grid(folder: Path) -> list[Run]:
     """A grid file mine.py and a cluster file here.toml; of its 18 runs, 4 that have started: two that are done, an
     interrupted and a failed one."""
     made = tiny.make_shards(folder, each=10, unlabelled=0)
-    text = finished.GRID.format(name=made.name).replace("ref, seed)", "ref, seed) if finished.method_of(spec) != 'dino'")
+    text = finished.GRID.format(name=made.name).replace(
+        "ref, seed)", "ref, seed) if finished.method_of(spec) != 'dino'"
+    )
     (folder / "mine.py").write_text(text)
     (folder / "here.toml").write_text(f'executor = "local"\nshards = "{made.folder.parent}"\ndevice = "cpu"\n')
     site = tiny.make_cluster(folder)

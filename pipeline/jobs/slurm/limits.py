@@ -6,13 +6,13 @@ against them is asked of the queue whenever jobs are sent.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import pwd
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pipeline.core.console import counted
 from pipeline.jobs.slurm import scheduler
@@ -64,7 +64,7 @@ class QueuedAs:
             (limit.everyone or self.user == me)
             and limit.account in ("", self.account)
             and limit.qos in ("", self.qos)
-            and limit.partition in ("", self.partition)
+            and limit.partition in ("", *self.partition.split(","))
         )
 
 
@@ -84,7 +84,7 @@ def read_limits(slurm: Slurm) -> list[Limit]:
         out = [limit for row in own for limit in _of_user(row, me, slurm)]
         out += _of_accounts(account, slurm)
         qos = slurm.qos or next((row["defaultqos"] for row in own if row["defaultqos"]), "")
-        return out + _of_qos({name for name in (qos, _partition_qos(partition)) if name}, slurm)
+        return out + _of_qos(qos, slurm) + _of_qos(_partition_qos(partition), slurm, partition=partition)
     except (KeyError, ValueError):  # some sites do not let users ask; sbatch will tell
         return []
 
@@ -113,23 +113,40 @@ def limit_lines(limits: Sequence[Limit], jobs: int, *, max_jobs: int) -> list[st
     left, why = room(limits, max_jobs)
     if left is not None and left < jobs:
         sent = max(0, left)
-        out.append(
-            f"{why}: {sent} of {counted(jobs, 'job')} can be sent now; launch --wait sends the others as those end, and "
-            "so does every later launch"
-        )
+        rest = "launch --wait sends the others as those end, and so does every later launch"
+        out.append(f"{why}: {sent} of {counted(jobs, 'job')} can be sent now; {rest}")
     running = {str(limit): limit.jobs for limit in limits if not limit.queued and 0 < limit.jobs < jobs}
     return out + [f"{name}: {counted(most, 'job runs', 'jobs run')} at once at most" for name, most in running.items()]
 
 
 def too_large(limits: Iterable[Limit]) -> list[str]:
     """The limits that one job alone exceeds: it would wait for ever, or be refused."""
-    return [f"{limit} does not allow one job of the table [slurm]; request less there" for limit in limits if not limit.jobs]
+    return [
+        f"{limit} does not allow one job of the table [slurm]; request less there" for limit in limits if not limit.jobs
+    ]
 
 
 def default_account(user: str) -> str:
     """The account that jobs without one are charged to; empty where the user has none."""
     lines = _ask("user", user, "format=defaultaccount").splitlines()
-    return lines[0].strip("|").strip() if lines else ""
+    return lines[0].split("|")[0].strip() if lines else ""
+
+
+def partition_notes(slurm: Slurm) -> list[str]:
+    """What a person should know of the partition that is no limit; empty where Slurm does not say."""
+    try:
+        text = scheduler.ask("scontrol", "--all", "-o", "show", "partition", timeout=SECONDS)
+    except ValueError:
+        return []
+    lines = text.splitlines()
+    default = next((_name_of(line) for line in lines if " Default=YES" in line), "")
+    wanted = slurm.partition.split(",") if slurm.partition else [default]
+    return [
+        f"partition {name} gives each node to one user at a time (ExclusiveUser): a job waits for a node that is "
+        "empty or yours, although the queue may show idle CPUs"
+        for line in lines
+        if (name := _name_of(line)) in wanted and " ExclusiveUser=YES" in line
+    ]
 
 
 # --- Reading ---------------------------------------------------------------------------------------------------------
@@ -156,16 +173,24 @@ def _of_user(row: Mapping[str, str], me: str, slurm: Slurm) -> list[Limit]:
 
 
 def _of_accounts(account: str, slurm: Slurm) -> list[Limit]:
-    """Those of the account and of the accounts above it, which all their users share."""
+    """Those of the account and of the accounts above it, which all their users share.
+
+    Of those above, only the jobs of this account are counted: whoever is told of too many by sbatch sends fewer.
+    """
     out: list[Limit] = []
+    above = account
     for _ in range(DEPTH):
-        above = [row for row in _associations(f"account={account}") if not row["user"]] if account else []
-        if not above:
+        rows = [row for row in _associations(f"account={above}") if not row["user"]] if above else []
+        if not rows:
             break
-        group = {name: above[0][name] for name in GROUP}
-        out += _limits(group, slurm, of=f"account {account}", account=account, everyone=True)
-        account = above[0]["parentname"]
+        group = {name: rows[0][name] for name in GROUP}
+        out += _limits(group, slurm, of=f"account {above}", account=account, everyone=True)
+        above = rows[0]["parentname"]
     return out
+
+
+def _name_of(line: str) -> str:
+    return line.partition("PartitionName=")[2].partition(" ")[0]
 
 
 def _partition_qos(partition: str) -> str:
@@ -176,13 +201,15 @@ def _partition_qos(partition: str) -> str:
     return found[1] if found and found[1] != "N/A" else ""
 
 
-def _of_qos(names: Iterable[str], slurm: Slurm) -> list[Limit]:
+def _of_qos(name: str, slurm: Slurm, partition: str = "") -> list[Limit]:
+    """Those of a QOS: of jobs that ask for it or, where it is a partition's, of all jobs there."""
+    whose = {"of": f"QOS {name}", "qos": name}
+    if partition:
+        whose = {"of": f"partition {partition} (QOS {name})", "partition": partition}
     out: list[Limit] = []
-    for name in sorted(names):
-        for row in _rows((*QOS, *GROUP), "qos", f"name={name}"):
-            whose = {"of": f"QOS {name}", "qos": name}
-            out += _limits({key: row[column] for column, key in QOS.items()}, slurm, **whose)
-            out += _limits({key: row[key] for key in GROUP}, slurm, everyone=True, **whose)
+    for row in _rows((*QOS, *GROUP), "qos", f"name={name}") if name else []:
+        out += _limits({key: row[column] for column, key in QOS.items()}, slurm, **whose)
+        out += _limits({key: row[key] for key in GROUP}, slurm, everyone=True, **whose)
     return out
 
 
@@ -201,13 +228,11 @@ def _limits(values: Mapping[str, str], slurm: Slurm, **whose: Any) -> list[Limit
 
 def _tres(text: str, slurm: Slurm) -> list[tuple[str, str, int]]:
     """The parts of `cpu=64,mem=1T,gres/gpu=4`, each with how many jobs of this cluster file fit into it."""
-    from pipeline.jobs.slurm.preflight import gres_counts
-
-    takes = Counter({"cpu": float(slurm.cpus), "node": 1.0, "mem": slurm.memory_gb * 1024})
-    for (name, kind), count in gres_counts(slurm.gres).items():
-        takes[f"gres/{name}"] += count
-        if kind:
-            takes[f"gres/{name}:{kind}"] += count
+    takes: Counter[str] = Counter({"cpu": float(slurm.cpus), "node": 1.0, "mem": slurm.memory_gb * 1024})
+    for request in filter(None, slurm.gres.split(",")):  # gpu, gpu:2, gpu:a100:2
+        name, *rest = request.removeprefix("gres/").split(":")
+        count = int(rest.pop()) if rest and rest[-1].isdigit() else 1
+        takes.update({f"gres/{name}": count, **{f"gres/{name}:{kind}": count for kind in rest}})
     out = []
     for part in text.split(","):
         name, _, most = part.partition("=")
