@@ -29,7 +29,7 @@ class Wandb:
         except ImportError as error:
             raise ValueError(f'{error.name} is not installed: pip install "cass-pipeline[track]"') from None
         self.wandb = wandb
-        wandb.teardown()  # it takes each id once in its life
+        wandb.teardown()  # its service takes each id once
         self.folder = folder.resolve()
         self.project = project
         self.folder.mkdir(parents=True, exist_ok=True)
