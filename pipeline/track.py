@@ -1,7 +1,8 @@
-"""Show runs in MLflow or Weights & Biases: read from the run folders.
+"""Show runs in MLflow or Weights & Biases.
 
-Run it wherever the run folders and the tracker can be reached, such as on a login node, as often as you like: a run is
-one run of the tracker for ever, and what it holds already is not sent again. Training knows nothing of it.
+They are read from the run folders; training knows nothing of it. Run it wherever the folders and the tracker can be
+reached, such as on a login node, as often as you like: a run is one run of the tracker for ever, and what it holds
+already is not sent again.
 
 python -m pipeline.track --grid main --cluster mysite --to mlflow --uri http://tracker:5000 --follow
 python -m pipeline.track --grid main --to wandb          offline; then wandb sync

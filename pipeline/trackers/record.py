@@ -39,7 +39,7 @@ class Record:
     epochs: list[list[Point]] = field(default_factory=list)
     """The points of each epoch in order; the last of an epoch has its `loss`, and every point a step of its own."""
     result: dict[str, float] = field(default_factory=dict)
-    """The numbers of the result, by names that begin with `result.`; empty before the run is done."""
+    """The numbers of the result, by names that begin with `result/`; empty before the run is done."""
     files: list[Path] = field(default_factory=list)
     """What is stored as it is: result.json, the report."""
     began: float = 0.0
@@ -48,8 +48,11 @@ class Record:
 
     @property
     def digest(self) -> str:
-        """Equal where all of it is."""
-        value = dataclasses.asdict(self) | {"files": [(path.name, files.sha256_file(path)) for path in self.files]}
+        """Equal where all of it is, but for when it began: a resumed run writes that file again."""
+        value = dataclasses.asdict(self) | {
+            "began": None,
+            "files": [(path.name, files.sha256_file(path)) for path in self.files],
+        }
         return files.sha256_bytes(json.dumps(value, sort_keys=True).encode())[:16]
 
 
@@ -90,9 +93,9 @@ def run_record(run: Run, spec: Spec, state: str, grid: str) -> Record:
         params=flat({name: value for name, value in to_json(spec).items() if name != "kind"}),
         tags={name: value for name, value in tags.items() if value},
         epochs=[_points(row) for row in files.read_jsonl(run["metrics"]) if _is_epoch(row)],
-        result={f"result.{name}": value for name, value in _numbers(result.flat()).items()} if result else {},
+        result={f"result/{name}": value for name, value in _numbers(result.flat()).items()} if result else {},
         files=[run["result"]] if result else [],
-        began=run["spec"].stat().st_mtime,
+        began=run["start" if run["start"].exists() else "spec"].stat().st_mtime,
         ended=_written(run) if state in ENDED else None,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -124,3 +125,13 @@ def test_a_kill_while_offline_runs_are_written_leaves_nothing_twice(tmp_path: Pa
         tracked.finish(run)
         Wandb(out, "mine").send(tracked.record(run))
     check_equal(out, [tracked.record(run) for run in runs])
+
+
+@pytest.mark.parametrize(("module", "name"), [("to_wandb", "wandb"), ("to_mlflow", "mlflow")])
+def test_without_the_extra_the_error_names_it(
+    module: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, name, None)
+    tracker = importlib.import_module(f"pipeline.trackers.{module}")
+    with pytest.raises(ValueError, match=rf'{name} is not installed: pip install "cass-pipeline\[track\]"'):
+        (tracker.Wandb if name == "wandb" else tracker.Mlflow)(tmp_path, "mine")
