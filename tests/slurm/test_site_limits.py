@@ -56,9 +56,9 @@ def plan(devcluster: Path, tmp_path: Path) -> Iterator[Plan]:
 def test_the_queue_never_has_more_jobs_than_allowed(plan: Plan) -> None:
     runs = Path(plan.cluster.runs)
     allow("MaxSubmitJobs=5")
-    assert "MaxSubmitJobs of user root in account cass is 5: 5 of" in plan_text.arrays_text(plan)
+    assert "MaxSubmitJobs of user root in account root is 5: 5 of" in plan_text.arrays_text(plan)
     _, said = reconcile.submit_missing(plan)
-    assert "2 of 7 jobs left for a later launch: MaxSubmitJobs of user root in account cass is 5" in said[1]
+    assert "2 of 7 jobs left for a later launch: MaxSubmitJobs of user root in account root is 5" in said[1]
     assert len(scheduler.queued_jobs(runs)) == 5
     assert reconcile.submit_missing(plan)[0] == []
     assert reconcile.submit_missing(plan, site=[])[0] == []  # sbatch refuses even one more
@@ -77,7 +77,7 @@ def test_a_refused_array_is_sent_in_part_where_limits_are_hidden(plan: Plan) -> 
 
 def test_status_says_what_holds_a_job_and_what_to_do(plan: Plan) -> None:
     allow("MaxJobs=1")
-    assert "MaxJobs of user root in account cass: 1 job runs at once at most" in plan_text.arrays_text(plan)
+    assert "MaxJobs of user root in account root: 1 job runs at once at most" in plan_text.arrays_text(plan)
     assert not any("MaxJobs" in line for line in preflight.problems(plan.cluster))
     reconcile.submit_missing(plan)
     jobs = scheduler.queued_jobs(Path(plan.cluster.runs))
