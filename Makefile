@@ -5,7 +5,7 @@ BIN := .venv/bin
 
 PEERS := .venv-peers/bin
 
-.PHONY: help setup demo test chaos lint lock lowest docs bench peers gpu
+.PHONY: help setup demo test chaos lint lock lowest docs bench peers mlflow gpu
 .DEFAULT_GOAL := setup
 
 help: ## this list
@@ -33,7 +33,7 @@ lint: setup ## style, types, import layers, lengths of files
 	$(BIN)/pytest -s tests/test_architecture.py -k longest
 
 # The tests that need Slurm run alone, at the end: they start real daemons and measure time.
-test: lint ## lint and every test
+test: lint mlflow ## lint and every test
 	$(BIN)/pytest --ignore tests/slurm --numprocesses $(JOBS) --dist loadfile
 	$(BIN)/pytest tests/slurm
 
@@ -68,6 +68,21 @@ HEADERS := libopencv-dev libturbojpeg0-dev pkg-config g++
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(PEERS)/python -r pipeline/benchmarks/ffcv.txt || \
 		echo "ffcv cannot be built here and is left out; it needs $(HEADERS)"
 	touch $@
+
+# An MLflow server for the tests of `track`, in an environment of its own: it wants an older pyarrow than ours. Where it
+# cannot be installed, those tests are skipped.
+mlflow: .venv-mlflow/ready
+
+MLFLOW := .venv-mlflow/bin
+
+.venv-mlflow/ready: requirements.lock
+	$(MAKE) setup
+	test -x $(MLFLOW)/python || $(PYTHON) -m venv --without-pip .venv-mlflow
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(MLFLOW)/python \
+		"$$(sed -n 's/^mlflow-skinny\(==[0-9.]*\).*/mlflow\1/p' requirements.lock)" && \
+		rm -f .venv-mlflow/empty.db && \
+		$(MLFLOW)/mlflow db upgrade sqlite:///.venv-mlflow/empty.db && touch $@ || \
+		echo "MLflow's server cannot be installed here; the tests that need it are skipped"
 
 # Start a real Slurm on this machine (root on Debian), run a grid on it and disturb it in every way; about ten minutes.
 chaos: setup ## a real Slurm on this machine, disturbed in every way (root on Debian); ten minutes

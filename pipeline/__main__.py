@@ -15,7 +15,7 @@ GROUPS = {
     "start": ("init", "completion"),
     "get data": ("download", "verify", "standin", "shard"),
     "train": ("prefetch", "launch", "cancel"),
-    "look": ("status", "logs", "report", "figures"),
+    "look": ("status", "logs", "report", "figures", "track"),
     "use": ("export", "predict", "evaluate", "embed"),
     "look after": ("clean", "bench"),
 }

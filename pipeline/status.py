@@ -5,6 +5,7 @@ The run folders decide; on Slurm, the queue is read once as well.
 python -m pipeline.status               every run in the runs folder
 python -m pipeline.status --grid small --datasets brain_mri,isic
 python -m pipeline.status --grid main --cluster rtx8000 --watch
+python -m pipeline.status --grid main --parquet runs.parquet
 """
 
 from __future__ import annotations
@@ -21,8 +22,6 @@ from pipeline.core.console import run_command
 
 if TYPE_CHECKING:
     from pipeline.cli.status_text import Row
-    from pipeline.jobs.plan import Plan
-    from pipeline.jobs.slurm.queue import QueueView
     from pipeline.jobs.slurm.scheduler import QueuedJob
     from pipeline.runs.cluster import Cluster
 
@@ -40,12 +39,15 @@ def parser() -> argparse.ArgumentParser:
         help="show it again every ten seconds until all runs have ended, or nothing lives that could end them",
     )
     add("--failed", action="store_true", help="only failed runs, with the reason and the log")
+    add("--parquet", type=Path, metavar="FILE", help="write a row a run too: spec, state, result (docs/operations.md)")
     add("--json", action="store_true", help="one JSON object, for programs")
     return out
 
 
 def main() -> int:
     args = parser().parse_args()
+    from pipeline.cli.status_text import lives
+
     while True:
         runs, rows, text = read_status(args)
         if args.json:
@@ -60,7 +62,7 @@ def main() -> int:
 
 def read_status(args: argparse.Namespace) -> tuple[Path, list[Row], str]:
     """The runs folder, a row for each run and the text to show; with `--json` the rows are printed already."""
-    from pipeline.cli.status_text import folder_rows, status_rows, status_text
+    from pipeline.cli.status_text import folder_rows, read_queue, status_rows, status_text
 
     if args.grid is None:
         from pipeline.runs.cluster import load_cluster
@@ -79,6 +81,10 @@ def read_status(args: argparse.Namespace) -> tuple[Path, list[Row], str]:
         head = {"grid": plan.grid, "preset": plan.preset.name}
         if queue is not None and queue.problem:
             print(f"the queue could not be read: {queue.problem}", file=sys.stderr)
+    if args.parquet:
+        from pipeline.cli.registry import write_registry
+
+        write_registry(args.parquet, rows, {} if args.grid is None else plan.runs, runs)
     if args.json:
         print(json.dumps({**head, "runs": rows}, indent=2))
         return runs, rows, ""
@@ -89,15 +95,6 @@ def read_status(args: argparse.Namespace) -> tuple[Path, list[Row], str]:
 
         text = "\n".join([text, *hours_lines(estimate(plan, plan.cluster))])
     return runs, rows, text
-
-
-def lives(rows: list[Row], runs: Path) -> bool:
-    """Whether a run is at work or in the queue, or is to do while a launch lives that may start it."""
-    from pipeline.jobs.plan import TO_DO
-    from pipeline.jobs.submissions import has_launch
-
-    states = {row["state"] for row in rows}
-    return bool(states & {"running", "queued"}) or (bool(states.intersection(TO_DO)) and has_launch(runs))
 
 
 def read_jobs(cluster: Cluster) -> dict[str, QueuedJob]:
@@ -111,15 +108,6 @@ def read_jobs(cluster: Cluster) -> dict[str, QueuedJob]:
     except ValueError as error:
         print(f"the queue could not be read: {error}", file=sys.stderr)
         return {}
-
-
-def read_queue(plan: Plan) -> QueueView | None:
-    """What Slurm shows of the plan's runs; None on this machine alone."""
-    if plan.cluster.executor != "slurm":
-        return None
-    from pipeline.jobs.slurm import queue
-
-    return queue.read_queue(plan)
 
 
 if __name__ == "__main__":

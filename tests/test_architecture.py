@@ -112,7 +112,8 @@ def test_planning_status_and_tables_import_nothing_heavy(arguments, tmp_path):
     ("command", "flags"),
     [
         ("launch", {"--jobs", "--dry-run", "--retry", "--no-ray", "--print-sbatch"}),
-        ("status", {"--watch", "--failed", "--json"}),
+        ("status", {"--watch", "--failed", "--json", "--parquet"}),
+        ("track", {"--to", "--uri", "--project", "--follow"}),
         ("cancel", {"--yes"}),
         ("report", {"--out", "--html", "--with-images", "--with-pictures", "--specificity"}),
         ("figures", {"--out", "--only", "--with-images", "--with-pictures", "--rollout"}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 from pipeline.core.console import counted, table
@@ -68,7 +69,7 @@ def milestones_text(plan: Plan) -> str:
 
 def arrays_text(plan: Plan) -> str:
     """The arrays that a launch would submit; as if the queue were empty, if Slurm does not answer."""
-    from pipeline.jobs.slurm import queue, reconcile, scheduler
+    from pipeline.jobs.slurm import limits, queue, reconcile, scheduler
 
     runs = Path(plan.cluster.runs)
     out = []
@@ -78,16 +79,19 @@ def arrays_text(plan: Plan) -> str:
     except ValueError as error:
         live, limit = {}, scheduler.MAX_ARRAY
         out.append(f"as if the queue were empty: {error}")
-    rows = []
+    rows: list[tuple[str, int, int, int, str]] = []
     for array in reconcile.arrays_to_send(plan, live, limit=limit):
         count = sum(len(job.runs) for job in array.jobs)
         after = f"afterany {counted(len(array.parents), 'run')}" if array.parents else ""
-        rows.append([array.name, len(array.jobs), array.parallelism, count, after])
+        rows.append((array.name, len(array.jobs), array.parallelism, count, after))
     if live:
         out.append(f"{counted(len(live), 'run has', 'runs have')} a job in the queue")
     header = ("array", "tasks", "at once", "runs", "waits for")
     out.append(table(rows, header=header) if rows else "nothing to send")
-    return "\n".join([*out, ""])
+    slurm, jobs = plan.cluster.slurm, sum(row[1] for row in rows)
+    with contextlib.suppress(ValueError):  # the queue does not answer, which is said above
+        out += limits.limit_lines(limits.read_limits(slurm), jobs, max_jobs=slurm.max_jobs)
+    return "\n".join([*out, *limits.partition_notes(slurm), ""])
 
 
 def end_text(plan: Plan) -> str:

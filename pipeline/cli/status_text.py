@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.core import files
 from pipeline.core.console import duration, table
-from pipeline.jobs.plan import Plan, PlannedRun, shown_name
+from pipeline.jobs.plan import TO_DO, Plan, PlannedRun, shown_name
+from pipeline.jobs.submissions import has_launch
 from pipeline.runs.folder import FILES, Run, unsealed_text
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def folder_rows(runs: Path, jobs: Mapping[str, QueuedJob]) -> list[Row]:
         elif state in BAD:
             row |= {"job": "", "says": run.reason()}
         elif job:
-            row |= {"state": "queued", "says": job.state.lower()}
+            row |= {"state": "queued", "says": _of_queued(job)}
         rows.append(row)
     return rows
 
@@ -70,6 +71,21 @@ def status_text(rows: list[Row], runs: Path, *, failed_only: bool) -> str:
     return "\n".join(out)
 
 
+def lives(rows: list[Row], runs: Path) -> bool:
+    """Whether a run is at work or in the queue, or is to do while a launch lives that may start it."""
+    states = {row["state"] for row in rows}
+    return bool(states & {"running", "queued"}) or (bool(states.intersection(TO_DO)) and has_launch(runs))
+
+
+def read_queue(plan: Plan) -> QueueView | None:
+    """What Slurm shows of the plan's runs; None on this machine alone."""
+    if plan.cluster.executor != "slurm":
+        return None
+    from pipeline.jobs.slurm import queue
+
+    return queue.read_queue(plan)
+
+
 def _row(planned: PlannedRun, plan: Plan, queue: QueueView | None) -> Row:
     """A run's state with what there is to say of it; `queued`: it is not running, and a job in the queue has it."""
     job = queue.jobs.get(planned.run.id) if queue else None
@@ -83,9 +99,7 @@ def _row(planned: PlannedRun, plan: Plan, queue: QueueView | None) -> Row:
         row |= {"job": "", "says": planned.run.reason()}
     elif job:
         row["state"] = "queued"
-        row["says"] = job.state.lower() + (f" ({job.reason})" if job.reason not in ("None", "") else "")
-        row["says"] += f" on {job.node}" if job.node else ""
-        row["says"] += _waits_for(planned.run)
+        row["says"] = _of_queued(job) + _waits_for(planned.run)
         if queue and planned.published_by and queue.jobs.get(planned.published_by) == job:
             row["says"] += f", published by {planned.published_by}"
     elif planned.published_by:
@@ -110,6 +124,14 @@ def _name(run: Run) -> str:
     with contextlib.suppress(ValueError, OSError):
         return shown_name(run.id, run.spec)
     return run.id
+
+
+def _of_queued(job: QueuedJob) -> str:
+    from pipeline.jobs.slurm.reasons import advice
+
+    says = job.state.lower() + (f" ({job.reason})" if job.reason not in ("None", "") else "")
+    says += f": {what}" if (what := advice(job.reason, job.id)) else ""
+    return says + (f" on {job.node}" if job.node else "")
 
 
 def _of_finished(run: Run) -> Row:

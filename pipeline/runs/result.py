@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.core import files, seals
+from pipeline.runs.values import flat
 
 DEVICES = "devices"
 PUBLISHED_BY, RESUMED_FROM = "carried_by", "goes_on_from"  # keys of start.json and result.json, as they always were
@@ -82,6 +83,12 @@ class Result:
     code: str
     versions: dict[str, str]
     notes: dict[str, Any] = field(default_factory=dict)
+
+    def flat(self) -> dict[str, Any]:
+        """What it says with dotted names: the metrics by their own, and the rest but for versions and inputs."""
+        names = ("seconds", "images_per_second", "epochs", "best_epoch", "device", "precision", "threads", "code")
+        rest = {name: getattr(self, name) for name in (*names, "gpu_memory", "temperature", "published_by")}
+        return flat({**self.metrics, **rest})
 
     @property
     def task(self) -> str:

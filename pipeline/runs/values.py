@@ -1,8 +1,10 @@
-"""What the frozen values of a run are made of: fields that came later, and checks of single values."""
+"""What the frozen values of a run are made of: fields that came later, checks of single values, dotted names."""
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Mapping
 from dataclasses import field
 from typing import Any
 
@@ -35,3 +37,20 @@ def fraction(**values: float) -> None:
 def half_cosine(first: float, last: float, progress: float) -> float:
     """From `first` at progress 0 to `last` at progress 1, along half a cosine."""
     return last + (first - last) * (1 + math.cos(math.pi * progress)) / 2
+
+
+def flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested objects as one with dotted names, such as `pretrain.arms.cnn.backbone`; what is None is left out.
+
+    The parts of a list go by their names where they have some; other lists become JSON text.
+    """
+    out: dict[str, Any] = {}
+    for key, content in value.items():
+        if isinstance(content, (list, tuple)):
+            named = content and all(isinstance(part, Mapping) and "name" in part for part in content)
+            content = {part["name"]: part for part in content} if named else json.dumps(content)
+        if isinstance(content, Mapping):
+            out |= flat(content, f"{prefix}{key}.")
+        elif content is not None:
+            out[f"{prefix}{key}"] = content
+    return out

@@ -12,8 +12,7 @@ import tiny
 from commands import command
 from planned import planned_runs
 
-from pipeline import status
-from pipeline.cli import flags, progress
+from pipeline.cli import flags, progress, status_text
 from pipeline.core import files
 from pipeline.jobs import submissions
 from pipeline.jobs.plan import Plan
@@ -58,12 +57,12 @@ def test_status_without_a_grid_or_a_run_says_where_it_looked(tmp_path: Path) -> 
 def test_watch_stays_while_a_launch_lives_that_has_runs_to_start(folder: Path) -> None:
     runs = folder / "runs"
     waiting, ended = [{"state": "pending"}], [{"state": "done"}, {"state": "failed"}]
-    assert not status.lives(waiting, runs)
+    assert not status_text.lives(waiting, runs)
     with submissions.launch_lives(runs), submissions.launch_lives(runs):
-        assert status.lives(waiting, runs)
-        assert not status.lives(ended, runs)
-    assert not status.lives(waiting, runs)
-    assert status.lives([{"state": "queued"}], runs) and status.lives([{"state": "running"}], runs)
+        assert status_text.lives(waiting, runs)
+        assert not status_text.lives(ended, runs)
+    assert not status_text.lives(waiting, runs)
+    assert status_text.lives([{"state": "queued"}], runs) and status_text.lives([{"state": "running"}], runs)
 
 
 def test_clean_restarts_a_run_by_a_part_of_its_id(folder: Path) -> None:

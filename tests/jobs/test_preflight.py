@@ -53,9 +53,11 @@ class Fake:
     def __init__(self, folder, monkeypatch):
         self.folder = folder
         self.say(config=CONFIG, partition=PARTITION, node=NODE, sacct="", sacctmgr="lab||normal,long\nother|urgent|\n")
+        self.say(default="lab|\n")
         scontrol = 'for word in config partition node; do case "$*" in *$word*) said=$word;; esac; done\n'
+        default = 'case "$*" in *defaultaccount) said=default;; esac\n'
         for tool in (*slurm_preflight.TOOLS, "sacct", "sacctmgr"):
-            said = f"said={tool}\n{scontrol if tool == 'scontrol' else ''}"
+            said = f"said={tool}\n{ {'scontrol': scontrol, 'sacctmgr': default}.get(tool, '') }"
             (folder / tool).write_text(
                 f"#!/bin/sh\n{said}echo $said >>{folder}/calls\n"
                 f'cat "{folder}/$said.txt" 2>/dev/null || {{ echo "$said: error: no" >&2; exit 1; }}\n'
@@ -82,9 +84,10 @@ def problems(folder, **changes):
     return preflight.problems(tiny.make_cluster(folder, executor="slurm", slurm=slurm))
 
 
-def test_a_site_that_offers_all_has_no_problem_after_five_calls(fake, tmp_path):
+def test_a_site_that_offers_all_has_no_problem_after_a_dozen_calls_at_most(fake, tmp_path):
     assert problems(tmp_path) == []
-    assert fake.calls() == ["config", "partition", "node", "sacct", "sacctmgr"]
+    assert fake.calls()[:6] == ["config", "partition", "node", "sacct", "sacctmgr", "default"]
+    assert len(fake.calls()) <= 12
     assert not (tmp_path / "runs").exists() and not list(tmp_path.glob(".*"))
 
 
@@ -179,10 +182,14 @@ def test_accounting(fake, tmp_path):
     (said,) = problems(tmp_path)
     assert "accounting does not answer" in said and "set slurm.accounting = false" in said
     assert problems(tmp_path, accounting=False) == []
-    fake.say(sacct="", sacctmgr="")
+    fake.say(sacct="", default="|\n")
+    assert "has no default account; name one as slurm.account, of: lab" in problems(tmp_path)[0]
+    assert problems(tmp_path, account="lab") == []
+    fake.say(sacctmgr="")
     assert "does not know user" in problems(tmp_path)[0]
     fake.say(config=CONFIG.replace("associations,limits,qos", "none"))
     assert problems(tmp_path) == []
+    (fake.folder / "default.txt").unlink()
     (fake.folder / "sacctmgr.txt").unlink()  # not permitted
     assert problems(tmp_path, account="any") == []
 

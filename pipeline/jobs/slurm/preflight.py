@@ -1,6 +1,6 @@
 """What a Slurm site must offer before anything is submitted to it: one line for each thing that it does not.
 
-Slurm is asked five times at most. Otherwise it would often answer only hours later, by a job that pends for ever or
+Slurm is asked a dozen times at most. Otherwise it would often answer only hours later, by a job that pends for ever or
 dies at its start.
 """
 
@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from pipeline.jobs.gpus import parse_gres
-from pipeline.jobs.slurm import records, scheduler
+from pipeline.jobs.slurm import limits, records, scheduler
 from pipeline.runs.cluster import Slurm
 
 TOOLS = ("sbatch", "squeue", "scontrol", "srun")
@@ -33,7 +33,7 @@ def slurm_problems(slurm: Slurm) -> tuple[list[str], list[records.Record]]:
         nodes = records.shown("scontrol", "--all", "--oneliner", "show", "node")
     except ValueError as error:
         return [f"Slurm does not answer: {error}"], []
-    out = _accounting_problems(slurm, config)
+    out = _accounting_problems(slurm, config) + limits.too_large(limits.read_limits(slurm))
     chosen, problems = _partitions(slurm, partitions)
     names = {partition["PartitionName"] for partition in chosen}
     members = [node for node in nodes if names & set(node.get("Partitions", "").split(","))]
@@ -170,12 +170,14 @@ def _accounting_problems(slurm: Slurm, config: records.Record) -> list[str]:
     except (KeyError, ValueError):  # some sites do not let users ask; sbatch will tell
         return []
     rows = [row for row in (line.split("|") for line in text.splitlines()) if len(row) == 3]
+    enforced = config.get("AccountingStorageEnforce", "none") not in ("none", "(null)", "")
     if not rows:
-        enforced = config.get("AccountingStorageEnforce", "none") not in ("none", "(null)", "")
         return [f"Slurm's accounting does not know user {user}; ask the site for an account"] if enforced else []
     partitions = ("", *slurm.partition.split(","))
     rows = [row for row in rows if row[1] in partitions] or rows
     accounts = sorted({account for account, _, _ in rows})
+    if enforced and not slurm.account and not limits.default_account(user):
+        return [f"user {user} has no default account; name one as slurm.account, of: {', '.join(accounts)}"]
     if slurm.account and slurm.account not in accounts:
         return [f"slurm.account is {slurm.account!r}; user {user} may use: {', '.join(accounts)}"]
     qos = sorted({name for account, _, names in rows if slurm.account in ("", account) for name in names.split(",")})

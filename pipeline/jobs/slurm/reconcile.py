@@ -20,10 +20,11 @@ from pipeline.jobs import submissions
 from pipeline.jobs.arrays import JobArray, job_arrays, jobs_of, side_by_side
 from pipeline.jobs.plan import STUCK, TO_DO, Plan, PlannedRun, PlanProgress, assign_milestones, publish
 from pipeline.jobs.signals import signals_noted
-from pipeline.jobs.slurm import submit
+from pipeline.jobs.slurm import limits, submit
 from pipeline.jobs.slurm.attempts import Attempts
+from pipeline.jobs.slurm.limits import Limit
 from pipeline.jobs.slurm.queue import queued_runs
-from pipeline.jobs.slurm.scheduler import QueuedJob, ask, max_array_size, queued_jobs, scancel, user_jobs
+from pipeline.jobs.slurm.scheduler import QueuedJob, ask, max_array_size, queued_jobs, scancel
 from pipeline.jobs.snapshot import snapshot
 from pipeline.jobs.submissions import Submission
 
@@ -41,7 +42,8 @@ def run_plan(plan: Plan, progress: PlanProgress) -> bool:
     runs = Path(plan.cluster.runs)
     attempts = Attempts(runs, accounting=plan.cluster.slurm.accounting)
     live: dict[str, QueuedJob] = {}
-    begun, lost = False, True
+    begun, lost, told = False, True, list[str]()
+    site = limits.read_limits(plan.cluster.slurm)
     before = submissions.cancelled_runs(runs)
     with signals_noted("leaving; the jobs continue") as asked:
         while not asked():
@@ -52,9 +54,10 @@ def run_plan(plan: Plan, progress: PlanProgress) -> bool:
                 live = queued_runs(runs, queued_jobs(runs))
                 progress.say(attempts.note_queue({run: job for run, job in live.items() if run in plan.runs}))
                 if lost:
-                    sent, said = submit_missing(plan, but=attempts.cancelled)
+                    sent, said = submit_missing(plan, but=attempts.cancelled, site=site)
                     attempts.note_sent(sent)
-                    progress.say(said)
+                    progress.say([line for line in said if line not in told])
+                    told = said
                     live = queued_runs(runs, queued_jobs(runs))
                 begun = True
             except ValueError as error:
@@ -90,11 +93,12 @@ def refresh(plan: Plan) -> None:
 
 
 def submit_missing(
-    plan: Plan, *, limit: int | None = None, but: Container[str] = ()
+    plan: Plan, *, limit: int | None = None, but: Container[str] = (), site: Sequence[Limit] | None = None
 ) -> tuple[list[Submission], list[str]]:
     """Send the runs that are wanted and neither done nor live; returns the submissions, and in words what was done.
 
-    Runs in `but` are left out.
+    Runs in `but` are left out, and so is what would exceed the limits of the site (`site`; None: they are read now) or
+    the cluster file's `max_jobs`: a later call sends it.
 
     Two launches at the same time do this one after the other, so together they send every run once.
     """
@@ -105,30 +109,34 @@ def submit_missing(
         for planned in plan.runs.values():
             planned.refresh()
         arrays = arrays_to_send(plan, live, limit=limit or max_array_size(), but=but)
-        room = slurm.max_jobs - user_jobs() if slurm.max_jobs else None
+        room, why = limits.room(limits.read_limits(slurm) if site is None else site, slurm.max_jobs)
         jobs = {run: job.id for run, job in live.items()}
         code = snapshot(runs)
         publish(plan, [planned for array in arrays for job in array.jobs for planned in job.runs])
-        sent = []
+        sent: list[Submission] = []
         for array in arrays:
             whole = len(array.jobs)
             if room is not None:
                 fits = room if array.parents <= set(jobs) else 0
                 array = dataclasses.replace(array, jobs=array.jobs[: max(0, fits)])
-                room -= len(array.jobs)
+            after = sorted(jobs[run] for run in array.parents) if array.jobs else []
+            while array.jobs:
+                submission = submissions.publish(runs, array, code)
+                try:
+                    job_id = submit.send(submission, plan.cluster, code, after=after, parallelism=array.parallelism)
+                except ValueError as error:  # others' jobs count too, or the site hides a limit
+                    if limits.FULL not in str(error) or (len(array.jobs) == 1 and not (sent or live)):
+                        raise
+                    array = dataclasses.replace(array, jobs=array.jobs[: len(array.jobs) // 2])
+                    room, why = len(array.jobs), "sbatch says that the site takes no more of them now"
+                    continue
+                sent.append(submission)
+                jobs |= {run: task for task, its_runs in submission.live_tasks() for run in its_runs}
+                said.append(f"sent {job_id} {array.name}: {array}")
+                break
+            room = None if room is None else room - len(array.jobs)
             if left := whole - len(array.jobs):
-                said.append(
-                    f"{array.name}: {left} of {counted(whole, 'job')} left for a later launch: "
-                    f"max_jobs is {slurm.max_jobs}"
-                )
-            if not array.jobs:
-                continue
-            submission = submissions.publish(runs, array, code)
-            after = sorted(jobs[run] for run in array.parents)
-            job_id = submit.send(submission, plan.cluster, code, after=after, parallelism=array.parallelism)
-            sent.append(submission)
-            jobs |= {run: task for task, its_runs in submission.live_tasks() for run in its_runs}
-            said.append(f"sent {job_id} {array.name}: {array}")
+                said.append(f"{array.name}: {left} of {counted(whole, 'job')} left for a later launch: {why}")
     return sent, said
 
 

@@ -17,7 +17,7 @@ from pipeline.core.console import counted, silent
 from pipeline.data.shards import quarantine, write
 from pipeline.data.shards.plan import ShardPlan
 from pipeline.jobs.signals import leave_at_time_limit
-from pipeline.jobs.slurm import reconcile, scheduler, submit
+from pipeline.jobs.slurm import limits, reconcile, scheduler, submit
 from pipeline.jobs.snapshot import snapshot
 from pipeline.jobs.submissions import FOLDER, OLD_FOLDER, Submission, write_submission
 from pipeline.runs.cluster import Cluster
@@ -88,6 +88,8 @@ def submit_missing(plan: ShardPlan, out: Path, cluster: Cluster, *, max_bad: flo
 
         left = write.count_missing_tars(plan, out)
         parts = min(left, cluster.slurm.parallelism, scheduler.max_array_size())
+        room, _ = limits.room(limits.read_limits(site.slurm), site.slurm.max_jobs)
+        parts = parts if room is None else min(parts, max(1, room - 1))  # the index is a job, too
         if INDEX in live:
             said.append(f"job {live[INDEX]} is to write {out / plan.folder_name}; nothing was sent")
         else:

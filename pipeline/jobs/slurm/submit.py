@@ -53,6 +53,8 @@ def send_payloads(
     except (FailedJobError, FailedSubmissionError) as error:
         submission.remove()
         words = " ".join(str(error).split())
+        if "requeue" in words.lower() and cluster.slurm.requeues:
+            words += "; set slurm.requeues = 0: then jobs do not ask for it, and launch --wait sends them again"
         raise ValueError(f"sbatch refused {submission.name}: {words}") from error
     job_id = str(jobs[0].job_id).split("_")[0]
     check_comment(submission, job_id)
@@ -110,7 +112,8 @@ def executor_for(
     folder.mkdir(exist_ok=True)
     executor = SlurmExecutor(folder=folder, python=python_words(cluster, code))
     site = {"partition": slurm.partition, "account": slurm.account, "qos": slurm.qos, "constraint": slurm.constraint}
-    further = dict(flag.split("=", 1) for flag in slurm.sbatch)
+    further: dict[str, Any] = dict(flag.split("=", 1) for flag in slurm.sbatch)
+    further["requeue" if slurm.requeues else "no-requeue"] = True
     executor.update_parameters(
         job_name=job_name(submission),
         time=round(slurm.hours * 60),
@@ -127,7 +130,7 @@ def executor_for(
         srun_args=list(slurm.srun),
         dependency="afterany:" + ":".join(after) if after else None,
         gres=slurm.gres or None,
-        additional_parameters={"hold": True, "requeue": True, "chdir": str(code), **further},
+        additional_parameters={"hold": True, "chdir": str(code), **further},
         **{name: value for name, value in site.items() if value},
     )
     return executor

@@ -1,0 +1,249 @@
+"""Limits that a site sets on a user, an account or a QOS: how many jobs may be queued, and how many run at once.
+
+They are read once for a launch, with sacctmgr, where the site enforces limits and lets users ask. What is counted
+against them is asked of the queue whenever jobs are sent.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.core.console import counted
+from pipeline.jobs.slurm import scheduler
+from pipeline.runs.cluster import Slurm
+
+SECONDS = 20.0  # for one answer
+DEPTH = 8  # accounts above an account
+NAMES = {"maxsubmit": "MaxSubmitJobs", "grpsubmit": "GrpSubmitJobs", "maxjobs": "MaxJobs", "grpjobs": "GrpJobs"}
+TRES = {"grptres": "GrpTRES", "maxtres": "MaxTRESPerJob", "maxtrespu": "MaxTRESPerUser"}
+USER, GROUP = ("maxsubmit", "maxjobs", "maxtres"), ("grpsubmit", "grpjobs", "grptres")
+QOS = {"maxsubmitpu": "maxsubmit", "maxjobspu": "maxjobs", "maxtrespu": "maxtrespu", "maxtres": "maxtres"}
+FULL = "SubmitJob"  # in sbatch's words where one of these limits is reached: AssocMaxSubmitJobLimit, QOSMaxSubmitJob…
+UNITS = {"": 1.0, "K": 1 / 1024, "M": 1.0, "G": 1024.0, "T": 1024.0**2}  # of memory, in megabytes
+
+
+@dataclass(frozen=True)
+class Limit:
+    """One limit of the site."""
+
+    name: str
+    """As Slurm calls it, with what it counts: `MaxSubmitJobs`, `GrpTRES gres/gpu=4`."""
+    of: str
+    """Whose it is: `user anna in account lab`, `account lab`, `QOS long`."""
+    jobs: int
+    """How many of our jobs fit at most."""
+    queued: bool
+    """Whether waiting jobs count, too; else those that run."""
+    account: str = ""
+    qos: str = ""
+    partition: str = ""
+    everyone: bool = False
+    """Whether other users' jobs count, too."""
+
+    def __str__(self) -> str:
+        return f"{self.name} of {self.of}"
+
+
+@dataclass(frozen=True)
+class QueuedAs:
+    """What a job in the queue is counted by."""
+
+    user: str
+    account: str
+    qos: str
+    partition: str
+
+    def counts_for(self, limit: Limit, me: str) -> bool:
+        return (
+            (limit.everyone or self.user == me)
+            and limit.account in ("", self.account)
+            and limit.qos in ("", self.qos)
+            and limit.partition in ("", *self.partition.split(","))
+        )
+
+
+def read_limits(slurm: Slurm) -> list[Limit]:
+    """The limits that the site enforces on jobs of this cluster file; none where it does not say."""
+    if not slurm.accounting:
+        return []
+    try:
+        enforced = scheduler.config(timeout=SECONDS).get("AccountingStorageEnforce", "").lower()
+        if not {"limits", "safe", "all"} & set(enforced.split(",")):
+            return []
+        me = pwd.getpwuid(os.getuid()).pw_name
+        account = slurm.account or default_account(me)
+        rows = _associations(f"account={account}", f"user={me}")
+        partition = slurm.partition.split(",")[0]
+        own = [row for row in rows if row["partition"] in ("", partition)]
+        out = [limit for row in own for limit in _of_user(row, me, slurm)]
+        out += _of_accounts(account, slurm)
+        qos = slurm.qos or next((row["defaultqos"] for row in own if row["defaultqos"]), "")
+        return out + _of_qos(qos, slurm) + _of_qos(_partition_qos(partition), slurm, partition=partition)
+    except (KeyError, ValueError):  # some sites do not let users ask; sbatch will tell
+        return []
+
+
+def room(limits: Iterable[Limit], max_jobs: int) -> tuple[int | None, str]:
+    """How many more jobs may be sent now, and what says so; None where nothing does.
+
+    max_jobs: the cluster file's own limit of the user's jobs in the queue, 0 for none. The tightest counts.
+    """
+    found: list[tuple[int, str]] = []
+    if max_jobs:
+        found.append((max_jobs - scheduler.user_jobs(), f"max_jobs is {max_jobs}"))
+    wanted = [limit for limit in limits if limit.queued]
+    if wanted:
+        me = pwd.getpwuid(os.getuid()).pw_name
+        jobs = _queue(everyone=any(limit.everyone for limit in wanted))
+        for limit in wanted:
+            used = sum(job.counts_for(limit, me) for job in jobs)
+            found.append((limit.jobs - used, f"{limit} is {limit.jobs}"))
+    return min(found, default=(None, ""), key=lambda pair: pair[0])
+
+
+def limit_lines(limits: Sequence[Limit], jobs: int, *, max_jobs: int) -> list[str]:
+    """When the limits bind a plan of so many jobs, in words; empty where none does."""
+    out = []
+    left, why = room(limits, max_jobs)
+    if left is not None and left < jobs:
+        sent = max(0, left)
+        rest = "launch --wait sends the others as those end, and so does every later launch"
+        out.append(f"{why}: {sent} of {counted(jobs, 'job')} can be sent now; {rest}")
+    running = {str(limit): limit.jobs for limit in limits if not limit.queued and 0 < limit.jobs < jobs}
+    return out + [f"{name}: {counted(most, 'job runs', 'jobs run')} at once at most" for name, most in running.items()]
+
+
+def too_large(limits: Iterable[Limit]) -> list[str]:
+    """The limits that one job alone exceeds: it would wait for ever, or be refused."""
+    return [
+        f"{limit} does not allow one job of the table [slurm]; request less there" for limit in limits if not limit.jobs
+    ]
+
+
+def default_account(user: str) -> str:
+    """The account that jobs without one are charged to; empty where the user has none."""
+    lines = _ask("user", user, "format=defaultaccount").splitlines()
+    return lines[0].split("|")[0].strip() if lines else ""
+
+
+def partition_notes(slurm: Slurm) -> list[str]:
+    """What a person should know of the partition that is no limit; empty where Slurm does not say."""
+    try:
+        text = scheduler.ask("scontrol", "--all", "-o", "show", "partition", timeout=SECONDS)
+    except ValueError:
+        return []
+    lines = text.splitlines()
+    default = next((_name_of(line) for line in lines if " Default=YES" in line), "")
+    wanted = slurm.partition.split(",") if slurm.partition else [default]
+    return [
+        f"partition {name} gives each node to one user at a time (ExclusiveUser): a job waits for a node that is "
+        "empty or yours, although the queue may show idle CPUs"
+        for line in lines
+        if (name := _name_of(line)) in wanted and " ExclusiveUser=YES" in line
+    ]
+
+
+# --- Reading ---------------------------------------------------------------------------------------------------------
+
+
+def _ask(*what: str) -> str:
+    return scheduler.ask("sacctmgr", "-nP", "show", *what, timeout=SECONDS)
+
+
+def _rows(columns: Sequence[str], *what: str) -> list[dict[str, str]]:
+    lines = (line.split("|") for line in _ask(*what, f"format={','.join(columns)}").splitlines())
+    return [dict(zip(columns, line, strict=True)) for line in lines if len(line) == len(columns)]
+
+
+def _associations(*where: str) -> list[dict[str, str]]:
+    columns = ("account", "user", "partition", "parentname", "defaultqos", *USER, *GROUP)
+    return _rows(columns, "assoc", *where)
+
+
+def _of_user(row: Mapping[str, str], me: str, slurm: Slurm) -> list[Limit]:
+    of = f"user {me} in account {row['account']}" + (f", partition {row['partition']}" if row["partition"] else "")
+    whose = {"of": of, "account": row["account"], "partition": row["partition"]}
+    return _limits({name: row[name] for name in (*USER, *GROUP)}, slurm, **whose)
+
+
+def _of_accounts(account: str, slurm: Slurm) -> list[Limit]:
+    """Those of the account and of the accounts above it, which all their users share.
+
+    Of those above, only the jobs of this account are counted: whoever is told of too many by sbatch sends fewer.
+    """
+    out: list[Limit] = []
+    above = account
+    for _ in range(DEPTH):
+        rows = [row for row in _associations(f"account={above}") if not row["user"]] if above else []
+        if not rows:
+            break
+        group = {name: rows[0][name] for name in GROUP}
+        out += _limits(group, slurm, of=f"account {above}", account=account, everyone=True)
+        above = rows[0]["parentname"]
+    return out
+
+
+def _name_of(line: str) -> str:
+    return line.partition("PartitionName=")[2].partition(" ")[0]
+
+
+def _partition_qos(partition: str) -> str:
+    """The QOS whose limits hold for all jobs of a partition; empty where there is none."""
+    if not partition:
+        return ""
+    found = re.search(r"\bQoS=(\S+)", scheduler.ask("scontrol", "-o", "show", "partition", partition, timeout=SECONDS))
+    return found[1] if found and found[1] != "N/A" else ""
+
+
+def _of_qos(name: str, slurm: Slurm, partition: str = "") -> list[Limit]:
+    """Those of a QOS: of jobs that ask for it or, where it is a partition's, of all jobs there."""
+    whose = {"of": f"QOS {name}", "qos": name}
+    if partition:
+        whose = {"of": f"partition {partition} (QOS {name})", "partition": partition}
+    out: list[Limit] = []
+    for row in _rows((*QOS, *GROUP), "qos", f"name={name}") if name else []:
+        out += _limits({key: row[column] for column, key in QOS.items()}, slurm, **whose)
+        out += _limits({key: row[key] for key in GROUP}, slurm, everyone=True, **whose)
+    return out
+
+
+def _limits(values: Mapping[str, str], slurm: Slurm, **whose: Any) -> list[Limit]:
+    out = []
+    for key, value in values.items():
+        if key in NAMES and value.isdigit():
+            out.append(Limit(NAMES[key], jobs=int(value), queued="submit" in key, **whose))
+        elif key in TRES:
+            for name, most, jobs in _tres(value, slurm):
+                if key == "maxtres" and jobs:  # of one job, which it allows
+                    continue
+                out.append(Limit(f"{TRES[key]} {name}={most}", jobs=jobs, queued=False, **whose))
+    return out
+
+
+def _tres(text: str, slurm: Slurm) -> list[tuple[str, str, int]]:
+    """The parts of `cpu=64,mem=1T,gres/gpu=4`, each with how many jobs of this cluster file fit into it."""
+    takes: Counter[str] = Counter({"cpu": float(slurm.cpus), "node": 1.0, "mem": slurm.memory_gb * 1024})
+    for request in filter(None, slurm.gres.split(",")):  # gpu, gpu:2, gpu:a100:2
+        name, *rest = request.removeprefix("gres/").split(":")
+        count = int(rest.pop()) if rest and rest[-1].isdigit() else 1
+        takes.update({f"gres/{name}": count, **{f"gres/{name}:{kind}": count for kind in rest}})
+    out = []
+    for part in text.split(","):
+        name, _, most = part.partition("=")
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT]?)", most)
+        if found and takes[name]:
+            out.append((name, most, int(float(found[1]) * UNITS[found[2]] // takes[name])))
+    return out
+
+
+def _queue(*, everyone: bool) -> list[QueuedAs]:
+    """The jobs in the queue, array tasks one by one; of all users where the site shows them."""
+    only = () if everyone else ("-u", scheduler.ME)
+    text = scheduler.ask("squeue", "-h", "-r", *only, "-o", "%u|%a|%q|%P")
+    return [QueuedAs(*parts) for line in text.splitlines() if len(parts := line.split("|")) == 4]

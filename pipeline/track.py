@@ -1,0 +1,118 @@
+"""Show runs in MLflow or Weights & Biases.
+
+They are read from the run folders; training knows nothing of it. Run it wherever the folders and the tracker can be
+reached, such as on a login node, as often as you like: a run is one run of the tracker for ever, and what it holds
+already is not sent again.
+
+python -m pipeline.track --grid main --cluster mysite --to mlflow --uri http://tracker:5000 --follow
+python -m pipeline.track --grid main --to wandb          offline; then wandb sync
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.cli import flags
+from pipeline.core.console import counted, run_command
+
+if TYPE_CHECKING:
+    from pipeline.jobs.plan import Plan
+    from pipeline.trackers.record import Tracker
+
+TRACKERS = ("mlflow", "wandb")
+FOLDER = Path("reports/wandb")
+FOLLOW_SECONDS = 60.0
+PATIENCE = 600.0  # seconds for another track to end
+WORDS = {"new": "new", "more": "continued", "again": "told again", "removed": "deleted there", "": "as they were"}
+
+
+def parser() -> argparse.ArgumentParser:
+    out = flags.described("track", __doc__)
+    flags.add_grid_flags(out)
+    add = out.add_argument
+    add("--to", required=True, choices=TRACKERS, help="the tracker")
+    add(
+        "--uri",
+        help="mlflow: the server (default: MLFLOW_TRACKING_URI); "
+        f"wandb: the folder of its offline runs (default: {FOLDER})",
+    )
+    add("--project", default="cass-pipeline", help="experiment (mlflow) or project (wandb) (default: %(default)s)")
+    add(
+        "--follow",
+        action="store_true",
+        help="again every minute until all runs have ended, or nothing lives that could end them",
+    )
+    return out
+
+
+def main() -> int:
+    args = parser().parse_args()
+    from pipeline.cli.status_text import lives, read_queue, status_rows
+
+    plan = flags.read_plan(args)
+    while True:
+        rows = status_rows(plan, read_queue(plan)) if args.follow else []  # first: what has ended by now is told
+        try:
+            code = send_all(plan, args)
+        except ValueError as error:
+            if not args.follow:
+                raise
+            print(f"trying again soon: {error}", file=sys.stderr, flush=True)
+            code = 2
+        if not args.follow or (not lives(rows, Path(plan.cluster.runs)) and code != 2):
+            return code
+        time.sleep(FOLLOW_SECONDS)
+        plan = flags.read_plan(args)
+
+
+def send_all(plan: Plan, args: argparse.Namespace) -> int:
+    """Send the plan's runs that have started, and its report; 1 if a folder could not be read."""
+    from pipeline.core import files
+    from pipeline.results.report import default_folder
+    from pipeline.trackers.record import STARTED, report_record, run_record
+
+    done: Counter[str] = Counter()
+    bad = 0
+    with files.lock(Path(plan.cluster.runs) / ".track.lock", patience=PATIENCE, what="another track of these runs"):
+        tracker = open_tracker(args)
+        for planned in plan.in_state(*STARTED):
+            try:
+                record = run_record(planned.run, planned.spec, planned.state, plan.grid)
+            except (ValueError, OSError) as error:
+                print(f"{planned.name}: not told: {error}", file=sys.stderr)
+                bad += 1
+                continue
+            done[tracker.send(record)] += 1
+        if report := report_record(plan.grid, default_folder(plan)):
+            done[tracker.send(report)] += 1
+    told = ", ".join(f"{done[key]} {word}" for key, word in WORDS.items() if done[key]) or "nothing has started"
+    waiting = len(plan.runs) - len(plan.in_state(*STARTED))
+    print(f"{told}" + (f"; {counted(waiting, 'run has', 'runs have')} not started" if waiting else ""), flush=True)
+    if args.to == "wandb" and done["new"] + done["more"]:
+        print(f"upload them: wandb sync {shlex.quote(str(args.uri or FOLDER))}/*/wandb/offline-run-*", flush=True)
+    return 1 if bad else 0
+
+
+def open_tracker(args: argparse.Namespace) -> Tracker:
+    """The tracker that the flags name; raises `ValueError` where it does not answer."""
+    if args.to == "wandb":
+        from pipeline.trackers.to_wandb import Wandb
+
+        return Wandb(Path(args.uri or FOLDER), args.project)
+    uri = args.uri or os.environ.get("MLFLOW_TRACKING_URI", "")
+    if not uri:
+        raise ValueError("no MLflow server is named; give --uri http://HOST:PORT, or set MLFLOW_TRACKING_URI")
+    from pipeline.trackers.to_mlflow import Mlflow
+
+    return Mlflow(uri, args.project)
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,202 @@
+"""Records as runs of an MLflow server. The server alone remembers what it was told; nothing is stored here."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pipeline.trackers.record import Point, Record
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run as MlflowRun
+
+T = TypeVar("T")
+RUN, SENT, REPLACED = "cass.run", "cass.sent", "cass.replaced"  # tags: the record's id and digest; deleted by us
+PARAMS, METRICS = 100, 1000  # that MLflow takes in one request
+LONGEST = 6000  # characters of a parameter
+KIND = {"mlflow.experimentKind": "custom_model_development"}  # its page then shows runs and curves first
+STATUS = {"done": "FINISHED", "failed": "FAILED", "damaged": "FAILED", "running": "RUNNING", "interrupted": "KILLED"}
+PATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "30", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}
+QUIET = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
+
+
+class Mlflow:
+    """An experiment of a server. MLflow has no ids of ours, so a run is found by its tag `cass.run`.
+
+    What the server holds of a run must be a beginning of what the folder says. Where it is not (the run was restarted
+    on another device, say), that run is deleted there, which MLflow can undo, and told again from its beginning: a
+    measured value cannot be changed there.
+    """
+
+    def __init__(self, uri: str, project: str) -> None:
+        """Raises `ValueError` where MLflow is not installed or the server does not answer."""
+        for name, value in {**PATIENCE, **QUIET}.items():
+            os.environ.setdefault(name, value)
+        try:
+            from mlflow import MlflowClient
+        except ImportError as error:
+            raise ValueError(f'{error.name} is not installed: pip install "cass-pipeline[track]"') from None
+        self.uri = uri
+        self.client: MlflowClient = MlflowClient(tracking_uri=uri)
+        with self._asking():
+            self.experiment = self._experiment(project)
+            self.there = self._find_all()
+
+    def send(self, record: Record) -> str:
+        with self._asking():
+            run = self.there.get(record.id)
+            if run is None and self._was_removed(record):
+                return "removed"
+            if run is not None and run.data.tags.get(SENT) == record.digest:
+                return ""
+            done = "new" if run is None else "more"
+            steps = self._steps(run) if run else {}
+            if run is not None and not _begins(run, steps, record):
+                self.client.set_tag(run.info.run_id, REPLACED, "yes")
+                self.client.delete_run(run.info.run_id)
+                run, steps, done = None, {}, "again"
+            run = run or self._create(record)
+            self._tell(run, record, steps)
+            self.there[record.id] = self.client.get_run(run.info.run_id)
+            return done
+
+    def _experiment(self, project: str) -> str:
+        found = self.client.get_experiment_by_name(project)
+        if found is None:
+            return str(self.client.create_experiment(project, tags=KIND))
+        if found.lifecycle_stage != "active":
+            raise ValueError(
+                f"the experiment {project!r} is deleted on {self.uri}; restore it there, or give --project"
+            )
+        return str(found.experiment_id)
+
+    def _find_all(self) -> dict[str, MlflowRun]:
+        """The server's runs of ours, by our id. Of two for one run, which a lost answer may leave, the older stays."""
+        found: dict[str, MlflowRun] = {}
+        for run in self._search(f"tags.`{RUN}` LIKE '%'", deleted=False):
+            name = run.data.tags[RUN]
+            if name in found:
+                self.client.set_tag(run.info.run_id, REPLACED, "yes")
+                self.client.delete_run(run.info.run_id)
+            else:
+                found[name] = run
+        return found
+
+    def _was_removed(self, record: Record) -> bool:
+        """Whether somebody deleted it there."""
+        gone = self._search(f"tags.`{RUN}` = '{record.id}'", deleted=True)
+        return any(REPLACED not in run.data.tags for run in gone)
+
+    def _search(self, query: str, *, deleted: bool) -> Iterator[MlflowRun]:
+        """The runs that fit, oldest first."""
+        from mlflow.entities import ViewType
+
+        view, token = ViewType.DELETED_ONLY if deleted else ViewType.ACTIVE_ONLY, None
+        while True:
+            page = self.client.search_runs([self.experiment], query, view, 200, ["attributes.start_time ASC"], token)
+            yield from page
+            if not (token := page.token):
+                return
+
+    def _create(self, record: Record) -> MlflowRun:
+        tags = {RUN: record.id, **record.tags}
+        began = round(record.began * 1000)
+        return self.client.create_run(self.experiment, start_time=began, tags=tags, run_name=record.id)
+
+    def _steps(self, run: MlflowRun) -> dict[int, float]:
+        """The loss of each epoch that the server holds, by step."""
+        return {metric.step: metric.value for metric in self.client.get_metric_history(run.info.run_id, "loss")}
+
+    def _tell(self, run: MlflowRun, record: Record, steps: dict[int, float]) -> None:
+        """Tell what is not there yet, the digest last: what a kill leaves untold is told by the next call.
+
+        A request holds whole epochs, and the server stores the metrics of one request together or not at all.
+        """
+        from mlflow.entities import Param, RunTag
+
+        identity, known = run.info.run_id, run.data
+        params = [Param(_name(k), _text(v)) for k, v in record.params.items() if _name(k) not in known.params]
+        for some in _chunks(params, PARAMS):
+            self.client.log_batch(identity, params=some)
+        when = run.info.start_time
+        new = [_metrics(epoch, when) for epoch in record.epochs if epoch[-1][0] not in steps]
+        last = record.epochs[-1][-1][0] if record.epochs else 0
+        new.append(_metrics([(last, {k: v for k, v in record.result.items() if _name(k) not in known.metrics})], when))
+        for request in _whole(new, METRICS):
+            self.client.log_batch(identity, metrics=request)
+        for path in record.files:
+            self.client.log_artifact(identity, str(path))
+        if record.ended is not None:
+            self.client.set_terminated(identity, STATUS[record.state], round(record.ended * 1000))
+        else:
+            self.client.update_run(identity, status=STATUS[record.state])
+        for name in {"reason"} & set(known.tags) - set(record.tags):
+            self.client.delete_tag(identity, name)
+        tags = {name: value for name, value in record.tags.items() if known.tags.get(name) != value}
+        self.client.log_batch(identity, tags=[RunTag(name, value) for name, value in tags.items()])
+        self.client.set_tag(identity, SENT, record.digest)
+
+    @contextlib.contextmanager
+    def _asking(self) -> Iterator[None]:
+        """Turn what MLflow raises into a `ValueError` that names the server."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            yield
+        except (MlflowException, OSError, ImportError) as error:
+            words = " ".join(str(error).split())
+            raise ValueError(f"MLflow at {self.uri}: {words[:300]}; start it, or give another --uri") from error
+
+
+def _begins(run: MlflowRun, steps: dict[int, float], record: Record) -> bool:
+    """Whether what the server holds of a run is a beginning of the record."""
+    losses = {epoch[-1][0]: epoch[-1][1]["loss"] for epoch in record.epochs}
+    same_losses = all(losses[step] == value for step, value in steps.items() if step in losses)
+    params = {_name(name): _text(value) for name, value in record.params.items()}
+    same_params = all(params.get(name, value) == value for name, value in run.data.params.items())
+    result = {_name(name): value for name, value in record.result.items()}
+    same_result = all(result.get(name, value) == value for name, value in run.data.metrics.items())
+    return same_losses and same_params and same_result
+
+
+def _metrics(points: Sequence[Point], when: int) -> list[Any]:
+    """All have the time of the run's start: folders do not say when an epoch ended. MLflow stores equal ones once."""
+    from mlflow.entities import Metric
+
+    return [Metric(_name(name), value, when, step) for step, values in points for name, value in values.items()]
+
+
+def _whole(groups: Iterable[list[T]], most: int) -> Iterator[list[T]]:
+    """The groups joined to lists of at most `most`; a group is never divided, unless it is longer itself."""
+    out: list[T] = []
+    for group in groups:
+        if out and len(out) + len(group) > most:
+            yield out
+            out = []
+        out = out + group
+    for start in range(0, len(out), most):
+        yield out[start : start + most]
+
+
+def _chunks(items: Iterable[T], most: int) -> Iterator[list[T]]:
+    rest = iter(items)
+    while some := list(islice(rest, most)):
+        yield some
+
+
+def _name(name: str) -> str:
+    """A name with the characters that MLflow takes."""
+    return re.sub(r"[^\w.:/ -]", "_", name, flags=re.ASCII)
+
+
+def _text(value: Any) -> str:
+    return str(value)[:LONGEST]

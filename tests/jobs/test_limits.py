@@ -1,0 +1,204 @@
+"""Limits of users, accounts and QOS as Slurm's tools print them, and what a launch makes of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import getpass
+import re
+from pathlib import Path
+
+import pytest
+import tiny
+from planned import planned_runs
+
+from pipeline.cli import plan_text
+from pipeline.jobs.plan import Plan
+from pipeline.jobs.slurm import limits, reconcile, scheduler, submit
+from pipeline.jobs.slurm.reasons import advice
+from pipeline.runs.cluster import Slurm
+from pipeline.study import paper
+
+ME = getpass.getuser()
+SLURM = Slurm(partition="main", gres="gpu:rtx8000:2", cpus=4, memory_gb=32.0)
+ASSOC = "format=account,user,partition,parentname,defaultqos,maxsubmit,maxjobs,maxtres,grpsubmit,grpjobs,grptres"
+QOS = "format=maxsubmitpu,maxjobspu,maxtrespu,maxtres,grpsubmit,grpjobs,grptres"
+SITE = {
+    "scontrol show config": "AccountingStorageEnforce = associations,limits,qos\nMaxArraySize = 1001\n",
+    f"sacctmgr -nP show user {ME} format=defaultaccount": "lab|\n",
+    # user, then account and the one above it: MaxSubmitJobs 5, MaxJobs 4; GrpSubmitJobs 50, 12 GPUs; 8 jobs at once
+    f"sacctmgr -nP show assoc account=lab user={ME} {ASSOC}": f"lab|{ME}||||5|4|gres/gpu=4|||\nlab|{ME}|x|||1|||||\n",
+    f"sacctmgr -nP show assoc account=lab {ASSOC}": f"lab|||faculty|||||50||gres/gpu=12\nlab|{ME}||||5|4||||\n",
+    f"sacctmgr -nP show assoc account=faculty {ASSOC}": "faculty|||root||||||8|\n",
+    f"sacctmgr -nP show assoc account=root {ASSOC}": "root||||||||||\n",
+    "scontrol -o show partition main": "PartitionName=main Default=YES QoS=short ExclusiveUser=YES State=UP\n",
+    "scontrol --all -o show partition": "PartitionName=main Default=YES QoS=short ExclusiveUser=YES State=UP\n",
+    f"sacctmgr -nP show qos name=short {QOS}": "3||cpu=16,gres/gpu:rtx8000=6||||mem=128G\n",
+    "squeue -h -r -o %u|%a|%q|%P": f"{ME}|lab|normal|main\n{ME}|home|normal|main\nanna|lab|normal|fat\n",
+}
+
+
+@pytest.fixture
+def site(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """What Slurm's tools print, by command; any other command fails as one does that a user may not call."""
+    said = dict(SITE)
+
+    def ask(*command: str, timeout: float = 60.0) -> str:
+        if (text := said.get(" ".join(command))) is None:
+            raise ValueError(f"{' '.join(command)} failed: no")
+        return text
+
+    monkeypatch.setattr(scheduler, "ask", ask)
+    return said
+
+
+def test_limits_of_user_accounts_and_qos_are_read(site: dict[str, str]) -> None:
+    assert {(str(limit), limit.jobs, limit.queued) for limit in limits.read_limits(SLURM)} == {
+        (f"MaxSubmitJobs of user {ME} in account lab", 5, True),
+        (f"MaxJobs of user {ME} in account lab", 4, False),
+        ("GrpSubmitJobs of account lab", 50, True),
+        ("GrpTRES gres/gpu=12 of account lab", 6, False),
+        ("GrpJobs of account faculty", 8, False),
+        ("MaxSubmitJobs of partition main (QOS short)", 3, True),
+        ("MaxTRESPerUser cpu=16 of partition main (QOS short)", 4, False),
+        ("MaxTRESPerUser gres/gpu:rtx8000=6 of partition main (QOS short)", 3, False),
+        ("GrpTRES mem=128G of partition main (QOS short)", 4, False),
+    }
+
+
+def test_the_tightest_limit_says_how_many_more_jobs_may_be_sent(site: dict[str, str]) -> None:
+    found = limits.read_limits(SLURM)
+    # two jobs of ours are in the partition, of 3; one is in the account, of 5
+    assert limits.room(found, 0) == (1, "MaxSubmitJobs of partition main (QOS short) is 3")
+    site["squeue -h -r -u 0 -o %i".replace("0", scheduler.ME)] = "1\n2\n3\n"
+    assert limits.room(found, 3) == (0, "max_jobs is 3")
+    assert limits.room([], 10) == (7, "max_jobs is 10") and limits.room([], 0) == (None, "")
+    lines = limits.limit_lines(found, 7, max_jobs=0)
+    assert lines[0].startswith("MaxSubmitJobs of partition main (QOS short) is 3: 1 of 7 jobs can be sent now; launch")
+    assert "MaxTRESPerUser gres/gpu:rtx8000=6 of partition main (QOS short): 3 jobs run at once at most" in lines
+    assert not any("faculty" in line for line in lines)  # 8 at once do not bind 7
+
+
+@pytest.mark.parametrize(
+    ("command", "text"),
+    [
+        ("scontrol show config", "AccountingStorageEnforce = none\n"),
+        ("scontrol show config", "AccountingStorageEnforce = associations\n"),
+        ("scontrol show config", None),
+        (f"sacctmgr -nP show user {ME} format=defaultaccount", None),
+    ],
+)
+def test_a_site_that_enforces_none_or_does_not_tell_has_none(site: dict[str, str], command: str, text: str) -> None:
+    site[command] = text
+    assert limits.read_limits(SLURM) == []
+
+
+def test_one_job_that_exceeds_a_limit_is_a_problem(site: dict[str, str]) -> None:
+    found = limits.too_large(limits.read_limits(dataclasses.replace(SLURM, gres="gpu:8")))
+    assert found[0].startswith(f"MaxTRESPerJob gres/gpu=4 of user {ME} in account lab does not allow one job")
+    assert limits.too_large(limits.read_limits(SLURM)) == []
+
+
+def test_a_partition_for_one_user_a_node_is_explained(site: dict[str, str]) -> None:
+    (said,) = limits.partition_notes(SLURM)
+    assert said.startswith("partition main gives each node to one user at a time (ExclusiveUser)")
+    assert limits.partition_notes(dataclasses.replace(SLURM, partition="fat")) == []
+
+
+class Queue:
+    """A queue that takes at most `most` jobs, of which `others` are not ours, and refuses in sbatch's words."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, most: int, others: int = 0) -> None:
+        self.most, self.used, self.sent, self.longest = most, others, [], others
+        self.refusal = "sbatch: error: AssocMaxSubmitJobLimit"
+        monkeypatch.setattr(reconcile, "queued_jobs", lambda runs: [])
+        monkeypatch.setattr(reconcile, "max_array_size", lambda: 1001)
+        monkeypatch.setattr(reconcile, "snapshot", lambda runs: Path("code"))
+        monkeypatch.setattr(submit, "send", self.send)
+
+    def send(self, submission, *_, **__) -> str:
+        if self.used + len(submission.tasks) > self.most:
+            submission.remove()
+            raise ValueError(f"sbatch refused {submission.name}: {self.refusal}")
+        self.used += len(submission.tasks)
+        self.sent.append(len(submission.tasks))
+        submission.note_job(str(100 + len(self.sent)), released=True)
+        return str(100 + len(self.sent))
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Plan:
+    cluster = tiny.make_cluster(tmp_path, executor="slurm", slurm=SLURM)
+    plan = Plan("mine", cluster, paper.preset("paper"), [], [])
+    plan.runs = {planned.run.id: planned for planned in planned_runs(tmp_path / "runs", seeds=range(77, 84))}
+    return plan  # 7 pretraining jobs, a fan-out for each arm that waits for them, and one of the supervised ones
+
+
+def test_a_launch_sends_what_fits_and_says_what_it_left(
+    site: dict[str, str], plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = Queue(monkeypatch, most=1)
+    submissions, said = reconcile.submit_missing(plan)
+    assert queue.sent == [1] and [len(each.tasks) for each in submissions] == [1]
+    assert "6 of 7 jobs left for a later launch: MaxSubmitJobs of partition main (QOS short) is 3" in said[1]
+    assert all("left for a later launch" in line for line in said[1:]) and len(said) > 2
+
+
+def test_where_limits_are_hidden_a_refused_array_is_sent_in_part(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    queue = Queue(monkeypatch, most=5, others=1)
+    _, said = reconcile.submit_missing(plan, site=[])
+    assert queue.sent == [3] and queue.used == 4
+    assert "4 of 7 jobs left for a later launch: sbatch says" in said[1]
+
+
+def test_a_refusal_for_another_reason_or_of_a_single_job_is_an_error(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = Queue(monkeypatch, most=0)
+    with pytest.raises(ValueError, match="AssocMaxSubmitJobLimit"):
+        reconcile.submit_missing(plan, site=[])
+    queue.refusal = "Invalid account"
+    with pytest.raises(ValueError, match="Invalid account"):
+        reconcile.submit_missing(plan, site=[])
+    assert queue.sent == [] and not list((Path(plan.cluster.runs) / ".submissions").iterdir())
+
+
+def test_a_dry_run_says_when_limits_will_bind(
+    site: dict[str, str], plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = plan_text.arrays_text(plan)
+    assert re.search(r"1 of \d+ jobs can be sent now; launch --wait", said) and "ExclusiveUser" in said
+    assert f"MaxJobs of user {ME} in account lab: 4 jobs run at once at most" in said
+
+
+@pytest.mark.parametrize(
+    ("reason", "said"),
+    [
+        ("JobHeldAdmin", "an administrator holds it"),
+        ("launch failed requeued held", "scontrol release 12_3"),
+        ("BadConstraints", "no node can ever meet"),
+        ("PartitionTimeLimit", "it can never start like this"),
+        ("QOSMaxGRESPerJob", "it can never start like this"),
+        ("AssocMaxJobsLimit", "a limit of yours is reached"),
+        ("QOSMaxGRESPerUser", "a limit of yours is reached"),
+        ("AssocGrpGRES", "a limit that others share"),
+        ("AssocGrpGRESMinutes", "is spent"),
+        ("ReqNodeNotAvail, UnavailableNodes:gpu[1-3]", "down, drained or reserved"),
+        ("Resources", ""),
+        ("Priority", ""),
+        ("Dependency", ""),
+        ("None", ""),
+    ],
+)
+def test_reasons_are_explained_where_a_person_can_do_something(reason: str, said: str) -> None:
+    assert said in advice(reason, "12_3") and bool(said) == bool(advice(reason, "12_3"))
+
+
+def test_requeues_of_none_are_not_asked_for(tmp_path: Path, plan: Plan) -> None:
+    for requeues, wanted, unwanted in ((5, "--requeue", "--no-requeue"), (0, "--no-requeue", "--requeue")):
+        cluster = dataclasses.replace(plan.cluster, slurm=dataclasses.replace(SLURM, requeues=requeues))
+        made = reconcile.submissions.Submission(
+            tmp_path / "runs" / ".submissions" / "a", "a", (("r",),), False, "c", True
+        )
+        made.folder.mkdir(parents=True, exist_ok=True)
+        text = submit.sbatch_text(made, cluster, tmp_path, parallelism=1).splitlines()
+        assert f"#SBATCH {wanted}" in text and f"#SBATCH {unwanted}" not in text
