@@ -7,6 +7,8 @@ tars. `index.parquet` comes after the last tar and `manifest.json` after the ind
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -17,8 +19,9 @@ from pipeline.core.console import visible
 from pipeline.data import images
 from pipeline.data.shards import duplicates, facts, quarantine
 from pipeline.data.shards.index import Shards, open_shards, write_index
-from pipeline.data.shards.manifest import make_manifest
+from pipeline.data.shards.manifest import every_sample, make_manifest
 from pipeline.data.shards.observed import Observed
+from pipeline.data.shards.parent import SOURCES, Parent, write_sources
 from pipeline.data.shards.plan import Progress, Sample, ShardPlan
 from pipeline.data.shards.quarantine import Entry
 from pipeline.data.shards.tar import TarWriter
@@ -48,6 +51,8 @@ def write_shards(
     with files.lock(folder / ".lock", what=str(folder), patience=patience):
         if not (folder / "manifest.json").exists():  # another process may have finished it while this one waited
             files.remove_temporaries(folder)
+            if plan.parent is not None:
+                _take_tars(folder, plan.parent)
             _write_tars(folder, plan, plan.tars(), workers, progress)
             _finish(folder, plan, progress, max_bad=max_bad, strict=strict)
     (folder / ".lock").unlink(missing_ok=True)
@@ -137,6 +142,18 @@ def _write_tar(folder: Path, tar: str, members: list[Sample], plan: ShardPlan, a
     files.write_json(_rows_file(folder, tar), {"rows": rows, "bad": bad, **observed.to_json()}, indent=None)
 
 
+def _take_tars(folder: Path, parent: Parent) -> None:
+    """The tars of the shards that are extended, as further names of the same files, or copied to another disk."""
+    for tar in sorted({row["tar"] for row in parent.rows}):
+        if (folder / tar).exists():
+            continue
+        try:
+            os.link(parent.folder / tar, folder / tar)
+        except OSError:
+            with open(parent.folder / tar, "rb") as content, files.publish(folder / tar) as copy:
+                shutil.copyfileobj(content, copy, 1 << 20)
+
+
 def _finish(folder: Path, plan: ShardPlan, progress: Progress, *, max_bad: float, strict: bool) -> None:
     """Write the index from the rows of all tars, then the sheet of twins, then the manifest."""
     rows: list[dict[str, Any]] = []
@@ -150,6 +167,9 @@ def _finish(folder: Path, plan: ShardPlan, progress: Progress, *, max_bad: float
     total = len(plan.listing.records)
     quarantine.check(quarantined, total=total, max_bad=max_bad, strict=strict)
     quarantine.check_blank(observed.blank, total=total, strict=strict)
+    if plan.parent is not None:
+        rows = plan.parent.in_order(rows)
+        observed.merge(Observed.of_json(plan.parent.manifest))
     if not rows:
         raise ValueError(f"{plan.dataset.name}: not one usable image under {plan.root}; check --raw")
     write_index(folder / "index.parquet", rows)
@@ -159,6 +179,9 @@ def _finish(folder: Path, plan: ShardPlan, progress: Progress, *, max_bad: float
         with files.publish(folder / facts.SHEET) as file:
             file.write(sheet)
     manifest = make_manifest(plan, rows, quarantined, observed, found)
-    files.write_json(folder / "manifest.json", seals.sealed(manifest, [folder / "index.parquet"]))
+    checksums = {sample.key: sample.checksum for sample in every_sample(plan)}
+    write_sources(folder / SOURCES, {row["key"]: checksums[row["key"]] for row in rows})
+    sealed = [folder / name for name in ("index.parquet", SOURCES)]
+    files.write_json(folder / "manifest.json", seals.sealed(manifest, sealed))
     for tar, _ in plan.tars():
         _rows_file(folder, tar).unlink(missing_ok=True)
