@@ -212,21 +212,21 @@ def test_any_order_of_additions_gives_the_same_members(
     held_out = next(patient for patient, part in parts.items() if part == "test")
     number = int(next(raw.rglob(f"{held_out}_*.png")).stem.partition("_")[2])
     twin = noise(number).astype(int)
-    pictures = [
+    added = [
         ("bridge", (twin * 0.9 + 5).astype(np.uint8)),  # a twin of test, of a patient
         ("bridge", noise(200)),  # the same patient, no twin
         *((f"q{n % 3}", noise(300 + n)) for n in range(6)),
         (held_out, noise(400)),
     ]
-    numbers = list(range(len(pictures)))
+    numbers = list(range(len(added)))
     for n in numbers:
-        put(every, pictures[n][0], 1000 + n, pictures[n][1])
+        put(every, added[n][0], 1000 + n, added[n][1])
     once = written(grown(every, old, Patients()), tmp_path / "once")
     random.Random(seed).shuffle(numbers)
     shards = old
     for part in (numbers[:4], numbers[4:]):
         for n in part:
-            put(raw, pictures[n][0], 1000 + n, pictures[n][1])
+            put(raw, added[n][0], 1000 + n, added[n][1])
         shards = written(grown(raw, shards, Patients()), tmp_path / "parts")
     assert splits_of(shards) == splits_of(once)
     assert shards.fingerprint == once.fingerprint
