@@ -78,7 +78,7 @@ def _summary(
     ]
     if passed_over:
         parts += ["", _passed_over_table(passed_over, plan), ""]
-    parts.append(f"{len(quarantined)} of {written + len(quarantined)} quarantined")
+    parts.append(f"{len(quarantined)} of {written + matched + len(quarantined)} quarantined")
     if quarantined:
         rows = sorted([entry["file"], entry["reason"]] for entry in quarantined)
         parts.append(table(rows, header=("file", "reason")))
