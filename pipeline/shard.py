@@ -87,7 +87,7 @@ def add_layout_flags(out: argparse.ArgumentParser) -> None:
     """The flags that say how a user's own images are to be read, the fields of `Options`."""
     group = out.add_argument_group("your own images")
     add = group.add_argument
-    add("--layout", choices=("folder", "csv"), help="one folder a class, or a CSV")
+    add("--layout", choices=("folder", "csv", "webdataset"), help="one folder a class, a CSV, or tar shards")
     add("--path-column", metavar="NAME", help="the column of the images' paths (csv)")
     add("--label-column", metavar="NAME", help="the column of the labels (csv)")
     add("--group-column", metavar="NAME", help="the column of the patients or lesions (csv)")
@@ -109,6 +109,20 @@ def add_layout_flags(out: argparse.ArgumentParser) -> None:
         metavar="PATTERN",
         help="leave out files and folders by their paths in DIR; may be given several times",
     )
+    add(
+        "--tars",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="tars as paths in DIR, or addresses (http, s3, pipe:COMMAND) that are fetched to it; {00..10} and {a,b} "
+        "mean several; may be given several times (webdataset; default: all in DIR)",
+    )
+    add("--image-member", metavar="END", help="how the image of a sample ends: jpg, left.png (webdataset)")
+    for name in ("label", "group", "split"):
+        default = "; default: cls" if name == "label" else ""
+        add(
+            f"--{name}-member", metavar="END", help=f"where its {name} is: cls, txt or json:FIELD (webdataset{default})"
+        )
 
 
 def layout_options(args: argparse.Namespace) -> Options:
@@ -117,7 +131,7 @@ def layout_options(args: argparse.Namespace) -> Options:
 
     given = {field.name: getattr(args, field.name) for field in dataclasses.fields(Options)}
     classes = tuple(name for name in (args.classes or "").split(",") if name.strip())
-    return Options(**{**given, "classes": classes, "leave_out": tuple(args.leave_out)})
+    return Options(**{**given, "classes": classes, "leave_out": tuple(args.leave_out), "tars": tuple(args.tars)})
 
 
 def main() -> int:

@@ -24,7 +24,8 @@ from pipeline.data.records import Dataset, Listing, PassedOver, Record
 from pipeline.data.shards import duplicates, quarantine
 from pipeline.data.shards.index import Shards
 from pipeline.data.shards.parent import Parent, parent_of, read_sources
-from pipeline.data.shards.plan import Progress, Sample, ShardPlan, groups_of, keys_of, read_files, source_hash
+from pipeline.data.shards.plan import Sample, ShardPlan, groups_of, keys_of, source_hash
+from pipeline.data.shards.raw import Progress, read_files
 from pipeline.data.shards.transcode import ShardSettings
 
 HELD_OUT = ("test", "val")

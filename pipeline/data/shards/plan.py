@@ -6,37 +6,31 @@ follow from the listing, the checksums and the settings alone, so every machine 
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
-import os
 import re
-import stat
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
 
 import numpy as np
 
-from pipeline.core import files
 from pipeline.core.seeds import derive
-from pipeline.data import images, splits
-from pipeline.data.decoders import changed
+from pipeline.data import images, members, splits
 from pipeline.data.records import Dataset, Listing, PassedOver, Record
 from pipeline.data.shards import duplicates, quarantine
 from pipeline.data.shards.parent import Parent
 from pipeline.data.shards.quarantine import Entry
+from pipeline.data.shards.raw import Progress, read_files
 from pipeline.data.shards.transcode import ShardSettings
 from pipeline.data.twins import Twins
-from pipeline.data.workers import Workers
 
 TAR_BYTES = 256 << 20  # a tar stays below this even if its images do not compress at all
 TAR_IMAGES = 2_000  # small enough that a killed job repeats little
 
-Progress = Callable[..., Iterator[Any]]
+AGAIN = "the same image under the same name again"
 NONE_STORED: Mapping[str, str] = MappingProxyType({})
 
 
@@ -86,17 +80,6 @@ class ShardPlan:
         return out
 
 
-class Readable(NamedTuple):
-    """A listing whose files were read."""
-
-    listing: Listing
-    checksums: list[tuple[Record, str]]
-    """The SHA-256 of each record's file."""
-    others: dict[Path, str]
-    """The files that earlier versions decoded otherwise, with their kinds."""
-    quarantined: list[Entry]
-
-
 def make_plan(
     dataset: Dataset,
     root: Path,
@@ -114,6 +97,8 @@ def make_plan(
     listing, readable, others, quarantined = read_files(dataset, root, workers=workers, progress=progress)
     keys, without_key = keys_of(readable, root, keep_names=settings.keep_names)
     usable = [(record, checksum) for record, checksum in readable if record.path in keys]
+    if any(members.member_of(record.path) for record, _ in usable[:1]):  # their places in tars say nothing
+        usable.sort(key=lambda pair: keys[pair[0].path])
     found = None
     if settings.split == "grouped":
         paths = [record.path for record, _ in usable]
@@ -135,26 +120,6 @@ def make_plan(
         fingerprint=_fingerprint(dataset, listing, settings, samples, others),
         source_sha256=source_hash((sample.key, sample.checksum) for sample in samples),
     )
-
-
-def read_files(dataset: Dataset, root: Path, *, workers: int, progress: Progress) -> Readable:
-    """List the files under `root` and read each for its checksum; raises `ValueError` if they cannot be listed."""
-    listing = dataset.listing(root)
-    readable: list[tuple[Record, str]] = []
-    others: dict[Path, str] = {}
-    quarantined = [quarantine.entry(record.path, root, record.problem) for record in listing.records if record.problem]
-    records = [record for record in listing.records if not record.problem]
-    with Workers(workers, threads=True) as pool:
-        answers = pool.map(_read, [record.path for record in records])
-        for record, answer in zip(records, progress(answers, total=len(records), what="reading"), strict=True):
-            if isinstance(answer, images.BadImage):
-                quarantined.append(quarantine.entry(record.path, root, str(answer)))
-            else:
-                checksum, kind = answer
-                readable.append((record, checksum))
-                if kind is not None:
-                    others[record.path] = kind
-    return Readable(listing, readable, others, quarantined)
 
 
 def _samples(
@@ -231,9 +196,10 @@ def keys_of(
     """
     keys: dict[Path, str] = {}
     unusable: list[Entry] = []
-    taken: set[str] = set()
+    taken: dict[str, Record] = {}
     for record, checksum in readable:
-        name = quarantine.relative_name(record.path, root)
+        member = members.member_of(record.path)  # neither its tar nor its place in it is a part of its name
+        name = member.name if member else quarantine.relative_name(record.path, root)
         key = record.key or short_hash(checksum, name)
         if keep_names and record.key is None:
             cleaned = re.sub(r"[^A-Za-z0-9-]+", "_", str(Path(name).with_suffix(""))).strip("_-")
@@ -243,9 +209,22 @@ def keys_of(
             reason = f"its id {key!r} holds characters that tar readers split names at"
             unusable.append(quarantine.entry(record.path, root, reason))
             continue
-        taken.add(key)
+        if key in taken:
+            problem = _again(record, taken[key])
+            unusable.append(quarantine.entry(record.path, root, problem))
+            if problem != AGAIN and taken[key].path in keys:
+                del keys[taken[key].path]
+                unusable.append(quarantine.entry(taken[key].path, root, problem))
+            continue
+        taken[key] = record
         keys[record.path] = key
     return keys, unusable
+
+
+def _again(one: Record, other: Record) -> str:
+    """What is wrong with two images of one name and content, which only tars can hold."""
+    equal = (one.labels, one.group, one.split) == (other.labels, other.group, other.split)
+    return AGAIN if equal else f"{AGAIN}, with another label, group or split"
 
 
 def groups_of(usable: list[tuple[Record, str]], *, keep_names: bool) -> list[str | None]:
@@ -261,27 +240,3 @@ def groups_of(usable: list[tuple[Record, str]], *, keep_names: bool) -> list[str
 def short_hash(*parts: str) -> str:
     """20 hexadecimal digits of a SHA-256; a name's bytes that are no UTF-8 count as they are."""
     return hashlib.sha256("\x1f".join(parts).encode(errors="surrogateescape")).hexdigest()[:20]
-
-
-def _read(path: Path) -> tuple[str, str | None] | images.BadImage:
-    """The SHA-256 of a file, and its kind if earlier versions decoded it otherwise."""
-    try:
-        found = path.stat()
-        if stat.S_ISDIR(found.st_mode):
-            return images.BadImage("is a folder")
-        if not stat.S_ISREG(found.st_mode):
-            return images.BadImage("is no file: a pipe, a socket or a device")
-        if found.st_size == 0:
-            return images.BadImage("is empty")
-        with open(path, "rb") as file:
-            checksum = files.sha256_stream(file)
-            file.seek(0)
-            return checksum, changed.kind_of(file)
-    except ValueError:
-        return images.BadImage("its path holds a NUL byte")
-    except OSError as error:
-        if os.path.islink(path) and error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
-            return images.BadImage(f"is a link to a file that is not there: {os.readlink(path)}")
-        if error.errno in (errno.ENOENT, errno.ENOTDIR):
-            return images.BadImage("no such file")
-        return images.BadImage(f"cannot be read: {error.strerror}")

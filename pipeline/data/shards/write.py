@@ -22,8 +22,9 @@ from pipeline.data.shards.index import Shards, open_shards, write_index
 from pipeline.data.shards.manifest import every_sample, make_manifest
 from pipeline.data.shards.observed import Observed
 from pipeline.data.shards.parent import SOURCES, Parent, write_sources
-from pipeline.data.shards.plan import Progress, Sample, ShardPlan
+from pipeline.data.shards.plan import Sample, ShardPlan
 from pipeline.data.shards.quarantine import Entry
+from pipeline.data.shards.raw import Progress
 from pipeline.data.shards.tar import TarWriter
 from pipeline.data.shards.transcode import transcode
 from pipeline.data.workers import Workers
