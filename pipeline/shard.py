@@ -78,6 +78,7 @@ def parser() -> argparse.ArgumentParser:
         "and may identify patients",
     )
     add("--list", type=Path, metavar="FILE", help="write what became of each file, with its name, to FILE")
+    add("--no-check", action="store_true", help="do not read the written tars back with the library webdataset")
     add("--dry-run", action="store_true", help="print what would be written, write nothing")
     add_layout_flags(out)
     return out
@@ -204,6 +205,7 @@ def shard(
         print(f"{raw} holds a stand-in: drawn images, not the dataset; no score on them says anything about it")
     if cluster.executor == "slurm":
         raw, out = raw.absolute(), out.absolute()  # jobs start in another folder
+    limits: dict[str, Any] = {"max_bad": args.max_bad, "strict": args.strict, "check": not args.no_check}
     how: dict[str, Any] = {"workers": args.workers, "progress": progress, "keep_leaks": args.keep_leaks}
     if args.extend is None:
         plan = make_plan(dataset, raw, settings, **how)
@@ -233,10 +235,10 @@ def shard(
         from pipeline.jobs.slurm import sharding
 
         print(summary.of_plan(plan))
-        print("\n".join(sharding.submit_missing(plan, out, cluster, max_bad=args.max_bad, strict=args.strict)))
+        print("\n".join(sharding.submit_missing(plan, out, cluster, **limits)))
         write_list(args.list, plan, plan.quarantined)
         return 0
-    shards = write_shards(plan, out, workers=args.workers, max_bad=args.max_bad, strict=args.strict, progress=progress)
+    shards = write_shards(plan, out, workers=args.workers, progress=progress, **limits)
     print(summary.of_shards(shards, plan))
     write_list(args.list, plan, shards.manifest["quarantined"])
     print(f"\n{folder}")

@@ -32,8 +32,21 @@ def of_shards(shards: Shards, plan: ShardPlan) -> str:
     manifest = shards.manifest
     title = f"{manifest['name']}: {manifest['task']}, fingerprint {manifest['fingerprint']}"
     observed = Observed.of_json(manifest)
-    twins = facts.twins(manifest)
-    return _summary(title, counts_of(manifest), facts.groups_of(shards), twins, plan, manifest["quarantined"], observed)
+    said = [*facts.twins(manifest), *_read_back(manifest)]
+    return _summary(title, counts_of(manifest), facts.groups_of(shards), said, plan, manifest["quarantined"], observed)
+
+
+def _read_back(manifest: Mapping[str, Any]) -> list[str]:
+    """Whether the tars were read back; nothing of shards of earlier code."""
+    if "read_back_by" not in manifest:
+        return []
+    by = manifest["read_back_by"]
+    said = (
+        f"by {by}: every sample is as it was written"
+        if by
+        else "by nobody (webdataset is not installed, or --no-check)"
+    )
+    return [f"the new tars were read back {said}"]
 
 
 def account(plan: ShardPlan, quarantined: Sequence[Entry]) -> list[str]:

@@ -25,6 +25,7 @@ from pipeline.data.shards.parent import SOURCES, Parent, write_sources
 from pipeline.data.shards.plan import Sample, ShardPlan
 from pipeline.data.shards.quarantine import Entry
 from pipeline.data.shards.raw import Progress
+from pipeline.data.shards.read_back import read_back
 from pipeline.data.shards.tar import TarWriter
 from pipeline.data.shards.transcode import transcode
 from pipeline.data.workers import Workers
@@ -39,9 +40,11 @@ def write_shards(
     strict: bool,
     progress: Progress,
     patience: float = 0.0,
+    check: bool = False,
 ) -> Shards:
     """Write all that the folder of the plan lacks; finished shards stay as they are.
 
+    With `check` the stock reader of webdataset, if it is installed, reads the tars before the manifest is written.
     Raises `ValueError` if too many images are bad or none is usable, and `files.Busy` if another process still writes
     to the folder after `patience` seconds.
     """
@@ -55,7 +58,7 @@ def write_shards(
             if plan.parent is not None:
                 _take_tars(folder, plan.parent)
             _write_tars(folder, plan, plan.tars(), workers, progress)
-            _finish(folder, plan, progress, max_bad=max_bad, strict=strict)
+            _finish(folder, plan, progress, max_bad=max_bad, strict=strict, check=check)
     (folder / ".lock").unlink(missing_ok=True)
     return open_shards(folder)
 
@@ -155,7 +158,7 @@ def _take_tars(folder: Path, parent: Parent) -> None:
                 shutil.copyfileobj(content, copy, 1 << 20)
 
 
-def _finish(folder: Path, plan: ShardPlan, progress: Progress, *, max_bad: float, strict: bool) -> None:
+def _finish(folder: Path, plan: ShardPlan, progress: Progress, *, max_bad: float, strict: bool, check: bool) -> None:
     """Write the index from the rows of all tars, then the sheet of twins, then the manifest."""
     rows: list[dict[str, Any]] = []
     quarantined = list(plan.quarantined)
@@ -179,7 +182,8 @@ def _finish(folder: Path, plan: ShardPlan, progress: Progress, *, max_bad: float
     if (sheet := duplicates.draw_pairs(stored, found)) is not None:
         with files.publish(folder / facts.SHEET) as file:
             file.write(sheet)
-    manifest = make_manifest(plan, rows, quarantined, observed, found)
+    read_by = read_back(folder, [f"{tar}.tar" for tar, _ in plan.tars()], rows) if check else None
+    manifest = make_manifest(plan, rows, quarantined, observed, found) | {"read_back_by": read_by}
     checksums = {sample.key: sample.checksum for sample in every_sample(plan)}
     write_sources(folder / SOURCES, {row["key"]: checksums[row["key"]] for row in rows})
     sealed = [folder / name for name in ("index.parquet", SOURCES)]
