@@ -34,6 +34,12 @@ def parser() -> argparse.ArgumentParser:
     names = ", ".join(DATASETS.names())
     add("name", help=f"{names}, or a name of your own with --layout")
     add("--raw", type=Path, help="the folder that holds the raw files")
+    add(
+        "--extend",
+        type=Path,
+        metavar="OLD_FOLDER",
+        help="finished shards: theirs stay as they are, new images of --raw go to training; test and val never grow",
+    )
     add("--out", type=Path, help="parent folder of the shards (default: shards, or the cluster file's)")
     add("--cluster", help="write the tars as Slurm jobs: a file in slurm/ by name, or a path that ends in .toml")
     add("--size", type=int, default=384, help="side of the stored images in pixels (default: 384, paper E.2.2)")
@@ -72,6 +78,7 @@ def parser() -> argparse.ArgumentParser:
         "and may identify patients",
     )
     add("--list", type=Path, metavar="FILE", help="write what became of each file, with its name, to FILE")
+    add("--no-check", action="store_true", help="do not read the written tars back with the library webdataset")
     add("--dry-run", action="store_true", help="print what would be written, write nothing")
     add_layout_flags(out)
     return out
@@ -81,7 +88,7 @@ def add_layout_flags(out: argparse.ArgumentParser) -> None:
     """The flags that say how a user's own images are to be read, the fields of `Options`."""
     group = out.add_argument_group("your own images")
     add = group.add_argument
-    add("--layout", choices=("folder", "csv"), help="one folder a class, or a CSV")
+    add("--layout", choices=("folder", "csv", "webdataset"), help="one folder a class, a CSV, or tar shards")
     add("--path-column", metavar="NAME", help="the column of the images' paths (csv)")
     add("--label-column", metavar="NAME", help="the column of the labels (csv)")
     add("--group-column", metavar="NAME", help="the column of the patients or lesions (csv)")
@@ -103,6 +110,20 @@ def add_layout_flags(out: argparse.ArgumentParser) -> None:
         metavar="PATTERN",
         help="leave out files and folders by their paths in DIR; may be given several times",
     )
+    add(
+        "--tars",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="tars as paths in DIR, or addresses (http, s3, pipe:COMMAND) that are fetched to it; {00..10} and {a,b} "
+        "mean several; may be given several times (webdataset; default: all in DIR)",
+    )
+    add("--image-member", metavar="END", help="how the image of a sample ends: jpg, left.png (webdataset)")
+    for name in ("label", "group", "split"):
+        default = "; default: cls" if name == "label" else ""
+        add(
+            f"--{name}-member", metavar="END", help=f"where its {name} is: cls, txt or json:FIELD (webdataset{default})"
+        )
 
 
 def layout_options(args: argparse.Namespace) -> Options:
@@ -111,7 +132,7 @@ def layout_options(args: argparse.Namespace) -> Options:
 
     given = {field.name: getattr(args, field.name) for field in dataclasses.fields(Options)}
     classes = tuple(name for name in (args.classes or "").split(",") if name.strip())
-    return Options(**{**given, "classes": classes, "leave_out": tuple(args.leave_out)})
+    return Options(**{**given, "classes": classes, "leave_out": tuple(args.leave_out), "tars": tuple(args.tars)})
 
 
 def main() -> int:
@@ -130,18 +151,26 @@ def main() -> int:
         raise ValueError(f"--workers is {args.workers}; give 1 or more")
     if not 0 <= args.max_bad <= 1:
         raise ValueError(f"--max-bad is {args.max_bad}; give a fraction between 0 and 1")
-    settings = ShardSettings(
-        size=args.size,
-        split=args.split,
-        format=args.format,
-        quality=args.quality,
-        keep_names=args.keep_names,
-        decode=args.decode,
-        bits=args.bits,
-    )
+    settings = ShardSettings(**{field.name: getattr(args, field.name) for field in dataclasses.fields(ShardSettings)})
+    if args.extend is not None:
+        check_settings(args)
     out = args.out or Path(cluster.shards)
     with raw_folder(dataset, args.raw, out, dry_run=args.dry_run) as raw:
         return shard(dataset, raw, out, settings, cluster, args)
+
+
+def check_settings(args: argparse.Namespace) -> None:
+    """Raise `ValueError` if a flag asks for images that are stored in another way than those that are extended."""
+    from pipeline.data.shards import extend
+    from pipeline.data.shards.index import open_shards
+
+    stored = dataclasses.asdict(extend.settings_of(open_shards(args.extend)))
+    for name, value in stored.items():
+        if getattr(args, name) not in (value, parser().get_default(name)):
+            raise ValueError(
+                f"--{name.replace('_', '-')} is {getattr(args, name)}, and the images of {args.extend} have {value}; "
+                "omit it, or shard all images without --extend"
+            )
 
 
 @contextlib.contextmanager
@@ -166,6 +195,7 @@ def shard(
     """Write the shards of `raw` under `out`; or print what would be written, or that they are complete."""
     from pipeline.data.records import STANDIN_MARK
     from pipeline.data.shards import quarantine, summary
+    from pipeline.data.shards.extend import extended_plan
     from pipeline.data.shards.index import open_shards
     from pipeline.data.shards.observed import Observed
     from pipeline.data.shards.plan import make_plan
@@ -175,7 +205,15 @@ def shard(
         print(f"{raw} holds a stand-in: drawn images, not the dataset; no score on them says anything about it")
     if cluster.executor == "slurm":
         raw, out = raw.absolute(), out.absolute()  # jobs start in another folder
-    plan = make_plan(dataset, raw, settings, workers=args.workers, progress=progress, keep_leaks=args.keep_leaks)
+    limits: dict[str, Any] = {"max_bad": args.max_bad, "strict": args.strict, "check": not args.no_check}
+    how: dict[str, Any] = {"workers": args.workers, "progress": progress, "keep_leaks": args.keep_leaks}
+    if args.extend is None:
+        plan = make_plan(dataset, raw, settings, **how)
+    else:
+        plan = extended_plan(dataset, raw, open_shards(args.extend), **how)
+        if not plan.samples:
+            print(f"{summary.of_plan(plan)}\n\nthere is nothing to add to {args.extend}; nothing to do")
+            return 0
     folder = out / plan.folder_name
     if args.dry_run:
         print(f"would write {counted(len(plan.samples), 'image')} in {counted(len(plan.tars()), 'tar')} to {folder}")
@@ -197,10 +235,10 @@ def shard(
         from pipeline.jobs.slurm import sharding
 
         print(summary.of_plan(plan))
-        print("\n".join(sharding.submit_missing(plan, out, cluster, max_bad=args.max_bad, strict=args.strict)))
+        print("\n".join(sharding.submit_missing(plan, out, cluster, **limits)))
         write_list(args.list, plan, plan.quarantined)
         return 0
-    shards = write_shards(plan, out, workers=args.workers, max_bad=args.max_bad, strict=args.strict, progress=progress)
+    shards = write_shards(plan, out, workers=args.workers, progress=progress, **limits)
     print(summary.of_shards(shards, plan))
     write_list(args.list, plan, shards.manifest["quarantined"])
     print(f"\n{folder}")

@@ -15,7 +15,10 @@ def add_grid_flags(out: argparse.ArgumentParser, *, required: bool = True) -> No
 
     add = out.add_argument
     add("--grid", required=required, help=f"{', '.join(known_grids())}, or the path of your own FILE.toml or FILE.py")
-    add("--datasets", help="comma-separated, each NAME or NAME:SPLIT (image, grouped); default: the grid's")
+    add(
+        "--datasets",
+        help="comma-separated, each NAME, NAME:SPLIT (image, grouped) or NAME[:SPLIT]@FINGERPRINT; default: the grid's",
+    )
     add("--seeds", type=int, help="how many (default: the grid's)")
     add("--weights", help="comma-separated start weights that `prefetch` brought: rows of their frozen features")
     add(

@@ -14,9 +14,7 @@ from typing import Literal, Protocol
 
 from pipeline.core import files
 from pipeline.core.console import counted
-from pipeline.data.datasets import DATASETS
-from pipeline.data.shards.counts import counts_of, gaps, parts_without_labels
-from pipeline.data.shards.index import Shards, find_shards
+from pipeline.jobs.datasets import find_datasets
 from pipeline.learn.weights import start_weights, weights_file
 from pipeline.runs import cluster as clusters
 from pipeline.runs.cluster import Cluster
@@ -25,7 +23,7 @@ from pipeline.runs.identity import milestone_of, run_id
 from pipeline.runs.spec import DatasetRef, FinetuneSpec, PretrainSpec, Spec, kind_of
 from pipeline.study import paper
 from pipeline.study.grid import load_grid, network
-from pipeline.study.setting import DatasetInfo, TableEntry, chosen_splits
+from pipeline.study.setting import DatasetInfo, TableEntry, chosen_shards
 
 PlanState = Literal[State, "no shards", "no labels", "blocked"]
 """A run's own state, or: its dataset has no shards yet, or no labels in a split that fine-tuning needs; the run that it
@@ -132,11 +130,8 @@ def make_plan(
     networks = {name: network(name, Path(cluster.weights)) for name in names}
     chosen = paper.preset(preset)
     plan = Plan(grid=found.name, cluster=cluster, preset=chosen, datasets=[], entries=[])
-    for name, split, told_apart in chosen_splits(datasets or found.datasets, chosen.split):
-        info, command = _dataset_info(name, cluster, size=found.image_size, split=split)
-        plan.datasets.append(dataclasses.replace(info, split=split) if told_apart else info)
-        if command:
-            plan.missing_shards.append(command)
+    wanted = chosen_shards(datasets or found.datasets, chosen.split)
+    plan.datasets, plan.missing_shards = find_datasets(wanted, cluster, size=found.image_size)
     wanted_seeds = seeds_of(seeds if seeds is not None else found.seeds)
     plan.entries, plan.pretrains = found.runs(plan.datasets, wanted_seeds, chosen, networks)
     for spec in plan.wanted:
@@ -203,40 +198,6 @@ def seeds_of(count: int) -> list[int]:
     if count < 1:
         raise ValueError(f"--seeds is {count}; give 1 or more")
     return [paper.SEEDS[0] + i for i in range(count)]
-
-
-def _dataset_info(name: str, cluster: Cluster, *, size: int, split: str) -> tuple[DatasetInfo, str | None]:
-    """What a grid knows of a dataset, and, if it has no shards yet, the command that makes them."""
-    shards = find_shards(Path(cluster.shards), name, size=size, split=split)
-    if shards is not None:
-        return _info_of(shards), None
-    flags = f"--size {size}" + (f" --split {split}" if split != "image" else "")
-    if name in DATASETS.names():
-        plugin = DATASETS.find(name).DATASET
-        raw = "" if name == "toy" else "--raw DIR "
-        command = f"python -m pipeline.shard {name} {raw}{flags}"
-        info = DatasetInfo(DatasetRef(name=name, fingerprint=""), plugin.label_fractions, plugin.metric)
-        return info, command
-    known = ", ".join(DATASETS.names())
-    raise ValueError(
-        f"there are no shards of {name!r} at {size} pixels under {cluster.shards}, and it is none of {known}; "
-        f"make them: python -m pipeline.shard {name} --layout folder --raw DIR {flags}"
-    )
-
-
-def _info_of(shards: Shards) -> DatasetInfo:
-    """What the manifest of shards says to a grid; raises `ValueError` that names it if it has another shape."""
-    manifest = shards.manifest
-    with files.reading(shards.folder / "manifest.json", "copy the shards again, or delete the folder and shard again"):
-        return DatasetInfo(
-            ref=DatasetRef(name=shards.name, fingerprint=shards.fingerprint),
-            label_fractions=tuple(map(float, manifest["label_fractions"])),
-            metric=str(manifest["metric"]),
-            stand_in=bool(manifest.get("stand_in")),
-            without_labels=tuple(parts_without_labels(manifest)),
-            gaps=tuple(gaps(counts_of(manifest))),
-            grouped=manifest["settings"].get("split") == "grouped",
-        )
 
 
 def _add(plan: Plan, spec: Spec, *, parent: PlannedRun | None = None) -> PlannedRun:

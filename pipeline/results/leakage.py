@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pipeline.jobs.plan import Plan
 from pipeline.results import texts
@@ -23,21 +23,36 @@ def tables(plan: Plan, cells: Sequence[Cell]) -> list[Table]:
     return [table for table in made if table.rows]
 
 
-def _table(name: str, cells: Sequence[Cell], by_image: str, grouped: str) -> Table:
-    others = {(c.experiment, c.row, c.column): c for c in cells if c.dataset == grouped}
+def side_by_side(
+    cells: Sequence[Cell], one: str, two: str
+) -> tuple[list[tuple[str, ...]], dict[tuple[int, int], Cell]]:
+    """A row for each setting that two datasets (by their titles) have: both scores and the first minus the second.
+
+    Also the cells that each row shows, by row and column.
+    """
+    others = {(c.experiment, c.row, c.column): c for c in cells if c.dataset == two}
     rows: list[tuple[str, ...]] = []
     shown: dict[tuple[int, int], Cell] = {}
     for cell in cells:
         other = others.get((cell.experiment, cell.row, cell.column))
-        if cell.dataset != by_image or other is None:
+        if cell.dataset != one or other is None:
             continue
         shown |= {(len(rows), 2): cell, (len(rows), 3): other}
         row = (" · ".join(cell.row), cell.column, texts.our_score(cell), texts.our_score(other))
         rows.append((*row, texts.difference(difference([(cell, other)]))))
-    metric = next((texts.METRIC_TITLES[cell.metric] for cell in shown.values()), "")
+    return rows, shown
+
+
+def metric_of(shown: Mapping[tuple[int, int], Cell]) -> str:
+    """The title of the metric of a table's cells."""
+    return next((texts.METRIC_TITLES[cell.metric] for cell in shown.values()), "")
+
+
+def _table(name: str, cells: Sequence[Cell], by_image: str, grouped: str) -> Table:
+    rows, shown = side_by_side(cells, by_image, grouped)
     return Table(
         number=None,
-        caption=f"{name}: what leakage is worth, test {metric} on both splits",
+        caption=f"{name}: what leakage is worth, test {metric_of(shown)} on both splits",
         labels=2,
         header=("setting", "column", "split by image", "split grouped", "image − grouped"),
         rows=rows,

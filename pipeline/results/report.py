@@ -16,6 +16,7 @@ from pipeline.results import (
     elsewhere,
     ensembles,
     formats,
+    growth,
     html,
     leakage,
     patients,
@@ -105,7 +106,8 @@ def make_report(plan: Plan, folder: Path | None = None, specificity: float = gal
     both = ensembles.ensembles(cells)
     every = [*cells, *both]
     intervals = [bootstrap.cell_interval(cell) for cell in every]  # first: it finds damage, which tables tell
-    made = [*tables.tables(plan, cells, both), *leakage.tables(plan, every), *quality.tables(every, specificity)]
+    made = [*tables.tables(plan, cells, both), *leakage.tables(plan, every), *growth.tables(plan, every)]
+    made += quality.tables(every, specificity)
     return Report(
         plan=plan,
         cells=cells,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -28,29 +29,52 @@ class DatasetInfo:
     """What scores do not cover: sentences about classes that a split has no image of."""
     split: str = ""
     """`image` or `grouped`, where a grid has both shards of its dataset."""
+    version: str = ""
+    """The first digits of its fingerprint, where a grid has several shards of one dataset and split."""
     grouped: bool = False
     """Whether its shards are split by groups, which is not the paper's split."""
 
     @property
     def title(self) -> str:
-        """Its name in tables and files: `brain_mri`, or `brain_mri-grouped` where the grid has both splits of it."""
-        return f"{self.ref.name}-{self.split}" if self.split else self.ref.name
+        """Its name in tables and files: `brain_mri`, or what tells it from others: `brain_mri-grouped-63075401`."""
+        return "-".join(filter(None, (self.ref.name, self.split, self.version)))
 
 
-def chosen_splits(datasets: Sequence[str], usual: str) -> list[tuple[str, str, bool]]:
-    """Name and split mode of each dataset, and whether its other split is there too.
+@dataclass(frozen=True)
+class Chosen:
+    """Which shards of a dataset a grid is to have."""
 
-    datasets: `brain_mri`, whose split is the usual one, or `brain_mri:grouped`. `ValueError` for an unknown split.
+    name: str
+    split: str
+    version: str = ""
+    """The first digits of the fingerprint; empty: the newest shards."""
+    several_splits: bool = False
+    """Whether the grid has both splits of the dataset."""
+    several_versions: bool = False
+    """Whether it has several shards of this split."""
+
+
+def chosen_shards(datasets: Sequence[str], usual: str) -> list[Chosen]:
+    """The shards that each text means: `brain_mri`, whose split is the usual one, `brain_mri:grouped`, or
+    `brain_mri:grouped@63075401` with the first digits of a fingerprint. `ValueError` for an unknown split, and for what
+    is no such digits.
     """
     out = []
     for text in datasets:
-        name, _, split = text.partition(":")
+        rest, at, version = text.partition("@")
+        name, _, split = rest.partition(":")
         if split not in ("", *SPLIT_MODES):
             raise ValueError(f"{text}: there is no split {split!r}; known: {', '.join(SPLIT_MODES)}")
-        out.append((name, split or usual))
+        if at and not re.fullmatch("[0-9a-f]{4,16}", version):
+            raise ValueError(f"{text}: {version!r} is not how a fingerprint begins; give 4 to 16 of its digits")
+        out.append(Chosen(name, split or usual, version))
     out = list(dict.fromkeys(out))
-    names = [name for name, _ in out]
-    return [(name, split, names.count(name) > 1) for name, split in out]
+    splits = {name: len({one.split for one in out if one.name == name}) for name in (one.name for one in out)}
+    same = [(one.name, one.split) for one in out]
+    return [
+        replace(one, several_splits=splits[one.name] > 1, several_versions=same.count((one.name, one.split)) > 1)
+        for one in out
+    ]
 
 
 @dataclass(frozen=True)

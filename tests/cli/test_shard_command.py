@@ -236,6 +236,32 @@ def test_a_dry_run_prints_the_closing_table_and_lists_every_file(
     assert "passed over\t.pdf\ta/report.pdf" in listed and len(listed) == 21
 
 
+def test_extend_adds_what_is_new_and_refuses_images_stored_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng = np.random.default_rng(0)
+    for number in range(20):
+        path = tmp_path / "raw" / "ab"[number % 2] / f"{number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(messy.encoded(messy.image_of("naevus", rng), "JPEG"))
+    arguments = ("mine", "--layout", "folder", "--raw", "raw", "--workers", "1")
+    assert command(monkeypatch, tmp_path, *arguments, "--size", "16", "--format", "png") == 0
+    old = only_folder(tmp_path / "shards")
+    extend = ("--extend", str(old))
+    assert command(monkeypatch, tmp_path, *arguments, *extend) == 0
+    assert f"there is nothing to add to {old}; nothing to do" in capsys.readouterr().out
+    (tmp_path / "raw" / "a" / "new.jpg").write_bytes(messy.encoded(messy.image_of("keratosis", rng), "JPEG"))
+    assert command(monkeypatch, tmp_path, *arguments, *extend, "--size", "32") == 2
+    assert "--size is 32, and the images of" in capsys.readouterr().err
+    assert command(monkeypatch, tmp_path, *arguments, *extend, "--size", "16") == 0
+    said = capsys.readouterr().out
+    assert "its 20 images stay as they are" in said and "21 found: 1 written" in said
+    (new,) = set((tmp_path / "shards").iterdir()) - {old}
+    assert rows_of(new)[:20] == rows_of(old) and new.name.startswith("mine-16-image-")
+    assert command(monkeypatch, tmp_path, *arguments, *extend) == 0
+    assert "is complete already" in capsys.readouterr().out
+
+
 def test_the_flags_for_layouts_reach_the_listing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -17,8 +17,7 @@ from pipeline.cli import status_text
 from pipeline.cli.progress import _position
 from pipeline.core import files
 from pipeline.data.shards.index import open_shards
-from pipeline.jobs import plan as plans
-from pipeline.jobs import submissions
+from pipeline.jobs import datasets, submissions
 from pipeline.jobs.execute import site_of
 from pipeline.models.info import ModelInfo
 from pipeline.runs.folder import Run
@@ -108,7 +107,7 @@ def readers(run: Run, folder: Path, tmp_path: Path) -> dict[str, tuple[Path, Cal
         "result": (run["result"], lambda: (run.result().collapsed, run.result().codes)),
         "start": (started["start"], lambda: (started.start(), started.milestones())),
         "milestones": (run["milestones"], lambda: tuple(run.milestones())),
-        "manifest": (manifest, lambda: plans._info_of(open_shards(manifest.parent))),
+        "manifest": (manifest, lambda: datasets._info_of(open_shards(manifest.parent))),
         "export": (export, lambda: ModelInfo.of_export(export.parent)),
     }
 

@@ -9,6 +9,7 @@ import pytest
 import tiny
 
 from pipeline.core import files
+from pipeline.jobs import datasets
 from pipeline.jobs import plan as plans
 from pipeline.runs.folder import Run
 from pipeline.runs.identity import run_id
@@ -99,14 +100,14 @@ def test_a_users_dataset_without_shards_is_an_error_with_the_command(site):
 
 
 def test_every_method_of_the_main_grid_can_start_once_its_shards_are_there(shards, site, monkeypatch):
-    monkeypatch.setattr(plans, "find_shards", lambda root, name, size, split: shards)
+    monkeypatch.setattr(datasets, "find_shards", lambda root, name, size, split, version: shards)
     plan = plans.make_plan("main", site)
     assert any("-dino-" in identity for identity in plan.runs)
     assert {planned.state for planned in plan.runs.values()} == {"missing"}
 
 
 def test_missing_weights_are_an_error_before_any_job(shards, site, monkeypatch, tmp_path):
-    monkeypatch.setattr(plans, "find_shards", lambda root, name, size, split: shards)
+    monkeypatch.setattr(datasets, "find_shards", lambda root, name, size, split, version: shards)
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
     monkeypatch.delenv("HF_HUB_CACHE", raising=False)
     missing = plans.missing_weights(plans.make_plan("main", site))
@@ -117,7 +118,7 @@ def test_missing_weights_are_an_error_before_any_job(shards, site, monkeypatch, 
 def test_other_contents_of_a_dataset_give_other_runs(grid, site, shards, monkeypatch):
     before = set(plans.make_plan(grid, site).runs)
     other = type(shards)(shards.folder, {**shards.manifest, "fingerprint": "f" * 16})
-    monkeypatch.setattr(plans, "find_shards", lambda root, name, size, split: other)
+    monkeypatch.setattr(datasets, "find_shards", lambda root, name, size, split, version: other)
     assert not before & set(plans.make_plan(grid, site).runs)
 
 
@@ -139,7 +140,7 @@ def test_more_seeds_than_the_papers_follow_its_last_one():
 def test_fine_tunes_without_labels_are_no_runs_to_do_and_what_pretrains_stays(grid, site, shards, monkeypatch):
     counts = {**shards.manifest["counts"], "val": {"images": 8, "unlabelled": 8, "classes": {"disc": 0, "cross": 0}}}
     changed = dataclasses.replace(shards, manifest={**shards.manifest, "counts": counts})
-    monkeypatch.setattr(plans, "find_shards", lambda root, name, size, split: changed)
+    monkeypatch.setattr(datasets, "find_shards", lambda root, name, size, split, version: changed)
     plan = plans.make_plan(grid, site)
     assert {kind: set(states) for kind, states in plan.counts().items()} == {
         "pretrain": {"missing"},

@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 import small_shards as one_machine
 
+from pipeline.core.console import silent
+from pipeline.data.layouts import UserDataset
 from pipeline.data.shards import write
+from pipeline.data.shards.extend import extended_plan
 from pipeline.data.shards.plan import ShardPlan
 from pipeline.jobs.slurm import scheduler, sharding, submit
 from pipeline.runs.cluster import Cluster, Slurm
@@ -51,6 +54,19 @@ def test_an_array_and_a_job_after_it_make_the_bytes_of_one_machine(fake: Fake, t
     submit_missing(plan, tmp_path / "out")
     assert len(fake.sent["tars"]) == 3 and len(fake.sent["index"]) == 1
     assert fake.after == {"tars": [], "index": ["1"]}
+    for task in (*fake.sent["tars"], *fake.sent["index"]):
+        task()
+    calm = one_machine.written(plan, tmp_path / "calm")
+    assert one_machine.contents(tmp_path / "out" / plan.folder_name) == one_machine.contents(calm.folder)
+
+
+def test_shards_grow_as_jobs_too(fake: Fake, tmp_path: Path) -> None:
+    raw = one_machine.draw(tmp_path / "raw")
+    old = one_machine.written(one_machine.plan_of(raw), tmp_path / "old")
+    for path in list((raw / "naevus").iterdir()):
+        path.with_name(f"again_{path.name}").write_bytes(path.read_bytes())
+    plan = extended_plan(UserDataset("mine", "folder"), raw, old, workers=1, progress=silent)
+    submit_missing(plan, tmp_path / "out")
     for task in (*fake.sent["tars"], *fake.sent["index"]):
         task()
     calm = one_machine.written(plan, tmp_path / "calm")

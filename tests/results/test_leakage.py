@@ -16,7 +16,7 @@ from pipeline.data.layouts import UserDataset
 from pipeline.jobs.plan import make_plan
 from pipeline.results import collect, leakage
 from pipeline.study import paper
-from pipeline.study.setting import chosen_splits
+from pipeline.study.setting import Chosen, chosen_shards
 
 BOTH = ["tiny:image", "tiny:grouped"]
 
@@ -39,10 +39,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_split_is_named_after_a_colon_and_the_presets_is_the_usual_one() -> None:
-    assert chosen_splits(["a", "b:grouped"], "image") == [("a", "image", False), ("b", "grouped", False)]
-    assert chosen_splits(["a", "a:image", "a:grouped"], "image") == [("a", "image", True), ("a", "grouped", True)]
+    assert chosen_shards(["a", "b:grouped"], "image") == [Chosen("a", "image"), Chosen("b", "grouped")]
+    both = [Chosen("a", split, several_splits=True) for split in ("image", "grouped")]
+    assert chosen_shards(["a", "a:image", "a:grouped"], "image") == both
     with pytest.raises(ValueError, match="a:patient: there is no split 'patient'; known: image, grouped"):
-        chosen_splits(["a:patient"], "image")
+        chosen_shards(["a:patient"], "image")
 
 
 def test_the_table_is_the_difference_of_runs_of_the_same_seed(folder: Path) -> None:

@@ -14,7 +14,7 @@ from messy import CLASSES, encoded, image_of
 from pipeline.core.console import silent
 from pipeline.data.layouts import UserDataset
 from pipeline.data.records import Dataset
-from pipeline.data.shards import duplicates, write
+from pipeline.data.shards import duplicates, raw, write
 from pipeline.data.shards import plan as planning
 from pipeline.data.shards.index import Shards
 from pipeline.data.shards.plan import ShardPlan, make_plan
@@ -41,7 +41,7 @@ class Inline:
 
 def work_inline(monkeypatch: pytest.MonkeyPatch) -> None:
     """Plan and write in this process alone."""
-    monkeypatch.setattr(planning, "Workers", Inline)
+    monkeypatch.setattr(raw, "Workers", Inline)
     monkeypatch.setattr(write, "Workers", Inline)
     monkeypatch.setattr(duplicates, "Workers", Inline)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pipeline.core.console import counted, visible
 from pipeline.data.labels import storable
+from pipeline.data.members import shown
 from pipeline.data.records import Record
 
 
@@ -38,4 +39,5 @@ def group_in(path: str, expression: re.Pattern[str]) -> str | None:
 
 
 def _relative(path: Path, root: Path) -> str:
+    path = shown(path)
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()

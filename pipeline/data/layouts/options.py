@@ -7,9 +7,10 @@ from dataclasses import asdict, dataclass
 
 from pipeline.data.labels import APART, TOGETHER
 
-LAYOUTS = ("folder", "csv")
+LAYOUTS = ("folder", "csv", "webdataset")
 LEAVE_OUT, KEEP = "leave-out", "keep"
 CSV_ONLY = {"path_column", "label_column", "group_column", "split_column", "classes", "encoding", "keep_na"}
+TARS_ONLY = {"tars", "image_member", "label_member", "group_member", "split_member"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +32,14 @@ class Options:
     masks: str | None = None
     leave_out: tuple[str, ...] = ()
     """Patterns for files and folders, relative to the raw folder."""
+    tars: tuple[str, ...] = ()
+    """Patterns for tars: paths in the raw folder or addresses."""
+    image_member: str | None = None
+    """How the name of a sample's image ends, after the first dot."""
+    label_member: str | None = None
+    """Where a sample's label is: `cls`, `txt` or `json:field`."""
+    group_member: str | None = None
+    split_member: str | None = None
 
     def __post_init__(self) -> None:
         if self.similar_classes not in (None, TOGETHER, APART):
@@ -41,6 +50,11 @@ class Options:
             raise ValueError("--classes and --label-column do not go together; give the one that holds the labels")
         if self.group_from is not None and self.group_column is not None:
             raise ValueError("--group-from and --group-column do not go together; give one of them")
+        for member in (self.label_member, self.group_member, self.split_member):
+            if member is not None and (not member.partition(":")[0] or member.lower() in ("json", "json:")):
+                raise ValueError(f"{member!r} is no member with a word in it; give cls, txt or json:FIELD")
+        if self.group_from is not None and self.group_member is not None:
+            raise ValueError("--group-from and --group-member do not go together; give one of them")
         if self.group_from is not None:
             try:
                 re.compile(self.group_from)
@@ -50,7 +64,9 @@ class Options:
     def check(self, layout: str | None) -> None:
         """Raise `ValueError` for an option that a layout (None: a known dataset) does not have."""
         given = {name for name, value in asdict(self).items() if value}
-        wrong = sorted(given if layout is None else given & CSV_ONLY if layout != "csv" else ())
+        alien = {"folder": CSV_ONLY | TARS_ONLY, "csv": TARS_ONLY, "webdataset": {*CSV_ONLY, "masks"}}
+        wrong = sorted(given if layout is None else given & alien[layout])
         if wrong:
-            needed = "--layout folder or csv" if layout is None else "--layout csv"
+            needed = "--layout folder or csv" if layout is None or wrong[0] == "masks" else "--layout csv"
+            needed = "--layout webdataset" if wrong[0] in TARS_ONLY else needed
             raise ValueError(f"--{wrong[0].replace('_', '-')} goes with {needed} only; omit it")

@@ -37,6 +37,19 @@ def find_raw_twins(paths: Sequence[Path], settings: ShardSettings, *, workers: i
 
     A file that cannot be decoded has none; it is quarantined when it is written.
     """
+    thumbnails, readable = raw_thumbnails(paths, settings, workers=workers, progress=progress)
+    rows = np.flatnonzero(readable)
+    found = twins.find_twins(thumbnails[rows], twins.ALIKE - MARGIN)
+    first_of = np.arange(len(paths))
+    first_of[rows] = rows[found.first_of]
+    pairs = found.pairs
+    return Twins(first_of, dataclasses.replace(pairs, first=rows[pairs.first], second=rows[pairs.second]))
+
+
+def raw_thumbnails(
+    paths: Sequence[Path], settings: ShardSettings, *, workers: int, progress: Any
+) -> tuple[np.ndarray, np.ndarray]:
+    """The thumbnails of raw files uint8 [n, SIDE, SIDE], and which of the files can be decoded bool [n]."""
     thumbnails = np.zeros((len(paths), SIDE, SIDE), np.uint8)
     readable = np.ones(len(paths), bool)
     work = partial(raw_thumbnail, settings=settings, memory=memory.share_of_worker(workers))
@@ -47,12 +60,7 @@ def find_raw_twins(paths: Sequence[Path], settings: ShardSettings, *, workers: i
                 readable[row] = False
             else:
                 thumbnails[row] = answer
-    rows = np.flatnonzero(readable)
-    found = twins.find_twins(thumbnails[rows], twins.ALIKE - MARGIN)
-    first_of = np.arange(len(paths))
-    first_of[rows] = rows[found.first_of]
-    pairs = found.pairs
-    return Twins(first_of, dataclasses.replace(pairs, first=rows[pairs.first], second=rows[pairs.second]))
+    return thumbnails, readable
 
 
 def units(groups: Sequence[str | None], found: Twins) -> list[str | None]:
@@ -89,11 +97,11 @@ def left_out(records: Sequence[Record], table: Sequence[str], leaks: Mapping[int
 
 def stored_twins(shards: Shards, *, progress: Any) -> Twins:
     """The twins among stored images, and the pairs that are a little less alike."""
-    thumbnails = _stored_thumbnails(shards, range(len(shards.rows["key"])), progress)
+    thumbnails = stored_thumbnails(shards, range(len(shards.rows["key"])), progress)
     return twins.find_twins(thumbnails, twins.ALIKE - BELOW)
 
 
-def _stored_thumbnails(shards: Shards, rows: Sequence[int], progress: Any) -> np.ndarray:
+def stored_thumbnails(shards: Shards, rows: Sequence[int], progress: Any) -> np.ndarray:
     """uint8 [n, SIDE, SIDE]."""
     thumbnails = np.empty((len(rows), SIDE, SIDE), np.uint8)
     reader = TarReader(shards)
@@ -126,12 +134,12 @@ def twins_elsewhere(
     As where sharding leaves images out, those that are a little less alike than twins count too.
     """
     own = range(len(shards.rows["key"]))
-    thumbnails, names = [_stored_thumbnails(shards, own, progress)], []
+    thumbnails, names = [stored_thumbnails(shards, own, progress)], []
     by_checksum: dict[str, tuple[str, str, str]] = {}
     for other, splits in others:
         for split in splits:
             rows = other.of_split(split)
-            thumbnails.append(_stored_thumbnails(other, rows, progress))
+            thumbnails.append(stored_thumbnails(other, rows, progress))
             names += [(other.name, split, other.rows["key"][row]) for row in rows]
             checksums = (other.rows["sha256"][row] for row in rows)
             by_checksum |= dict(zip(checksums, names[len(names) - len(rows) :], strict=True))

@@ -5,9 +5,11 @@ What is not known is said as such, and never called 0.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
+from pipeline.core import files
 from pipeline.core.console import counted, visible
 from pipeline.data.labels import listed
 from pipeline.data.shards.counts import SplitCounts
@@ -18,7 +20,8 @@ SPLITS = {
     "image": "each image for itself: patients, lesions and twins may be in several parts",
     "grouped": "patients, lesions and twins stay in one part",
 }
-LEAKS = " images with a twin in "  # in the kinds of what was passed over (data/shards/duplicates)
+# in the kinds of what was passed over (data/shards/duplicates and extend)
+LEAKS = (" images with a twin in ", " images of a lesion or patient in ")
 
 
 def count_rows(counts: Mapping[str, SplitCounts]) -> list[list[object]]:
@@ -72,6 +75,14 @@ def twins(known: Mapping[str, Any]) -> list[str]:
     return out
 
 
+def part_hash(shards: Shards, split: str) -> str:
+    """8 digits of a hash of a split's keys, labels and stored bytes: equal where two shards have the same there."""
+    rows = shards.of_split(split)
+    keys, sums = (shards.rows[name].array.to_pylist() for name in ("key", "sha256"))
+    parts = sorted([keys[row], sums[row], labels] for row, labels in zip(rows, shards.labels(rows), strict=True))
+    return files.sha256_bytes(json.dumps(parts).encode())[:8]
+
+
 def lines(shards: Shards) -> list[str]:
     """All that a report and a model card say of shards below the table of counts: one sentence each."""
     manifest = shards.manifest
@@ -82,7 +93,19 @@ def lines(shards: Shards) -> list[str]:
         *twins(manifest),
         _left_out(manifest),
     ]
+    out += _grown(shards)
     return [*out, f"fingerprint {shards.fingerprint} (sources, labels, splits, size, codec)"]
+
+
+def _grown(shards: Shards) -> list[str]:
+    """Of which shards these are an extension, if they are one."""
+    known = shards.manifest.get("extends")
+    if known is None:
+        return []
+    return [
+        f"extends {known['parent'][:8]} with its {known['images']:,} images; val and test are those of "
+        f"{known['base'][:8]} (test part {part_hash(shards, 'test')})"
+    ]
 
 
 def _left_out(manifest: Mapping[str, Any]) -> str:
@@ -91,7 +114,7 @@ def _left_out(manifest: Mapping[str, Any]) -> str:
     if "passed_over" not in manifest:
         return f"{bad}; what was passed over is not known"
     kinds: Mapping[str, int] = manifest["passed_over"]
-    leaks = {kind: count for kind, count in kinds.items() if LEAKS in kind}
+    leaks = {kind: count for kind, count in kinds.items() if any(words in kind for words in LEAKS)}
     parts = [bad, f"{sum(kinds.values()) - sum(leaks.values())} passed over"]
     parts.append(f"{sum(leaks.values())} left out because they leak")
     said = ", ".join(f"{count} {visible(kind)}" for kind, count in leaks.items())

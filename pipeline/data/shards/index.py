@@ -179,14 +179,20 @@ def open_shards(folder: Path) -> Shards:
     return Shards(folder, manifest)
 
 
-def find_shards(root: Path, name: str, *, size: int, split: str) -> Shards | None:
-    """The shards of a dataset at an image size and split mode, the newest if several differ; None if there are none."""
+def find_shards(root: Path, name: str, *, size: int, split: str, version: str = "") -> Shards | None:
+    """The shards of a dataset at an image size and split mode, the newest if several differ; None if there are none.
+
+    With `version` only those whose fingerprint begins so.
+    """
     manifests = sorted(
         root.glob(f"{name}-{size}-{split}-*/manifest.json"),
         key=lambda path: (path.stat().st_mtime, path),
         reverse=True,
     )
-    return open_shards(manifests[0].parent) if manifests else None
+    if not version:
+        return open_shards(manifests[0].parent) if manifests else None
+    every = (open_shards(path.parent) for path in manifests)
+    return next((shards for shards in every if shards.fingerprint.startswith(version)), None)
 
 
 def shards_named(root: Path, text: str, size: int | None) -> Shards:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from pipeline.data import splits
-from pipeline.data.records import STANDIN_MARK
+from pipeline.data.records import STANDIN_MARK, Record
 from pipeline.data.shards import duplicates
 from pipeline.data.shards.counts import count_images, to_json
 from pipeline.data.shards.observed import Observed
@@ -22,11 +23,12 @@ def make_manifest(
 ) -> dict[str, Any]:
     """The manifest of a plan's shards: from the rows of their index, what was seen, what could not be used, twins."""
     written = {row["key"] for row in rows}
-    samples = [sample for sample in plan.samples if sample.key in written]
+    samples = [sample for sample in every_sample(plan) if sample.key in written]
     counts = count_images(((row["split"], row["labels"]) for row in rows), plan.listing.classes)
     return {
         "name": plan.dataset.name,
         "fingerprint": _fingerprint(plan, written),
+        **({} if plan.parent is None else {"extends": plan.parent.to_json()}),
         "task": plan.listing.task,
         "classes": list(plan.listing.classes),
         "metric": plan.dataset.metric,
@@ -41,8 +43,22 @@ def make_manifest(
         "passed_over": dict(sorted(Counter(passed.kind for passed in plan.listing.passed_over).items())),
         "notes": list(plan.listing.notes),
         **observed.to_json(),
-        "stand_in": (plan.root / STANDIN_MARK).exists(),
+        "stand_in": (plan.root / STANDIN_MARK).exists() or bool(plan.parent and plan.parent.manifest.get("stand_in")),
     }
+
+
+def every_sample(plan: ShardPlan) -> list[Sample]:
+    """The samples of the shards that a plan extends, with the paths of their tars, and those that it writes."""
+    if plan.parent is None:
+        return plan.samples
+    rows = zip(plan.parent.rows, plan.parent.checksums, strict=True)
+    return [_stored(plan.parent.folder, row, checksum) for row, checksum in rows] + plan.samples
+
+
+def _stored(folder: Path, row: Mapping[str, Any], checksum: str) -> Sample:
+    labels = None if row["labels"] is None else tuple(row["labels"])
+    record = Record(key=None, path=folder / row["tar"], labels=labels, group=row["group"])
+    return Sample(key=row["key"], record=record, group=row["group"], split=row["split"], checksum=checksum)
 
 
 def _twins(samples: Sequence[Sample], rows: Sequence[Mapping[str, Any]], found: Twins) -> dict[str, Any]:

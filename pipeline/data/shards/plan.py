@@ -6,35 +6,32 @@ follow from the listing, the checksums and the settings alone, so every machine 
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
-import os
 import re
-import stat
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
 
 import numpy as np
 
-from pipeline.core import files
 from pipeline.core.seeds import derive
-from pipeline.data import images, splits
-from pipeline.data.decoders import changed
+from pipeline.data import images, members, splits
 from pipeline.data.records import Dataset, Listing, PassedOver, Record
 from pipeline.data.shards import duplicates, quarantine
+from pipeline.data.shards.parent import Parent
 from pipeline.data.shards.quarantine import Entry
+from pipeline.data.shards.raw import Progress, read_files
 from pipeline.data.shards.transcode import ShardSettings
 from pipeline.data.twins import Twins
-from pipeline.data.workers import Workers
 
 TAR_BYTES = 256 << 20  # a tar stays below this even if its images do not compress at all
 TAR_IMAGES = 2_000  # small enough that a killed job repeats little
 
-Progress = Callable[..., Iterator[Any]]
+AGAIN = "the same image under the same name again"
+NONE_STORED: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,18 +61,21 @@ class ShardPlan:
     fingerprint: str
     source_sha256: str
     """SHA-256 of the keys and checksums of all samples."""
+    parent: Parent | None = None
+    """The shards that are extended; `samples` are then those that it lacks."""
 
     @property
     def folder_name(self) -> str:
         return f"{self.dataset.name}-{self.settings.size}-{self.settings.split}-{self.fingerprint[:8]}"
 
     def tars(self) -> list[tuple[str, list[Sample]]]:
-        """The name and the samples of every tar; the same plan always gives the same tars."""
+        """The name and the samples of every tar to write; the same plan always gives the same tars."""
         images_per_tar = max(1, min(TAR_IMAGES, TAR_BYTES // (self.settings.size**2 * 3 + 4096)))
         out = []
         for split in splits.SPLITS:
             members = [sample for sample in self.samples if sample.split == split]
-            for number, start in enumerate(range(0, len(members), images_per_tar)):
+            first = self.parent.tars_of(split) if self.parent else 0
+            for number, start in enumerate(range(0, len(members), images_per_tar), first):
                 out.append((f"{split}-{number:06d}", members[start : start + images_per_tar]))
         return out
 
@@ -94,23 +94,11 @@ def make_plan(
     A grouped split keeps twins together, and leaves out what the curator put in two splits, unless `keep_leaks`.
     Raises `ValueError` if the dataset's files cannot be listed, and if none of its images is in train.
     """
-    listing = dataset.listing(root)
-    readable: list[tuple[Record, str]] = []
-    others: dict[Path, str] = {}
-    quarantined = [quarantine.entry(record.path, root, record.problem) for record in listing.records if record.problem]
-    records = [record for record in listing.records if not record.problem]
-    with Workers(workers, threads=True) as pool:
-        answers = pool.map(_read, [record.path for record in records])
-        for record, answer in zip(records, progress(answers, total=len(records), what="reading"), strict=True):
-            if isinstance(answer, images.BadImage):
-                quarantined.append(quarantine.entry(record.path, root, str(answer)))
-            else:
-                checksum, kind = answer
-                readable.append((record, checksum))
-                if kind is not None:
-                    others[record.path] = kind
-    keys, without_key = _keys(readable, root, keep_names=settings.keep_names)
+    listing, readable, others, quarantined = read_files(dataset, root, workers=workers, progress=progress)
+    keys, without_key = keys_of(readable, root, keep_names=settings.keep_names)
     usable = [(record, checksum) for record, checksum in readable if record.path in keys]
+    if any(members.member_of(record.path) for record, _ in usable[:1]):  # their places in tars say nothing
+        usable.sort(key=lambda pair: keys[pair[0].path])
     found = None
     if settings.split == "grouped":
         paths = [record.path for record, _ in usable]
@@ -130,7 +118,7 @@ def make_plan(
         samples=[samples[i] for i in order],
         quarantined=quarantined + without_key,
         fingerprint=_fingerprint(dataset, listing, settings, samples, others),
-        source_sha256=_source_hash(samples),
+        source_sha256=source_hash((sample.key, sample.checksum) for sample in samples),
     )
 
 
@@ -144,7 +132,7 @@ def _samples(
     keep_leaks: bool,
 ) -> tuple[list[Sample], tuple[PassedOver, ...]]:
     """Samples with their groups and splits, sorted by key; and the images that are left out because they leak."""
-    groups = _groups(usable, keep_names=settings.keep_names)
+    groups = groups_of(usable, keep_names=settings.keep_names)
     records = [record for record, _ in usable]
     table = splits.split_table(
         [record.labels for record in records],
@@ -190,37 +178,56 @@ def _fingerprint(
     return digest.hexdigest()[:16]
 
 
-def _source_hash(samples: list[Sample]) -> str:
+def source_hash(checksums: Iterable[tuple[str, str]]) -> str:
+    """SHA-256 of the keys of all samples and the checksums of their files, sorted."""
     digest = hashlib.sha256()
-    for sample in samples:
-        digest.update(f"{sample.key} {sample.checksum}\n".encode())
+    for key, checksum in checksums:
+        digest.update(f"{key} {checksum}\n".encode())
     return digest.hexdigest()
 
 
-def _keys(readable: list[tuple[Record, str]], root: Path, *, keep_names: bool) -> tuple[dict[Path, str], list[Entry]]:
+def keys_of(
+    readable: list[tuple[Record, str]], root: Path, *, keep_names: bool, stored: Mapping[str, str] = NONE_STORED
+) -> tuple[dict[Path, str], list[Entry]]:
     """A key for each path, and the entries of images whose published id cannot be a key.
 
-    The key is the published id; else, with `keep_names`, the cleaned file name; else a hash.
+    The key is the published id; else, with `keep_names`, the cleaned file name; else a hash. `stored` are the keys that
+    shards have already, with the checksums of their files: a name among them is that of such a file alone.
     """
     keys: dict[Path, str] = {}
     unusable: list[Entry] = []
-    taken: set[str] = set()
+    taken: dict[str, Record] = {}
     for record, checksum in readable:
-        name = quarantine.relative_name(record.path, root)
+        member = members.member_of(record.path)  # neither its tar nor its place in it is a part of its name
+        name = member.name if member else quarantine.relative_name(record.path, root)
         key = record.key or short_hash(checksum, name)
         if keep_names and record.key is None:
             cleaned = re.sub(r"[^A-Za-z0-9-]+", "_", str(Path(name).with_suffix(""))).strip("_-")
-            key = f"{cleaned}_{key[:8]}" if cleaned in taken else cleaned or key
+            is_taken = cleaned in taken or stored.get(cleaned, checksum) != checksum
+            key = f"{cleaned}_{key[:8]}" if is_taken else cleaned or key
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", key):
             reason = f"its id {key!r} holds characters that tar readers split names at"
             unusable.append(quarantine.entry(record.path, root, reason))
             continue
-        taken.add(key)
+        if key in taken:
+            problem = _again(record, taken[key])
+            unusable.append(quarantine.entry(record.path, root, problem))
+            if problem != AGAIN and taken[key].path in keys:
+                del keys[taken[key].path]
+                unusable.append(quarantine.entry(taken[key].path, root, problem))
+            continue
+        taken[key] = record
         keys[record.path] = key
     return keys, unusable
 
 
-def _groups(usable: list[tuple[Record, str]], *, keep_names: bool) -> list[str | None]:
+def _again(one: Record, other: Record) -> str:
+    """What is wrong with two images of one name and content, which only tars can hold."""
+    equal = (one.labels, one.group, one.split) == (other.labels, other.group, other.split)
+    return AGAIN if equal else f"{AGAIN}, with another label, group or split"
+
+
+def groups_of(usable: list[tuple[Record, str]], *, keep_names: bool) -> list[str | None]:
     """The group of each image; a group that nobody published becomes a hash of its images, because it may be a name."""
     members: dict[str, list[str]] = {}
     for record, checksum in usable:
@@ -233,27 +240,3 @@ def _groups(usable: list[tuple[Record, str]], *, keep_names: bool) -> list[str |
 def short_hash(*parts: str) -> str:
     """20 hexadecimal digits of a SHA-256; a name's bytes that are no UTF-8 count as they are."""
     return hashlib.sha256("\x1f".join(parts).encode(errors="surrogateescape")).hexdigest()[:20]
-
-
-def _read(path: Path) -> tuple[str, str | None] | images.BadImage:
-    """The SHA-256 of a file, and its kind if earlier versions decoded it otherwise."""
-    try:
-        found = path.stat()
-        if stat.S_ISDIR(found.st_mode):
-            return images.BadImage("is a folder")
-        if not stat.S_ISREG(found.st_mode):
-            return images.BadImage("is no file: a pipe, a socket or a device")
-        if found.st_size == 0:
-            return images.BadImage("is empty")
-        with open(path, "rb") as file:
-            checksum = files.sha256_stream(file)
-            file.seek(0)
-            return checksum, changed.kind_of(file)
-    except ValueError:
-        return images.BadImage("its path holds a NUL byte")
-    except OSError as error:
-        if os.path.islink(path) and error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
-            return images.BadImage(f"is a link to a file that is not there: {os.readlink(path)}")
-        if error.errno in (errno.ENOENT, errno.ENOTDIR):
-            return images.BadImage("no such file")
-        return images.BadImage(f"cannot be read: {error.strerror}")

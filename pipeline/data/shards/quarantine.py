@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.core.console import counted, visible
+from pipeline.data import members
 from pipeline.data.folders import UNREADABLE
 
 LONGEST = 500  # characters of a reason: a cell of a table can be of any length
@@ -21,19 +22,22 @@ def entry(path: Path, root: Path, reason: str) -> Entry:
 
 def relative_name(path: Path, root: Path) -> str:
     """`path` relative to the raw folder `root`; the whole path if it is outside."""
+    path = members.shown(path)
     return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
 
 
 def check(entries: list[Entry], *, total: int, max_bad: float, strict: bool) -> None:
     """Raise `ValueError` if more than `max_bad` of `total` images are bad, or any with `strict`; it lists them.
 
-    A folder that cannot be read may hold any number of images, so only a `max_bad` of 1 accepts it.
+    A folder or a tar that cannot be read may hold any number of images, so only a `max_bad` of 1 accepts it.
     """
-    unreadable = [bad for bad in entries if bad["reason"].startswith(UNREADABLE)]
+    unreadable = [bad for bad in entries if bad["reason"].startswith((UNREADABLE, members.UNREADABLE))]
     if unreadable and max_bad < 1 and not strict:
+        what = "folder" if all(bad["reason"].startswith(UNREADABLE) for bad in unreadable) else "folder or tar"
         raise ValueError(
-            f"{counted(len(unreadable), 'folder')} cannot be read, and how many images they hold is not known; make "
-            f"them readable, leave them out, or accept it with --max-bad 1:\n{_lines(unreadable)}"
+            f"{counted(len(unreadable), what, 'folders' if what == 'folder' else 'folders or tars')} cannot be read, "
+            "and how many images they hold is not known; make them readable, leave them out, or accept it with "
+            f"--max-bad 1:\n{_lines(unreadable)}"
         )
     if not entries or (not strict and len(entries) / total <= max_bad):
         return

@@ -11,7 +11,7 @@ from pipeline.data.records import PassedOver
 from pipeline.data.shards import facts
 from pipeline.data.shards.counts import SplitCounts, count_images, counts_of, gaps
 from pipeline.data.shards.index import Shards
-from pipeline.data.shards.manifest import leaks
+from pipeline.data.shards.manifest import every_sample, leaks
 from pipeline.data.shards.observed import Observed
 from pipeline.data.shards.plan import ShardPlan
 from pipeline.data.shards.quarantine import Entry, relative_name
@@ -21,9 +21,10 @@ NAMED = 3  # files of each kind that are named
 
 def of_plan(plan: ShardPlan) -> str:
     """The summary of shards that are still to be written."""
-    counts = count_images(((sample.split, sample.record.labels) for sample in plan.samples), plan.listing.classes)
+    samples = every_sample(plan)
+    counts = count_images(((sample.split, sample.record.labels) for sample in samples), plan.listing.classes)
     title = f"{plan.dataset.name}: {plan.listing.task}"
-    return _summary(title, counts, leaks(plan.samples), [], plan, plan.quarantined, Observed())
+    return _summary(title, counts, leaks(samples), [], plan, plan.quarantined, Observed())
 
 
 def of_shards(shards: Shards, plan: ShardPlan) -> str:
@@ -31,8 +32,21 @@ def of_shards(shards: Shards, plan: ShardPlan) -> str:
     manifest = shards.manifest
     title = f"{manifest['name']}: {manifest['task']}, fingerprint {manifest['fingerprint']}"
     observed = Observed.of_json(manifest)
-    twins = facts.twins(manifest)
-    return _summary(title, counts_of(manifest), facts.groups_of(shards), twins, plan, manifest["quarantined"], observed)
+    said = [*facts.twins(manifest), *_read_back(manifest)]
+    return _summary(title, counts_of(manifest), facts.groups_of(shards), said, plan, manifest["quarantined"], observed)
+
+
+def _read_back(manifest: Mapping[str, Any]) -> list[str]:
+    """Whether the tars were read back; nothing of shards of earlier code."""
+    if "read_back_by" not in manifest:
+        return []
+    by = manifest["read_back_by"]
+    said = (
+        f"by {by}: every sample is as it was written"
+        if by
+        else "by nobody (webdataset is not installed, or --no-check)"
+    )
+    return [f"the new tars were read back {said}"]
 
 
 def account(plan: ShardPlan, quarantined: Sequence[Entry]) -> list[str]:
@@ -58,9 +72,11 @@ def _summary(
     quarantined: Sequence[Entry],
     observed: Observed,
 ) -> str:
-    written = sum(each.images for each in counts.values())
+    stored, matched = (len(plan.parent.rows), plan.parent.matched) if plan.parent else (0, 0)
+    written = sum(each.images for each in counts.values()) - stored
     passed_over = plan.listing.passed_over
-    found = written + len(quarantined) + len(passed_over)
+    found = written + matched + len(quarantined) + len(passed_over)
+    already = f", {matched} stored already" if plan.parent else ""
     parts = [
         f"{title}\n",
         table(facts.count_rows(counts), header=("", *counts)),
@@ -71,11 +87,11 @@ def _summary(
         *gaps(counts),
         *(visible(note) for note in plan.listing.notes),
         *map(visible, observed.lines(plan.settings.bits)),
-        f"{found} found: {written} written, {len(quarantined)} quarantined, {len(passed_over)} passed over",
+        f"{found} found: {written} written, {len(quarantined)} quarantined, {len(passed_over)} passed over{already}",
     ]
     if passed_over:
         parts += ["", _passed_over_table(passed_over, plan), ""]
-    parts.append(f"{len(quarantined)} of {written + len(quarantined)} quarantined")
+    parts.append(f"{len(quarantined)} of {written + matched + len(quarantined)} quarantined")
     if quarantined:
         rows = sorted([entry["file"], entry["reason"]] for entry in quarantined)
         parts.append(table(rows, header=("file", "reason")))

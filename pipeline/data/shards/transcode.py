@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipeline.core import files
-from pipeline.data import images
+from pipeline.data import images, members
 
 if TYPE_CHECKING:
     import numpy as np
@@ -73,7 +73,7 @@ def transcode(task: tuple[Path, str, ShardSettings], *, memory: int | None = Non
     used.
     """
     path, checksum, settings = task
-    raw = path.read_bytes()
+    raw = members.read_raw(path)
     if files.sha256_bytes(raw) != checksum:
         raise images.BadImage("changed while the dataset was sharded; shard it again")
     min_side = settings.size if settings.decode == "dct" else 0
@@ -90,5 +90,5 @@ def raw_thumbnail(path: Path, *, settings: ShardSettings, memory: int | None = N
     from pipeline.data import sketches, twins
 
     side = 2 * sketches.SIDE
-    image = images.decode(path.read_bytes(), min_side=side, size=side, memory=memory, bits=settings.bits)
+    image = images.decode(members.read_raw(path), min_side=side, size=side, memory=memory, bits=settings.bits)
     return twins.thumbnail(image.pixels)

@@ -7,6 +7,8 @@ tars. `index.parquet` comes after the last tar and `manifest.json` after the ind
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -17,10 +19,13 @@ from pipeline.core.console import visible
 from pipeline.data import images
 from pipeline.data.shards import duplicates, facts, quarantine
 from pipeline.data.shards.index import Shards, open_shards, write_index
-from pipeline.data.shards.manifest import make_manifest
+from pipeline.data.shards.manifest import every_sample, make_manifest
 from pipeline.data.shards.observed import Observed
-from pipeline.data.shards.plan import Progress, Sample, ShardPlan
+from pipeline.data.shards.parent import SOURCES, Parent, write_sources
+from pipeline.data.shards.plan import Sample, ShardPlan
 from pipeline.data.shards.quarantine import Entry
+from pipeline.data.shards.raw import Progress
+from pipeline.data.shards.read_back import read_back
 from pipeline.data.shards.tar import TarWriter
 from pipeline.data.shards.transcode import transcode
 from pipeline.data.workers import Workers
@@ -35,9 +40,11 @@ def write_shards(
     strict: bool,
     progress: Progress,
     patience: float = 0.0,
+    check: bool = False,
 ) -> Shards:
     """Write all that the folder of the plan lacks; finished shards stay as they are.
 
+    With `check` the stock reader of webdataset, if it is installed, reads the tars before the manifest is written.
     Raises `ValueError` if too many images are bad or none is usable, and `files.Busy` if another process still writes
     to the folder after `patience` seconds.
     """
@@ -48,8 +55,10 @@ def write_shards(
     with files.lock(folder / ".lock", what=str(folder), patience=patience):
         if not (folder / "manifest.json").exists():  # another process may have finished it while this one waited
             files.remove_temporaries(folder)
+            if plan.parent is not None:
+                _take_tars(folder, plan.parent)
             _write_tars(folder, plan, plan.tars(), workers, progress)
-            _finish(folder, plan, progress, max_bad=max_bad, strict=strict)
+            _finish(folder, plan, progress, max_bad=max_bad, strict=strict, check=check)
     (folder / ".lock").unlink(missing_ok=True)
     return open_shards(folder)
 
@@ -137,7 +146,19 @@ def _write_tar(folder: Path, tar: str, members: list[Sample], plan: ShardPlan, a
     files.write_json(_rows_file(folder, tar), {"rows": rows, "bad": bad, **observed.to_json()}, indent=None)
 
 
-def _finish(folder: Path, plan: ShardPlan, progress: Progress, *, max_bad: float, strict: bool) -> None:
+def _take_tars(folder: Path, parent: Parent) -> None:
+    """The tars of the shards that are extended, as further names of the same files, or copied to another disk."""
+    for tar in sorted({row["tar"] for row in parent.rows}):
+        if (folder / tar).exists():
+            continue
+        try:
+            os.link(parent.folder / tar, folder / tar)
+        except OSError:
+            with open(parent.folder / tar, "rb") as content, files.publish(folder / tar) as copy:
+                shutil.copyfileobj(content, copy, 1 << 20)
+
+
+def _finish(folder: Path, plan: ShardPlan, progress: Progress, *, max_bad: float, strict: bool, check: bool) -> None:
     """Write the index from the rows of all tars, then the sheet of twins, then the manifest."""
     rows: list[dict[str, Any]] = []
     quarantined = list(plan.quarantined)
@@ -150,6 +171,9 @@ def _finish(folder: Path, plan: ShardPlan, progress: Progress, *, max_bad: float
     total = len(plan.listing.records)
     quarantine.check(quarantined, total=total, max_bad=max_bad, strict=strict)
     quarantine.check_blank(observed.blank, total=total, strict=strict)
+    if plan.parent is not None:
+        rows = plan.parent.in_order(rows)
+        observed.merge(Observed.of_json(plan.parent.manifest))
     if not rows:
         raise ValueError(f"{plan.dataset.name}: not one usable image under {plan.root}; check --raw")
     write_index(folder / "index.parquet", rows)
@@ -158,7 +182,11 @@ def _finish(folder: Path, plan: ShardPlan, progress: Progress, *, max_bad: float
     if (sheet := duplicates.draw_pairs(stored, found)) is not None:
         with files.publish(folder / facts.SHEET) as file:
             file.write(sheet)
-    manifest = make_manifest(plan, rows, quarantined, observed, found)
-    files.write_json(folder / "manifest.json", seals.sealed(manifest, [folder / "index.parquet"]))
+    read_by = read_back(folder, [f"{tar}.tar" for tar, _ in plan.tars()], rows) if check else None
+    manifest = make_manifest(plan, rows, quarantined, observed, found) | {"read_back_by": read_by}
+    checksums = {sample.key: sample.checksum for sample in every_sample(plan)}
+    write_sources(folder / SOURCES, {row["key"]: checksums[row["key"]] for row in rows})
+    sealed = [folder / name for name in ("index.parquet", SOURCES)]
+    files.write_json(folder / "manifest.json", seals.sealed(manifest, sealed))
     for tar, _ in plan.tars():
         _rows_file(folder, tar).unlink(missing_ok=True)

@@ -37,6 +37,7 @@ class ShardPayload:
     workers: int
     max_bad: float
     strict: bool
+    check: bool = False
 
     def __call__(self) -> None:
         leave_at_time_limit()
@@ -53,10 +54,13 @@ class ShardPayload:
                 strict=self.strict,
                 progress=silent,
                 patience=PATIENCE,
+                check=self.check,
             )
 
 
-def submit_missing(plan: ShardPlan, out: Path, cluster: Cluster, *, max_bad: float, strict: bool) -> list[str]:
+def submit_missing(
+    plan: ShardPlan, out: Path, cluster: Cluster, *, max_bad: float, strict: bool, check: bool = False
+) -> list[str]:
     """Send what of the plan is neither written nor in the queue; returns what was done, in words.
 
     `out` is absolute, on a disk that the nodes share. The jobs request no GPU. Raises `ValueError` if more images are
@@ -75,7 +79,7 @@ def submit_missing(plan: ShardPlan, out: Path, cluster: Cluster, *, max_bad: flo
                 pickle.dump(plan, file)
 
         def payload(part: int, parts: int) -> ShardPayload:
-            return ShardPayload(str(path), part, parts, cluster.slurm.cpus, max_bad, strict)
+            return ShardPayload(str(path), part, parts, cluster.slurm.cpus, max_bad, strict, check)
 
         def send(name: str, payloads: Sequence[ShardPayload], after: Sequence[str] = ()) -> None:
             for folder in (FOLDER, OLD_FOLDER):

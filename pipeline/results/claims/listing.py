@@ -15,6 +15,8 @@ def verdicts(plan: Plan, cells: Sequence[Cell]) -> list[Verdict]:
     """One for each claim; none for a grid that has none of the paper's experiments."""
     if not any(cell.experiment in EXPERIMENTS for cell in cells):
         return []
-    wanted = {info.title for info in plan.datasets if info.split in ("", plan.preset.split)}
-    cells = [cell for cell in cells if cell.dataset in wanted]  # of two splits the preset's: they share images
+    chosen = [info for info in plan.datasets if info.split in ("", plan.preset.split)]
+    wanted = {info.ref.name: info.title for info in chosen}.values()
+    # of two splits the preset's, of several versions the last: they share images
+    cells = [cell for cell in cells if cell.dataset in wanted]
     return [*abstract.verdicts(plan, cells), *appendix.verdicts(plan, cells), controls.verdict(plan, cells)]
