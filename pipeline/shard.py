@@ -20,6 +20,7 @@ from pipeline.core.console import counted, progress, run_command
 from pipeline.data.datasets import DATASETS, find_dataset
 
 if TYPE_CHECKING:
+    from pipeline.data.formats.reading import Reading
     from pipeline.data.layouts.options import Options
     from pipeline.data.records import Dataset
     from pipeline.data.shards.plan import ShardPlan
@@ -40,8 +41,8 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--split",
         choices=("image", "grouped"),
-        default="image",
-        help="grouped keeps all images of a lesion or patient, and near duplicates, in one split",
+        help="grouped keeps all images of a lesion or patient, and near duplicates, in one split (default: grouped if "
+        "headers of the files say which images belong together, else image)",
     )
     add(
         "--keep-leaks",
@@ -74,6 +75,7 @@ def parser() -> argparse.ArgumentParser:
     add("--list", type=Path, metavar="FILE", help="write what became of each file, with its name, to FILE")
     add("--dry-run", action="store_true", help="print what would be written, write nothing")
     add_layout_flags(out)
+    add_format_flags(out)
     return out
 
 
@@ -81,7 +83,12 @@ def add_layout_flags(out: argparse.ArgumentParser) -> None:
     """The flags that say how a user's own images are to be read, the fields of `Options`."""
     group = out.add_argument_group("your own images")
     add = group.add_argument
-    add("--layout", choices=("folder", "csv"), help="one folder a class, or a CSV")
+    add(
+        "--layout",
+        choices=("folder", "csv", "dicom"),
+        help="one folder a class; a CSV; or DICOM, whose headers say what belongs together",
+    )
+    add("--labels", type=Path, metavar="FILE", help="a CSV whose rows name patients, studies, series or images (dicom)")
     add("--path-column", metavar="NAME", help="the column of the images' paths (csv)")
     add("--label-column", metavar="NAME", help="the column of the labels (csv)")
     add("--group-column", metavar="NAME", help="the column of the patients or lesions (csv)")
@@ -105,6 +112,44 @@ def add_layout_flags(out: argparse.ArgumentParser) -> None:
     )
 
 
+def add_format_flags(out: argparse.ArgumentParser) -> None:
+    """The flags that say how files of several images and DICOM are to be read, the fields of `Reading`."""
+    group = out.add_argument_group("a hospital's own files")
+    add = group.add_argument
+    add("--frames", metavar="WHICH", help="of multi-page TIFF, animations, DICOM: all, middle, every=N (DICOM: all)")
+    add("--slices", metavar="WHICH", help="of NIfTI volumes: all, middle, every=N, nonblank")
+    add("--axis", default="axial", metavar="PLANE", help="of the slices: axial, coronal, sagittal (default: axial)")
+    add(
+        "--window",
+        metavar="HOW",
+        help="DICOM and NIfTI: stored, voi (the file's own), C,W or percentiles=LOW,HIGH (default: by modality)",
+    )
+    add("--allow-burned-in", action="store_true", help="take DICOM that says that text is burnt into its pixels")
+    add(
+        "--id-key",
+        type=Path,
+        metavar="FILE",
+        help="hash ids of patients and images with the key in FILE: the same patient then has the same group elsewhere",
+    )
+
+
+def reading_of(args: argparse.Namespace) -> Reading:
+    """The choices of the format flags."""
+    from pipeline.data.formats.reading import Reading
+
+    return Reading(**{field.name: getattr(args, field.name) for field in dataclasses.fields(Reading)})
+
+
+def id_key(path: Path | None) -> bytes | None:
+    """The key in a file; raises `ValueError` for one that is easily guessed."""
+    if path is None:
+        return None
+    key = path.read_bytes().strip()
+    if len(key) < 16:
+        raise ValueError(f"{path} has {len(key)} bytes; a key has at least 16: head -c 32 /dev/urandom | base64 > FILE")
+    return key
+
+
 def layout_options(args: argparse.Namespace) -> Options:
     """The options of the layout flags."""
     from pipeline.data.layouts.options import Options
@@ -123,7 +168,7 @@ def main() -> int:
         from pipeline.data import processes
 
         processes.start_server()  # it starts while this process does its own imports
-    from pipeline.data.shards.transcode import ShardSettings
+    from pipeline.data.shards.transcode import AUTO, ShardSettings
 
     dataset = find_dataset(args.name, args.layout, layout_options(args))
     if args.workers < 1:
@@ -132,12 +177,13 @@ def main() -> int:
         raise ValueError(f"--max-bad is {args.max_bad}; give a fraction between 0 and 1")
     settings = ShardSettings(
         size=args.size,
-        split=args.split,
+        split=args.split or AUTO,
         format=args.format,
         quality=args.quality,
         keep_names=args.keep_names,
         decode=args.decode,
         bits=args.bits,
+        reading=reading_of(args),
     )
     out = args.out or Path(cluster.shards)
     with raw_folder(dataset, args.raw, out, dry_run=args.dry_run) as raw:
@@ -175,7 +221,15 @@ def shard(
         print(f"{raw} holds a stand-in: drawn images, not the dataset; no score on them says anything about it")
     if cluster.executor == "slurm":
         raw, out = raw.absolute(), out.absolute()  # jobs start in another folder
-    plan = make_plan(dataset, raw, settings, workers=args.workers, progress=progress, keep_leaks=args.keep_leaks)
+    plan = make_plan(
+        dataset,
+        raw,
+        settings,
+        workers=args.workers,
+        progress=progress,
+        keep_leaks=args.keep_leaks,
+        id_key=id_key(args.id_key),
+    )
     folder = out / plan.folder_name
     if args.dry_run:
         print(f"would write {counted(len(plan.samples), 'image')} in {counted(len(plan.tars()), 'tar')} to {folder}")

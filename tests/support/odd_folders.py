@@ -31,6 +31,7 @@ from pipeline.data.datasets import find_dataset
 from pipeline.data.layouts.options import Options
 from pipeline.data.records import place
 from pipeline.data.shards import plan as planning
+from pipeline.data.shards import raw as raw_files
 from pipeline.data.shards import write
 from pipeline.data.shards.counts import counts_of
 
@@ -297,7 +298,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=1000)
     parser.add_argument("--first", type=int, default=0)
     args = parser.parse_args()
-    setattr(planning, "Workers", small_shards.Inline)  # noqa: B010
+    setattr(raw_files, "Workers", small_shards.Inline)  # noqa: B010
     setattr(write, "Workers", small_shards.Inline)  # noqa: B010
     codes = Counter(try_seed(seed) for seed in range(args.first, args.first + args.count))
     print(f"{args.count} cases from seed {args.first}: {codes[0]} sharded, {codes[2]} refused with one line")

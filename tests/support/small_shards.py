@@ -16,6 +16,7 @@ from pipeline.data.layouts import UserDataset
 from pipeline.data.records import Dataset
 from pipeline.data.shards import duplicates, write
 from pipeline.data.shards import plan as planning
+from pipeline.data.shards import raw as raw_files
 from pipeline.data.shards.index import Shards
 from pipeline.data.shards.plan import ShardPlan, make_plan
 from pipeline.data.shards.transcode import ShardSettings
@@ -41,7 +42,7 @@ class Inline:
 
 def work_inline(monkeypatch: pytest.MonkeyPatch) -> None:
     """Plan and write in this process alone."""
-    monkeypatch.setattr(planning, "Workers", Inline)
+    monkeypatch.setattr(raw_files, "Workers", Inline)
     monkeypatch.setattr(write, "Workers", Inline)
     monkeypatch.setattr(duplicates, "Workers", Inline)
 

@@ -5,6 +5,7 @@ folder  one folder a class; images directly in DIR or in DIR/unlabelled have no 
 csv     one CSV file in DIR, or one a split: a path column (image, path, file or filename), then either one `label`
         column or one column of 0 and 1 a class; optional `group` (or patient, lesion) and `split` columns. Empty
         labels: none.
+dicom   every file in DIR, without a label or with those of --labels FILE, whose rows name ids of the headers.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 from pipeline.core.console import visible
 from pipeline.data.folders import LEFT_OUT, UNREADABLE, is_left_out
 from pipeline.data.layouts.csv_layout import csv_listing
+from pipeline.data.layouts.dicom_layout import dicom_listing
 from pipeline.data.layouts.folder_layout import folder_listing
 from pipeline.data.layouts.options import LAYOUTS, Options
 from pipeline.data.records import Dataset, Listing
@@ -27,7 +29,7 @@ class UserDataset(Dataset):
     task = ""
     metric = "balanced_accuracy"  # ASSUMED: fair to rare classes; every metric is stored
     label_fractions = (0.01, 0.1, 1.0)  # the paper's fractions
-    obtain = "See docs/datasets.md for the two layouts."
+    obtain = "See docs/datasets.md for the layouts."
 
     def __init__(self, name: str, layout: str, options: Options | None = None, *, any_marks: bool = False) -> None:
         """With `any_marks` every column of a CSV file that has no other meaning is a class, whatever it looks like."""
@@ -43,6 +45,8 @@ class UserDataset(Dataset):
         self.require(root)
         if self.layout == "folder":
             listing = folder_listing(root, self.options)
+        elif self.layout == "dicom":
+            listing = dicom_listing(root, self.options)
         else:
             listing = csv_listing(root, self.options, any_marks=self.any_marks)
         if not listing.records:

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import re
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from pipeline.data.labels import APART, TOGETHER
 
-LAYOUTS = ("folder", "csv")
+LAYOUTS = ("folder", "csv", "dicom")
 LEAVE_OUT, KEEP = "leave-out", "keep"
-CSV_ONLY = {"path_column", "label_column", "group_column", "split_column", "classes", "encoding", "keep_na"}
+TABLE_ONLY = {"label_column", "group_column", "split_column", "classes", "encoding", "keep_na", "similar_classes"}
+NOT_OF = {
+    "folder": {"path_column", "labels", *TABLE_ONLY} - {"similar_classes"},
+    "csv": {"labels"},
+    "dicom": {"path_column", "masks"},
+}
+"""The options that a layout does not have."""
+GO_WITH = {"labels": "--layout dicom", "masks": "--layout folder or csv"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +39,8 @@ class Options:
     masks: str | None = None
     leave_out: tuple[str, ...] = ()
     """Patterns for files and folders, relative to the raw folder."""
+    labels: Path | None = None
+    """The table of labels of the layout `dicom`."""
 
     def __post_init__(self) -> None:
         if self.similar_classes not in (None, TOGETHER, APART):
@@ -50,7 +60,9 @@ class Options:
     def check(self, layout: str | None) -> None:
         """Raise `ValueError` for an option that a layout (None: a known dataset) does not have."""
         given = {name for name, value in asdict(self).items() if value}
-        wrong = sorted(given if layout is None else given & CSV_ONLY if layout != "csv" else ())
+        if layout == "dicom" and self.labels is None and (of_table := sorted(given & TABLE_ONLY)):
+            raise ValueError(f"--{of_table[0].replace('_', '-')} is about a table; give it: --labels FILE")
+        wrong = sorted(given if layout is None else given & NOT_OF.get(layout, set()))
         if wrong:
-            needed = "--layout folder or csv" if layout is None else "--layout csv"
+            needed = "--layout folder or csv" if layout is None else GO_WITH.get(wrong[0], "--layout csv")
             raise ValueError(f"--{wrong[0].replace('_', '-')} goes with {needed} only; omit it")

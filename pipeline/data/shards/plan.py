@@ -6,35 +6,30 @@ follow from the listing, the checksums and the settings alone, so every machine 
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
-import os
 import re
-import stat
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from pipeline.core import files
 from pipeline.core.seeds import derive
 from pipeline.data import images, splits
-from pipeline.data.decoders import changed
+from pipeline.data.formats import kinds
+from pipeline.data.formats.files import Source
 from pipeline.data.records import Dataset, Listing, PassedOver, Record
 from pipeline.data.shards import duplicates, quarantine
-from pipeline.data.shards.quarantine import Entry
-from pipeline.data.shards.transcode import ShardSettings
+from pipeline.data.shards.quarantine import Entry, Names
+from pipeline.data.shards.raw import Progress as Progress
+from pipeline.data.shards.raw import RawFiles, RawImage, new_secret, read_files, with_labels
+from pipeline.data.shards.transcode import AUTO, ShardSettings
 from pipeline.data.twins import Twins
-from pipeline.data.workers import Workers
 
 TAR_BYTES = 256 << 20  # a tar stays below this even if its images do not compress at all
 TAR_IMAGES = 2_000  # small enough that a killed job repeats little
-
-Progress = Callable[..., Iterator[Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +40,15 @@ class Sample:
     record: Record
     group: str | None
     split: str
-    checksum: str
-    """SHA-256 of the raw file."""
+    source: Source
+    """The raw file, and which image of it."""
+    kind: str = ""
+    """What the header of its file says that it is, such as a modality; empty where none is read."""
+
+    @property
+    def checksum(self) -> str:
+        """SHA-256 of the raw file."""
+        return self.source.checksum
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,10 +66,18 @@ class ShardPlan:
     fingerprint: str
     source_sha256: str
     """SHA-256 of the keys and checksums of all samples."""
+    hides_names: bool = False
+    """Whether files are called by their checksums in all that is written and printed."""
+    real_names: Mapping[str, str] = field(default_factory=dict)
+    """Then the names of the quarantined files, by what they are called."""
 
     @property
     def folder_name(self) -> str:
         return f"{self.dataset.name}-{self.settings.size}-{self.settings.split}-{self.fingerprint[:8]}"
+
+    @property
+    def names(self) -> Names:
+        return Names(self.root, self.hides_names)
 
     def tars(self) -> list[tuple[str, list[Sample]]]:
         """The name and the samples of every tar; the same plan always gives the same tars."""
@@ -88,64 +98,88 @@ def make_plan(
     workers: int,
     progress: Progress,
     keep_leaks: bool = False,
+    id_key: bytes | None = None,
 ) -> ShardPlan:
     """Read all files under `root` and plan their shards; writes nothing.
 
-    A grouped split keeps twins together, and leaves out what the curator put in two splits, unless `keep_leaks`.
-    Raises `ValueError` if the dataset's files cannot be listed, and if none of its images is in train.
+    A grouped split keeps twins together, and leaves out what the curator put in two splits, unless `keep_leaks`. With
+    `id_key` the ids in headers become hashes with this key. Raises `ValueError` if the dataset's files cannot be
+    listed, and if none of its images is in train.
     """
     listing = dataset.listing(root)
-    readable: list[tuple[Record, str]] = []
-    others: dict[Path, str] = {}
-    quarantined = [quarantine.entry(record.path, root, record.problem) for record in listing.records if record.problem]
-    records = [record for record in listing.records if not record.problem]
-    with Workers(workers, threads=True) as pool:
-        answers = pool.map(_read, [record.path for record in records])
-        for record, answer in zip(records, progress(answers, total=len(records), what="reading"), strict=True):
-            if isinstance(answer, images.BadImage):
-                quarantined.append(quarantine.entry(record.path, root, str(answer)))
-            else:
-                checksum, kind = answer
-                readable.append((record, checksum))
-                if kind is not None:
-                    others[record.path] = kind
-    keys, without_key = _keys(readable, root, keep_names=settings.keep_names)
-    usable = [(record, checksum) for record, checksum in readable if record.path in keys]
+    secret = new_secret(id_key)
+    raw = read_files(listing.records, settings.reading, secret, workers=workers, progress=progress)
+    listing = with_labels(raw, listing, secret)
+    if settings.split == AUTO:
+        belong = any(image.found and image.record.group for image in raw.images)
+        settings = replace(settings, split="grouped" if belong else "image")
+    keys = _keys(raw, root, keep_names=settings.keep_names)
     found = None
     if settings.split == "grouped":
-        paths = [record.path for record, _ in usable]
-        found = duplicates.find_raw_twins(paths, settings, workers=workers, progress=progress)
-    samples, left_out = _samples(usable, keys, listing, settings, found, keep_leaks=keep_leaks)
-    if left_out:
-        gone = {passed.path for passed in left_out}
-        kept = [record for record in listing.records if record.path not in gone]
-        listing = replace(listing, records=kept, passed_over=(*listing.passed_over, *left_out))
+        sources = [image.source for image in raw.images]
+        found = duplicates.find_raw_twins(sources, settings, workers=workers, progress=progress)
+    samples, left_out = _samples(raw.images, keys, listing, settings, found, keep_leaks=keep_leaks)
+    quarantined, real_names = _quarantined(raw.problems, Names(root, raw.holds_dicom))
     _check_train(dataset, samples)
-    order = np.random.default_rng(derive("shard order", splits.SPLIT_SEED)).permutation(len(samples))
     return ShardPlan(
         dataset=dataset,
-        listing=listing,
+        listing=_as_found(listing, raw, left_out),
         settings=settings,
         root=root,
-        samples=[samples[i] for i in order],
-        quarantined=quarantined + without_key,
-        fingerprint=_fingerprint(dataset, listing, settings, samples, others),
+        samples=_in_order(samples),
+        quarantined=quarantined,
+        fingerprint=_fingerprint(dataset, listing, settings, samples, raw.images),
         source_sha256=_source_hash(samples),
+        hides_names=raw.holds_dicom,
+        real_names=real_names,
     )
 
 
+def _as_found(listing: Listing, raw: RawFiles, left_out: Sequence[tuple[Record, PassedOver]]) -> Listing:
+    """The listing with a record for each image of a file, and with what turned out to be none."""
+    gone = {(record.path, record.part) for record, _ in left_out}
+    kept = [image.record for image in raw.images if (image.record.path, image.record.part) not in gone]
+    return replace(
+        listing,
+        records=[*kept, *raw.problems],
+        passed_over=(*listing.passed_over, *raw.passed_over, *(passed for _, passed in left_out)),
+        notes=(*listing.notes, *raw.notes()),
+    )
+
+
+def _quarantined(problems: Sequence[Record], names: Names) -> tuple[list[Entry], dict[str, str]]:
+    """Entries for records with problems, and the real names of their files if names are hidden."""
+    entries, real = [], {}
+    for number, record in enumerate(problems):
+        name = names.of(record.path, f"not written {number + 1}")
+        entries.append(quarantine.entry(name, record.problem or ""))
+        if names.hidden:
+            real[name] = names.real(record.path)
+    return entries, real
+
+
+def _in_order(samples: list[Sample]) -> list[Sample]:
+    """The samples in the seeded order of their files; the images of a file stay together, so that it is opened once."""
+    by_file: dict[Path, list[Sample]] = {}
+    for sample in samples:
+        by_file.setdefault(sample.record.path, []).append(sample)
+    files = list(by_file.values())
+    order = np.random.default_rng(derive("shard order", splits.SPLIT_SEED)).permutation(len(files))
+    return [sample for number in order for sample in files[number]]
+
+
 def _samples(
-    usable: list[tuple[Record, str]],
-    keys: dict[Path, str],
+    usable: Sequence[RawImage],
+    keys: Sequence[str],
     listing: Listing,
     settings: ShardSettings,
     found: Twins | None,
     *,
     keep_leaks: bool,
-) -> tuple[list[Sample], tuple[PassedOver, ...]]:
+) -> tuple[list[Sample], list[tuple[Record, PassedOver]]]:
     """Samples with their groups and splits, sorted by key; and the images that are left out because they leak."""
     groups = _groups(usable, keep_names=settings.keep_names)
-    records = [record for record, _ in usable]
+    records = [image.record for image in usable]
     table = splits.split_table(
         [record.labels for record in records],
         groups if found is None else duplicates.units(groups, found),
@@ -155,11 +189,19 @@ def _samples(
     )
     leaks = {} if found is None or keep_leaks else duplicates.leaking(table, found)
     samples = [
-        Sample(key=keys[record.path], record=record, group=group, split=split, checksum=checksum)
-        for i, ((record, checksum), group, split) in enumerate(zip(usable, groups, table, strict=True))
+        Sample(
+            key=key,
+            record=image.record,
+            group=group,
+            split=split,
+            source=image.source,
+            kind=image.found.kind if image.found else "",
+        )
+        for i, (key, image, group, split) in enumerate(zip(keys, usable, groups, table, strict=True))
         if i not in leaks
     ]
-    return sorted(samples, key=lambda sample: sample.key), duplicates.left_out(records, table, leaks)
+    left_out = zip([records[i] for i in leaks], duplicates.left_out(records, table, leaks), strict=True)
+    return sorted(samples, key=lambda sample: sample.key), list(left_out)
 
 
 def _check_train(dataset: Dataset, samples: list[Sample]) -> None:
@@ -173,20 +215,20 @@ def _check_train(dataset: Dataset, samples: list[Sample]) -> None:
 
 
 def _fingerprint(
-    dataset: Dataset, listing: Listing, settings: ShardSettings, samples: list[Sample], others: dict[Path, str]
+    dataset: Dataset, listing: Listing, settings: ShardSettings, samples: list[Sample], usable: Sequence[RawImage]
 ) -> str:
-    """16 digits of a hash of all that the shards hold: files, keys, labels, groups, splits, settings and decoder.
-
-    `others` names the samples that earlier versions decoded otherwise, with their kinds.
-    """
+    """16 digits of a hash of all that the shards hold: files, keys, labels, groups, splits, settings and decoder."""
     digest = hashlib.sha256()
     head = [dataset.name, settings.to_json(), listing.classes, listing.task, images.REVISION]
     digest.update(json.dumps(head, sort_keys=True).encode())
     for sample in samples:
         row = [sample.key, sample.checksum, sample.record.labels, sample.group, sample.split]
         digest.update(json.dumps(row).encode())
+    others = {image.source.path: image.changed for image in usable if image.changed}
     for kind in sorted({others[sample.record.path] for sample in samples if sample.record.path in others}):
         digest.update(f"decoded otherwise than before: {kind}".encode())
+    for kind in sorted({sample.source.kind for sample in samples if sample.source.kind}):
+        digest.update(f"read as {kind}, revision {kinds.REVISIONS[kind]}".encode())
     return digest.hexdigest()[:16]
 
 
@@ -197,63 +239,51 @@ def _source_hash(samples: list[Sample]) -> str:
     return digest.hexdigest()
 
 
-def _keys(readable: list[tuple[Record, str]], root: Path, *, keep_names: bool) -> tuple[dict[Path, str], list[Entry]]:
-    """A key for each path, and the entries of images whose published id cannot be a key.
+def _keys(raw: RawFiles, root: Path, *, keep_names: bool) -> list[str]:
+    """A key for each image that can have one; those whose published id cannot be a key become problems.
 
     The key is the published id; else, with `keep_names`, the cleaned file name; else a hash.
     """
-    keys: dict[Path, str] = {}
-    unusable: list[Entry] = []
+    keys: list[str] = []
+    usable: list[RawImage] = []
     taken: set[str] = set()
-    for record, checksum in readable:
+    for image in raw.images:
+        record, found = image.record, image.found
         name = quarantine.relative_name(record.path, root)
-        key = record.key or short_hash(checksum, name)
+        part = [str(number) for number in record.part]
+        whole = short_hash(image.source.checksum, name) if found is None or found.id is None else found.id
+        key = record.key or (short_hash(whole, *part) if part else whole)
         if keep_names and record.key is None:
             cleaned = re.sub(r"[^A-Za-z0-9-]+", "_", str(Path(name).with_suffix(""))).strip("_-")
+            cleaned = "_".join([cleaned, *part]) if cleaned and part else cleaned
             key = f"{cleaned}_{key[:8]}" if cleaned in taken else cleaned or key
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", key):
             reason = f"its id {key!r} holds characters that tar readers split names at"
-            unusable.append(quarantine.entry(record.path, root, reason))
+            raw.problems.append(replace(record, problem=reason))
             continue
         taken.add(key)
-        keys[record.path] = key
-    return keys, unusable
+        keys.append(key)
+        usable.append(image)
+    raw.images = usable
+    return keys
 
 
-def _groups(usable: list[tuple[Record, str]], *, keep_names: bool) -> list[str | None]:
+def _groups(usable: Sequence[RawImage], *, keep_names: bool) -> list[str | None]:
     """The group of each image; a group that nobody published becomes a hash of its images, because it may be a name."""
     members: dict[str, list[str]] = {}
-    for record, checksum in usable:
-        if record.group is not None:
-            members.setdefault(record.group, []).append(checksum)
+    for image in usable:
+        if image.record.group is not None:
+            members.setdefault(image.record.group, []).append(image.source.checksum)
     hashes = {group: short_hash("group", *sorted(checksums)) for group, checksums in members.items()}
-    return [r.group if keep_names or r.key or r.group is None else hashes[r.group] for r, _ in usable]
+    out = []
+    for image in usable:
+        group, found = image.record.group, image.found
+        is_of_header = found is not None and found.group is not None and found.group == group
+        is_kept = found is not None and found.is_keyed if is_of_header else keep_names or bool(image.record.key)
+        out.append(group if group is None or is_kept else hashes[group])
+    return out
 
 
 def short_hash(*parts: str) -> str:
     """20 hexadecimal digits of a SHA-256; a name's bytes that are no UTF-8 count as they are."""
     return hashlib.sha256("\x1f".join(parts).encode(errors="surrogateescape")).hexdigest()[:20]
-
-
-def _read(path: Path) -> tuple[str, str | None] | images.BadImage:
-    """The SHA-256 of a file, and its kind if earlier versions decoded it otherwise."""
-    try:
-        found = path.stat()
-        if stat.S_ISDIR(found.st_mode):
-            return images.BadImage("is a folder")
-        if not stat.S_ISREG(found.st_mode):
-            return images.BadImage("is no file: a pipe, a socket or a device")
-        if found.st_size == 0:
-            return images.BadImage("is empty")
-        with open(path, "rb") as file:
-            checksum = files.sha256_stream(file)
-            file.seek(0)
-            return checksum, changed.kind_of(file)
-    except ValueError:
-        return images.BadImage("its path holds a NUL byte")
-    except OSError as error:
-        if os.path.islink(path) and error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
-            return images.BadImage(f"is a link to a file that is not there: {os.readlink(path)}")
-        if error.errno in (errno.ENOENT, errno.ENOTDIR):
-            return images.BadImage("no such file")
-        return images.BadImage(f"cannot be read: {error.strerror}")

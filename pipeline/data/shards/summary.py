@@ -39,13 +39,20 @@ def account(plan: ShardPlan, quarantined: Sequence[Entry]) -> list[str]:
     """One line for each image and each thing passed over: what became of it, why, and its name, apart by tabs."""
     known = {(entry["file"], entry["reason"]) for entry in plan.quarantined}
     undecodable = {entry["file"] for entry in quarantined if (entry["file"], entry["reason"]) not in known}
-    lines = [f"quarantined\t{visible(entry['reason'])}\t{visible(entry['file'])}" for entry in quarantined]
+    real = dict(plan.real_names)
+    for sample in plan.samples if plan.hides_names else ():
+        name = plan.names.of(sample.record.path, sample.checksum, sample.record.part)
+        real[name] = f"{plan.names.real(sample.record.path, sample.record.part)} ({name})"
+    lines = []
+    for entry in quarantined:
+        file = visible(entry["file"])
+        lines.append(f"quarantined\t{visible(entry['reason'])}\t{real.get(file, file)}")
     for passed in plan.listing.passed_over:
         lines.append(f"passed over\t{visible(passed.kind)}\t{visible(relative_name(passed.path, plan.root))}")
     for sample in plan.samples:
-        name = visible(relative_name(sample.record.path, plan.root))
+        name = plan.names.of(sample.record.path, sample.checksum, sample.record.part)
         if name not in undecodable:
-            lines.append(f"written\t{sample.split}\t{name}")
+            lines.append(f"written\t{sample.split}\t{real.get(name, name)}")
     return sorted(lines)
 
 
@@ -76,6 +83,8 @@ def _summary(
     if passed_over:
         parts += ["", _passed_over_table(passed_over, plan), ""]
     parts.append(f"{len(quarantined)} of {written + len(quarantined)} quarantined")
+    if plan.hides_names and (quarantined or passed_over):
+        parts.append("names of files are not shown, because they can be names of patients; --list FILE writes them")
     if quarantined:
         rows = sorted([entry["file"], entry["reason"]] for entry in quarantined)
         parts.append(table(rows, header=("file", "reason")))
@@ -88,5 +97,5 @@ def _passed_over_table(passed_over: Sequence[PassedOver], plan: ShardPlan) -> st
     for kind, count in sorted(kinds.items()):
         names = [relative_name(passed.path, plan.root) for passed in passed_over if passed.kind == kind]
         more = ", …" if count > NAMED else ""
-        rows.append([kind, count, ", ".join(visible(name) for name in names[:NAMED]) + more])
+        rows.append([kind, count, "" if plan.hides_names else ", ".join(map(visible, names[:NAMED])) + more])
     return table(rows, header=("passed over", "number", "for example"))

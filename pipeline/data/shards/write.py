@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.core import files, memory, seals
-from pipeline.core.console import visible
 from pipeline.data import images
 from pipeline.data.shards import duplicates, facts, quarantine
 from pipeline.data.shards.index import Shards, open_shards, write_index
@@ -92,7 +91,7 @@ def _write_tars(
     folder: Path, plan: ShardPlan, tars: list[tuple[str, list[Sample]]], workers: int, progress: Progress
 ) -> None:
     missing = [(tar, members) for tar, members in tars if not _is_good(_rows_file(folder, tar))]
-    tasks = [(s.record.path, s.checksum, plan.settings) for _, members in missing for s in members]
+    tasks = [(sample.source, plan.settings) for _, members in missing for sample in members]
     with Workers(workers) as pool:
         work = partial(transcode, memory=memory.share_of_worker(workers))
         answers = progress(pool.map(work, tasks), total=len(tasks), what="writing")
@@ -113,10 +112,11 @@ def _write_tar(folder: Path, tar: str, members: list[Sample], plan: ShardPlan, a
         for sample in members:
             answer = next(answers)
             labels = sample.record.labels
+            name = plan.names.of(sample.record.path, sample.checksum, sample.record.part)
             if isinstance(answer, images.BadImage):
-                bad.append(quarantine.entry(sample.record.path, plan.root, str(answer)))
+                bad.append(quarantine.entry(name, str(answer)))
                 continue
-            observed.add(visible(quarantine.relative_name(sample.record.path, plan.root)), answer)
+            observed.add(name, answer)
             offset = writer.add(f"{sample.key}.{extension}", answer.data)
             writer.add(f"{sample.key}.json", json.dumps({"labels": labels}).encode())
             rows.append(

@@ -1,0 +1,98 @@
+"""Ask the reader of a file's kind for the images that it holds, and for the pixels of one of them.
+
+The header is read in pass one, in a worker process: a damaged one may crash a library or take long. The pixels are
+read in pass two; a file that holds several images is not hashed again for each of them, its size and its time of
+change are compared instead.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from functools import lru_cache
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from pipeline.core import files
+from pipeline.data import images
+from pipeline.data.formats import dicom, dicom_pixels, kinds, pages
+from pipeline.data.formats.reading import Found, Part, Reading, Secret, Stamp
+from pipeline.data.images import BadImage, Decoded
+
+CHANGED = "changed while the dataset was sharded; shard it again"
+
+
+class Source(NamedTuple):
+    """An image of a raw file, as pass two gets it."""
+
+    path: Path
+    checksum: str
+    """SHA-256 of the file."""
+    kind: str | None = None
+    """Its reader, of `kinds`; None: `data/images`."""
+    part: Part = ()
+    stamp: Stamp | None = None
+    """Of a file that holds several images."""
+
+
+def stamp_of(file: BinaryIO) -> Stamp:
+    found = os.fstat(file.fileno())
+    return found.st_size, found.st_mtime_ns
+
+
+@images.or_reason
+def find_images(task: tuple[Path, str], *, reading: Reading, secret: Secret) -> Found:
+    """The images in a file of one of `kinds`, or why it cannot be used. The task is its path and its kind."""
+    path, kind = task
+    if kind == kinds.DICOM:
+        with open(path, "rb") as file:
+            return dicom.find_images(file, reading, secret)
+    return pages.find_images(path, reading)
+
+
+def decode(
+    source: Source,
+    reading: Reading,
+    *,
+    channels: int,
+    min_side: int = 0,
+    size: int | None = None,
+    memory: int | None = None,
+    bits: int | None = None,
+    check: bool = True,
+) -> Decoded:
+    """The pixels of an image, as `data/images` gives them; raises `BadImage`, also if the file has changed.
+
+    Without `check` its checksum is not compared.
+    """
+    if source.kind == kinds.DICOM:
+        if source.part:
+            with open(source.path, "rb") as file:
+                _compare(source, stamp_of(file))
+                return dicom_pixels.decode(file, source.part, reading, channels=channels, memory=memory)
+        raw = _whole(source, check)
+        return dicom_pixels.decode(io.BytesIO(raw), source.part, reading, channels=channels, memory=memory)
+    raw = _kept(source.path, source.stamp) if source.stamp else _whole(source, check)
+    frame = source.part[0] if source.part else None
+    return images.decode(raw, min_side=min_side, channels=channels, size=size, memory=memory, bits=bits, frame=frame)
+
+
+def _whole(source: Source, check: bool) -> bytes:
+    raw = source.path.read_bytes()
+    if check and files.sha256_bytes(raw) != source.checksum:
+        raise BadImage(CHANGED)
+    return raw
+
+
+@lru_cache(maxsize=1)
+def _kept(path: Path, stamp: Stamp) -> bytes:
+    """The bytes of a file that holds several images, which are asked for one after another."""
+    with open(path, "rb") as file:
+        if stamp_of(file) != stamp:
+            raise BadImage(CHANGED)
+        return file.read()
+
+
+def _compare(source: Source, stamp: Stamp) -> None:
+    if stamp != source.stamp:
+        raise BadImage(CHANGED)

@@ -1,0 +1,193 @@
+"""The raw files of a listing, read once: their checksums, and the images that each of them holds."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import stat
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pipeline.core import files
+from pipeline.core.console import counted
+from pipeline.data import images
+from pipeline.data.decoders import changed
+from pipeline.data.formats import kinds
+from pipeline.data.formats.files import Source, find_images, stamp_of
+from pipeline.data.formats.reading import Found, Reading, Secret, Stamp
+from pipeline.data.records import Listing, PassedOver, Record
+from pipeline.data.workers import Workers
+
+COPIES = "copies of a DICOM file"
+Progress = Callable[..., Iterator[Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RawImage:
+    """An image that is to be written, as it is in a raw file."""
+
+    record: Record
+    source: Source
+    changed: str | None = None
+    """The kind of its file if earlier versions decoded it otherwise."""
+    found: Found | None = None
+    """What its file's header says, where that was read."""
+
+
+@dataclass
+class RawFiles:
+    """What became of the records of a listing."""
+
+    images: list[RawImage] = field(default_factory=list)
+    problems: list[Record] = field(default_factory=list)
+    passed_over: list[PassedOver] = field(default_factory=list)
+    holds_dicom: bool = False
+    """Whether any file is DICOM, also one that cannot be used."""
+
+    def notes(self) -> list[str]:
+        """What a person must know of the headers that were read: sentences without a value of theirs."""
+        unsure = Counter(image.found.unsure for image in self.images if image.found and image.found.unsure)
+        return [f"{counted(count, 'image')}: {text}" for text, count in sorted(unsure.items())]
+
+
+class _File(NamedTuple):
+    checksum: str
+    changed: str | None
+    kind: str | None
+    stamp: Stamp
+
+
+def new_secret(key: bytes | None) -> Secret:
+    """The user's key, or one that is drawn now and forgotten."""
+    return Secret(key or secrets.token_bytes(32), key is not None)
+
+
+def read_files(
+    records: Sequence[Record], reading: Reading, secret: Secret, *, workers: int, progress: Progress
+) -> RawFiles:
+    """Hash the files of `records` and find the images in each; a record with a problem stays one."""
+    out = RawFiles(problems=[record for record in records if record.problem])
+    usable = [record for record in records if not record.problem]
+    good: list[tuple[Record, _File]] = []
+    with Workers(workers, threads=True) as pool:
+        answers = pool.map(partial(_read, reading=reading), [record.path for record in usable])
+        for record, answer in zip(usable, progress(answers, total=len(usable), what="reading"), strict=True):
+            if isinstance(answer, images.BadImage):
+                out.problems.append(replace(record, problem=str(answer)))
+            else:
+                good.append((record, answer))
+    out.holds_dicom = any(file.kind == kinds.DICOM for _, file in good)
+    tasks = [(record.path, file.kind) for record, file in good if file.kind]
+    headers = _find_images(tasks, reading, secret, workers, progress) if tasks else iter(())
+    for record, file in good:
+        found = next(headers) if file.kind else None
+        if isinstance(found, images.BadImage):
+            out.problems.append(replace(record, problem=str(found)))
+        elif found and found.no_image:
+            out.passed_over.append(PassedOver(record.path, found.no_image))
+        else:
+            out.images += _images_of(record, file, found)
+    _sort_out_copies(out)
+    return out
+
+
+def with_labels(raw: RawFiles, listing: Listing, secret: Secret) -> Listing:
+    """Give the images the labels of the listing's table by what their headers say; returns the listing without it."""
+    if (table := listing.by_header) is None:
+        return listing
+    rows = {secret.hash(table.level, id): row for id, row in table.rows.items()}
+    kept, wrong, met = [], {}, set()
+    for image in raw.images:
+        id = image.found.ids.get(table.level) if image.found else None
+        row = rows.get(id) if id else None
+        if id and row:
+            met.add(id)
+            if row.problem:
+                wrong[image.source.path] = replace(image.record, part=(), problem=row.problem)
+                continue
+            group = row.group or image.record.group
+            image = replace(image, record=replace(image.record, labels=row.labels, split=row.split, group=group))
+        kept.append(image)
+    raw.images = kept
+    raw.problems += wrong.values()
+    notes = listing.notes
+    if unmet := len(rows) - len(met):
+        notes += (f"{counted(unmet, 'row')} of the table of labels: no file is of its {table.level}",)
+    return replace(listing, by_header=None, notes=notes)
+
+
+def _find_images(
+    tasks: Sequence[tuple[Path, str | None]], reading: Reading, secret: Secret, workers: int, progress: Progress
+) -> Iterator[Found | images.BadImage]:
+    """What each file holds; in processes, because a damaged header can crash a library or take long."""
+    with Workers(workers) as pool:
+        answers = pool.map(partial(find_images, reading=reading, secret=secret), tasks)
+        yield from progress(answers, total=len(tasks), what="reading headers")
+
+
+def _images_of(record: Record, file: _File, found: Found | None) -> list[RawImage]:
+    """The images of a file; several of them, or those of one patient, get a group if the listing gives none."""
+    if found is None or found.parts == ((),) and not found.kind:
+        return [RawImage(record=record, source=Source(record.path, file.checksum), changed=file.changed)]
+    several = found.parts != ((),)
+    group = record.group or found.group or (f"file {file.checksum[:20]}" if several else None)
+    out = []
+    for part in found.parts:
+        source = Source(record.path, file.checksum, file.kind, part, file.stamp if several else None)
+        out.append(
+            RawImage(record=replace(record, part=part, group=group), source=source, changed=file.changed, found=found)
+        )
+    return out
+
+
+def _sort_out_copies(out: RawFiles) -> None:
+    """Pass over copies of a DICOM file; two files that claim to be one and differ are problems, both of them."""
+    checksums: dict[str, dict[str, Path]] = {}
+    for image in out.images:
+        if image.found and image.found.id:
+            checksums.setdefault(image.found.id, {}).setdefault(image.source.checksum, image.source.path)
+    kept, copies, differing = [], set(), {}
+    for image in out.images:
+        claims = checksums[image.found.id] if image.found and image.found.id else {}
+        if len(claims) > 1:
+            differing[image.source.path] = image.record
+        elif claims and claims[image.source.checksum] != image.source.path:
+            copies.add(image.source.path)
+        else:
+            kept.append(image)
+    out.images = kept
+    out.passed_over += [PassedOver(path, COPIES) for path in sorted(copies)]
+    problem = "has the SOP instance uid of another file, which differs; leave one of them out: --leave-out"
+    out.problems += [replace(record, part=(), problem=problem) for record in differing.values()]
+
+
+def _read(path: Path, *, reading: Reading) -> _File | images.BadImage:
+    """The SHA-256 and the kind of a file, and its kind if earlier versions decoded it otherwise."""
+    try:
+        found = path.stat()
+        if stat.S_ISDIR(found.st_mode):
+            return images.BadImage("is a folder")
+        if not stat.S_ISREG(found.st_mode):
+            return images.BadImage("is no file: a pipe, a socket or a device")
+        if found.st_size == 0:
+            return images.BadImage("is empty")
+        with open(path, "rb") as file:
+            stamp = stamp_of(file)
+            checksum = files.sha256_stream(file)
+            file.seek(0)
+            before = changed.kind_of(file)
+            file.seek(0)
+            return _File(checksum, before, kinds.kind_of(file, reading), stamp)
+    except ValueError:
+        return images.BadImage("its path holds a NUL byte")
+    except OSError as error:
+        if os.path.islink(path) and error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            return images.BadImage(f"is a link to a file that is not there: {os.readlink(path)}")
+        if error.errno in (errno.ENOENT, errno.ENOTDIR):
+            return images.BadImage("no such file")
+        return images.BadImage(f"cannot be read: {error.strerror}")
