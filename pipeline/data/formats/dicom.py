@@ -99,7 +99,7 @@ def _check(header: Any, start: bytes, reading: Reading) -> None:
     if start in _FLOATS:
         raise BadImage("has pixels that are floating-point numbers, whose range nobody states")
     if start not in _PIXELS and not _is_deflated(header):
-        raise BadImage(DAMAGED if "Rows" not in header else TRUNCATED)
+        raise BadImage(TRUNCATED if class_of(header) or "Rows" in header else DAMAGED)
     if _text(header, "BurnedInAnnotation").upper() == "YES" and not reading.allow_burned_in:
         raise BadImage(BURNED_IN)
     rows, columns, bits = (int(header.get(word) or 0) for word in ("Rows", "Columns", "BitsAllocated"))

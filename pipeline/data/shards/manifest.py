@@ -34,6 +34,7 @@ def make_manifest(
         "settings": plan.settings.to_json(),
         "counts": to_json(counts),
         **leaks(samples),
+        **kinds(samples),
         "twins": _twins(samples, rows, found),
         "source_sha256": plan.source_sha256,
         "versions": {name: version(name) for name in ("pillow", "numpy", "pyarrow")},
@@ -61,6 +62,19 @@ def _fingerprint(plan: ShardPlan, written: set[str]) -> str:
     """The plan's fingerprint, or another one if decoding left samples out: without them it is another dataset."""
     lacking = sorted(sample.key for sample in plan.samples if sample.key not in written)
     return short_hash(plan.fingerprint, *lacking)[:16] if lacking else plan.fingerprint
+
+
+def kinds(samples: Sequence[Sample]) -> dict[str, Any]:
+    """Images by what headers say that they are, and groups, of each split; nothing where no header is read."""
+    if not any(sample.kind for sample in samples):
+        return {}
+    images = Counter((sample.kind or "other files", sample.split) for sample in samples)
+    groups = Counter(split for _, split in {(s.group, s.split) for s in samples if s.group is not None})
+    names = sorted({kind for kind, _ in images})
+    return {
+        "kinds": {name: {split: images[name, split] for split in splits.SPLITS} for name in names},
+        "groups_by_split": {split: groups[split] for split in splits.SPLITS},
+    }
 
 
 def leaks(samples: Sequence[Sample]) -> dict[str, int | None]:

@@ -119,7 +119,7 @@ def make_plan(
         sources = [image.source for image in raw.images]
         found = duplicates.find_raw_twins(sources, settings, workers=workers, progress=progress)
     samples, left_out = _samples(raw.images, keys, listing, settings, found, keep_leaks=keep_leaks)
-    quarantined, real_names = _quarantined(raw.problems, Names(root, raw.holds_dicom))
+    quarantined, real_names = _quarantined(raw, Names(root, raw.holds_dicom))
     _check_train(dataset, samples)
     return ShardPlan(
         dataset=dataset,
@@ -141,20 +141,23 @@ def _as_found(listing: Listing, raw: RawFiles, left_out: Sequence[tuple[Record, 
     kept = [image.record for image in raw.images if (image.record.path, image.record.part) not in gone]
     return replace(
         listing,
-        records=[*kept, *raw.problems],
+        records=[*kept, *raw.problems, *raw.refused],
         passed_over=(*listing.passed_over, *raw.passed_over, *(passed for _, passed in left_out)),
         notes=(*listing.notes, *raw.notes()),
     )
 
 
-def _quarantined(problems: Sequence[Record], names: Names) -> tuple[list[Entry], dict[str, str]]:
-    """Entries for records with problems, and the real names of their files if names are hidden."""
+def _quarantined(raw: RawFiles, names: Names) -> tuple[list[Entry], dict[str, str]]:
+    """Entries for the files that cannot be used, and their real names if names are hidden."""
     entries, real = [], {}
-    for number, record in enumerate(problems):
-        name = names.of(record.path, f"not written {number + 1}")
-        entries.append(quarantine.entry(name, record.problem or ""))
+    for number, record in enumerate([*raw.problems, *raw.refused], start=1):
+        reason = record.problem or ""
+        if names.hidden and number <= len(raw.problems):  # what follows can be a cell of a table or a name
+            reason = re.split(r"[:;'\"]", reason)[0]
+        name = names.of_unread(record.path, number)
+        entries.append(quarantine.entry(name, reason))
         if names.hidden:
-            real[name] = names.real(record.path)
+            real[name] = f"{names.real(record.path)} ({name})"
     return entries, real
 
 

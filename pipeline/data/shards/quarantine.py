@@ -36,7 +36,11 @@ class Names:
 
     def of(self, path: Path, checksum: str, part: tuple[int, ...] = ()) -> str:
         """The name of an image; `checksum`: of its file."""
-        return (f"file {checksum[:12]}" if self.hidden else visible(relative_name(path, self.root))) + said_part(part)
+        return f"file {checksum[:12]}{said_part(part)}" if self.hidden else self.real(path, part)
+
+    def of_unread(self, path: Path, number: int) -> str:
+        """The name of a file that pass one could not use; the user's list tells which has the number."""
+        return f"unread file {number}" if self.hidden else self.real(path)
 
     def real(self, path: Path, part: tuple[int, ...] = ()) -> str:
         return visible(relative_name(path, self.root)) + said_part(part)

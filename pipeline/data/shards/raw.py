@@ -45,6 +45,9 @@ class RawFiles:
 
     images: list[RawImage] = field(default_factory=list)
     problems: list[Record] = field(default_factory=list)
+    """Of the listing and the disk: their reasons can quote tables and names of files."""
+    refused: list[Record] = field(default_factory=list)
+    """What readers refuse, in words of ours."""
     passed_over: list[PassedOver] = field(default_factory=list)
     holds_dicom: bool = False
     """Whether any file is DICOM, also one that cannot be used."""
@@ -87,7 +90,7 @@ def read_files(
     for record, file in good:
         found = next(headers) if file.kind else None
         if isinstance(found, images.BadImage):
-            out.problems.append(replace(record, problem=str(found)))
+            out.refused.append(replace(record, problem=str(found)))
         elif found and found.no_image:
             out.passed_over.append(PassedOver(record.path, found.no_image))
         else:
@@ -163,7 +166,7 @@ def _sort_out_copies(out: RawFiles) -> None:
     out.images = kept
     out.passed_over += [PassedOver(path, COPIES) for path in sorted(copies)]
     problem = "has the SOP instance uid of another file, which differs; leave one of them out: --leave-out"
-    out.problems += [replace(record, part=(), problem=problem) for record in differing.values()]
+    out.refused += [replace(record, part=(), problem=problem) for record in differing.values()]
 
 
 def _read(path: Path, *, reading: Reading) -> _File | images.BadImage:

@@ -11,7 +11,7 @@ from pipeline.data.records import PassedOver
 from pipeline.data.shards import facts
 from pipeline.data.shards.counts import SplitCounts, count_images, counts_of, gaps
 from pipeline.data.shards.index import Shards
-from pipeline.data.shards.manifest import leaks
+from pipeline.data.shards.manifest import kinds, leaks
 from pipeline.data.shards.observed import Observed
 from pipeline.data.shards.plan import ShardPlan
 from pipeline.data.shards.quarantine import Entry, relative_name
@@ -23,7 +23,8 @@ def of_plan(plan: ShardPlan) -> str:
     """The summary of shards that are still to be written."""
     counts = count_images(((sample.split, sample.record.labels) for sample in plan.samples), plan.listing.classes)
     title = f"{plan.dataset.name}: {plan.listing.task}"
-    return _summary(title, counts, leaks(plan.samples), [], plan, plan.quarantined, Observed())
+    known = leaks(plan.samples) | kinds(plan.samples)
+    return _summary(title, counts, known, [], plan, plan.quarantined, Observed())
 
 
 def of_shards(shards: Shards, plan: ShardPlan) -> str:
@@ -72,6 +73,7 @@ def _summary(
         f"{title}\n",
         table(facts.count_rows(counts), header=("", *counts)),
         "",
+        *(part for text in facts.kinds(leaks) for part in (text, "")),
         facts.groups(leaks, grouped=plan.settings.split == "grouped"),
         f"{counted(leaks['identical_across_splits'], 'file is', 'files are')} byte-identical to one in another split",
         *twins,
