@@ -154,7 +154,8 @@ def layout_options(args: argparse.Namespace) -> Options:
     """The options of the layout flags."""
     from pipeline.data.layouts.options import Options
 
-    given = {field.name: getattr(args, field.name) for field in dataclasses.fields(Options)}
+    names = {field.name for field in dataclasses.fields(Options)} - {"volumes"}
+    given = {name: getattr(args, name) for name in names} | {"volumes": args.slices is not None}
     classes = tuple(name for name in (args.classes or "").split(",") if name.strip())
     return Options(**{**given, "classes": classes, "leave_out": tuple(args.leave_out)})
 

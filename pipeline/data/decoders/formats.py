@@ -114,7 +114,8 @@ def why_not(head: bytes, file: IO[bytes]) -> str:
             return f"is a {name.replace('WEBP', 'WebP')} file that cannot be read{_cause(name, file)}"
     for name, pattern in _OTHERS.items():
         if re.match(pattern, head, re.DOTALL | re.IGNORECASE):
-            return f"is {name}, {NEXT_MOVE} (read are {NAMES})"
+            more = "; --slices of python -m pipeline.shard reads it" if name == "NIfTI" else ""
+            return f"is {name}, {NEXT_MOVE} (read are {NAMES}){more}"
     return f"is no image format known here ({NAMES})"
 
 

@@ -7,13 +7,11 @@ value, and no text of an exception, is in a reason: a modality is a word of a li
 from __future__ import annotations
 
 import os
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, BinaryIO
 
 from pipeline.data.decoders.formats import BadImage
 from pipeline.data.formats.reading import Found, Part, Reading, Secret, missing, pick
+from pipeline.data.formats.words import no_words
 
 MODALITIES = frozenset(
     "CR CT DX ES GM IO IVOCT IVUS MG MR NM OCT OP OPT OT PT PX RF RG SC SM US XA XC RTIMAGE DOC BI HC".split()
@@ -32,28 +30,13 @@ _PIXELS = (b"\xe0\x7f\x10\x00", b"\x7f\xe0\x00\x10")
 _FLOATS = (b"\xe0\x7f\x08\x00", b"\x7f\xe0\x00\x08", b"\xe0\x7f\x09\x00", b"\x7f\xe0\x00\x09")
 
 
-@contextmanager
-def no_words() -> Iterator[None]:
-    """Run a reader without its warnings, and with a reason of ours in place of its errors, which quote values."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            yield
-        except (BadImage, MemoryError):
-            raise
-        except Exception as error:
-            if isinstance(error, OSError) and error.errno:  # of the disk, not of a codec
-                raise
-            raise BadImage(f"{DAMAGED} ({type(error).__name__})") from None
-
-
 def find_images(file: BinaryIO, reading: Reading, secret: Secret) -> Found:
     """What an open DICOM file holds, from its header; raises `BadImage` for what cannot be used."""
     try:
         import pydicom
     except ImportError:
         raise missing("medical", "pydicom") from None
-    with no_words():
+    with no_words(DAMAGED):
         header = pydicom.dcmread(file, force=True, stop_before_pixels=True, specific_tags=TAGS)
         start = file.read(4)  # it stops in front of the pixels
         ids = {name: secret.hash(name, text) for name, word in IDS.items() if (text := _text(header, word))}

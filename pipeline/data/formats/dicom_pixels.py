@@ -8,9 +8,10 @@ import numpy as np
 
 from pipeline.data.decoders import budget, formats, jpeg
 from pipeline.data.decoders.formats import BadImage
-from pipeline.data.formats.dicom import DAMAGED, modality, no_words
+from pipeline.data.formats.dicom import DAMAGED, modality
 from pipeline.data.formats.levels import grey_levels
 from pipeline.data.formats.reading import Part, Reading, missing
+from pipeline.data.formats.words import no_words
 from pipeline.data.images import Decoded
 
 GREY, PALETTE = ("MONOCHROME1", "MONOCHROME2"), "PALETTE COLOR"
@@ -33,7 +34,7 @@ def decode(file: BinaryIO, part: Part, reading: Reading, *, channels: int, memor
     except ImportError:
         raise missing("medical", "pydicom") from None
     index = part[0] if part else 0
-    with no_words():
+    with no_words(DAMAGED):
         header = pydicom.dcmread(file, force=True, stop_before_pixels=True)
         start = file.tell()
         was_named = _name_syntax(header)
@@ -48,11 +49,11 @@ def decode(file: BinaryIO, part: Part, reading: Reading, *, channels: int, memor
             source.file_meta = header.file_meta
             file.seek(0)
     try:
-        with no_words():
+        with no_words(DAMAGED):
             pixels = pixel_array(source, index=index)
     except BadImage as error:
         raise BadImage(_why(header, str(error))) from None
-    with no_words():
+    with no_words(DAMAGED):
         rgb, said = _rgb(pixels, _of_frame(header, index), reading, channels)
         return Decoded(rgb, rgb.shape[1], rgb.shape[0], (said,))
 

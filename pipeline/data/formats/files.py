@@ -15,7 +15,7 @@ from typing import BinaryIO, NamedTuple
 
 from pipeline.core import files
 from pipeline.data import images
-from pipeline.data.formats import dicom, dicom_pixels, kinds, pages
+from pipeline.data.formats import dicom, dicom_pixels, kinds, nifti, pages
 from pipeline.data.formats.reading import Found, Part, Reading, Secret, Stamp
 from pipeline.data.images import BadImage, Decoded
 
@@ -47,6 +47,8 @@ def find_images(task: tuple[Path, str], *, reading: Reading, secret: Secret) -> 
     if kind == kinds.DICOM:
         with open(path, "rb") as file:
             return dicom.find_images(file, reading, secret)
+    if kind == kinds.NIFTI:
+        return nifti.find_images(path, reading)
     return pages.find_images(path, reading)
 
 
@@ -72,6 +74,10 @@ def decode(
                 return dicom_pixels.decode(file, source.part, reading, channels=channels, memory=memory)
         raw = _whole(source, check)
         return dicom_pixels.decode(io.BytesIO(raw), source.part, reading, channels=channels, memory=memory)
+    if source.kind == kinds.NIFTI and source.stamp:
+        with open(source.path, "rb") as file:
+            _compare(source, stamp_of(file))
+        return nifti.decode(source.path, source.stamp, source.part, reading, channels=channels, memory=memory)
     raw = _kept(source.path, source.stamp) if source.stamp else _whole(source, check)
     frame = source.part[0] if source.part else None
     return images.decode(raw, min_side=min_side, channels=channels, size=size, memory=memory, bits=bits, frame=frame)

@@ -14,7 +14,7 @@ from collections import Counter
 from pathlib import Path
 
 from pipeline.core.console import visible
-from pipeline.data.folders import LEFT_OUT, UNREADABLE, is_left_out
+from pipeline.data.folders import LEFT_OUT, UNREADABLE, VOLUME, is_left_out
 from pipeline.data.layouts.csv_layout import csv_listing
 from pipeline.data.layouts.dicom_layout import dicom_listing
 from pipeline.data.layouts.folder_layout import folder_listing
@@ -52,7 +52,8 @@ class UserDataset(Dataset):
         if not listing.records:
             kinds = Counter(passed.kind for passed in listing.passed_over)
             instead = f" (passed over: {', '.join(f'{n} {kind}' for kind, n in kinds.items())})" if kinds else ""
-            raise ValueError(f"{self.name}: no images under {root}{instead}; {self.obtain}")
+            volumes = "; --slices all reads volumes" if VOLUME in kinds else ""
+            raise ValueError(f"{self.name}: no images under {root}{instead}{volumes}; {self.obtain}")
         labelled = [record for record in listing.records if record.labels and not record.problem]
         if labelled and len(listing.classes) < 2:
             closed = [r for r in listing.records if r.problem and r.problem.startswith(UNREADABLE)]

@@ -27,7 +27,7 @@ Located = tuple[Record, str | None]
 
 def csv_listing(root: Path, options: Options, *, any_marks: bool = False) -> Listing:
     """The listing of `root` by its tables; with `any_marks` every column without another meaning is a class."""
-    found = folders.walk(root, leave_out=options.leave_out)
+    found = folders.walk(root, leave_out=options.leave_out, volumes=options.volumes)
     notes: list[str] = []
     sources = read_sources(root, found, options, notes, any_marks=any_marks)
     tables = {source.table.path for source in sources}

@@ -35,7 +35,7 @@ TWICE = "the table of labels has differing rows for its"
 
 def dicom_listing(root: Path, options: Options) -> Listing:
     """The listing of `root`; raises `ValueError` for a table that does not say what its rows are about."""
-    found = folders.walk(root, leave_out=options.leave_out)
+    found = folders.walk(root, leave_out=options.leave_out, volumes=options.volumes)
     notes: list[str] = []
     records = [Record(key=None, path=path, labels=None) for path in found.images]
     if options.group_from is not None:

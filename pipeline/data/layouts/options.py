@@ -41,6 +41,8 @@ class Options:
     """Patterns for files and folders, relative to the raw folder."""
     labels: Path | None = None
     """The table of labels of the layout `dicom`."""
+    volumes: bool = False
+    """Whether compressed NIfTI files are images: with --slices, which is no flag of layouts."""
 
     def __post_init__(self) -> None:
         if self.similar_classes not in (None, TOGETHER, APART):
@@ -59,7 +61,7 @@ class Options:
 
     def check(self, layout: str | None) -> None:
         """Raise `ValueError` for an option that a layout (None: a known dataset) does not have."""
-        given = {name for name, value in asdict(self).items() if value}
+        given = {name for name, value in asdict(self).items() if value and name != "volumes"}
         if layout == "dicom" and self.labels is None and (of_table := sorted(given & TABLE_ONLY)):
             raise ValueError(f"--{of_table[0].replace('_', '-')} is about a table; give it: --labels FILE")
         wrong = sorted(given if layout is None else given & NOT_OF.get(layout, set()))
