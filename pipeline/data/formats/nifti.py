@@ -125,7 +125,7 @@ def _shape(image: Any, path: Path) -> tuple[int, ...]:
     size, needed = path.stat().st_size, int(np.prod(shape[:3], dtype=object)) * kind.itemsize
     with open(path, "rb") as file:
         packed = _is_packed(file)
-    if needed > size * (MAX_RATIO if packed else 1):
+    if needed + image.dataobj.offset > size * (MAX_RATIO if packed else 1):
         raise BadImage("is NIfTI that is cut off: its bytes cannot hold its voxels")
     return shape
 

@@ -40,20 +40,20 @@ def account(plan: ShardPlan, quarantined: Sequence[Entry]) -> list[str]:
     """One line for each image and each thing passed over: what became of it, why, and its name, apart by tabs."""
     known = {(entry["file"], entry["reason"]) for entry in plan.quarantined}
     undecodable = {entry["file"] for entry in quarantined if (entry["file"], entry["reason"]) not in known}
-    real = dict(plan.real_names)
-    for sample in plan.samples if plan.hides_names else ():
-        name = plan.names.of(sample.record.path, sample.checksum, sample.record.part)
-        real[name] = f"{plan.names.real(sample.record.path, sample.record.part)} ({name})"
+    hidden: dict[str, list[str]] = {name: [real] for name, real in plan.real_names.items()}
     lines = []
-    for entry in quarantined:
-        file = visible(entry["file"])
-        lines.append(f"quarantined\t{visible(entry['reason'])}\t{real.get(file, file)}")
     for passed in plan.listing.passed_over:
         lines.append(f"passed over\t{visible(passed.kind)}\t{visible(relative_name(passed.path, plan.root))}")
     for sample in plan.samples:
         name = plan.names.of(sample.record.path, sample.checksum, sample.record.part)
+        real = plan.names.real(sample.record.path, sample.record.part)
         if name not in undecodable:
-            lines.append(f"written\t{sample.split}\t{real.get(name, name)}")
+            lines.append(f"written\t{sample.split}\t{real}")
+        elif plan.hides_names:
+            hidden.setdefault(name, []).append(f"{real} ({name})")  # several where files are equal
+    for entry in quarantined:
+        names = hidden.get(entry["file"]) or [visible(entry["file"])]
+        lines.append(f"quarantined\t{visible(entry['reason'])}\t{names.pop(0)}")
     return sorted(lines)
 
 
