@@ -124,6 +124,10 @@ def add_format_flags(out: argparse.ArgumentParser) -> None:
         metavar="HOW",
         help="DICOM and NIfTI: stored, voi (the file's own), C,W or percentiles=LOW,HIGH (default: by modality)",
     )
+    add("--tiles", metavar="HOW", help="cut slides into tiles at micrometres a pixel, mpp=0.5, or at a level, level=0")
+    add("--tile-side", type=int, default=256, metavar="N", help="of a tile in pixels at that resolution (default: 256)")
+    add("--tile-overlap", type=int, default=0, metavar="N", help="pixels that neighbouring tiles share (default: 0)")
+    add("--tiles-most", type=int, metavar="N", help="tiles of a slide at most, drawn with a fixed seed")
     add("--allow-burned-in", action="store_true", help="take DICOM that says that text is burnt into its pixels")
     add(
         "--id-key",

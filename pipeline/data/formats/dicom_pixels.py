@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -38,7 +39,7 @@ def decode(file: BinaryIO, part: Part, reading: Reading, *, channels: int, memor
         header = pydicom.dcmread(file, force=True, stop_before_pixels=True)
         start = file.tell()
         was_named = _name_syntax(header)
-        _check(header, memory)
+        _check(header, memory, 0 if part else 2 * file.seek(0, io.SEEK_END))
         syntax = str(header.file_meta.TransferSyntaxUID)
         if syntax in PLAIN_JPEG:
             _check_jpeg(file, start, header, index)
@@ -72,7 +73,8 @@ def _name_syntax(header: Any) -> bool:
     return False
 
 
-def _check(header: Any, memory: int | None) -> None:
+def _check(header: Any, memory: int | None, held: int) -> None:
+    """Raise `BadImage` for what is not read; `held`: bytes of the file that are in memory."""
     from pydicom.pixels import get_decoder
 
     syntax = header.file_meta.TransferSyntaxUID
@@ -89,7 +91,7 @@ def _check(header: Any, memory: int | None) -> None:
     interpretation = str(header.get("PhotometricInterpretation")).strip()
     if interpretation not in (*GREY, PALETTE, *COLOURS):
         raise BadImage("is DICOM with a photometric interpretation that is not read here")
-    needed = rows * columns * BYTES + budget.FIXED
+    needed = rows * columns * BYTES + held + budget.FIXED
     if memory is not None and needed > memory:
         raise BadImage(
             f"needs {budget.gigabytes(needed)} of memory for its {columns:,} × {rows:,} pixels, more than the "

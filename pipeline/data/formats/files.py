@@ -15,7 +15,7 @@ from typing import BinaryIO, NamedTuple
 
 from pipeline.core import files
 from pipeline.data import images
-from pipeline.data.formats import dicom, dicom_pixels, kinds, nifti, pages
+from pipeline.data.formats import dicom, dicom_pixels, kinds, nifti, pages, slides
 from pipeline.data.formats.reading import Found, Part, Reading, Secret, Stamp
 from pipeline.data.images import BadImage, Decoded
 
@@ -49,7 +49,15 @@ def find_images(task: tuple[Path, str], *, reading: Reading, secret: Secret) -> 
             return dicom.find_images(file, reading, secret)
     if kind == kinds.NIFTI:
         return nifti.find_images(path, reading)
+    if kind == kinds.SLIDE:
+        return slides.find_images(path, reading) or Found()
     return pages.find_images(path, reading)
+
+
+@images.or_reason
+def draw_tiles(task: tuple[Path, list[Part]], *, reading: Reading) -> bytes:
+    """A PNG of a slide with its tiles; the task is its path and the tiles."""
+    return slides.draw_tiles(*task, reading)
 
 
 def decode(
@@ -74,9 +82,11 @@ def decode(
                 return dicom_pixels.decode(file, source.part, reading, channels=channels, memory=memory)
         raw = _whole(source, check)
         return dicom_pixels.decode(io.BytesIO(raw), source.part, reading, channels=channels, memory=memory)
-    if source.kind == kinds.NIFTI and source.stamp:
+    if source.kind in (kinds.NIFTI, kinds.SLIDE) and source.stamp:
         with open(source.path, "rb") as file:
             _compare(source, stamp_of(file))
+        if source.kind == kinds.SLIDE:
+            return slides.decode(source.path, source.stamp, source.part, reading, channels=channels)
         return nifti.decode(source.path, source.stamp, source.part, reading, channels=channels, memory=memory)
     raw = _kept(source.path, source.stamp) if source.stamp else _whole(source, check)
     frame = source.part[0] if source.part else None

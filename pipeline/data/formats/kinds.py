@@ -9,10 +9,11 @@ from typing import BinaryIO
 from pipeline.data.decoders.formats import is_dicom
 from pipeline.data.formats.reading import Reading
 
-DICOM, NIFTI, PAGES = "dicom", "nifti", "pages"
-REVISIONS = {DICOM: 1, NIFTI: 1, PAGES: 1}
+DICOM, NIFTI, SLIDE, PAGES = "dicom", "nifti", "slide", "pages"
+REVISIONS = {DICOM: 1, NIFTI: 1, SLIDE: 1, PAGES: 1}
 """Raised when a reader gives other pixels: a dataset that holds such files then has another fingerprint."""
 HEAD = 4096  # bytes that tell
+_TIFF = re.compile(rb"II[*+]\0|MM\0[*+]")
 _PAGES = re.compile(rb"II[*+]\0|MM\0[*+]|GIF8[79]a|RIFF....WEBP|\x89PNG\r\n\x1a\n", re.DOTALL)
 
 
@@ -26,6 +27,8 @@ def kind_of(file: BinaryIO, reading: Reading) -> str | None:
         return DICOM
     if reading.slices is not None and is_nifti(head):
         return NIFTI
+    if reading.tiles is not None and _TIFF.match(head):
+        return SLIDE
     if reading.frames is not None and _PAGES.match(head):
         return PAGES
     return None

@@ -38,6 +38,13 @@ class Reading:
     """The plane of NIfTI's slices, one of AXES."""
     window: str | None = None
     """`stored`, `voi`, `C,W` or `percentiles=LOW,HIGH`; None: by modality."""
+    tiles: str | None = None
+    """Of slides: `mpp=X` (micrometres a pixel) or `level=N`; None: they are read as other TIFFs are."""
+    tile_side: int = 256
+    """In pixels at that resolution."""
+    tile_overlap: int = 0
+    tiles_most: int | None = None
+    """How many tiles of a slide are taken at most, drawn with a fixed seed."""
     allow_burned_in: bool = False
     """Whether DICOM that says that text is burnt into its pixels is used."""
 
@@ -50,6 +57,14 @@ class Reading:
             raise ValueError(f"--axis is {self.axis!r}; give {', '.join(AXES[:2])} or {AXES[2]}")
         if self.window is not None:
             parse_window(self.window)
+        if self.tiles is not None:
+            parse_tiles(self.tiles)
+        if not 8 <= self.tile_side <= 8192:
+            raise ValueError(f"--tile-side is {self.tile_side}; give a side between 8 and 8192 pixels")
+        if not 0 <= self.tile_overlap < self.tile_side:
+            raise ValueError(f"--tile-overlap is {self.tile_overlap}; give 0 or more, and less than --tile-side")
+        if self.tiles_most is not None and self.tiles_most < 1:
+            raise ValueError(f"--tiles-most is {self.tiles_most}; give 1 or more")
 
     def to_json(self) -> dict[str, Any]:
         """The fields that differ from their defaults."""
@@ -66,6 +81,15 @@ def pick(text: str, count: int, flag: str, known: str = "all, middle or every=N"
     if match := re.fullmatch(r"every=([1-9][0-9]{0,8})", text, re.ASCII):
         return list(range(0, count, int(match[1])))
     raise ValueError(f"{flag} is {text!r}; give {known}")
+
+
+def parse_tiles(text: str) -> tuple[str, float]:
+    """`mpp` or `level`, with its number; raises `ValueError`."""
+    if match := re.fullmatch(r"(mpp)=([0-9]+(?:\.[0-9]+)?)|(level)=([0-9]{1,3})", text, re.ASCII):
+        kind, value = match[1] or match[3], float(match[2] or match[4])
+        if kind == "level" or value > 0:
+            return kind, value
+    raise ValueError(f"--tiles is {text!r}; give micrometres a pixel, mpp=0.5, or a level of the slide, level=0")
 
 
 class Window(NamedTuple):

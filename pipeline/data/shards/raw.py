@@ -119,8 +119,8 @@ def with_labels(raw: RawFiles, listing: Listing, secret: Secret) -> Listing:
     raw.images = kept
     raw.problems += wrong.values()
     notes = listing.notes
-    if unmet := len(rows) - len(met):
-        notes += (f"{counted(unmet, 'row')} of the table of labels: no file is of its {table.level}",)
+    if lacking := len(rows) - len(met):
+        notes += (f"{counted(lacking, 'row')} of the table of labels: no file is of its {table.level}",)
     return replace(listing, by_header=None, notes=notes)
 
 

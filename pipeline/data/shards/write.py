@@ -20,6 +20,7 @@ from pipeline.data.shards.manifest import make_manifest
 from pipeline.data.shards.observed import Observed
 from pipeline.data.shards.plan import Progress, Sample, ShardPlan
 from pipeline.data.shards.quarantine import Entry
+from pipeline.data.shards.sheets import draw_slides
 from pipeline.data.shards.tar import TarWriter
 from pipeline.data.shards.transcode import transcode
 from pipeline.data.workers import Workers
@@ -48,7 +49,7 @@ def write_shards(
         if not (folder / "manifest.json").exists():  # another process may have finished it while this one waited
             files.remove_temporaries(folder)
             _write_tars(folder, plan, plan.tars(), workers, progress)
-            _finish(folder, plan, progress, max_bad=max_bad, strict=strict)
+            _finish(folder, plan, workers, progress, max_bad=max_bad, strict=strict)
     (folder / ".lock").unlink(missing_ok=True)
     return open_shards(folder)
 
@@ -137,7 +138,7 @@ def _write_tar(folder: Path, tar: str, members: list[Sample], plan: ShardPlan, a
     files.write_json(_rows_file(folder, tar), {"rows": rows, "bad": bad, **observed.to_json()}, indent=None)
 
 
-def _finish(folder: Path, plan: ShardPlan, progress: Progress, *, max_bad: float, strict: bool) -> None:
+def _finish(folder: Path, plan: ShardPlan, workers: int, progress: Progress, *, max_bad: float, strict: bool) -> None:
     """Write the index from the rows of all tars, then the sheet of twins, then the manifest."""
     rows: list[dict[str, Any]] = []
     quarantined = list(plan.quarantined)
@@ -158,6 +159,7 @@ def _finish(folder: Path, plan: ShardPlan, progress: Progress, *, max_bad: float
     if (sheet := duplicates.draw_pairs(stored, found)) is not None:
         with files.publish(folder / facts.SHEET) as file:
             file.write(sheet)
+    draw_slides(folder, plan, workers=workers, progress=progress)
     manifest = make_manifest(plan, rows, quarantined, observed, found)
     files.write_json(folder / "manifest.json", seals.sealed(manifest, [folder / "index.parquet"]))
     for tar, _ in plan.tars():
