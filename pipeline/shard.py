@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import dataclasses
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.cli.shard_flags import add_format_flags, add_layout_flags, layout_options, read_id_key, reading_of
 from pipeline.core.console import counted, progress, run_command
 from pipeline.data.datasets import DATASETS, find_dataset
 
 if TYPE_CHECKING:
-    from pipeline.data.layouts.options import Options
     from pipeline.data.records import Dataset
     from pipeline.data.shards.plan import ShardPlan
     from pipeline.data.shards.transcode import ShardSettings
@@ -46,8 +45,8 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--split",
         choices=("image", "grouped"),
-        default="image",
-        help="grouped keeps all images of a lesion or patient, and near duplicates, in one split",
+        help="grouped keeps all images of a lesion or patient, and near duplicates, in one split (default: grouped if "
+        "headers of the files say which images belong together, else image)",
     )
     add(
         "--keep-leaks",
@@ -81,58 +80,8 @@ def parser() -> argparse.ArgumentParser:
     add("--no-check", action="store_true", help="do not read the written tars back with the library webdataset")
     add("--dry-run", action="store_true", help="print what would be written, write nothing")
     add_layout_flags(out)
+    add_format_flags(out)
     return out
-
-
-def add_layout_flags(out: argparse.ArgumentParser) -> None:
-    """The flags that say how a user's own images are to be read, the fields of `Options`."""
-    group = out.add_argument_group("your own images")
-    add = group.add_argument
-    add("--layout", choices=("folder", "csv", "webdataset"), help="one folder a class, a CSV, or tar shards")
-    add("--path-column", metavar="NAME", help="the column of the images' paths (csv)")
-    add("--label-column", metavar="NAME", help="the column of the labels (csv)")
-    add("--group-column", metavar="NAME", help="the column of the patients or lesions (csv)")
-    add("--split-column", metavar="NAME", help="the column of the splits (csv)")
-    add("--classes", metavar="A,B", help="the columns of 0 and 1 that are classes; a name may hold * (csv)")
-    add("--encoding", metavar="NAME", help="how the CSV is encoded if it is not UTF-8, such as cp1252 (csv)")
-    add("--keep-na", action="store_true", help="nan, None, N/A and the like are classes, not missing labels (csv)")
-    add(
-        "--similar-classes",
-        choices=("together", "apart"),
-        help="whether classes whose names differ in case or blanks alone are one",
-    )
-    add("--group-from", metavar="REGEX", help="the patient or lesion is what REGEX finds in a file's path")
-    add("--masks", choices=("leave-out", "keep"), help="whether files that look like masks are samples")
-    add(
-        "--leave-out",
-        action="append",
-        default=[],
-        metavar="PATTERN",
-        help="leave out files and folders by their paths in DIR; may be given several times",
-    )
-    add(
-        "--tars",
-        action="append",
-        default=[],
-        metavar="PATTERN",
-        help="tars as paths in DIR, or addresses (http, s3, pipe:COMMAND) that are fetched to it; {00..10} and {a,b} "
-        "mean several; may be given several times (webdataset; default: all in DIR)",
-    )
-    add("--image-member", metavar="END", help="how the image of a sample ends: jpg, left.png (webdataset)")
-    for name in ("label", "group", "split"):
-        default = "; default: cls" if name == "label" else ""
-        add(
-            f"--{name}-member", metavar="END", help=f"where its {name} is: cls, txt or json:FIELD (webdataset{default})"
-        )
-
-
-def layout_options(args: argparse.Namespace) -> Options:
-    """The options of the layout flags."""
-    from pipeline.data.layouts.options import Options
-
-    given = {field.name: getattr(args, field.name) for field in dataclasses.fields(Options)}
-    classes = tuple(name for name in (args.classes or "").split(",") if name.strip())
-    return Options(**{**given, "classes": classes, "leave_out": tuple(args.leave_out), "tars": tuple(args.tars)})
 
 
 def main() -> int:
@@ -144,14 +93,23 @@ def main() -> int:
         from pipeline.data import processes
 
         processes.start_server()  # it starts while this process does its own imports
-    from pipeline.data.shards.transcode import ShardSettings
+    from pipeline.data.shards.transcode import AUTO, ShardSettings
 
     dataset = find_dataset(args.name, args.layout, layout_options(args))
     if args.workers < 1:
         raise ValueError(f"--workers is {args.workers}; give 1 or more")
     if not 0 <= args.max_bad <= 1:
         raise ValueError(f"--max-bad is {args.max_bad}; give a fraction between 0 and 1")
-    settings = ShardSettings(**{field.name: getattr(args, field.name) for field in dataclasses.fields(ShardSettings)})
+    settings = ShardSettings(
+        size=args.size,
+        split=args.split or AUTO,
+        format=args.format,
+        quality=args.quality,
+        keep_names=args.keep_names,
+        decode=args.decode,
+        bits=args.bits,
+        reading=reading_of(args),
+    )
     if args.extend is not None:
         check_settings(args)
     out = args.out or Path(cluster.shards)
@@ -164,7 +122,9 @@ def check_settings(args: argparse.Namespace) -> None:
     from pipeline.data.shards import extend
     from pipeline.data.shards.index import open_shards
 
-    stored = dataclasses.asdict(extend.settings_of(open_shards(args.extend)))
+    settings = extend.settings_of(open_shards(args.extend))
+    stored = {**vars(settings), **vars(settings.reading)}
+    del stored["reading"]
     for name, value in stored.items():
         if getattr(args, name) not in (value, parser().get_default(name)):
             raise ValueError(
@@ -207,6 +167,7 @@ def shard(
         raw, out = raw.absolute(), out.absolute()  # jobs start in another folder
     limits: dict[str, Any] = {"max_bad": args.max_bad, "strict": args.strict, "check": not args.no_check}
     how: dict[str, Any] = {"workers": args.workers, "progress": progress, "keep_leaks": args.keep_leaks}
+    how["id_key"] = read_id_key(args.id_key)
     if args.extend is None:
         plan = make_plan(dataset, raw, settings, **how)
     else:

@@ -18,6 +18,7 @@ from pipeline.data.records import PassedOver, Record
 # Endings of files that are no images. Every other file counts as an image until decoding it fails.
 NOT_IMAGES = set(".csv .tsv .txt .md .json .jsonl .xml .html .pdf .doc .docx .xls .xlsx .yaml .yml .toml .ini".split())
 NOT_IMAGES |= set(".log .db .py .ipynb .m .mat .zip .tar .gz .sha256 .md5".split())
+VOLUME = ".nii.gz"
 # Files and folders that operating systems, file managers and storage boxes leave behind.
 SYSTEM_FILES = (".DS_Store", "._", "Thumbs.db", "desktop.ini", "Icon\r")
 SYSTEM_FOLDERS = {"@eadir", "__macosx", "#recycle", "$recycle.bin", "system volume information", "lost+found"}
@@ -45,13 +46,13 @@ class Found:
     """A record with a problem for each folder that cannot be read: how many images it holds is not known."""
 
 
-def walk(root: Path, *, hidden: bool = False, leave_out: Sequence[str] = ()) -> Found:
+def walk(root: Path, *, hidden: bool = False, leave_out: Sequence[str] = (), volumes: bool = False) -> Found:
     """All that is below `root`; hidden files and folders count as others with `hidden`.
 
-    `leave_out` are patterns (`*.bmp`, `extra`) for paths relative to `root`. Raises `ValueError` if `root` itself
-    cannot be read.
+    With `volumes`, compressed NIfTI (`.nii.gz`) may be images. `leave_out` are patterns (`*.bmp`, `extra`) for paths
+    relative to `root`. Raises `ValueError` if `root` itself cannot be read.
     """
-    walker = _Walker(root, hidden, leave_out)
+    walker = _Walker(root, hidden, leave_out, volumes)
     walker.walk()
     found = walker.found
     if any(record.path == root for record in found.unreadable):
@@ -88,10 +89,11 @@ def ending(path: Path) -> str:
 
 
 class _Walker:
-    def __init__(self, root: Path, hidden: bool, leave_out: Sequence[str]) -> None:
+    def __init__(self, root: Path, hidden: bool, leave_out: Sequence[str], volumes: bool) -> None:
         self.root = root
         self.hidden = hidden
         self.leave_out = leave_out
+        self.volumes = volumes
         self.found = Found()
         self.links: list[Path] = []
         """Links to folders that are still to be followed."""
@@ -143,7 +145,7 @@ class _Walker:
             return path
         elif kind == "link to a folder":
             self.links.append(path)
-        elif path.suffix.lower() in NOT_IMAGES:
+        elif path.suffix.lower() in NOT_IMAGES and not (self.volumes and ending(path) == VOLUME):
             self._pass(path, ending(path))
         elif kind == "special":
             self._pass(path, SPECIAL)

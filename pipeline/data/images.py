@@ -56,6 +56,7 @@ def decode(
     size: int | None = None,
     memory: int | None = None,
     bits: int | None = None,
+    frame: int | None = None,
 ) -> Decoded:
     """Decode an image file as upright RGB without metadata; raises `BadImage` with the reason if it cannot be used.
 
@@ -64,7 +65,7 @@ def decode(
     an intact JPEG that is at least twice as large is decoded at a fraction of its size (n/8, in its DCT), with both
     sides at least `min_side` pixels. With `channels=4` each pixel has a fourth byte without meaning: resizing then
     takes three quarters of the time. With `memory`, an image that needs more than so many bytes, to decode it and to
-    resize it to `size`, is refused.
+    resize it to `size`, is refused. `frame` is the number of the wanted image in a file that holds several.
     """
     if not data:
         raise BadImage("is empty")
@@ -75,6 +76,10 @@ def decode(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of odd EXIF and large images; both are handled here
             with formats.open_image(data) as image:
+                if frame is not None:
+                    image.seek(frame)
+                elif (pages := getattr(image, "n_frames", 1)) > 1 and image.format != "MPO":
+                    raise BadImage(f"holds {pages} images; split it into single ones, or say which: --frames")
                 _check(image, data)
                 _check_memory(image, data, 1, channels, size, memory)
                 if image.format == "PNG":
@@ -100,9 +105,6 @@ def _check(image: ImageFile.ImageFile, data: bytes) -> None:
     """Refuse what cannot be decoded for certain, as far as headers and checksums show."""
     if image.width * image.height > formats.MAX_PIXELS:
         raise BadImage(formats.TOO_LARGE)
-    pages = getattr(image, "n_frames", 1)
-    if pages > 1 and image.format != "MPO":
-        raise BadImage(f"holds {pages} images; split it into single ones")
     if image.mode in ("I", "F"):
         raise BadImage(tiff.SIGNED)
     if isinstance(image, TiffImagePlugin.TiffImageFile):
@@ -169,7 +171,7 @@ def _pixels(
         pixels, peak = colour.rgb_of_16_bit(image, channels, bits)
     else:
         pixels = colour.rgb(image, channels)
-    if image.format == "PNG":
+    if image.format == "PNG" and image.tell() == 0:
         png.check_rows(data, image)
     return Decoded(colour.upright(pixels, turn), width, height, _said(remarks), peak)
 

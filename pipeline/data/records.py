@@ -33,6 +33,8 @@ class Record:
     """`train`, `val` or `test` where the curator fixed it."""
     problem: str | None = None
     """Why it cannot be used, where the listing itself shows that."""
+    part: tuple[int, ...] = ()
+    """Which image of a file that holds several; empty until the file is read."""
 
 
 class PassedOver(NamedTuple):
@@ -41,6 +43,16 @@ class PassedOver(NamedTuple):
     path: Path
     kind: str
     """Why, in words that many share: an ending, `hidden`, `masks`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ByHeader:
+    """Labels of a table whose rows name patients, studies, series or images as headers of files do."""
+
+    level: str
+    """`patient`, `study`, `series` or `sop`."""
+    rows: Mapping[str, Record]
+    """By the id; only labels, group, split and problem of these records count."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +66,8 @@ class Listing:
     passed_over: tuple[PassedOver, ...] = ()
     notes: tuple[str, ...] = ()
     """What a person must know of how files and tables were read: sentences without names of files."""
+    by_header: ByHeader | None = None
+    """None also once the headers are read: it holds ids as they are."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -308,7 +308,10 @@ def test_of_two_jobs_at_once_the_second_is_an_error(
         (("mine", "--layout", "folder", "--raw", "nowhere"), "mine: there is no nowhere; give --raw"),
         (("mine", "--layout", "folder", "--raw", "."), "mine: no images under ."),
         (("isic", "--raw", ".", "--masks", "keep"), "--masks goes with --layout folder or csv only; omit it"),
-        (("mine", "--layout", "folder", "--raw", ".", "--encoding", "x"), "--encoding goes with --layout csv only"),
+        (
+            ("mine", "--layout", "folder", "--raw", ".", "--encoding", "x"),
+            "--encoding goes with --layout csv or dicom only",
+        ),
         (("toy", "--size", "4"), "--size is 4; give a side between 8 and 4096 pixels"),
         (("toy", "--workers", "0"), "--workers is 0; give 1 or more"),
         (("toy", "--max-bad", "5"), "--max-bad is 5.0; give a fraction between 0 and 1"),

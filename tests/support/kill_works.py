@@ -81,6 +81,7 @@ class Home:
         self.folder = folder
         folder.mkdir()
         draw_twins(folder / "wide")
+        fill_hospital(folder / "hospital")
         # In processes of their own: those that are killed must not share this one's worker server.
         in_process(lambda: len(tiny.make_shards(folder, each=20).classes) - 2, folder / LOG)
         self.shards = open_shards(next((folder / "shards").glob("tiny-*")))
@@ -104,6 +105,23 @@ def draw_twins(raw: Path) -> None:
             Image.fromarray((np.asarray(grey) + copy * rng.uniform(0, 90, (64, 64))).astype(np.uint16)).save(path)
 
 
+def fill_hospital(raw: Path) -> None:
+    """DICOM of several patients, one with many frames, volumes, and a TIFF of several pages."""
+    import hospital
+    import nibabel
+
+    hospital.slices(raw, patients=6, each=4)
+    rng = np.random.default_rng(2)
+    loop = hospital.with_pixels(hospital.header("US", study=77), rng.integers(0, 255, (12, 32, 32, 3), np.uint8))
+    hospital.save(loop, raw / "loop.dcm")
+    (raw / "cut.dcm").write_bytes((raw / "0-0.dcm").read_bytes()[:1200])
+    for number in range(3):
+        values = rng.integers(0, 900, (20, 20, 8)).astype(np.int16)
+        nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), raw / f"{number}.nii.gz")
+    pages = [Image.fromarray(rng.integers(0, 255, (24, 24, 3), np.uint8)) for _ in range(9)]
+    pages[0].save(raw / "pages.tif", save_all=True, append_images=pages[1:])
+
+
 # --- The kinds of work -----------------------------------------------------------------------------------------------
 
 
@@ -112,6 +130,7 @@ def works(home: Home) -> dict[str, Work]:
     end = {"since": lambda where: only_run(where, finetune)["weights"]}
     return {
         "sharding": Work(shard(home), file_differences),
+        "sharding a hospital's files": Work(shard_hospital(home), file_differences),
         "worker processes": Work(shard(home), file_differences, workers=True),
         "pretraining with probes": of_run(home, pretrain),
         "a pretraining's end": replace(
@@ -137,6 +156,11 @@ def works(home: Home) -> dict[str, Work]:
 def shard(home: Home) -> Callable[[Path], int]:
     flags = "--layout folder --size 32 --bits 12 --split grouped --workers 2 --format png --out out".split()
     return lambda where: code_of("shard", "wide", "--raw", home.folder / "wide", *flags, where=where)
+
+
+def shard_hospital(home: Home) -> Callable[[Path], int]:
+    flags = "--layout dicom --size 32 --workers 2 --format png --frames all --slices all --max-bad 1 --out out".split()
+    return lambda where: code_of("shard", "clinic", "--raw", home.folder / "hospital", *flags, where=where)
 
 
 def of_run(home: Home, spec: Spec) -> Work:

@@ -30,7 +30,10 @@ Image.MAX_IMAGE_PIXELS = MAX_PIXELS  # Pillow's own limit is lower and raises at
 TOO_LARGE = f"has more than {MAX_PIXELS:,} pixels; cut it into tiles first"
 ALLOWED = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "PPM")  # Pillow opens a camera's MPO as JPEG
 NAMES = "JPEG, PNG, TIFF, WebP, BMP, GIF, PPM"
-DICOM_ADVICE = "is DICOM: export it as 8- or 16-bit PNG or TIFF with its window applied and identifiers removed"
+DICOM_ADVICE = (
+    "is DICOM: export it as 8- or 16-bit PNG or TIFF with its window applied and identifiers removed; only "
+    "python -m pipeline.shard reads it as it is"
+)
 NEXT_MOVE = "which is not read here; convert it to PNG or TIFF"
 
 _READ = {
@@ -49,7 +52,8 @@ _OTHERS = {
     "JPEG 2000": rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51",
     "JPEG XL": rb"\xff\x0a|\0\0\0\x0cJXL ",
     "AVIF or HEIC": rb"....ftyp(?:avi|hei|hev|mif|msf)",
-    "NIfTI": rb"(?s:.{344})(?:n\+1|ni1)\0",
+    "NIfTI": rb"(?s:.{344})(?:n\+1|ni1)\0|(?s:.{4})n[+i]2\0",
+    "encrypted (CMS)": rb"0(?s:.{1,5})\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x07[\x03\x06]",
     "NRRD": rb"NRRD0",
     "HDF5 or MATLAB": rb"\x89HDF|MATLAB ",
     "Photoshop (PSD)": rb"8BPS",
@@ -94,9 +98,14 @@ def open_image(source: bytes | Path, formats: tuple[str, ...] = ALLOWED) -> Imag
     return image
 
 
+def is_dicom(head: bytes) -> bool:
+    """Whether a file that begins so is DICOM, with or without its preamble."""
+    return _DICOM.match(head) is not None
+
+
 def why_not(head: bytes, file: IO[bytes]) -> str:
     """Why a file that begins with `head` is not opened."""
-    if _DICOM.match(head):
+    if is_dicom(head):
         return DICOM_ADVICE
     for name, pattern in _READ.items():
         if re.match(pattern, head, re.DOTALL):
@@ -105,7 +114,8 @@ def why_not(head: bytes, file: IO[bytes]) -> str:
             return f"is a {name.replace('WEBP', 'WebP')} file that cannot be read{_cause(name, file)}"
     for name, pattern in _OTHERS.items():
         if re.match(pattern, head, re.DOTALL | re.IGNORECASE):
-            return f"is {name}, {NEXT_MOVE} (read are {NAMES})"
+            more = "; --slices of python -m pipeline.shard reads it" if name == "NIfTI" else ""
+            return f"is {name}, {NEXT_MOVE} (read are {NAMES}){more}"
     return f"is no image format known here ({NAMES})"
 
 

@@ -5,6 +5,7 @@ folder  one folder a class; images directly in DIR or in DIR/unlabelled have no 
 csv     one CSV file in DIR, or one a split: a path column (image, path, file or filename), then either one `label`
         column or one column of 0 and 1 a class; optional `group` (or patient, lesion) and `split` columns. Empty
         labels: none.
+dicom   every file in DIR, without a label or with those of --labels FILE, whose rows name ids of the headers.
 webdataset  tar shards of anyone: all in DIR, or those that --tars names, also by address.
 """
 
@@ -14,8 +15,9 @@ from collections import Counter
 from pathlib import Path
 
 from pipeline.core.console import visible
-from pipeline.data.folders import LEFT_OUT, UNREADABLE, is_left_out
+from pipeline.data.folders import LEFT_OUT, UNREADABLE, VOLUME, is_left_out
 from pipeline.data.layouts.csv_layout import csv_listing
+from pipeline.data.layouts.dicom_layout import dicom_listing
 from pipeline.data.layouts.folder_layout import folder_listing
 from pipeline.data.layouts.options import LAYOUTS, Options
 from pipeline.data.layouts.webdataset_layout import webdataset_listing
@@ -45,6 +47,8 @@ class UserDataset(Dataset):
         self.require(root)
         if self.layout == "folder":
             listing = folder_listing(root, self.options)
+        elif self.layout == "dicom":
+            listing = dicom_listing(root, self.options)
         elif self.layout == "webdataset":
             listing = webdataset_listing(root, self.options)
         else:
@@ -52,7 +56,8 @@ class UserDataset(Dataset):
         if not listing.records:
             kinds = Counter(passed.kind for passed in listing.passed_over)
             instead = f" (passed over: {', '.join(f'{n} {kind}' for kind, n in kinds.items())})" if kinds else ""
-            raise ValueError(f"{self.name}: no images under {root}{instead}; {self.obtain}")
+            volumes = "; --slices all reads volumes" if VOLUME in kinds else ""
+            raise ValueError(f"{self.name}: no images under {root}{instead}{volumes}; {self.obtain}")
         labelled = [record for record in listing.records if record.labels and not record.problem]
         if labelled and len(listing.classes) < 2:
             closed = [r for r in listing.records if r.problem and r.problem.startswith(UNREADABLE)]

@@ -27,14 +27,14 @@ Located = tuple[Record, str | None]
 
 def csv_listing(root: Path, options: Options, *, any_marks: bool = False) -> Listing:
     """The listing of `root` by its tables; with `any_marks` every column without another meaning is a class."""
-    found = folders.walk(root, leave_out=options.leave_out)
+    found = folders.walk(root, leave_out=options.leave_out, volumes=options.volumes)
     notes: list[str] = []
     sources = read_sources(root, found, options, notes, any_marks=any_marks)
     tables = {source.table.path for source in sources}
     masks = find_masks(found.images, root)
     searched = [path for path in found.images if path not in masks or options.masks != LEAVE_OUT]
     files = Files(root, searched, [*masks, *(passed.path for passed in found.passed_over)])
-    rows, classes, task = _with_classes(_read_rows(files, sources, options, notes), sources, options, notes, any_marks)
+    rows, classes, task = with_classes(_read_rows(files, sources, options, notes), sources, options, notes, any_marks)
     with_path = [record for record in rows if record.path not in tables]
     unlisted, passed_over = _rest(found, with_path, masks, root, options, notes)
     records = [*with_path, *(Record(key=None, path=path, labels=None) for path in unlisted)]
@@ -79,7 +79,7 @@ def _read_rows(files: Files, sources: list[Source], options: Options, notes: lis
     return [(replace(r, group=None if r.group is None else groups.of[r.group]), lost) for r, lost in out]
 
 
-def _with_classes(
+def with_classes(
     rows: list[Located], sources: list[Source], options: Options, notes: list[str], any_marks: bool
 ) -> tuple[list[Record], tuple[str, ...], str]:
     """The records of the rows with the names of their classes, all classes, and the task."""

@@ -21,7 +21,7 @@ IMAGES = re.compile(r"images?|imgs?|pict(?:ure)?s?|photos?|scans?|raw|originals?
 
 def folder_listing(root: Path, options: Options) -> Listing:
     """The listing of `root` by its folders."""
-    found = folders.walk(root, leave_out=options.leave_out)
+    found = folders.walk(root, leave_out=options.leave_out, volumes=options.volumes)
     notes: list[str] = []
     passed_over = list(found.passed_over)
     masks = find_masks(found.images, root)

@@ -28,7 +28,7 @@ def find_masks(images: Iterable[Path], root: Path) -> set[Path]:
 
     A name alone makes no mask: the image that it belongs to must be there.
     """
-    paths = [(path, path.stem.lower()) for path in images]
+    paths = [(path, path.stem.lower().removesuffix(".nii")) for path in images]
     inside = {folder: is_masks_folder(folder, root) for folder in {path.parent for path, _ in paths}}
     owners = {stem for path, stem in paths if not inside[path.parent]}
     out = set()

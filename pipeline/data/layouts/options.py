@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import re
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from pipeline.data.labels import APART, TOGETHER
 
-LAYOUTS = ("folder", "csv", "webdataset")
 LEAVE_OUT, KEEP = "leave-out", "keep"
-CSV_ONLY = {"path_column", "label_column", "group_column", "split_column", "classes", "encoding", "keep_na"}
-TARS_ONLY = {"tars", "image_member", "label_member", "group_member", "split_member"}
+TABLE = {"label_column", "group_column", "split_column", "classes", "encoding", "keep_na"}
+TARS = {"tars", "image_member", "label_member", "group_member", "split_member"}
+EVERY = {"similar_classes", "group_from", "leave_out"}
+OF_LAYOUT = {
+    "folder": {"masks", *EVERY},
+    "csv": {"path_column", "masks", *TABLE, *EVERY},
+    "dicom": {"labels", *TABLE, *EVERY},
+    "webdataset": {*TARS, *EVERY},
+}
+"""The options that each layout has."""
+LAYOUTS = tuple(OF_LAYOUT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +49,10 @@ class Options:
     """Where a sample's label is: `cls`, `txt` or `json:field`."""
     group_member: str | None = None
     split_member: str | None = None
+    labels: Path | None = None
+    """The table of labels of the layout `dicom`."""
+    volumes: bool = False
+    """Whether compressed NIfTI files are images: with --slices, which is no flag of layouts."""
 
     def __post_init__(self) -> None:
         if self.similar_classes not in (None, TOGETHER, APART):
@@ -63,10 +76,10 @@ class Options:
 
     def check(self, layout: str | None) -> None:
         """Raise `ValueError` for an option that a layout (None: a known dataset) does not have."""
-        given = {name for name, value in asdict(self).items() if value}
-        alien = {"folder": CSV_ONLY | TARS_ONLY, "csv": TARS_ONLY, "webdataset": {*CSV_ONLY, "masks"}}
-        wrong = sorted(given if layout is None else given & alien[layout])
-        if wrong:
-            needed = "--layout folder or csv" if layout is None or wrong[0] == "masks" else "--layout csv"
-            needed = "--layout webdataset" if wrong[0] in TARS_ONLY else needed
-            raise ValueError(f"--{wrong[0].replace('_', '-')} goes with {needed} only; omit it")
+        given = {name for name, value in asdict(self).items() if value and name != "volumes"}
+        if wrong := sorted(given - OF_LAYOUT[layout] if layout else given):
+            having = [name for name, options in OF_LAYOUT.items() if wrong[0] in options]
+            needed = " or ".join(filter(None, [", ".join(having[:-1]), having[-1]]))
+            raise ValueError(f"--{wrong[0].replace('_', '-')} goes with --layout {needed} only; omit it")
+        if layout == "dicom" and self.labels is None and (of_table := sorted(given & {*TABLE, "similar_classes"})):
+            raise ValueError(f"--{of_table[0].replace('_', '-')} is about a table; give it: --labels FILE")

@@ -37,15 +37,20 @@ class RowReader:
     def read(self, row: Row) -> tuple[Record, str | None]:
         """The record of a row, and what is wrong with its path; a row without a path has the path of the table."""
         number, cells = row
+        path: Path = self.table.path
+        lost: str | None = f"{self.prefix}line {number}: it has no path"
+        if cells[self.columns.path]:
+            path, lost = self.files.find(cells[self.columns.path], self.table.encoding, anywhere=self.anywhere)
+        return self.read_facts(row, path), lost
+
+    def read_facts(self, row: Row, path: Path) -> Record:
+        """The record of a row whose file is `path`."""
+        number, cells = row
         where = f"{self.prefix}line {number}"
         split, problem = self._split(cells, where)
         labels, wrong = self._labels(cells, where)
         group = cells[self.columns.group] if self.columns.group else ""
-        path: Path = self.table.path
-        lost: str | None = f"{where}: it has no path"
-        if cells[self.columns.path]:
-            path, lost = self.files.find(cells[self.columns.path], self.table.encoding, anywhere=self.anywhere)
-        record = Record(
+        return Record(
             key=None,
             path=path,
             labels=labels,
@@ -53,7 +58,6 @@ class RowReader:
             split=split,
             problem=wrong or problem,
         )
-        return record, lost
 
     def _split(self, cells: dict[str, str], where: str) -> tuple[str | None, str | None]:
         """The split of a row and what is wrong with it."""

@@ -25,7 +25,7 @@ from pipeline.data.layouts.tars import find_tars
 from pipeline.data.layouts.words import SPLITS
 from pipeline.data.records import Listing, PassedOver, Record
 
-IMAGES = frozenset("jpg jpeg png webp bmp gif ppm tif tiff".split())
+IMAGES = frozenset("jpg jpeg png webp bmp gif ppm tif tiff dcm".split())
 """Members that are images unless a flag names another."""
 OURS = "cls"  # the label unless a flag says otherwise
 LONGEST = 1 << 20  # bytes of a member that holds a label
@@ -49,7 +49,7 @@ class _Found:
     records: list[Record] = field(default_factory=list)
     passed_over: list[PassedOver] = field(default_factory=list)
     endings: Counter[str] = field(default_factory=Counter)
-    """Of the members of samples."""
+    """Of the members of samples, what follows their last dots: the rest can be a name."""
 
 
 def webdataset_listing(root: Path, options: Options) -> Listing:
@@ -114,7 +114,7 @@ def _read_tar(tar: Path, options: Options, found: _Found, split: str | None) -> 
     with open(tar, "rb") as file:
         for sample in group_by_keys(spans(), handler=skip):
             parts = {name: part for name, part in sample.items() if isinstance(part, Span)}
-            found.endings.update(list(parts))
+            found.endings.update(name if name == OURS else name.rpartition(".")[2] for name in parts)
             found.records.append(_Sample(tar, str(sample["__key__"]), parts, file, options).record(split))
     if broken:
         problem = f"{members.UNREADABLE}: {broken[0]}"

@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from pipeline.core import memory
 from pipeline.data import images, twins
+from pipeline.data.formats.files import Source
 from pipeline.data.records import PassedOver, Record
 from pipeline.data.shards.index import Shards
 from pipeline.data.shards.read import TarReader, read_pixels
@@ -32,29 +32,29 @@ REVISION = 1
 """Raised when other images become twins: `--split grouped` may then split in another way."""
 
 
-def find_raw_twins(paths: Sequence[Path], settings: ShardSettings, *, workers: int, progress: Any) -> Twins:
-    """The twins among raw files, so many that their stored images have no others.
+def find_raw_twins(sources: Sequence[Source], settings: ShardSettings, *, workers: int, progress: Any) -> Twins:
+    """The twins among images of raw files, so many that their stored images have no others.
 
     A file that cannot be decoded has none; it is quarantined when it is written.
     """
-    thumbnails, readable = raw_thumbnails(paths, settings, workers=workers, progress=progress)
+    thumbnails, readable = raw_thumbnails(sources, settings, workers=workers, progress=progress)
     rows = np.flatnonzero(readable)
     found = twins.find_twins(thumbnails[rows], twins.ALIKE - MARGIN)
-    first_of = np.arange(len(paths))
+    first_of = np.arange(len(sources))
     first_of[rows] = rows[found.first_of]
     pairs = found.pairs
     return Twins(first_of, dataclasses.replace(pairs, first=rows[pairs.first], second=rows[pairs.second]))
 
 
 def raw_thumbnails(
-    paths: Sequence[Path], settings: ShardSettings, *, workers: int, progress: Any
+    sources: Sequence[Source], settings: ShardSettings, *, workers: int, progress: Any
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The thumbnails of raw files uint8 [n, SIDE, SIDE], and which of the files can be decoded bool [n]."""
-    thumbnails = np.zeros((len(paths), SIDE, SIDE), np.uint8)
-    readable = np.ones(len(paths), bool)
+    """The thumbnails of raw images uint8 [n, SIDE, SIDE], and which of them can be decoded bool [n]."""
+    thumbnails = np.zeros((len(sources), SIDE, SIDE), np.uint8)
+    readable = np.ones(len(sources), bool)
     work = partial(raw_thumbnail, settings=settings, memory=memory.share_of_worker(workers))
     with Workers(workers) as pool:
-        answers = progress(pool.map(work, list(paths)), total=len(paths), what="looking for twins")
+        answers = progress(pool.map(work, list(sources)), total=len(sources), what="looking for twins")
         for row, answer in enumerate(answers):
             if isinstance(answer, images.BadImage):
                 readable[row] = False

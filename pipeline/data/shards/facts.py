@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.core import files
-from pipeline.core.console import counted, visible
+from pipeline.core.console import counted, table, visible
 from pipeline.data.labels import listed
 from pipeline.data.shards.counts import SplitCounts
 from pipeline.data.shards.index import Shards
+from pipeline.data.splits import SPLITS as SPLITS_OF_IMAGES
 
 SHEET = "duplicates.png"  # the pairs nearest the limit of what counts as a twin, in a shard folder
 SPLITS = {
@@ -55,6 +56,16 @@ def groups(leaks: Mapping[str, Any], *, grouped: bool) -> str:
     unknown = counted(leaks["without_group"], "image")
     text = f"{shared} a lesion or patient with a training image"
     return text + (f" (it is not known for {unknown})" if leaks["without_group"] else "")
+
+
+def kinds(known: Mapping[str, Any]) -> list[str]:
+    """Images by what headers say that they are, and groups by split; empty where no header is read."""
+    if "kinds" not in known:
+        return []
+    by_kind: Mapping[str, Mapping[str, int]] = known["kinds"]
+    rows: list[list[object]] = [[name, *counts.values()] for name, counts in by_kind.items()]
+    rows.append(["patients, or files of several images", *known["groups_by_split"].values()])
+    return [table(rows, header=("by header", *SPLITS_OF_IMAGES))]
 
 
 def twins(known: Mapping[str, Any]) -> list[str]:

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.data import splits
+from pipeline.data.formats.files import Source
 from pipeline.data.records import STANDIN_MARK, Record
 from pipeline.data.shards import duplicates
 from pipeline.data.shards.counts import count_images, to_json
+from pipeline.data.shards.keys import short_hash
 from pipeline.data.shards.observed import Observed
-from pipeline.data.shards.plan import Sample, ShardPlan, short_hash
+from pipeline.data.shards.plan import Sample, ShardPlan, revisions_of
 from pipeline.data.shards.quarantine import Entry
 from pipeline.data.twins import Twins
 
@@ -36,6 +38,8 @@ def make_manifest(
         "settings": plan.settings.to_json(),
         "counts": to_json(counts),
         **leaks(samples),
+        **kinds(plan, samples),
+        **_read_as(plan),
         "twins": _twins(samples, rows, found),
         "source_sha256": plan.source_sha256,
         "versions": {name: version(name) for name in ("pillow", "numpy", "pyarrow")},
@@ -58,7 +62,8 @@ def every_sample(plan: ShardPlan) -> list[Sample]:
 def _stored(folder: Path, row: Mapping[str, Any], checksum: str) -> Sample:
     labels = None if row["labels"] is None else tuple(row["labels"])
     record = Record(key=None, path=folder / row["tar"], labels=labels, group=row["group"])
-    return Sample(key=row["key"], record=record, group=row["group"], split=row["split"], checksum=checksum)
+    source = Source(record.path, checksum)
+    return Sample(key=row["key"], record=record, group=row["group"], split=row["split"], source=source)
 
 
 def _twins(samples: Sequence[Sample], rows: Sequence[Mapping[str, Any]], found: Twins) -> dict[str, Any]:
@@ -77,6 +82,33 @@ def _fingerprint(plan: ShardPlan, written: set[str]) -> str:
     """The plan's fingerprint, or another one if decoding left samples out: without them it is another dataset."""
     lacking = sorted(sample.key for sample in plan.samples if sample.key not in written)
     return short_hash(plan.fingerprint, *lacking)[:16] if lacking else plan.fingerprint
+
+
+def _read_as(plan: ShardPlan) -> dict[str, Any]:
+    """By what the pixels were read where Pillow alone does not, and with which key ids in headers were hashed."""
+    stored = plan.parent.manifest if plan.parent else {}
+    revisions = {**stored.get("read_as", {}), **revisions_of(plan.samples)}
+    out: dict[str, Any] = {"read_as": revisions} if revisions else {}
+    return out | ({"id_key": plan.id_key} if plan.hides_names or "id_key" in stored else {})
+
+
+def kinds(plan: ShardPlan, samples: Sequence[Sample]) -> dict[str, Any]:
+    """Images by what headers say that they are, and groups, of each split; nothing where no header is read.
+
+    `samples` begin with those of the shards that are extended, of which their manifest says it.
+    """
+    stored = plan.parent.manifest.get("kinds", {}) if plan.parent else {}
+    if not stored and not any(sample.kind for sample in samples):
+        return {}
+    images = Counter({(name, split): count for name, counts in stored.items() for split, count in counts.items()})
+    unknown = samples[len(plan.parent.rows) :] if plan.parent and stored else samples
+    images.update((sample.kind or "other files", sample.split) for sample in unknown)
+    groups = Counter(split for _, split in {(s.group, s.split) for s in samples if s.group is not None})
+    names = sorted({kind for kind, _ in images})
+    return {
+        "kinds": {name: {split: images[name, split] for split in splits.SPLITS} for name in names},
+        "groups_by_split": {split: groups[split] for split in splits.SPLITS},
+    }
 
 
 def leaks(samples: Sequence[Sample]) -> dict[str, int | None]:

@@ -10,28 +10,27 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import MappingProxyType
 
 import numpy as np
 
 from pipeline.core.seeds import derive
-from pipeline.data import images, members, splits
+from pipeline.data import images, splits
+from pipeline.data.formats import kinds
+from pipeline.data.formats.files import Source
 from pipeline.data.records import Dataset, Listing, PassedOver, Record
 from pipeline.data.shards import duplicates, quarantine
+from pipeline.data.shards.keys import groups_of, keys_of
 from pipeline.data.shards.parent import Parent
-from pipeline.data.shards.quarantine import Entry
-from pipeline.data.shards.raw import Progress, read_files
-from pipeline.data.shards.transcode import ShardSettings
+from pipeline.data.shards.quarantine import Entry, Names
+from pipeline.data.shards.raw import Progress, RawFiles, RawImage, new_secret, read_listing
+from pipeline.data.shards.transcode import AUTO, ShardSettings
 from pipeline.data.twins import Twins
 
 TAR_BYTES = 256 << 20  # a tar stays below this even if its images do not compress at all
 TAR_IMAGES = 2_000  # small enough that a killed job repeats little
-
-AGAIN = "the same image under the same name again"
-NONE_STORED: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +41,15 @@ class Sample:
     record: Record
     group: str | None
     split: str
-    checksum: str
-    """SHA-256 of the raw file."""
+    source: Source
+    """The raw file, and which image of it."""
+    kind: str = ""
+    """What the header of its file says that it is, such as a modality; empty where none is read."""
+
+    @property
+    def checksum(self) -> str:
+        """SHA-256 of the raw file."""
+        return self.source.checksum
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,10 +69,20 @@ class ShardPlan:
     """SHA-256 of the keys and checksums of all samples."""
     parent: Parent | None = None
     """The shards that are extended; `samples` are then those that it lacks."""
+    hides_names: bool = False
+    """Whether files are called by their checksums in all that is written and printed."""
+    real_names: Mapping[str, str] = field(default_factory=dict)
+    """Then the names of the quarantined files, by what they are called."""
+    id_key: str | None = None
+    """What the user's key for ids in headers is known by, where there is one."""
 
     @property
     def folder_name(self) -> str:
         return f"{self.dataset.name}-{self.settings.size}-{self.settings.split}-{self.fingerprint[:8]}"
+
+    @property
+    def names(self) -> Names:
+        return Names(self.root, self.hides_names)
 
     def tars(self) -> list[tuple[str, list[Sample]]]:
         """The name and the samples of every tar to write; the same plan always gives the same tars."""
@@ -88,52 +104,95 @@ def make_plan(
     workers: int,
     progress: Progress,
     keep_leaks: bool = False,
+    id_key: bytes | None = None,
 ) -> ShardPlan:
     """Read all files under `root` and plan their shards; writes nothing.
 
-    A grouped split keeps twins together, and leaves out what the curator put in two splits, unless `keep_leaks`.
-    Raises `ValueError` if the dataset's files cannot be listed, and if none of its images is in train.
+    A grouped split keeps twins together, and leaves out what the curator put in two splits, unless `keep_leaks`. With
+    `id_key` the ids in headers become hashes with this key. Raises `ValueError` if the dataset's files cannot be
+    listed, and if none of its images is in train.
     """
-    listing, readable, others, quarantined = read_files(dataset, root, workers=workers, progress=progress)
-    keys, without_key = keys_of(readable, root, keep_names=settings.keep_names)
-    usable = [(record, checksum) for record, checksum in readable if record.path in keys]
-    if any(members.member_of(record.path) for record, _ in usable[:1]):  # their places in tars say nothing
-        usable.sort(key=lambda pair: keys[pair[0].path])
+    secret = new_secret(id_key)
+    listing, raw = read_listing(dataset, root, settings.reading, secret, workers=workers, progress=progress)
+    if settings.split == AUTO:
+        belong = any(image.found and image.record.group for image in raw.images)
+        settings = replace(settings, split="grouped" if belong else "image")
+    keys = keys_of(raw, root, keep_names=settings.keep_names)
     found = None
     if settings.split == "grouped":
-        paths = [record.path for record, _ in usable]
-        found = duplicates.find_raw_twins(paths, settings, workers=workers, progress=progress)
-    samples, left_out = _samples(usable, keys, listing, settings, found, keep_leaks=keep_leaks)
-    if left_out:
-        gone = {passed.path for passed in left_out}
-        kept = [record for record in listing.records if record.path not in gone]
-        listing = replace(listing, records=kept, passed_over=(*listing.passed_over, *left_out))
+        sources = [image.source for image in raw.images]
+        found = duplicates.find_raw_twins(sources, settings, workers=workers, progress=progress)
+    samples, left_out = _samples(raw.images, keys, listing, settings, found, keep_leaks=keep_leaks)
+    quarantined, real_names = entries_of(raw, Names(root, raw.holds_dicom))
     _check_train(dataset, samples)
-    order = np.random.default_rng(derive("shard order", splits.SPLIT_SEED)).permutation(len(samples))
     return ShardPlan(
         dataset=dataset,
-        listing=listing,
+        listing=as_found(listing, raw, left_out),
         settings=settings,
         root=root,
-        samples=[samples[i] for i in order],
-        quarantined=quarantined + without_key,
-        fingerprint=_fingerprint(dataset, listing, settings, samples, others),
+        samples=in_order(samples),
+        quarantined=quarantined,
+        fingerprint=_fingerprint(dataset, listing, settings, samples, raw.images),
         source_sha256=source_hash((sample.key, sample.checksum) for sample in samples),
+        hides_names=raw.holds_dicom,
+        real_names=real_names,
+        id_key=secret.known_by,
     )
 
 
+def as_found(listing: Listing, raw: RawFiles, left_out: Sequence[tuple[Record, PassedOver]]) -> Listing:
+    """The listing with a record for each image of a file, and with what turned out to be none."""
+    gone = {(record.path, record.part) for record, _ in left_out}
+    kept = [image.record for image in raw.images if (image.record.path, image.record.part) not in gone]
+    return replace(
+        listing,
+        records=[*kept, *raw.problems, *raw.refused],
+        passed_over=(*listing.passed_over, *raw.passed_over, *(passed for _, passed in left_out)),
+        notes=(*listing.notes, *raw.notes()),
+    )
+
+
+def entries_of(raw: RawFiles, names: Names) -> tuple[list[Entry], dict[str, str]]:
+    """Entries for the files that cannot be used, and their real names if names are hidden."""
+    entries, real = [], {}
+    for number, record in enumerate([*raw.problems, *raw.refused], start=1):
+        reason = record.problem or ""
+        if names.hidden and number <= len(raw.problems):  # what follows can be a cell of a table or a name
+            reason = re.split(r"[:;('\"]", reason)[0].strip()
+        name = names.of_unread(record.path, number)
+        entries.append(quarantine.entry(name, reason))
+        if names.hidden:
+            real[name] = f"{names.real(record.path)} ({name})"
+    return entries, real
+
+
+def in_order(samples: list[Sample]) -> list[Sample]:
+    """The samples in the seeded order of their files; the images of a file stay together, so that it is opened once."""
+    by_file: dict[Path, list[Sample]] = {}
+    for sample in samples:
+        by_file.setdefault(sample.record.path, []).append(sample)
+    files = list(by_file.values())
+    order = np.random.default_rng(derive("shard order", splits.SPLIT_SEED)).permutation(len(files))
+    return [sample for number in order for sample in files[number]]
+
+
+def sample_of(image: RawImage, key: str, group: str | None, split: str) -> Sample:
+    kind = image.found.kind if image.found else ""
+    return Sample(key=key, record=image.record, group=group, split=split, source=image.source, kind=kind)
+
+
 def _samples(
-    usable: list[tuple[Record, str]],
-    keys: dict[Path, str],
+    usable: Sequence[RawImage],
+    keys: Sequence[str],
     listing: Listing,
     settings: ShardSettings,
     found: Twins | None,
     *,
     keep_leaks: bool,
-) -> tuple[list[Sample], tuple[PassedOver, ...]]:
+) -> tuple[list[Sample], list[tuple[Record, PassedOver]]]:
     """Samples with their groups and splits, sorted by key; and the images that are left out because they leak."""
     groups = groups_of(usable, keep_names=settings.keep_names)
-    records = [record for record, _ in usable]
+    records = [image.record for image in usable]
     table = splits.split_table(
         [record.labels for record in records],
         groups if found is None else duplicates.units(groups, found),
@@ -143,11 +202,12 @@ def _samples(
     )
     leaks = {} if found is None or keep_leaks else duplicates.leaking(table, found)
     samples = [
-        Sample(key=keys[record.path], record=record, group=group, split=split, checksum=checksum)
-        for i, ((record, checksum), group, split) in enumerate(zip(usable, groups, table, strict=True))
+        sample_of(image, key, group, split)
+        for i, (key, image, group, split) in enumerate(zip(keys, usable, groups, table, strict=True))
         if i not in leaks
     ]
-    return sorted(samples, key=lambda sample: sample.key), duplicates.left_out(records, table, leaks)
+    left_out = zip([records[i] for i in leaks], duplicates.left_out(records, table, leaks), strict=True)
+    return sorted(samples, key=lambda sample: sample.key), list(left_out)
 
 
 def _check_train(dataset: Dataset, samples: list[Sample]) -> None:
@@ -161,21 +221,26 @@ def _check_train(dataset: Dataset, samples: list[Sample]) -> None:
 
 
 def _fingerprint(
-    dataset: Dataset, listing: Listing, settings: ShardSettings, samples: list[Sample], others: dict[Path, str]
+    dataset: Dataset, listing: Listing, settings: ShardSettings, samples: list[Sample], usable: Sequence[RawImage]
 ) -> str:
-    """16 digits of a hash of all that the shards hold: files, keys, labels, groups, splits, settings and decoder.
-
-    `others` names the samples that earlier versions decoded otherwise, with their kinds.
-    """
+    """16 digits of a hash of all that the shards hold: files, keys, labels, groups, splits, settings and decoder."""
     digest = hashlib.sha256()
     head = [dataset.name, settings.to_json(), listing.classes, listing.task, images.REVISION]
     digest.update(json.dumps(head, sort_keys=True).encode())
     for sample in samples:
         row = [sample.key, sample.checksum, sample.record.labels, sample.group, sample.split]
         digest.update(json.dumps(row).encode())
+    others = {image.source.path: image.changed for image in usable if image.changed}
     for kind in sorted({others[sample.record.path] for sample in samples if sample.record.path in others}):
         digest.update(f"decoded otherwise than before: {kind}".encode())
+    for kind, revision in revisions_of(samples).items():
+        digest.update(f"read as {kind}, revision {revision}".encode())
     return digest.hexdigest()[:16]
+
+
+def revisions_of(samples: Iterable[Sample]) -> dict[str, int]:
+    """The kinds of files whose readers give the pixels, with the readers' revisions."""
+    return {kind: kinds.REVISIONS[kind] for kind in sorted({s.source.kind for s in samples if s.source.kind})}
 
 
 def source_hash(checksums: Iterable[tuple[str, str]]) -> str:
@@ -184,59 +249,3 @@ def source_hash(checksums: Iterable[tuple[str, str]]) -> str:
     for key, checksum in checksums:
         digest.update(f"{key} {checksum}\n".encode())
     return digest.hexdigest()
-
-
-def keys_of(
-    readable: list[tuple[Record, str]], root: Path, *, keep_names: bool, stored: Mapping[str, str] = NONE_STORED
-) -> tuple[dict[Path, str], list[Entry]]:
-    """A key for each path, and the entries of images whose published id cannot be a key.
-
-    The key is the published id; else, with `keep_names`, the cleaned file name; else a hash. `stored` are the keys that
-    shards have already, with the checksums of their files: a name among them is that of such a file alone.
-    """
-    keys: dict[Path, str] = {}
-    unusable: list[Entry] = []
-    taken: dict[str, Record] = {}
-    for record, checksum in readable:
-        member = members.member_of(record.path)  # neither its tar nor its place in it is a part of its name
-        name = member.name if member else quarantine.relative_name(record.path, root)
-        key = record.key or short_hash(checksum, name)
-        if keep_names and record.key is None:
-            cleaned = re.sub(r"[^A-Za-z0-9-]+", "_", str(Path(name).with_suffix(""))).strip("_-")
-            is_taken = cleaned in taken or stored.get(cleaned, checksum) != checksum
-            key = f"{cleaned}_{key[:8]}" if is_taken else cleaned or key
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", key):
-            reason = f"its id {key!r} holds characters that tar readers split names at"
-            unusable.append(quarantine.entry(record.path, root, reason))
-            continue
-        if key in taken:
-            problem = _again(record, taken[key])
-            unusable.append(quarantine.entry(record.path, root, problem))
-            if problem != AGAIN and taken[key].path in keys:
-                del keys[taken[key].path]
-                unusable.append(quarantine.entry(taken[key].path, root, problem))
-            continue
-        taken[key] = record
-        keys[record.path] = key
-    return keys, unusable
-
-
-def _again(one: Record, other: Record) -> str:
-    """What is wrong with two images of one name and content, which only tars can hold."""
-    equal = (one.labels, one.group, one.split) == (other.labels, other.group, other.split)
-    return AGAIN if equal else f"{AGAIN}, with another label, group or split"
-
-
-def groups_of(usable: list[tuple[Record, str]], *, keep_names: bool) -> list[str | None]:
-    """The group of each image; a group that nobody published becomes a hash of its images, because it may be a name."""
-    members: dict[str, list[str]] = {}
-    for record, checksum in usable:
-        if record.group is not None:
-            members.setdefault(record.group, []).append(checksum)
-    hashes = {group: short_hash("group", *sorted(checksums)) for group, checksums in members.items()}
-    return [r.group if keep_names or r.key or r.group is None else hashes[r.group] for r, _ in usable]
-
-
-def short_hash(*parts: str) -> str:
-    """20 hexadecimal digits of a SHA-256; a name's bytes that are no UTF-8 count as they are."""
-    return hashlib.sha256("\x1f".join(parts).encode(errors="surrogateescape")).hexdigest()[:20]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.core.console import counted, visible
@@ -13,17 +14,43 @@ LONGEST = 500  # characters of a reason: a cell of a table can be of any length
 LISTED = 20  # entries that an error message lists; it counts the others
 
 Entry = dict[str, str]
-"""`file`, the name that `relative_name` gives as it can be shown, and `reason`; manifests store entries as they are."""
+"""`file`, the name that `Names` gives, and `reason`; manifests store entries as they are."""
 
 
-def entry(path: Path, root: Path, reason: str) -> Entry:
-    return {"file": visible(relative_name(path, root)), "reason": visible(reason[:LONGEST])}
+def entry(name: str, reason: str) -> Entry:
+    """`name` as `Names` gives it."""
+    return {"file": name, "reason": visible(reason[:LONGEST])}
 
 
 def relative_name(path: Path, root: Path) -> str:
     """`path` relative to the raw folder `root`; the whole path if it is outside."""
     path = members.shown(path)
     return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
+
+
+@dataclass(frozen=True)
+class Names:
+    """What the files of a raw folder are called in all that is written and printed."""
+
+    root: Path
+    hidden: bool = False
+    """Whether a file is called by its checksum: files and folders of DICOM are often named after patients."""
+
+    def of(self, path: Path, checksum: str, part: tuple[int, ...] = ()) -> str:
+        """The name of an image; `checksum`: of its file."""
+        return f"file {checksum[:12]}{said_part(part)}" if self.hidden else self.real(path, part)
+
+    def of_unread(self, path: Path, number: int) -> str:
+        """The name of a file that pass one could not use; the user's list tells which has the number."""
+        return f"unread file {number}" if self.hidden else self.real(path)
+
+    def real(self, path: Path, part: tuple[int, ...] = ()) -> str:
+        return visible(relative_name(path, self.root)) + said_part(part)
+
+
+def said_part(part: tuple[int, ...]) -> str:
+    """Which image of a file it is, behind the file's name; counted from 1."""
+    return f", image {'/'.join(str(number + 1) for number in part)}" if part else ""
 
 
 def check(entries: list[Entry], *, total: int, max_bad: float, strict: bool) -> None:

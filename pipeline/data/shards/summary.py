@@ -11,7 +11,7 @@ from pipeline.data.records import PassedOver
 from pipeline.data.shards import facts
 from pipeline.data.shards.counts import SplitCounts, count_images, counts_of, gaps
 from pipeline.data.shards.index import Shards
-from pipeline.data.shards.manifest import every_sample, leaks
+from pipeline.data.shards.manifest import every_sample, kinds, leaks
 from pipeline.data.shards.observed import Observed
 from pipeline.data.shards.plan import ShardPlan
 from pipeline.data.shards.quarantine import Entry, relative_name
@@ -24,7 +24,8 @@ def of_plan(plan: ShardPlan) -> str:
     samples = every_sample(plan)
     counts = count_images(((sample.split, sample.record.labels) for sample in samples), plan.listing.classes)
     title = f"{plan.dataset.name}: {plan.listing.task}"
-    return _summary(title, counts, leaks(samples), [], plan, plan.quarantined, Observed())
+    known = leaks(samples) | kinds(plan, samples)
+    return _summary(title, counts, known, [], plan, plan.quarantined, Observed())
 
 
 def of_shards(shards: Shards, plan: ShardPlan) -> str:
@@ -53,13 +54,20 @@ def account(plan: ShardPlan, quarantined: Sequence[Entry]) -> list[str]:
     """One line for each image and each thing passed over: what became of it, why, and its name, apart by tabs."""
     known = {(entry["file"], entry["reason"]) for entry in plan.quarantined}
     undecodable = {entry["file"] for entry in quarantined if (entry["file"], entry["reason"]) not in known}
-    lines = [f"quarantined\t{visible(entry['reason'])}\t{visible(entry['file'])}" for entry in quarantined]
+    hidden: dict[str, list[str]] = {name: [real] for name, real in plan.real_names.items()}
+    lines = []
     for passed in plan.listing.passed_over:
         lines.append(f"passed over\t{visible(passed.kind)}\t{visible(relative_name(passed.path, plan.root))}")
     for sample in plan.samples:
-        name = visible(relative_name(sample.record.path, plan.root))
+        name = plan.names.of(sample.record.path, sample.checksum, sample.record.part)
+        real = plan.names.real(sample.record.path, sample.record.part)
         if name not in undecodable:
-            lines.append(f"written\t{sample.split}\t{name}")
+            lines.append(f"written\t{sample.split}\t{real}")
+        elif plan.hides_names:
+            hidden.setdefault(name, []).append(f"{real} ({name})")  # several where files are equal
+    for entry in quarantined:
+        names = hidden.get(entry["file"]) or [visible(entry["file"])]
+        lines.append(f"quarantined\t{visible(entry['reason'])}\t{names.pop(0)}")
     return sorted(lines)
 
 
@@ -81,6 +89,7 @@ def _summary(
         f"{title}\n",
         table(facts.count_rows(counts), header=("", *counts)),
         "",
+        *(part for text in facts.kinds(leaks) for part in (text, "")),
         facts.groups(leaks, grouped=plan.settings.split == "grouped"),
         f"{counted(leaks['identical_across_splits'], 'file is', 'files are')} byte-identical to one in another split",
         *twins,
@@ -92,6 +101,8 @@ def _summary(
     if passed_over:
         parts += ["", _passed_over_table(passed_over, plan), ""]
     parts.append(f"{len(quarantined)} of {written + matched + len(quarantined)} quarantined")
+    if plan.hides_names and (quarantined or passed_over):
+        parts.append("names of files are not shown, because they can be names of patients; --list FILE writes them")
     if quarantined:
         rows = sorted([entry["file"], entry["reason"]] for entry in quarantined)
         parts.append(table(rows, header=("file", "reason")))
@@ -104,5 +115,5 @@ def _passed_over_table(passed_over: Sequence[PassedOver], plan: ShardPlan) -> st
     for kind, count in sorted(kinds.items()):
         names = [relative_name(passed.path, plan.root) for passed in passed_over if passed.kind == kind]
         more = ", …" if count > NAMED else ""
-        rows.append([kind, count, ", ".join(visible(name) for name in names[:NAMED]) + more])
+        rows.append([kind, count, "" if plan.hides_names else ", ".join(map(visible, names[:NAMED])) + more])
     return table(rows, header=("passed over", "number", "for example"))

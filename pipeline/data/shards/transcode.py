@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pipeline.core import files
-from pipeline.data import images, members
+from pipeline.data import images
+from pipeline.data.formats import files
+from pipeline.data.formats.files import Source
+from pipeline.data.formats.reading import Reading
 
 if TYPE_CHECKING:
     import numpy as np
+
+
+AUTO = "auto"
+"""A split that is `grouped` if the files themselves say which images belong together, and `image` if not."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +29,7 @@ class ShardSettings:
     size: int
     """Side in pixels."""
     split: str
-    """`image` or `grouped`."""
+    """`image`, `grouped`, or AUTO until the files are read."""
     format: str
     quality: int | None
     keep_names: bool
@@ -31,6 +37,8 @@ class ShardSettings:
     """`dct`: large JPEGs are decoded at a fraction of their size, faster and less exactly."""
     bits: int | None = None
     """Of the values in 16-bit grey images; None: 16, or what a TIFF says."""
+    reading: Reading = Reading()
+    """Of files that hold several images, or values that need a window."""
 
     def __post_init__(self) -> None:
         if not 8 <= self.size <= 4096:
@@ -42,12 +50,20 @@ class ShardSettings:
 
         images.check_bits(self.bits)
 
+    @classmethod
+    def of_json(cls, values: Mapping[str, Any]) -> ShardSettings:
+        """What `to_json` gave; raises `TypeError` for a setting that is unknown."""
+        of_reading = {field.name for field in fields(Reading)}
+        reading = Reading(**{name: value for name, value in values.items() if name in of_reading})
+        return cls(**{name: value for name, value in values.items() if name not in of_reading}, reading=reading)
+
     def to_json(self) -> dict[str, Any]:
         """The fields as manifests store them; one that came later and has its default is left out."""
-        fields = asdict(self)
+        values = asdict(self)
         if self.bits is None:
-            del fields["bits"]
-        return fields
+            del values["bits"]
+        del values["reading"]
+        return values | self.reading.to_json()
 
 
 class Transcoded(NamedTuple):
@@ -66,18 +82,21 @@ class Transcoded(NamedTuple):
 
 
 @images.or_reason
-def transcode(task: tuple[Path, str, ShardSettings], *, memory: int | None = None) -> Transcoded:
-    """Decode, resize and encode a raw file, or say why it cannot be used.
+def transcode(task: tuple[Source, ShardSettings], *, memory: int | None = None) -> Transcoded:
+    """Decode, resize and encode an image of a raw file, or say why it cannot be used.
 
-    The task is its path, its expected SHA-256 and the settings. An image that needs more than `memory` bytes cannot be
-    used.
+    An image that needs more than `memory` bytes cannot be used.
     """
-    path, checksum, settings = task
-    raw = members.read_raw(path)
-    if files.sha256_bytes(raw) != checksum:
-        raise images.BadImage("changed while the dataset was sharded; shard it again")
-    min_side = settings.size if settings.decode == "dct" else 0
-    image = images.decode(raw, min_side=min_side, channels=4, size=settings.size, memory=memory, bits=settings.bits)
+    source, settings = task
+    image = files.decode(
+        source,
+        settings.reading,
+        min_side=settings.size if settings.decode == "dct" else 0,
+        channels=4,
+        size=settings.size,
+        memory=memory,
+        bits=settings.bits,
+    )
     small = images.resize(image.pixels, settings.size)
     data = images.encode(small, format=settings.format, quality=settings.quality)
     is_blank = images.is_blank(small) and images.is_blank(image.pixels)
@@ -85,10 +104,19 @@ def transcode(task: tuple[Path, str, ShardSettings], *, memory: int | None = Non
 
 
 @images.or_reason
-def raw_thumbnail(path: Path, *, settings: ShardSettings, memory: int | None = None) -> np.ndarray:
-    """The thumbnail of a raw file for `data/twins`, decoded as small as its format allows; or why there is none."""
+def raw_thumbnail(source: Source, *, settings: ShardSettings, memory: int | None = None) -> np.ndarray:
+    """The thumbnail of an image for `data/twins`, decoded as small as its format allows; or why there is none."""
     from pipeline.data import sketches, twins
 
     side = 2 * sketches.SIDE
-    image = images.decode(members.read_raw(path), min_side=side, size=side, memory=memory, bits=settings.bits)
+    image = files.decode(
+        source,
+        settings.reading,
+        min_side=side,
+        channels=3,
+        size=side,
+        memory=memory,
+        bits=settings.bits,
+        check=False,
+    )
     return twins.thumbnail(image.pixels)

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.core import files, memory, seals
-from pipeline.core.console import visible
 from pipeline.data import images
 from pipeline.data.shards import duplicates, facts, quarantine
 from pipeline.data.shards.index import Shards, open_shards, write_index
@@ -26,6 +25,7 @@ from pipeline.data.shards.plan import Sample, ShardPlan
 from pipeline.data.shards.quarantine import Entry
 from pipeline.data.shards.raw import Progress
 from pipeline.data.shards.read_back import read_back
+from pipeline.data.shards.sheets import SLIDES, draw_slides
 from pipeline.data.shards.tar import TarWriter
 from pipeline.data.shards.transcode import transcode
 from pipeline.data.workers import Workers
@@ -56,9 +56,9 @@ def write_shards(
         if not (folder / "manifest.json").exists():  # another process may have finished it while this one waited
             files.remove_temporaries(folder)
             if plan.parent is not None:
-                _take_tars(folder, plan.parent)
+                _take_files(folder, plan.parent)
             _write_tars(folder, plan, plan.tars(), workers, progress)
-            _finish(folder, plan, progress, max_bad=max_bad, strict=strict, check=check)
+            _finish(folder, plan, workers, progress, max_bad=max_bad, strict=strict, check=check)
     (folder / ".lock").unlink(missing_ok=True)
     return open_shards(folder)
 
@@ -101,7 +101,7 @@ def _write_tars(
     folder: Path, plan: ShardPlan, tars: list[tuple[str, list[Sample]]], workers: int, progress: Progress
 ) -> None:
     missing = [(tar, members) for tar, members in tars if not _is_good(_rows_file(folder, tar))]
-    tasks = [(s.record.path, s.checksum, plan.settings) for _, members in missing for s in members]
+    tasks = [(sample.source, plan.settings) for _, members in missing for sample in members]
     with Workers(workers) as pool:
         work = partial(transcode, memory=memory.share_of_worker(workers))
         answers = progress(pool.map(work, tasks), total=len(tasks), what="writing")
@@ -122,10 +122,11 @@ def _write_tar(folder: Path, tar: str, members: list[Sample], plan: ShardPlan, a
         for sample in members:
             answer = next(answers)
             labels = sample.record.labels
+            name = plan.names.of(sample.record.path, sample.checksum, sample.record.part)
             if isinstance(answer, images.BadImage):
-                bad.append(quarantine.entry(sample.record.path, plan.root, str(answer)))
+                bad.append(quarantine.entry(name, str(answer)))
                 continue
-            observed.add(visible(quarantine.relative_name(sample.record.path, plan.root)), answer)
+            observed.add(name, answer)
             offset = writer.add(f"{sample.key}.{extension}", answer.data)
             writer.add(f"{sample.key}.json", json.dumps({"labels": labels}).encode())
             rows.append(
@@ -146,19 +147,27 @@ def _write_tar(folder: Path, tar: str, members: list[Sample], plan: ShardPlan, a
     files.write_json(_rows_file(folder, tar), {"rows": rows, "bad": bad, **observed.to_json()}, indent=None)
 
 
-def _take_tars(folder: Path, parent: Parent) -> None:
-    """The tars of the shards that are extended, as further names of the same files, or copied to another disk."""
-    for tar in sorted({row["tar"] for row in parent.rows}):
-        if (folder / tar).exists():
+def _take_files(folder: Path, parent: Parent) -> None:
+    """The tars of the shards that are extended and the drawings of their slides, as further names of the same files.
+
+    To another disk they are copied.
+    """
+    drawn = [f"{SLIDES}/{path.name}" for path in sorted((parent.folder / SLIDES).glob("*.png"))]
+    for name in [*sorted({row["tar"] for row in parent.rows}), *drawn]:
+        target = folder / name
+        if target.exists():
             continue
+        target.parent.mkdir(exist_ok=True)
         try:
-            os.link(parent.folder / tar, folder / tar)
+            os.link(parent.folder / name, target)
         except OSError:
-            with open(parent.folder / tar, "rb") as content, files.publish(folder / tar) as copy:
+            with open(parent.folder / name, "rb") as content, files.publish(target) as copy:
                 shutil.copyfileobj(content, copy, 1 << 20)
 
 
-def _finish(folder: Path, plan: ShardPlan, progress: Progress, *, max_bad: float, strict: bool, check: bool) -> None:
+def _finish(
+    folder: Path, plan: ShardPlan, workers: int, progress: Progress, *, max_bad: float, strict: bool, check: bool
+) -> None:
     """Write the index from the rows of all tars, then the sheet of twins, then the manifest."""
     rows: list[dict[str, Any]] = []
     quarantined = list(plan.quarantined)
@@ -182,6 +191,7 @@ def _finish(folder: Path, plan: ShardPlan, progress: Progress, *, max_bad: float
     if (sheet := duplicates.draw_pairs(stored, found)) is not None:
         with files.publish(folder / facts.SHEET) as file:
             file.write(sheet)
+    draw_slides(folder, plan, workers=workers, progress=progress)
     read_by = read_back(folder, [f"{tar}.tar" for tar, _ in plan.tars()], rows) if check else None
     manifest = make_manifest(plan, rows, quarantined, observed, found) | {"read_back_by": read_by}
     checksums = {sample.key: sample.checksum for sample in every_sample(plan)}

@@ -163,8 +163,8 @@ def test_a_pattern_that_fits_nothing_is_an_error(tmp_path: Path) -> None:
         ({"group_from": "("}, r"--group-from is '\(', no regular expression"),
         ({"classes": ("a",), "label_column": "b"}, "--classes and --label-column do not go together"),
         ({"group_from": "x", "group_column": "b"}, "--group-from and --group-column do not go together"),
-        ({"label_column": "x"}, "--label-column goes with --layout csv only"),
-        ({"keep_na": True}, "--keep-na goes with --layout csv only"),
+        ({"label_column": "x"}, "--label-column goes with --layout csv or dicom only"),
+        ({"keep_na": True}, "--keep-na goes with --layout csv or dicom only"),
     ],
 )
 def test_options_that_make_no_sense_are_errors(options: dict[str, object], message: str, tmp_path: Path) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shlex
 import tarfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import hospital
 import numpy as np
 import pytest
 import small_shards
@@ -18,12 +21,13 @@ from small_shards import contents, plan_of, rows_of, written
 from web_server import serving
 
 from pipeline.data import members
+from pipeline.data.formats.reading import Reading
 from pipeline.data.layouts import UserDataset
 from pipeline.data.layouts.options import Options
 from pipeline.data.records import Listing
-from pipeline.data.shards import write
+from pipeline.data.shards import summary, write
 from pipeline.data.shards.read import read_pixels
-from pipeline.data.shards.transcode import ShardSettings
+from pipeline.data.shards.transcode import AUTO, ShardSettings, transcode
 
 pytest.importorskip("webdataset", reason="the extra webdataset is not installed")
 Members = Sequence[tuple[str, bytes]]
@@ -253,6 +257,53 @@ def test_tars_by_braces_pipes_and_the_web_are_fetched_once(tmp_path: Path) -> No
     assert len(list((home / "fetched").iterdir())) == 3
     with pytest.raises(ValueError, match=r"there is no tar .*00008\.tar; correct --tars"):
         listing(there, tars=("0000{8..9}.tar", "00009.tar"))
+
+
+def dicom(patient: int, number: int, frames: int = 1) -> bytes:
+    """A file of CT slices; all pixels differ."""
+    values = np.random.default_rng([patient, number]).integers(0, 2000, (frames, 16, 16))
+    ds = hospital.header("CT", patient=f"Doe{patient}", study=patient, number=number)
+    ds.RescaleSlope, ds.RescaleIntercept = 1, -1024
+    out = io.BytesIO()
+    hospital.with_pixels(ds, values.astype(np.int16)[0 if frames == 1 else slice(None)]).save_as(
+        out, enforce_file_format=True
+    )
+    return out.getvalue()
+
+
+@pytest.mark.usefixtures("inline")
+def test_members_that_hold_several_images_give_what_the_same_files_give(tmp_path: Path) -> None:
+    """DICOM of one frame and of several, and a TIFF of three pages, in two tars and as files of a folder."""
+    pages = [image_of(CLASSES[n], np.random.default_rng(n)) for n in range(3)]
+    tiff = io.BytesIO()
+    pages[0].save(tiff, "TIFF", save_all=True, append_images=pages[1:])
+    content = {f"Doe{p}-{n}.dcm": dicom(p, n, 1 + 2 * (n == 0)) for p in range(4) for n in range(2)}
+    content["pages.tif"] = tiff.getvalue()
+    half = len(content) // 2
+    tar(tmp_path / "tars" / "0.tar", list(content.items())[:half])
+    tar(tmp_path / "tars" / "1.tar", list(content.items())[half:])
+    (tmp_path / "files").mkdir()
+    for name, data in content.items():
+        (tmp_path / "files" / name).write_bytes(data)
+    settings = replace(PNG, split=AUTO, size=16, reading=Reading(frames="all"))
+    by_files = plan_of(tmp_path / "files", settings=settings, dataset=UserDataset("mine", "dicom"))
+    by_tars = plan_of(tmp_path / "tars", settings=settings, dataset=of(tmp_path / "tars"))
+    assert len(by_tars.samples) == 4 * 4 + 3 and by_tars.settings.split == "grouped"
+    told = [{s.key: (s.checksum, s.group) for s in plan.samples} for plan in (by_files, by_tars)]
+    assert told[0] == told[1]
+    one, other = (written(plan, tmp_path / "out" / str(n)) for n, plan in enumerate((by_files, by_tars)))
+    sums = [{row["key"]: row["sha256"] for row in rows_of(shards)} for shards in (one, other)]
+    assert sums[0] == sums[1] and len(set(sums[0].values())) == 19
+    said = summary.of_shards(other, by_tars) + (other.folder / "manifest.json").read_text()
+    assert "Doe" not in said
+
+
+def test_a_member_that_changes_while_it_is_sharded_is_not_written(tmp_path: Path) -> None:
+    name = tar(tmp_path / "0.tar", [(f"{n}.dcm", dicom(n, 0, 3)) for n in range(3)])
+    plan = plan_of(tmp_path, settings=replace(PNG, size=16), dataset=of(tmp_path))
+    os.utime(name, ns=(0, 0))
+    answers = [transcode((sample.source, plan.settings)) for sample in plan.samples]
+    assert len(answers) == 9 and all("changed while the dataset was sharded" in str(answer) for answer in answers)
 
 
 def test_flags_that_make_no_sense_are_errors(tmp_path: Path) -> None:

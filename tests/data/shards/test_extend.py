@@ -53,7 +53,7 @@ def test_stored_images_keep_their_tars_splits_and_places_and_are_not_decoded(
     add_images(raw, range(12))
     decoded: list[Path] = []
     transcode = write.transcode
-    monkeypatch.setattr(write, "transcode", lambda task, **how: decoded.append(task[0]) or transcode(task, **how))
+    monkeypatch.setattr(write, "transcode", lambda task, **how: decoded.append(task[0].path) or transcode(task, **how))
     plan = grown(raw, old)
     new = written(plan, tmp_path / "out")
     assert sorted(path.stem for path in decoded) == sorted(f"new_{number}" for number in range(12))

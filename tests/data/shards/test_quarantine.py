@@ -53,7 +53,8 @@ def test_a_folder_that_cannot_be_read_is_accepted_by_a_max_bad_of_1_alone() -> N
 
 def test_names_and_reasons_are_stored_and_shown_escaped_and_of_bounded_length() -> None:
     root = Path("raw")
-    entry = quarantine.entry(root / "a" / "caf\udce9\n.jpg", root, "line 2: split '" + "x" * 1000 + "'")
+    name = quarantine.Names(root).of(root / "a" / "caf\udce9\n.jpg", "")
+    entry = quarantine.entry(name, "line 2: split '" + "x" * 1000 + "'")
     assert entry["file"] == r"a/caf\xe9\n.jpg" and len(entry["reason"]) == quarantine.LONGEST
     with pytest.raises(ValueError) as caught:
         quarantine.check([{"file": "red\x1b[31m", "reason": "two\nlines"}], total=1, max_bad=0, strict=True)

@@ -1,0 +1,127 @@
+"""Every file that pydicom ships for its own tests: written as pydicom decodes it, or refused with the truth."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import hospital
+import numpy as np
+import pydicom
+import pytest
+from pydicom.dataset import Dataset
+from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut, apply_windowing, pixel_array
+
+from pipeline.core import files as core_files
+from pipeline.data.decoders.formats import BadImage, is_dicom
+from pipeline.data.formats import files, kinds
+from pipeline.data.formats.files import Source
+from pipeline.data.formats.reading import Found, Reading, Secret
+
+FOLDER = hospital.test_files()
+READING = Reading(window="voi")
+
+NO_IMAGE = "DICOM that is no image: "
+CUT = "has no pixels although it is made to hold an image; it may be cut off"
+HEADER = "is DICOM whose header is damaged or cut off"
+PIXELS = "whose pixels are damaged, cut off or not what the header says"
+REFUSED = {
+    "JPEG-lossy.dcm": PIXELS,  # of its two codecs one reads no 12 bits and the other finds its scan's parameters wrong
+    "JPEG2000-embedded-sequence-delimiter.dcm": PIXELS,
+    "MR_truncated.dcm": PIXELS,
+    "SC_rgb_rle_32bit.dcm": "has pixels of 32 bits; up to 16 are read",
+    "SC_rgb_rle_32bit_2frame.dcm": "has pixels of 32 bits; up to 16 are read",
+    "UN_sequence.dcm": CUT,
+    "empty_charset_LEI.dcm": HEADER,
+    "no_meta_group_length.dcm": CUT,
+    "priv_SQ.dcm": CUT,
+    "meta_missing_tsyntax.dcm": "is DICOM without the size or the bits of its pixels",
+    "nested_priv_SQ.dcm": "is DICOM without the size or the bits of its pixels",
+}
+"""By their names; `IM…` are the images of TINY_ALPHA, which have no pixels."""
+
+
+def all_files() -> list[Path]:
+    """Those that begin as DICOM; of the 50 equal ones in TINY_ALPHA one."""
+    every = sorted(path for path in FOLDER.rglob("*") if path.is_file() and path.suffix not in (".json", ".txt"))
+    every = [path for path in every if not path.name.startswith("IM0000") or path.name == "IM000000"]
+    return [path for path in every if is_dicom(path.read_bytes()[:4096])]
+
+
+def find(path: Path, reading: Reading = READING) -> Found | BadImage:
+    return files.find_images((path, kinds.DICOM), reading=reading, secret=Secret(b"k", False))
+
+
+def source_of(path: Path, part: tuple[int, ...]) -> Source:
+    return Source(path, core_files.sha256_file(path), kinds.DICOM, part, files.stamp_of(path) if part else None)
+
+
+def by_pydicom(ds: Dataset, index: int) -> np.ndarray:
+    """uint8 [h, w, 3], by pydicom's own functions."""
+    pixels = pixel_array(ds, index=index)
+    interpretation = ds.PhotometricInterpretation
+    if interpretation == "PALETTE COLOR":
+        colours = apply_color_lut(pixels, ds)
+        return (colours >> (8 if colours.dtype == np.uint16 and colours.max() > 255 else 0)).astype(np.uint8)
+    if not interpretation.startswith("MONOCHROME"):
+        return (pixels >> (ds.BitsStored - 8)).astype(np.uint8)
+    scaled = apply_modality_lut(pixels, ds)
+    shown = apply_voi_lut(scaled, ds)
+    if "WindowCenter" in ds:
+        low, high = apply_windowing(np.array([-1e9, 1e9]), ds)
+    else:
+        signed, bits = ds.PixelRepresentation, ds.BitsStored
+        ends = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
+        low, high = apply_modality_lut(np.array(ends, np.float64), ds)
+    levels = np.floor(np.clip((shown - low) / (high - low), 0, 1) * 255 + 0.5)
+    levels = 255 - levels if interpretation == "MONOCHROME1" else levels
+    return np.repeat(levels.astype(np.uint8)[..., None], 3, axis=2)
+
+
+@pytest.mark.parametrize("path", all_files(), ids=lambda path: path.relative_to(FOLDER).as_posix())
+def test_a_file_is_written_as_pydicom_decodes_it_or_refused_with_the_truth(path: Path) -> None:
+    found = find(path)
+    if isinstance(found, BadImage):
+        assert str(found) == (CUT if path.name.startswith("IM0000") else REFUSED[path.name])
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        ds = pydicom.dcmread(path, force=True)
+    if found.no_image:
+        assert found.no_image.startswith(NO_IMAGE)
+        assert "PixelData" not in ds or ds.SOPClassUID.name in ("Segmentation Storage", "RT Dose Storage")
+        return
+    assert len(found.parts) == int(ds.get("NumberOfFrames") or 1)
+    for part in {found.parts[0], found.parts[-1]}:
+        source = source_of(path, part)
+        if path.name in REFUSED:
+            with pytest.raises(BadImage, match=REFUSED[path.name]):
+                files.decode(source, READING, channels=3)
+            continue
+        decoded = files.decode(source, READING, channels=3)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            wanted = by_pydicom(ds, part[0] if part else 0)
+        assert (decoded.width, decoded.height) == (ds.Columns, ds.Rows)
+        assert np.abs(decoded.pixels.astype(int) - wanted).max() <= (1 if "WindowCenter" in ds else 0)
+        four = files.decode(source, READING, channels=4)
+        assert (four.pixels[..., :3] == decoded.pixels).all()
+
+
+def test_the_files_cover_what_is_claimed() -> None:
+    """So that a release of pydicom with fewer files is noticed; its own names of transfer syntaxes."""
+    syntaxes, interpretations = set(), set()
+    for path in all_files():
+        if not isinstance(found := find(path), BadImage) and not found.no_image and path.name not in REFUSED:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                ds = pydicom.dcmread(path, force=True, stop_before_pixels=True)
+            syntaxes.add(str(ds.file_meta.TransferSyntaxUID))
+            interpretations.add(ds.PhotometricInterpretation)
+    base = "1.2.840.10008.1.2"
+    assert syntaxes == {
+        *(base, f"{base}.1", f"{base}.2", f"{base}.1.99", f"{base}.5"),  # implicit, explicit, big-endian, deflated, RLE
+        *(f"{base}.4.{number}" for number in (50, 51, 70, 80, 81, 90, 91)),  # JPEG, lossless, JPEG-LS, JPEG 2000
+    }
+    grey, colour = {"MONOCHROME1", "MONOCHROME2", "PALETTE COLOR"}, {"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT"}
+    assert interpretations == grey | colour

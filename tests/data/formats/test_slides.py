@@ -1,0 +1,110 @@
+"""Slides to tiles: where tiles are, which are tissue, how many, and the drawn sheet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import small_shards
+import tifffile
+from PIL import Image
+from small_shards import rows_of, written
+
+from pipeline.core.console import silent
+from pipeline.data import images
+from pipeline.data.decoders.formats import BadImage
+from pipeline.data.formats import files, kinds
+from pipeline.data.formats.reading import Found, Reading, Secret
+from pipeline.data.layouts import UserDataset
+from pipeline.data.shards import sheets
+from pipeline.data.shards.plan import make_plan
+from pipeline.data.shards.transcode import AUTO, ShardSettings
+
+CELL = 64
+
+
+def picture_of(seed: int = 0) -> np.ndarray:
+    """uint8 [512, 768, 3]: white, with tissue of known colours in the cells of 64 from (2, 1) to (6, 4)."""
+    pixels = np.full((512, 768, 3), 255, np.uint8)
+    colours = np.random.default_rng(seed).integers(0, 60, (4, 5, 3)) + np.array([180, 60, 120])
+    tissue = np.kron(colours, np.ones((CELL, CELL, 1))).astype(np.uint8)
+    pixels[CELL : 5 * CELL, 2 * CELL : 7 * CELL] = tissue
+    return pixels
+
+
+def save(path: Path, pixels: np.ndarray, *, mpp: float | None = 0.5) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    more: dict[str, Any] = {"resolution": (1e4 / mpp, 1e4 / mpp), "resolutionunit": "CENTIMETER"} if mpp else {}
+    with tifffile.TiffWriter(path) as file:
+        common: dict[str, Any] = {"photometric": "rgb", "tile": (128, 128), "compression": "deflate"}
+        file.write(pixels, **common, **more)
+        file.write(pixels[::2, ::2], subfiletype=1, **common)
+    return path
+
+
+def find(path: Path, **choices: Any) -> Found | BadImage:
+    return files.find_images((path, kinds.SLIDE), reading=Reading(**choices), secret=Secret(b"", False))
+
+
+TISSUE = [(column, row) for row in range(1, 5) for column in range(2, 7)]
+
+
+def test_tiles_of_tissue_are_found_at_a_level_and_at_micrometres_a_pixel(tmp_path: Path) -> None:
+    path = save(tmp_path / "slide", picture_of())
+    for tiles in ("level=0", "mpp=0.5"):
+        found = find(path, tiles=tiles, tile_side=CELL)
+        assert isinstance(found, Found) and list(found.parts) == TISSUE and found.kind == "slide"
+    coarse = find(path, tiles="mpp=1", tile_side=CELL)  # 128 pixels of the finest level
+    assert isinstance(coarse, Found)
+    assert list(coarse.parts) == [(column, row) for row in range(3) for column in range(1, 4)]
+    over = find(path, tiles="level=0", tile_side=CELL, tile_overlap=CELL // 2)
+    assert isinstance(over, Found) and (5, 3) in over.parts and (0, 0) not in over.parts
+
+
+def test_at_most_so_many_tiles_of_a_slide_are_taken_always_the_same(tmp_path: Path) -> None:
+    path = save(tmp_path / "slide", picture_of())
+    first, again = (find(path, tiles="level=0", tile_side=CELL, tiles_most=6) for _ in range(2))
+    assert isinstance(first, Found) and first == again
+    assert len(first.parts) == 6 and set(first.parts) < set(TISSUE)
+
+
+def test_what_no_tile_can_be_taken_of_is_refused(tmp_path: Path) -> None:
+    white = save(tmp_path / "white", np.full((512, 512, 3), 250, np.uint8))
+    assert str(find(white, tiles="level=0", tile_side=CELL)) == "is a slide without a tile that is not background"
+    bare = save(tmp_path / "bare", picture_of(), mpp=None)
+    reason = str(find(bare, tiles="mpp=0.5", tile_side=CELL))
+    assert reason == "is a slide that does not say its micrometres a pixel; give --tiles level=N"
+    assert str(find(bare, tiles="level=7")) == "is a slide of 2 levels; --tiles asks for level 7"
+    Image.fromarray(picture_of()).save(tmp_path / "plain.tif")
+    assert find(tmp_path / "plain.tif", tiles="level=0") == Found()  # it is read as it always was
+    for wrong in ("mpp", "mpp=0", "level=-1", "20x", ""):
+        with pytest.raises(ValueError, match="--tiles is"):
+            Reading(tiles=wrong)
+
+
+def test_slides_are_sharded_by_slide_with_a_sheet_of_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small_shards.work_inline(monkeypatch)
+    monkeypatch.setattr(sheets, "Workers", small_shards.Inline)
+    wanted = {}
+    for number in range(3):
+        path = save(tmp_path / "raw" / "ab"[number % 2] / f"{number}.tif", picture_of(number))
+        wanted[path] = picture_of(number)
+    reading = Reading(tiles="mpp=0.5", tile_side=CELL)
+    settings = ShardSettings(size=CELL, split=AUTO, format="png", quality=None, keep_names=False, reading=reading)
+    plan = make_plan(UserDataset("mine", "folder"), tmp_path / "raw", settings, workers=1, progress=silent)
+    assert len(plan.samples) == 60 and len({sample.group for sample in plan.samples}) == 3
+    assert plan.settings.to_json()["tiles"] == "mpp=0.5" and "frames" not in plan.settings.to_json()
+    shards = written(plan, tmp_path / "out")
+    samples = {sample.key: sample.record for sample in plan.samples}
+    for row in rows_of(shards):
+        record = samples[row["key"]]
+        data = (shards.folder / row["tar"]).read_bytes()[row["offset"] : row["offset"] + row["size"]]
+        column, line = record.part
+        tile = wanted[record.path][line * CELL : (line + 1) * CELL, column * CELL : (column + 1) * CELL]
+        assert (images.decode_stored(data) == tile).all()
+    drawn = sorted((shards.folder / sheets.FOLDER).iterdir())
+    assert [path.stem for path in drawn] == sorted({sample.checksum[:12] for sample in plan.samples})
+    sheet = np.asarray(Image.open(drawn[0]))
+    assert sheet.shape == (512, 768, 3) and (sheet[CELL, 2 * CELL + 5] == 0).all() and (sheet[10, 10] == 255).all()
