@@ -194,6 +194,7 @@ KEPT = {
     r"[\"']picture,label|[\"']one picture[\"']": "a header that a test must refuse; a seed",
     r"--with-pictures": "the old spelling of a flag, which still works",
     r"[\"'`](?:carried_by|goes_on_from)[\"'`]": "keys of start.json and result.json",
+    r"[\"'`]go_on[\"'`]": "a value of on_other_card in cluster files",
     r"draft mode|\bdraft\b(?=: bool|=|:$)|\.draft\(": "draft mode is Pillow's name for decoding at a smaller size",
 }
 """Patterns of text in which an old word stays, with the reason."""

@@ -7,18 +7,23 @@ import ast
 import dataclasses
 import importlib
 import inspect
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
+from pipeline import api
 from pipeline.__main__ import COMMANDS, GROUPS, first_line
 from pipeline.runs import cluster, spec
 
 COMMANDS_FOLDER = "reference/commands"
+NOTEBOOK = Path(__file__).parents[1] / "own_images.ipynb"
 
 
 def pages() -> dict[str, str]:
     """Every generated page: its path in the site and its Markdown."""
     out = {f"{COMMANDS_FOLDER}/index.md": _commands(), "reference/cluster.md": _cluster(), "reference/spec.md": _spec()}
+    out |= {"reference/interface.md": _interface(), "tutorials/notebook.md": _notebook()}
     return out | {f"{COMMANDS_FOLDER}/{name}.md": command_page(name) for name in COMMANDS}
 
 
@@ -90,6 +95,37 @@ def _spec() -> str:
     kinds = [kind for kind in vars(spec).values() if inspect.isclass(kind) and dataclasses.is_dataclass(kind)]
     for kind in reversed([kind for kind in kinds if kind.__module__ == spec.__name__]):  # the whole before its parts
         lines += ["", f"## {kind.__name__}", "", inspect.getdoc(kind) or "", "", *_fields(kind)]
+    return "\n".join(lines) + "\n"
+
+
+def _interface() -> str:
+    """Every public name of the Python interface: its signature and docstring, and those of a class's methods."""
+    lines = ["# The interface in detail", "", inspect.getdoc(api) or ""]
+    for name in api.__all__:
+        value = getattr(api, name)
+        lines += ["", f"## {name}", "", *_documented(name, value)]
+        if inspect.isclass(value):
+            for below, part in vars(value).items():
+                if inspect.isfunction(part) and not below.startswith("_"):
+                    lines += ["", f"### {name}.{below}", "", *_documented(f"{name}.{below}", part)]
+    return "\n".join(lines) + "\n"
+
+
+def _documented(name: str, value: Callable[..., object]) -> list[str]:
+    try:
+        call = f"{name}{inspect.signature(value)}"
+    except ValueError:  # a class without one
+        call = name
+    return ["```python", call.replace("'", ""), "```", "", inspect.getdoc(value) or ""]
+
+
+def _notebook() -> str:
+    """The notebook's cells as a page, without outputs: those are made where it is run."""
+    cells = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
+    lines = []
+    for cell in cells:
+        text = "".join(cell["source"])
+        lines += [text, ""] if cell["cell_type"] == "markdown" else ["```python", text, "```", ""]
     return "\n".join(lines) + "\n"
 
 

@@ -70,7 +70,7 @@ def _on_other_card(run: Run, start: Start, hardware: dict[str, Any], site: Clust
     if start.hardware.get("device", hardware["device"]) != hardware["device"]:  # a GPU and a CPU
         raise ValueError(_changed(run, "device", first, this))
     if site.on_other_card == "go_on" and run.checkpoints():
-        print(f"this run began on {first} and continues on {this}: on_other_card is go_on", flush=True)
+        print(f"this run began on {first} and continues on {this}: on_other_card is {site.on_other_card}", flush=True)
         devices = start.devices or ({"device": first, "step": 0},)
         devices += ({"device": this, "step": run.reached()},)
         return dataclasses.replace(start, hardware={**start.hardware, "model": this}, devices=devices)

@@ -18,7 +18,7 @@ from pipeline.runs.values import fraction, one_of, positive
 from pipeline.study import paper, recipes
 from pipeline.study.frozen import frozen_entries
 from pipeline.study.paper import CNN, TRANSFORMER, Backbone, Options, Preset
-from pipeline.study.setting import FULL, DatasetInfo, Scale, Setting, TableEntry, chosen_splits, key_of, percent
+from pipeline.study.setting import FULL, DatasetInfo, Scale, Setting, TableEntry, chosen_shards, key_of, percent
 
 PAIRED = ("cass", "cass_vc", *CONTROLS)
 """Methods of two networks."""
@@ -167,7 +167,7 @@ class GridFile:
         for name, known in (("datasets", self.datasets), ("methods", self.methods)):
             if not known or len(set(known)) < len(known):
                 raise ValueError(f"{name} is {list(known)}; name at least one, and each once")
-        chosen_splits(self.datasets, "image")
+        chosen_shards(self.datasets, "image")
         for method in self.methods:
             one_of("methods", method, METHODS)
         for value in self.label_fractions:
