@@ -16,6 +16,8 @@ from pipeline.core.seeds import derive
 from pipeline.data.pixel_map import PixelMap, Pixels
 from pipeline.data.shards.index import Shards
 
+EXPECTED = 12  # steps whose images are asked for ahead where they are far away
+
 
 class Samples:
     """Rows of a dataset's images, given out in batches and read one batch ahead.
@@ -27,6 +29,7 @@ class Samples:
 
     def __init__(self, pixels: Pixels, rows: np.ndarray, device: torch.device) -> None:
         self.side = pixels.side
+        self._pixels = pixels
         self._gather = gather(pixels)
         self.rows = rows  # int64 [n]
         self.device = device
@@ -65,6 +68,9 @@ class Samples:
     def step(self, seed: int, epoch: int, step: int, size: int) -> tuple[np.ndarray, Tensor]:
         """The positions [k] of a step's images and the images, as `take`; those of the next step are read ahead."""
         positions = self.batch(seed, epoch, step, size)
+        if not isinstance(self._pixels, PixelMap):
+            for later in range(step + 1, step + EXPECTED):
+                self._pixels.expect(self.rows[self.batch(seed, epoch, later, size)])
         return positions, self.take(positions, then=self.batch(seed, epoch, step + 1, size))
 
     def blocks(self, blocks: Sequence[np.ndarray]) -> Iterator[Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
 import re
 import sys
@@ -117,7 +118,10 @@ class Cluster:
     executor: str = "local"
     """`local` (this machine) or `slurm`."""
     shards: str = "shards"
-    """Parent folder of the shard folders."""
+    """Parent folder of the shard folders; or the address of one: `https://host/isic-384-image-fb61b053`, `s3://…`, with
+    `{a,b}` of several. Their manifests and indexes are then copied to a folder in `runs`."""
+    shards_from: tuple[str, ...] = ()
+    """The addresses, where `shards` had them; it is then that folder."""
     runs: str = "runs"
     """Parent folder of the run folders."""
     scratch: str = "scratch"
@@ -219,10 +223,24 @@ def from_json(value: dict[str, Any]) -> Cluster:
         if old in value and new in value:
             raise ValueError(f"{old} and {new} are one key; leave {old} out")
     cluster = _build(Cluster, {RENAMED.get(key, key): setting for key, setting in value.items()}, "")
+    if "://" in cluster.shards:
+        addresses = tuple(part.rstrip("/") for part in _alternatives(cluster.shards))
+        digest = hashlib.sha256(" ".join(addresses).encode()).hexdigest()[:8]
+        copies = str(Path(cluster.runs) / f".shards-{digest}")
+        cluster = dataclasses.replace(cluster, shards=copies, shards_from=addresses)
     paths: dict[str, Any] = {name: str(Path(getattr(cluster, name)).expanduser().absolute()) for name in PATHS}
     if VARIABLE.search(cluster.scratch):
         paths["scratch"] = cluster.scratch  # resolved on the node
     return dataclasses.replace(cluster, **paths)
+
+
+def _alternatives(text: str) -> list[str]:
+    """`a{b,c}d` as `abd` and `acd`."""
+    found = re.search(r"\{([^{}]*)\}", text)
+    if found is None:
+        return [text]
+    parts = found[1].split(",")
+    return [each for part in parts for each in _alternatives(text[: found.start()] + part + text[found.end() :])]
 
 
 T = typing.TypeVar("T")
@@ -259,7 +277,7 @@ def to_json(cluster: Cluster) -> dict[str, Any]:
     facts = dataclasses.asdict(cluster)
     if cluster.probes:
         del facts["probes"]
-    for name in ("gpu_memory_gb", "gpu_measured"):
+    for name in ("gpu_memory_gb", "gpu_measured", "shards_from"):
         if not facts[name]:
             del facts[name]
     return {old.get(key, key): setting for key, setting in facts.items()}
