@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -68,15 +68,20 @@ class Samples:
     def step(self, seed: int, epoch: int, step: int, size: int) -> tuple[np.ndarray, Tensor]:
         """The positions [k] of a step's images and the images, as `take`; those of the next step are read ahead."""
         positions = self.batch(seed, epoch, step, size)
-        if not isinstance(self._pixels, PixelMap):
-            for later in range(step + 1, step + EXPECTED):
-                self._pixels.expect(self.rows[self.batch(seed, epoch, later, size)])
+        self._expect(self.batch(seed, epoch, later, size) for later in range(step + 1, step + EXPECTED))
         return positions, self.take(positions, then=self.batch(seed, epoch, step + 1, size))
 
     def blocks(self, blocks: Sequence[np.ndarray]) -> Iterator[Tensor]:
         """The images of blocks of positions, as `take`."""
-        for positions, then in zip_longest(blocks, blocks[1:]):
+        for number, (positions, then) in enumerate(zip_longest(blocks, blocks[1:])):
+            self._expect(blocks[number + 1 : number + EXPECTED])
             yield self.take(positions, then)
+
+    def _expect(self, blocks: Iterable[np.ndarray]) -> None:
+        """Have images of later batches read where that takes long; how many are read ahead changes no result."""
+        if not isinstance(self._pixels, PixelMap):
+            for positions in blocks:
+                self._pixels.expect(self.rows[positions])
 
     def permutation(self, seed: int, epoch: int) -> np.ndarray:
         """The order of an epoch: int64 [n]."""

@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from pipeline.data import splits
+from pipeline.data import images, splits
 from pipeline.data.records import STANDIN_MARK, Record
 from pipeline.data.shards import duplicates
 from pipeline.data.shards.counts import count_images, to_json
@@ -39,6 +39,7 @@ def make_manifest(
         "twins": _twins(samples, rows, found),
         "source_sha256": plan.source_sha256,
         "versions": {name: version(name) for name in ("pillow", "numpy", "pyarrow")},
+        "pixels_by": images.makers(plan.settings.format),
         "quarantined": sorted(quarantined, key=lambda entry: entry["file"]),
         "passed_over": dict(sorted(Counter(passed.kind for passed in plan.listing.passed_over).items())),
         "notes": list(plan.listing.notes),
