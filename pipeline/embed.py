@@ -31,11 +31,13 @@ def parser() -> argparse.ArgumentParser:
 def main() -> int:
     args = parser().parse_args()
     from pipeline.data.shards.index import shards_named
+    from pipeline.data.shards.remote import copy_small_files
     from pipeline.learn import weights
     from pipeline.models import embed, network
     from pipeline.runs.cluster import load_cluster
 
     site = load_cluster(args.cluster)
+    copy_small_files(site.shards_from, Path(site.shards))
     named = weights.description(args.network, Path(site.weights)).is_file()
     if args.backbone or named:
         shards = shards_named(Path(site.shards), args.dataset, None)

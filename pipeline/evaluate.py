@@ -51,10 +51,12 @@ def main() -> int:
     args = parser().parse_args()
     if (args.run is None) == (args.grid is None):
         raise ValueError("give either RUN or --grid")
+    from pipeline.data.shards.remote import copy_small_files
     from pipeline.models.evaluate import Evaluator
     from pipeline.runs.cluster import load_cluster
 
     site = load_cluster(args.cluster)
+    copy_small_files(site.shards_from, Path(site.shards))
     runs = finetunes(args)
     shards = shards_for(runs, args.on, Path(site.shards))
     evaluator = Evaluator(shards, args.map, site, progress)

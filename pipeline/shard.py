@@ -112,6 +112,8 @@ def main() -> int:
     )
     if args.extend is not None:
         check_settings(args)
+    if cluster.shards_from and args.out is None:
+        raise ValueError(f"shards of {args.cluster} is an address, where nothing can be written; give --out")
     out = args.out or Path(cluster.shards)
     with raw_folder(dataset, args.raw, out, dry_run=args.dry_run) as raw:
         return shard(dataset, raw, out, settings, cluster, args)

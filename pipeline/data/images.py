@@ -10,8 +10,8 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Callable
-from functools import cache, wraps
-from typing import Any, NamedTuple, ParamSpec, TypeVar
+from functools import wraps
+from typing import NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 from PIL import Image, ImageFile, TiffImagePlugin
@@ -20,6 +20,8 @@ from pipeline.data.decoders import budget, colour, formats, jpeg, png, tiff
 from pipeline.data.decoders.formats import BadImage as BadImage
 from pipeline.data.decoders.jpeg import COLOUR_SPACES
 from pipeline.data.decoders.jpeg import simplejpeg as simplejpeg
+from pipeline.data.resizing import resize as resize
+from pipeline.data.resizing import resized_by
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -31,7 +33,6 @@ REVISION = 2
 FORMATS = {"jpeg": "jpg", "webp": "webp", "png": "png"}  # in which shards store images, with their extensions
 STORED = ("JPEG", "WEBP", "PNG")  # Pillow's names for them
 QUALITY = 95
-BAND_PIXELS = 1 << 19  # resized at once, so that copies of the band stay in the CPU's cache
 
 
 class Decoded(NamedTuple):
@@ -211,68 +212,22 @@ def is_blank(pixels: np.ndarray) -> bool:
     return bool((pixels[len(pixels) // 2, :, :3] == first).all()) and bool((pixels[..., :3] == first).all())
 
 
-def resize(pixels: np.ndarray, size: int) -> np.ndarray:
-    """Resize uint8 [h, w, c] to [size, size, c], bilinear with antialiasing; the aspect ratio is not kept (E.2.2).
-
-    Rows are resized first and then columns, as in Pillow and torchvision: the result equals torchvision's to the bit
-    and is within one grey level of Pillow's. `c` is 3 or 4.
-    """
-    height, width, channels = pixels.shape
-    if (height, width) == (size, size):
-        return pixels
-    rows = max(1, BAND_PIXELS // width)
-    bands = (pixels[start : start + rows] for start in range(0, height, rows))
-    narrow = bytearray()
-    for band in bands:
-        narrow += _resize_packed(band.tobytes(), (width, len(band)), (size, len(band)), channels)
-    scaled = _resize_packed(bytes(narrow), (size, height), (size, size), channels)
-    return np.frombuffer(scaled, np.uint8).reshape(size, size, channels)
-
-
-def _resize_packed(pixels: bytes, source: tuple[int, int], target: tuple[int, int], channels: int) -> bytes:
-    """Resize packed pixels from the size `source` (width, height) to the size `target`."""
-    try:
-        from cykooz_resizer import ImageData, PixelType
-    except ImportError:
-        return _resize_by_torch(pixels, source, target, channels)
-    resizer, bilinear = _resizer()
-    kind = PixelType.U8x3 if channels == 3 else PixelType.U8x4
-    image = ImageData(*target, kind)
-    resizer.resize(ImageData(*source, kind, pixels), image, bilinear)
-    data: bytes = image.get_buffer()
-    return data
-
-
-def _resize_by_torch(pixels: bytes, source: tuple[int, int], target: tuple[int, int], channels: int) -> bytes:
-    """As `_resize_packed`, to the same bits, several times as slowly."""
-    import torch  # not at the top: only a machine that lacks the fast resizer needs it here
-
-    rows = torch.frombuffer(bytearray(pixels), dtype=torch.uint8).view(1, source[1], source[0], channels)
-    scaled = torch.nn.functional.interpolate(
-        rows.permute(0, 3, 1, 2), size=target[::-1], mode="bilinear", antialias=True
-    )
-    return scaled.permute(0, 2, 3, 1).contiguous().numpy().tobytes()
-
-
-@cache
-def _resizer() -> tuple[Any, Any]:
-    from cykooz_resizer import FilterType, ResizeAlg, ResizeOptions, Resizer
-
-    return Resizer(), ResizeOptions(ResizeAlg.convolution(FilterType.bilinear), use_alpha=False)
-
-
 def encode(pixels: np.ndarray, *, format: str, quality: int | None) -> bytes:
-    """Encode uint8 [h, w, 3 or 4] without metadata as JPEG (4:2:0), WebP (lossless if `quality` is None) or PNG."""
-    if format == "jpeg":
-        if simplejpeg is None:
-            raise ValueError("JPEG is written by simplejpeg, which is not installed; install it, or give --format png")
+    """Encode uint8 [h, w, 3 or 4] without metadata as JPEG (4:2:0), WebP (lossless if `quality` is None) or PNG.
+
+    Without simplejpeg Pillow writes JPEG: the same bytes from quality 96 on, below it pixels that differ by a few grey
+    levels, since it computes the DCT more exactly (`makers` says which of them wrote).
+    """
+    if format == "jpeg" and simplejpeg is not None:
         data: bytes = simplejpeg.encode_jpeg(
             np.ascontiguousarray(pixels), QUALITY if quality is None else quality, COLOUR_SPACES[pixels.shape[2]], "420"
         )
         return data
     pixels = pixels[..., :3]
     out = io.BytesIO()
-    if format == "webp":
+    if format == "jpeg":
+        Image.fromarray(pixels).save(out, "JPEG", quality=QUALITY if quality is None else quality, subsampling=2)
+    elif format == "webp":
         Image.fromarray(pixels).save(out, "WEBP", lossless=quality is None, quality=80 if quality is None else quality)
     else:
         Image.fromarray(pixels).save(out, "PNG", compress_level=6)
@@ -298,3 +253,12 @@ def stored_decoder() -> str:
     from importlib.metadata import version  # imported here because workers do not need it
 
     return f"{name}-{version(name)}"
+
+
+def makers(format: str) -> dict[str, str]:
+    """The libraries, with versions, that made the pixels of images stored in a format here, by what they did."""
+    from importlib.metadata import version
+
+    encoder = "simplejpeg" if format == "jpeg" and simplejpeg is not None else "pillow"
+    used = {"resized": resized_by(), "encoded": encoder}
+    return {"decoded": stored_decoder(), **{what: f"{name}-{version(name)}" for what, name in used.items()}}

@@ -14,7 +14,6 @@ import itertools
 import math
 import os
 import random
-import shutil
 import sys
 import zlib
 from collections.abc import Iterator
@@ -25,20 +24,17 @@ import numpy as np
 
 from pipeline.core import disks, files, seals
 from pipeline.core.console import progress
-from pipeline.data import images
+from pipeline.data import images, scratch, staged
+from pipeline.data.scratch import NoRoom, sums_of
 from pipeline.data.shards.index import Shards
 from pipeline.data.shards.read import TarReader
 from pipeline.runs.cluster import Cluster
 
-MIN_FREE = 0.05  # of the disk
+DECODED = "each image is decoded whenever it is needed"
 IN_MEMORY = ("tmpfs", "ramfs")  # file systems
 BLOCK = 1 << 20  # bytes with a checksum of their own
 CHECKED_AT_OPENING = 256  # blocks: all of a small map, a random choice of a large one
 CHECKED_SHARE = 1 / 1000  # of the bytes that are read; a checksum takes four times as long as a copy
-
-
-class NoRoom(Exception):
-    """A map does not fit."""
 
 
 class DamagedMap(seals.Damaged):
@@ -92,24 +88,25 @@ def open_pixels(shards: Shards, cluster: Cluster) -> Pixels:
     Raises `ValueError` that names tar and key if a tar's bytes are not those in the index, and `DamagedMap` if there is
     a map that is not what was decoded: it is deleted, and the next call builds it again.
     """
-    scratch = cluster.scratch_folder
+    folder = cluster.scratch_folder
     index = shards.index_checksum[:12]
-    path = scratch / f"{shards.name}-{shards.size}-{index}-{images.stored_decoder()}.u8"
-    path = _mine_if_unusable(path)  # several users may share a scratch
+    path = folder / f"{shards.name}-{shards.size}-{index}-{images.stored_decoder()}.u8"
+    path = _mine_if_unusable(path)  # several users may share a folder
     if (pixel_map := _open(path, shards.size)) is not None:
         return pixel_map
     tars = TarReader(shards)
-    scratch.mkdir(parents=True, exist_ok=True)
-    if not cluster.scratch_in_ram and (kind := disks.mount_of(scratch).kind) in IN_MEMORY:
-        return _report_no_map(tars, f"{scratch} is in memory ({kind}); give a disk, or set scratch_in_ram = true")
+    folder.mkdir(parents=True, exist_ok=True)
+    if not cluster.scratch_in_ram and (kind := disks.mount_of(folder).kind) in IN_MEMORY:
+        reason = f"{folder} is in memory ({kind}); give a disk, or set scratch_in_ram = true"
+        return _report(tars, DECODED, reason)
     with files.lock(path.with_suffix(".lock"), patience=3600, what=str(path)):
         if (pixel_map := _open(path, tars.side)) is None:
             delete(path)  # of earlier code, which wrote no checksums, or short
-            files.remove_temporaries(scratch, path.name)
+            files.remove_temporaries(folder, path.name)
             try:
                 _build(path, tars, cluster.scratch_gb * 1e9)
             except NoRoom as error:
-                return _report_no_map(tars, f"no room in {scratch}: {error}")
+                return _without_map(tars, cluster, f"no room in {folder}: {error}")
             pixel_map = _open(path, tars.side)
     assert pixel_map is not None
     return pixel_map
@@ -121,11 +118,6 @@ def _in_random_order(count: int) -> Iterator[int]:
     while True:
         chance.shuffle(order)
         yield from order
-
-
-def sums_of(path: Path) -> Path:
-    """The file with the size and the checksums of a map, next to it."""
-    return path.with_suffix(".sums")
 
 
 def checksum(flat: np.ndarray, block: int) -> int:
@@ -184,8 +176,21 @@ def _mine_if_unusable(path: Path) -> Path:
     return own if theirs and (path in _damaged or read_sums(path) is None) else path
 
 
-def _report_no_map(tars: TarReader, reason: str) -> TarReader:
-    print(f"no pixel map, each image is decoded whenever it is needed: {reason}", file=sys.stderr, flush=True)
+def _without_map(tars: TarReader, cluster: Cluster, reason: str) -> TarReader:
+    """The images from a copy of the tars on scratch if these lie far away, or from where they are."""
+    what = DECODED
+    if staged.is_far(tars):
+        try:
+            tars = staged.open_staged(tars, cluster)
+            what = f"{what}, from a copy of the tars on scratch"
+        except NoRoom as error:
+            reason = f"{reason}, and for a copy of the tars {error}"
+            what = f"{what}, and read ahead of need" if tars.address else what
+    return _report(tars, what, reason)
+
+
+def _report(tars: TarReader, what: str, reason: str) -> TarReader:
+    print(f"no pixel map, {what}: {reason}", file=sys.stderr, flush=True)
     return tars
 
 
@@ -207,12 +212,7 @@ def _build(path: Path, tars: TarReader, max_bytes: float) -> None:
     """Decode all images with all cores; disk space is allocated first, so that a full disk is an error and no crash."""
     shape = (len(tars), tars.side, tars.side, 3)
     with files.publish(path, "w+b") as file:
-        with files.lock(path.parent / ".room.lock", patience=600, what=f"making room in {path.parent}"):
-            _make_room(path.parent, math.prod(shape), max_bytes)
-            try:
-                os.posix_fallocate(file.fileno(), 0, math.prod(shape))
-            except OSError as error:
-                raise NoRoom(error.strerror) from error
+        scratch.allocate(file, path.parent, math.prod(shape), max_bytes)
         out = np.memmap(file, dtype=np.uint8, mode="r+", shape=shape)
         decoded = (1 for count in tars.blocks(out) for _ in range(count))
         for _ in progress(decoded, total=len(tars), what=f"decoding {tars.shards.name}"):
@@ -222,27 +222,3 @@ def _build(path: Path, tars: TarReader, max_bytes: float) -> None:
         sums = [checksum(flat, block) for block in range(-(-len(flat) // BLOCK))]
         # before the map: the same images always have the same checksums
         files.write_json(sums_of(path), seals.sealed({"bytes": len(flat), "crc32": sums}), indent=None)
-
-
-def _make_room(scratch: Path, wanted: int, max_bytes: float) -> None:
-    """Delete unused maps, the least recently used first, until `wanted` bytes fit; raises `NoRoom` if they never do."""
-    maps = sorted(scratch.glob("*.u8"), key=lambda path: path.stat().st_mtime)
-    taken = sum(path.stat().st_size for path in [*maps, *scratch.glob(".*.u8.*.tmp")])
-    disk = shutil.disk_usage(scratch)
-    lacking = wanted - (disk.free - int(MIN_FREE * disk.total))
-    if max_bytes:
-        lacking = max(lacking, int(wanted + taken - max_bytes))
-    for path in maps:
-        if lacking <= 0:
-            return
-        with contextlib.suppress(PermissionError), open(path, "rb") as file:  # another user's stays
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                continue
-            size = os.fstat(file.fileno()).st_size
-            path.unlink()
-            sums_of(path).unlink(missing_ok=True)
-            lacking -= size
-    if lacking > 0:
-        raise NoRoom(f"{lacking / 1e9:.1f} of {wanted / 1e9:.1f} GB are lacking")

@@ -14,6 +14,7 @@ import threading
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
@@ -23,7 +24,8 @@ from pipeline.core import memory
 A = TypeVar("A")
 B = TypeVar("B")
 CONTEXT = multiprocessing.get_context("forkserver")
-PRELOADED = ["pipeline.data.shards.transcode", "cykooz_resizer"]  # the modules that sharding's workers use
+RESIZER = "cykooz_resizer" if find_spec("cykooz_resizer") else "torch"
+PRELOADED = ["pipeline.data.shards.transcode", RESIZER]  # the modules that sharding's workers use
 NAME = "image worker"  # of the processes
 UNGUARDED = 78  # exit code of a worker whose main module starts workers itself
 CRASHES = {getattr(signal, f"SIG{name}") for name in ("SEGV", "BUS", "ABRT", "FPE", "ILL", "TRAP", "SYS")}
@@ -158,6 +160,8 @@ def _is_module() -> bool:
 def _work(connection: Connection[Any, Any], seconds: float, size: int) -> None:
     """All that a worker process does: answer blocks of items until its parent ends."""
     _set_up(size)
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.set_num_threads(1)  # each core has a worker of its own
     connection.send("ready")
     while True:
         try:

@@ -14,6 +14,8 @@ from pathlib import Path
 from pipeline.core import files, seals
 from pipeline.data import pixel_map
 from pipeline.data.shards.index import MOVE, Shards, open_shards
+from pipeline.data.shards.read import TarReader
+from pipeline.data.shards.remote import address_of
 from pipeline.runs import evaluation
 from pipeline.runs.folder import FILES, SEALED, Run
 
@@ -89,8 +91,22 @@ def check_shards(folder: Path) -> Iterator[Finding]:
         return
     if not seals.seals_of(shards.manifest):
         yield Finding("unsealed", f"{folder} is of earlier code: only its images have checksums")
+    if address_of(shards) is not None:
+        yield from _check_images(shards)
+        return
     for tar, numbers in members.items():
         yield from _check_tar(shards, tar, numbers)
+
+
+def _check_images(shards: Shards) -> Iterator[Finding]:
+    """Compare every image of shards behind an address with its checksum."""
+    reader = TarReader(shards)
+    for row in range(len(reader)):
+        reader.expect(range(row, min(row + 256, len(reader))))
+        try:
+            reader.checked_bytes(row)
+        except ValueError as error:
+            yield Finding("damaged", str(error))
 
 
 def _check_tar(shards: Shards, tar: str, numbers: list[int]) -> Iterator[Finding]:

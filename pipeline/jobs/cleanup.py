@@ -44,7 +44,8 @@ def find_removable(cluster: Cluster, *, scratch: bool) -> list[Removable]:
             found += [Removable("checkpoint of a finished run", path) for path in spare]
     found += _job_folders(runs)
     if scratch:
-        for what, pattern in (("decoded images", "*.u8"), ("decoded images", "*.sums"), ("features", "features-*.npy")):
+        kinds = {"*.u8": "decoded images", "*.sums": "decoded images", "*.images": "copies of tars"}
+        for pattern, what in (kinds | {"features-*.npy": "features"}).items():
             found += [Removable(what, path) for path in sorted(cluster.scratch_folder.glob(pattern))]
     return found
 

@@ -10,6 +10,7 @@ from pipeline.core import files
 from pipeline.data.datasets import DATASETS
 from pipeline.data.shards.counts import counts_of, gaps, parts_without_labels
 from pipeline.data.shards.index import Shards, find_shards
+from pipeline.data.shards.remote import copy_small_files
 from pipeline.runs.cluster import Cluster
 from pipeline.runs.spec import DatasetRef
 from pipeline.study.setting import Chosen, DatasetInfo
@@ -20,6 +21,7 @@ def find_datasets(wanted: Sequence[Chosen], cluster: Cluster, *, size: int) -> t
 
     Raises `ValueError` for a dataset that is none of ours and has no shards, and for a fingerprint that none have.
     """
+    copy_small_files(cluster.shards_from, Path(cluster.shards))
     found: dict[DatasetInfo, None] = {}
     commands = []
     for chosen in wanted:

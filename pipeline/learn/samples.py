@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -16,6 +16,8 @@ from pipeline.core.seeds import derive
 from pipeline.data.pixel_map import PixelMap, Pixels
 from pipeline.data.shards.index import Shards
 
+EXPECTED = 12  # steps whose images are asked for ahead where they are far away
+
 
 class Samples:
     """Rows of a dataset's images, given out in batches and read one batch ahead.
@@ -27,6 +29,7 @@ class Samples:
 
     def __init__(self, pixels: Pixels, rows: np.ndarray, device: torch.device) -> None:
         self.side = pixels.side
+        self._pixels = pixels
         self._gather = gather(pixels)
         self.rows = rows  # int64 [n]
         self.device = device
@@ -65,12 +68,20 @@ class Samples:
     def step(self, seed: int, epoch: int, step: int, size: int) -> tuple[np.ndarray, Tensor]:
         """The positions [k] of a step's images and the images, as `take`; those of the next step are read ahead."""
         positions = self.batch(seed, epoch, step, size)
+        self._expect(self.batch(seed, epoch, later, size) for later in range(step + 1, step + EXPECTED))
         return positions, self.take(positions, then=self.batch(seed, epoch, step + 1, size))
 
     def blocks(self, blocks: Sequence[np.ndarray]) -> Iterator[Tensor]:
         """The images of blocks of positions, as `take`."""
-        for positions, then in zip_longest(blocks, blocks[1:]):
+        for number, (positions, then) in enumerate(zip_longest(blocks, blocks[1:])):
+            self._expect(blocks[number + 1 : number + EXPECTED])
             yield self.take(positions, then)
+
+    def _expect(self, blocks: Iterable[np.ndarray]) -> None:
+        """Have images of later batches read where that takes long; how many are read ahead changes no result."""
+        if not isinstance(self._pixels, PixelMap):
+            for positions in blocks:
+                self._pixels.expect(self.rows[positions])
 
     def permutation(self, seed: int, epoch: int) -> np.ndarray:
         """The order of an epoch: int64 [n]."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
 import re
 from collections.abc import Mapping
@@ -44,7 +45,7 @@ GPU_PRECISIONS: Mapping[str, str] = {
 """What `auto` is on a GPU model (learn/hardware.best_precision)."""
 RENAMED = {"card": "gpu_model"}
 """Old names of keys, which cluster files and job.json of earlier code still have, and their names now."""
-LATER = ("probes", "gpu_memory_gb", "gpu_measured", "on_other_card", "runs_per_job", "container")
+LATER = ("probes", "gpu_memory_gb", "gpu_measured", "on_other_card", "runs_per_job", "container", "shards_from")
 """Keys that came later: job.json has them only where they are not the default, so that jobs of earlier code read it."""
 
 # flags of sbatch that submitting, finding and requeueing jobs depend on
@@ -118,7 +119,10 @@ class Cluster:
     executor: str = "local"
     """`local` (this machine) or `slurm`."""
     shards: str = "shards"
-    """Parent folder of the shard folders."""
+    """Parent folder of the shard folders; or the address of one: `https://host/isic-384-image-fb61b053`, `s3://…`, with
+    `{a,b}` of several. Their manifests and indexes are then copied to a folder in `runs`."""
+    shards_from: tuple[str, ...] = ()
+    """The addresses, where `shards` had them; it is then that folder."""
     runs: str = "runs"
     """Parent folder of the run folders."""
     scratch: str = "scratch"
@@ -226,6 +230,11 @@ def from_json(value: dict[str, Any]) -> Cluster:
         if old in value and new in value:
             raise ValueError(f"{old} and {new} are one key; leave {old} out")
     cluster = toml.build(Cluster, {RENAMED.get(key, key): setting for key, setting in value.items()})
+    if "://" in cluster.shards:
+        addresses = tuple(part.rstrip("/") for part in _alternatives(cluster.shards))
+        digest = hashlib.sha256(" ".join(addresses).encode()).hexdigest()[:8]
+        copies = str(Path(cluster.runs) / f".shards-{digest}")
+        cluster = dataclasses.replace(cluster, shards=copies, shards_from=addresses)
     paths: dict[str, Any] = {name: str(Path(getattr(cluster, name)).expanduser().absolute()) for name in PATHS}
     if VARIABLE.search(cluster.scratch):
         paths["scratch"] = cluster.scratch  # resolved on the node
@@ -233,6 +242,15 @@ def from_json(value: dict[str, Any]) -> Cluster:
         container = dataclasses.replace(cluster.slurm.container, image=str(file.expanduser().absolute()))
         paths["slurm"] = dataclasses.replace(cluster.slurm, container=container)
     return dataclasses.replace(cluster, **paths)
+
+
+def _alternatives(text: str) -> list[str]:
+    """`a{b,c}d` as `abd` and `acd`."""
+    found = re.search(r"\{([^{}]*)\}", text)
+    if found is None:
+        return [text]
+    parts = found[1].split(",")
+    return [each for part in parts for each in _alternatives(text[: found.start()] + part + text[found.end() :])]
 
 
 def to_json(cluster: Cluster) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from repository import ROOT
 
 from pipeline.benchmarks.gpu import machine, page, runner, speed, steps
 from pipeline.benchmarks.gpu.programme import Programme, Sheet, Unfinished
-from pipeline.data import images
+from pipeline.data import images, resizing
 from pipeline.learn.board import add_scalars, open_board
 from pipeline.runs.folder import Run
 
@@ -164,15 +164,21 @@ def test_tables_are_escaped_in_the_page():
 @pytest.mark.parametrize("channels", [3, 4])
 def test_torch_resizes_to_the_same_bits_where_the_fast_resizer_is_absent(height, width, size, channels, monkeypatch):
     pixels = np.random.default_rng(0).integers(0, 256, (height, width, channels), dtype=np.uint8)
-    fast = images.resize(pixels, size)
-    monkeypatch.setitem(sys.modules, "cykooz_resizer", None)
-    assert np.array_equal(images.resize(pixels, size), fast)
+    monkeypatch.setattr(resizing, "cykooz_resizer", None)
+    assert np.array_equal(images.resize(pixels, size), resizing._by_cykooz(pixels, size))
+    assert resizing.resized_by() == "torch"
 
 
-def test_jpeg_without_its_encoder_is_answered_with_another_format(monkeypatch):
+def test_jpeg_without_its_encoder_is_written_by_pillow_and_the_manifest_can_say_so(monkeypatch):
+    pixels = np.kron(np.random.default_rng(0).integers(0, 256, (12, 12, 4)), np.ones((4, 4, 1))).astype(np.uint8)
+    fast = {quality: images.encode(pixels, format="jpeg", quality=quality) for quality in (None, 96)}
+    assert images.makers("jpeg")["encoded"].startswith("simplejpeg-")
     monkeypatch.setattr(images, "simplejpeg", None)
-    with pytest.raises(ValueError, match="simplejpeg, which is not installed; install it, or give --format png"):
-        images.encode(np.zeros((8, 8, 3), np.uint8), format="jpeg", quality=None)
+    assert images.makers("jpeg")["encoded"].startswith("pillow-")
+    slow = {quality: images.encode(pixels, format="jpeg", quality=quality) for quality in (None, 96)}
+    assert slow[96] == fast[96]
+    one, other = (images.decode_stored(each[None]).astype(int) for each in (fast, slow))
+    assert abs(one - other).max() <= 8 and abs(one - pixels[..., :3]).mean() >= abs(other - pixels[..., :3]).mean()
 
 
 def test_a_run_writes_no_tensorboard_where_it_is_not_installed(tmp_path, monkeypatch):

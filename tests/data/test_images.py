@@ -9,13 +9,14 @@ import subprocess
 import sys
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 from messy import BAD, GOOD, SECRET, encoded, image_of, tiff
 from PIL import Image, ImageCms, PngImagePlugin
 
-from pipeline.data import images
+from pipeline.data import images, resizing
 from pipeline.data.decoders import jpeg
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
@@ -460,3 +461,14 @@ def test_stored_images_are_read_where_the_fast_decoder_is_absent() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("pillow-")
+
+
+def test_real_images_are_resized_to_the_same_bits_by_both_libraries(shared: Path) -> None:
+    pytest.importorskip("cykooz_resizer", reason="cykooz-resizer is not installed")
+    paths = sorted((shared / "isic2019" / "ISIC_2019_Training_Input").glob("*.jpg"))[::600]
+    paths += sorted((shared / "brain_mri").rglob("*.jpg"))[::600]
+    for path in paths:
+        for channels in (3, 4):
+            pixels = images.decode(path.read_bytes(), channels=channels).pixels
+            for size in (64, 384):
+                assert (resizing._by_torch(pixels, size) == resizing._by_cykooz(pixels, size)).all()

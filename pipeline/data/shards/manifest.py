@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from pipeline.data import splits
+from pipeline.data import images, splits
 from pipeline.data.formats.files import Source
 from pipeline.data.records import STANDIN_MARK, Record
 from pipeline.data.shards import duplicates
@@ -43,6 +43,7 @@ def make_manifest(
         "twins": _twins(samples, rows, found),
         "source_sha256": plan.source_sha256,
         "versions": {name: version(name) for name in ("pillow", "numpy", "pyarrow")},
+        "pixels_by": images.makers(plan.settings.format),
         "quarantined": sorted(quarantined, key=lambda entry: entry["file"]),
         "passed_over": dict(sorted(Counter(passed.kind for passed in plan.listing.passed_over).items())),
         "notes": list(plan.listing.notes),
@@ -100,13 +101,13 @@ def kinds(plan: ShardPlan, samples: Sequence[Sample]) -> dict[str, Any]:
     stored = plan.parent.manifest.get("kinds", {}) if plan.parent else {}
     if not stored and not any(sample.kind for sample in samples):
         return {}
-    images = Counter({(name, split): count for name, counts in stored.items() for split, count in counts.items()})
+    numbers = Counter({(name, split): count for name, counts in stored.items() for split, count in counts.items()})
     unknown = samples[len(plan.parent.rows) :] if plan.parent and stored else samples
-    images.update((sample.kind or "other files", sample.split) for sample in unknown)
+    numbers.update((sample.kind or "other files", sample.split) for sample in unknown)
     groups = Counter(split for _, split in {(s.group, s.split) for s in samples if s.group is not None})
-    names = sorted({kind for kind, _ in images})
+    names = sorted({kind for kind, _ in numbers})
     return {
-        "kinds": {name: {split: images[name, split] for split in splits.SPLITS} for name in names},
+        "kinds": {name: {split: numbers[name, split] for split in splits.SPLITS} for name in names},
         "groups_by_split": {split: groups[split] for split in splits.SPLITS},
     }
 
