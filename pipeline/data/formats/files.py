@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import io
 import os
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from pipeline.core import files
 from pipeline.data import images
-from pipeline.data.formats import dicom, dicom_pixels, kinds, nifti, pages, slides
-from pipeline.data.formats.reading import Found, Part, Reading, Secret, Stamp
+from pipeline.data.formats import dicom, dicom_pixels, kinds, levels, nifti, pages, slides
+from pipeline.data.formats.reading import PERCENTILES, Found, Part, Reading, Secret, Stamp
 from pipeline.data.images import BadImage, Decoded
 
 CHANGED = "changed while the dataset was sharded; shard it again"
@@ -33,6 +34,8 @@ class Source(NamedTuple):
     part: Part = ()
     stamp: Stamp | None = None
     """Of a file that holds several images."""
+    ends: tuple[float, float] | None = None
+    """The values of black and white, where percentiles of a DICOM series are the window."""
 
 
 def stamp_of(file: BinaryIO) -> Stamp:
@@ -46,7 +49,10 @@ def find_images(task: tuple[Path, str], *, reading: Reading, secret: Secret) -> 
     path, kind = task
     if kind == kinds.DICOM:
         with open(path, "rb") as file:
-            return dicom.find_images(file, reading, secret)
+            found = dicom.find_images(file, reading, secret)
+            if found.kind in levels.RELATIVE or (reading.window or "").startswith(PERCENTILES):
+                found = replace(found, values=dicom_pixels.sample_values(file, found.parts, reading))
+            return found
     if kind == kinds.NIFTI:
         return nifti.find_images(path, reading)
     if kind == kinds.SLIDE:
@@ -76,12 +82,10 @@ def decode(
     Without `check` its checksum is not compared.
     """
     if source.kind == kinds.DICOM:
-        if source.part:
-            with open(source.path, "rb") as file:
+        with open(source.path, "rb") if source.part else io.BytesIO(_whole(source, check)) as file:
+            if source.part:
                 _compare(source, stamp_of(file))
-                return dicom_pixels.decode(file, source.part, reading, channels=channels, memory=memory)
-        raw = _whole(source, check)
-        return dicom_pixels.decode(io.BytesIO(raw), source.part, reading, channels=channels, memory=memory)
+            return dicom_pixels.decode(file, source.part, reading, channels=channels, memory=memory, ends=source.ends)
     if source.kind in (kinds.NIFTI, kinds.SLIDE) and source.stamp:
         with open(source.path, "rb") as file:
             _compare(source, stamp_of(file))
