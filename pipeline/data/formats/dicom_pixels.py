@@ -10,7 +10,7 @@ import numpy as np
 from pipeline.data.decoders import budget, formats, jpeg
 from pipeline.data.decoders.formats import BadImage
 from pipeline.data.formats.dicom import DAMAGED, modality
-from pipeline.data.formats.levels import grey_levels
+from pipeline.data.formats.levels import grey_levels, scaled, uses_percentiles
 from pipeline.data.formats.reading import Part, Reading, missing
 from pipeline.data.formats.words import no_words
 from pipeline.data.images import Decoded
@@ -20,6 +20,7 @@ COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")
 DEFLATED = "1.2.840.10008.1.2.1.99"
 PLAIN_JPEG = ("1.2.840.10008.1.2.4.50",)
 BYTES = 24  # a pixel at most: as stored, as pydicom turns it, as RGB with a fourth byte
+FRAMES, VALUES = 9, 256  # of a file, and of a frame, whose values give the percentiles
 FUNCTIONAL = {
     "PixelValueTransformationSequence": ("RescaleIntercept", "RescaleSlope"),
     "FrameVOILUTSequence": ("WindowCenter", "WindowWidth", "VOILUTFunction"),
@@ -27,8 +28,48 @@ FUNCTIONAL = {
 """Of enhanced multi-frame files: where each frame has its scale and its window."""
 
 
-def decode(file: BinaryIO, part: Part, reading: Reading, *, channels: int, memory: int | None) -> Decoded:
-    """The pixels of a frame of an open DICOM file; raises `BadImage` with a reason that quotes no value."""
+def decode(
+    file: BinaryIO,
+    part: Part,
+    reading: Reading,
+    *,
+    channels: int,
+    memory: int | None = None,
+    ends: tuple[float, float] | None = None,
+) -> Decoded:
+    """The pixels of a frame of an open DICOM file; raises `BadImage` with a reason that quotes no value.
+
+    `ends` are black and white where percentiles are the window.
+    """
+    pixels, header = _stored(file, part, memory)
+    with no_words(DAMAGED):
+        rgb, said = _rgb(pixels, header, reading, channels, ends)
+        return Decoded(rgb, rgb.shape[1], rgb.shape[0], (said,))
+
+
+def sample_values(file: BinaryIO, parts: tuple[Part, ...], reading: Reading) -> np.ndarray | None:
+    """Some values of a file whose window is between percentiles, float32 [n]; None for all others.
+
+    They are on the modality's scale, from up to FRAMES frames. A file that cannot be decoded has none; pass two says
+    why.
+    """
+    out = []
+    try:
+        for part in parts[:: -(-len(parts) // FRAMES)]:
+            file.seek(0)
+            pixels, header = _stored(file, part, None)
+            with no_words(DAMAGED):
+                if pixels.ndim != 2 or not uses_percentiles(header, reading.window):
+                    return None
+                values = scaled(pixels.reshape(-1)[:: -(-pixels.size // VALUES)], header)
+                out.append(np.asarray(values, np.float32))
+    except BadImage:
+        return None
+    return np.concatenate(out)
+
+
+def _stored(file: BinaryIO, part: Part, memory: int | None) -> tuple[np.ndarray, Any]:
+    """The pixels of a frame as they are stored, colours as RGB; and the header of that frame."""
     try:
         import pydicom
         from pydicom.pixels import pixel_array
@@ -36,27 +77,23 @@ def decode(file: BinaryIO, part: Part, reading: Reading, *, channels: int, memor
         raise missing("medical", "pydicom") from None
     index = part[0] if part else 0
     with no_words(DAMAGED):
-        header = pydicom.dcmread(file, force=True, stop_before_pixels=True)
-        start = file.tell()
+        header = pydicom.dcmread(file, force=True, stop_before_pixels=bool(part))
+        start, source = file.tell(), header
         was_named = _name_syntax(header)
         _check(header, memory, 0 if part else 2 * file.seek(0, io.SEEK_END))
-        syntax = str(header.file_meta.TransferSyntaxUID)
-        if syntax in PLAIN_JPEG:
-            _check_jpeg(file, start, header, index)
-        file.seek(0)
-        source: Any = file
-        if not part or syntax == DEFLATED or not was_named:  # else a frame is read alone
-            source = pydicom.dcmread(file, force=True)
-            source.file_meta = header.file_meta
-            file.seek(0)
+        if part:  # one frame is read alone, if it can be
+            source, syntax = file, str(header.file_meta.TransferSyntaxUID)
+            if syntax == DEFLATED or not was_named:
+                file.seek(0)
+                source = pydicom.dcmread(file, force=True)
+                source.file_meta = header.file_meta
+        if str(header.file_meta.TransferSyntaxUID) in PLAIN_JPEG:
+            _check_jpeg(file if part else io.BytesIO(header.PixelData), start + 12 if part else 0, header, index)
     try:
         with no_words(DAMAGED):
-            pixels = pixel_array(source, index=index)
+            return pixel_array(source, index=index), _of_frame(header, index)
     except BadImage as error:
         raise BadImage(_why(header, str(error))) from None
-    with no_words(DAMAGED):
-        rgb, said = _rgb(pixels, _of_frame(header, index), reading, channels)
-        return Decoded(rgb, rgb.shape[1], rgb.shape[0], (said,))
 
 
 def _name_syntax(header: Any) -> bool:
@@ -100,10 +137,10 @@ def _check(header: Any, memory: int | None, held: int) -> None:
 
 
 def _check_jpeg(file: BinaryIO, start: int, header: Any, index: int) -> None:
-    """Raise `BadImage` if the JPEG of a frame is damaged, which its decoder fills up; `start`: of the pixels' tag."""
+    """Raise `BadImage` if the JPEG of a frame, of those from `start` on, is damaged: its decoder would fill it up."""
     from pydicom.encaps import get_frame
 
-    file.seek(start + 12)  # tag, kind of value, length
+    file.seek(start)
     try:
         frame = get_frame(file, index, number_of_frames=int(header.get("NumberOfFrames") or 1))
     except ValueError:  # pydicom may find it in another way
@@ -132,7 +169,9 @@ def _of_frame(header: Any, index: int) -> Any:
     return header
 
 
-def _rgb(pixels: np.ndarray, header: Any, reading: Reading, channels: int) -> tuple[np.ndarray, str]:
+def _rgb(
+    pixels: np.ndarray, header: Any, reading: Reading, channels: int, ends: tuple[float, float] | None
+) -> tuple[np.ndarray, str]:
     """uint8 [h, w, channels], and how the values became levels."""
     interpretation = str(header.PhotometricInterpretation).strip()
     out = np.zeros((*pixels.shape[:2], channels), np.uint8)
@@ -140,7 +179,7 @@ def _rgb(pixels: np.ndarray, header: Any, reading: Reading, channels: int) -> tu
     if interpretation in GREY:
         if pixels.ndim != 2:
             raise BadImage("is DICOM whose pixels are not what the header says")
-        levels, said = grey_levels(pixels, header, reading.window)
+        levels, said = grey_levels(pixels, header, reading.window, ends)
         out[..., :3] = levels[..., None]
         return out, said
     if interpretation == PALETTE:

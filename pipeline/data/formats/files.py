@@ -8,14 +8,15 @@ change are compared instead.
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from pipeline.core import files
 from pipeline.data import images, members
-from pipeline.data.formats import dicom, dicom_pixels, kinds, nifti, pages, slides
-from pipeline.data.formats.reading import Found, Part, Reading, Secret, Stamp
+from pipeline.data.formats import dicom, dicom_pixels, kinds, levels, nifti, pages, slides
+from pipeline.data.formats.reading import PERCENTILES, Found, Part, Reading, Secret, Stamp
 from pipeline.data.images import BadImage, Decoded
 
 CHANGED = "changed while the dataset was sharded; shard it again"
@@ -32,6 +33,8 @@ class Source(NamedTuple):
     part: Part = ()
     stamp: Stamp | None = None
     """Of a file that holds several images."""
+    ends: tuple[float, float] | None = None
+    """The values of black and white, where percentiles of a DICOM series are the window."""
 
 
 def stamp_of(path: Path) -> Stamp:
@@ -47,7 +50,10 @@ def find_images(task: tuple[Path, str], *, reading: Reading, secret: Secret) -> 
     path, kind = task
     if kind == kinds.DICOM:
         with members.open_raw(path) as file:
-            return dicom.find_images(file, reading, secret)
+            found = dicom.find_images(file, reading, secret)
+            if found.kind in levels.RELATIVE or (reading.window or "").startswith(PERCENTILES):
+                found = replace(found, values=dicom_pixels.sample_values(file, found.parts, reading))
+            return found
     if kind == kinds.NIFTI:
         return nifti.find_images(path, reading)
     if kind == kinds.SLIDE:
@@ -80,7 +86,7 @@ def decode(
         with _opened(source, check) as file:
             if source.stamp:
                 _compare(source.path, source.stamp)
-            return dicom_pixels.decode(file, source.part, reading, channels=channels, memory=memory)
+            return dicom_pixels.decode(file, source.part, reading, channels=channels, memory=memory, ends=source.ends)
     if source.kind in (kinds.NIFTI, kinds.SLIDE) and source.stamp:
         _compare(source.path, source.stamp)
         if source.kind == kinds.SLIDE:

@@ -4,7 +4,7 @@ Every window is stated, never an image's own minimum and maximum. Without --wind
 (docs/decisions/0029-formats.md says why):
 
 CT          centre 40, width 400 in Hounsfield units
-MR, PT, NM  the file's own window; without one, the 0.5th to the 99.5th percentile of the frame
+MR, PT, NM  the file's own window; without one, the 0.5th to the 99.5th percentile of the series
 all others  the file's own window or table; without one, the full stored range
 colour      as it is stored
 """
@@ -25,18 +25,23 @@ RELATIVE = ("MR", "PT", "NM")
 """Modalities whose values have no unit that two scans share, and often use little of their range."""
 
 
-def grey_levels(pixels: np.ndarray, header: Any, window: str | None) -> tuple[np.ndarray, str]:
-    """Values [h, w] of 8 or 16 bits, signed or not, as uint8 [h, w], and how, in words that many files share."""
+def grey_levels(
+    pixels: np.ndarray, header: Any, window: str | None, ends: tuple[float, float] | None = None
+) -> tuple[np.ndarray, str]:
+    """Values [h, w] of 8 or 16 bits, signed or not, as uint8 [h, w], and how, in words that many files share.
+
+    `ends` are the values of black and white where percentiles are the window; None: the frame's own percentiles.
+    """
     unsigned = pixels.view(f"u{pixels.itemsize}")
     every = np.arange(1 << 8 * pixels.itemsize).astype(unsigned.dtype).view(pixels.dtype)
-    values = np.asarray(_scaled(every, header), np.float64)
+    values = np.asarray(scaled(every, header), np.float64)
     chosen, said = _choose(header, window)
     if chosen.kind == VOI:
         shown = _own_window(every, values, header)
     elif chosen.kind == "fixed":
         shown = linear(values, chosen.low, chosen.high)
     elif chosen.kind == PERCENTILES:
-        low, high = np.percentile(values[unsigned], (chosen.low, chosen.high))
+        low, high = ends or np.percentile(values[unsigned], (chosen.low, chosen.high))
         shown = (values - low) / max(high - low, 1e-9)
     else:
         low, high = value_range(header)
@@ -45,6 +50,18 @@ def grey_levels(pixels: np.ndarray, header: Any, window: str | None) -> tuple[np
     if str(header.get("PhotometricInterpretation")).strip() == "MONOCHROME1":
         levels = 255 - levels
     return levels[unsigned], said
+
+
+def percentiles_of(window: str | None) -> Window:
+    """The percentiles of `--window`, or those by default."""
+    chosen = parse_window(window) if window else INNER
+    return chosen if chosen.kind == PERCENTILES else INNER
+
+
+def uses_percentiles(header: Any, window: str | None) -> bool:
+    """Whether a grey frame is shown between percentiles."""
+    is_grey = str(header.get("PhotometricInterpretation")).strip().startswith("MONOCHROME")
+    return is_grey and _choose(header, window)[0].kind == PERCENTILES
 
 
 def linear(values: np.ndarray, centre: float, width: float) -> np.ndarray:
@@ -62,13 +79,14 @@ def value_range(header: Any) -> tuple[float, float]:
         raise BadImage("is DICOM with a number of stored bits that cannot be")
     signed = int(header.get("PixelRepresentation") or 0) == 1
     ends = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed and bits > 1 else (0, 2**bits - 1)
-    low, high = sorted(float(each) for each in _scaled(np.array(ends, np.float64), header))
+    low, high = sorted(float(each) for each in scaled(np.array(ends, np.float64), header))
     if not low < high:
         raise BadImage("is DICOM whose scale makes all values equal")
     return low, high
 
 
-def _scaled(values: np.ndarray, header: Any) -> np.ndarray:
+def scaled(values: np.ndarray, header: Any) -> np.ndarray:
+    """Stored values on the modality's scale, such as Hounsfield units."""
     from pydicom.pixels import apply_modality_lut
 
     out: np.ndarray = apply_modality_lut(values, header)
@@ -90,7 +108,7 @@ def _choose(header: Any, window: str | None) -> tuple[Window, str]:
     how = {
         VOI: "in each file's own window",
         STORED: "by the full stored range",
-        PERCENTILES: f"between the percentiles {chosen.low:g} and {chosen.high:g} of each frame",
+        PERCENTILES: f"between the percentiles {chosen.low:g} and {chosen.high:g} of each series",
         "fixed": f"in the window {chosen.low:g},{chosen.high:g}",
     }[chosen.kind]
     return chosen, f"{kind} {how}" + ("" if window else ", the default")
@@ -109,7 +127,7 @@ def _own_window(every: np.ndarray, values: np.ndarray, header: Any) -> np.ndarra
     if tables and all(tables[0].get(word) is not None for word in ("LUTDescriptor", "LUTData")):
         from pydicom.pixels import apply_voi
 
-        levels = np.asarray(apply_voi(_scaled(every, header), header), np.float64)
+        levels = np.asarray(apply_voi(scaled(every, header), header), np.float64)
         shown: np.ndarray = levels / (2 ** int(tables[0].LUTDescriptor[2]) - 1)
         return shown
     centre, width = (_first(header.get(word)) for word in ("WindowCenter", "WindowWidth"))

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from pipeline.data.decoders.formats import BadImage
 
 Part = tuple[int, ...]
@@ -157,6 +159,8 @@ class Found:
     """A keyed hash of the patient's id; of its study's where it names no patient."""
     ids: Mapping[str, str] = field(default_factory=dict)
     """Keyed hashes by the columns of a table of labels: patient, study, series, sop."""
+    values: np.ndarray | None = None
+    """Some values of it, float32 [n], if percentiles of its series are its window."""
     no_image: str | None = None
     """What it is if it is made to hold no image, in words that many files share."""
     unsure: str | None = None

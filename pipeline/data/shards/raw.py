@@ -13,12 +13,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from pipeline.core import files
 from pipeline.core.console import counted
 from pipeline.data import images, members
 from pipeline.data.decoders import changed
 from pipeline.data.formats import kinds
 from pipeline.data.formats.files import Source, find_images, stamp_of
+from pipeline.data.formats.levels import percentiles_of
 from pipeline.data.formats.reading import Found, Reading, Secret, Stamp
 from pipeline.data.records import Dataset, Listing, PassedOver, Record
 from pipeline.data.workers import Workers
@@ -107,6 +110,7 @@ def read_files(
         else:
             out.images += _images_of(record, file, found)
     _sort_out_copies(out)
+    _set_ends(out, reading)
     return out
 
 
@@ -185,6 +189,28 @@ def _sort_out_copies(out: RawFiles) -> None:
     out.images = kept
     out.passed_over += [PassedOver(path, COPIES) for path in sorted(copies)]
     out.refused += [replace(record, part=(), problem=problem) for record, problem in differing.values()]
+
+
+def _set_ends(out: RawFiles, reading: Reading) -> None:
+    """Give images whose window is between percentiles the same ones in the whole series."""
+    by_series: dict[str, dict[Path, np.ndarray]] = {}
+    for image in out.images:
+        if image.found is not None and image.found.values is not None:
+            by_series.setdefault(_series(image), {})[image.source.path] = image.found.values
+    chosen = percentiles_of(reading.window)
+    ends = {}
+    for series, values in by_series.items():
+        low, high = np.percentile(np.concatenate(list(values.values())), (chosen.low, chosen.high))
+        ends[series] = (float(low), float(high))
+    for place, image in enumerate(out.images):
+        if image.found is not None and image.found.values is not None:
+            source = image.source._replace(ends=ends[_series(image)])
+            out.images[place] = replace(image, source=source, found=replace(image.found, values=None))
+
+
+def _series(image: RawImage) -> str:
+    """The series that an image is of; without one its file."""
+    return image.found.ids.get("series", str(image.source.path)) if image.found else ""
 
 
 def _read(path: Path, *, reading: Reading) -> _File | images.BadImage:

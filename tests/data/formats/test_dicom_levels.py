@@ -106,7 +106,7 @@ def test_mr_without_a_window_is_shown_between_stated_percentiles_and_not_by_its_
     path = save(with_pixels(header("MR"), values), tmp_path / "1")
     pixels = decoded(path).pixels[1, :, 0]
     assert pixels[0] == 0 and pixels[99] == 255 and abs(int(pixels[50]) - 128) < 3
-    assert decoded(path).remarks == ("MR between the percentiles 0.5 and 99.5 of each frame, the default",)
+    assert decoded(path).remarks == ("MR between the percentiles 0.5 and 99.5 of each series, the default",)
 
 
 def test_mr_with_a_window_is_shown_in_it(tmp_path: Path) -> None:

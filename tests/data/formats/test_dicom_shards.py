@@ -218,3 +218,27 @@ def test_keys_follow_from_ids_of_images_and_groups_from_contents(tmp_path: Path,
     assert {name: sample.key for name, sample in again.items()} == keys
     before = {sample.record.path.name: sample.group for sample in plan.samples}
     assert again["1-0.dcm"].group == before["1-0.dcm"] and again["0-1.dcm"].group != before["0-1.dcm"]
+
+
+@pytest.mark.usefixtures("inline")
+def test_slices_of_a_series_without_windows_share_one_and_another_series_has_its_own(tmp_path: Path) -> None:
+    """Two MR series; in each the second slice is a little brighter than the first, and stays so."""
+    rng = np.random.default_rng(0)
+    for series, gain in ((1, 1), (2, 10)):
+        for number in range(2):
+            values = (rng.uniform(0, 100, (16, 16)) + 50 * number) * gain
+            ds = with_pixels(header("MR", series=series, number=number), values.astype(np.uint16))
+            save(ds, tmp_path / "raw" / f"{series}-{number}")
+    plan = plan_of(tmp_path / "raw", split="image")
+    ends = {sample.record.path.name: sample.source.ends for sample in plan.samples}
+    assert ends["1-0"] == ends["1-1"] and ends["2-0"] == ends["2-1"]
+    assert ends["1-0"] and ends["2-0"] and 8 < ends["2-0"][1] / ends["1-0"][1] < 12
+    shards = written(plan, tmp_path / "out")
+    names = {sample.key: sample.record.path.name for sample in plan.samples}
+    means = {}
+    for row in rows_of(shards):
+        data = (shards.folder / row["tar"]).read_bytes()[row["offset"] : row["offset"] + row["size"]]
+        means[names[row["key"]]] = images.decode_stored(data).mean()
+    assert means["1-1"] - means["1-0"] > 60 and means["2-1"] - means["2-0"] > 60
+    assert abs(means["1-0"] - means["2-0"]) < 12
+    assert plan_of(tmp_path / "raw", split="image").fingerprint == plan.fingerprint
