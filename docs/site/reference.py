@@ -23,7 +23,7 @@ NOTEBOOK = Path(__file__).parents[1] / "own_images.ipynb"
 def pages() -> dict[str, str]:
     """Every generated page: its path in the site and its Markdown."""
     out = {f"{COMMANDS_FOLDER}/index.md": _commands(), "reference/cluster.md": _cluster(), "reference/spec.md": _spec()}
-    out |= {"reference/interface.md": _interface(), "tutorials/notebook.md": _notebook()}
+    out |= {"reference/interface.md": _interface(), "own_images.md": _notebook()}
     return out | {f"{COMMANDS_FOLDER}/{name}.md": command_page(name) for name in COMMANDS}
 
 
