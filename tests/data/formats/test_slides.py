@@ -25,7 +25,7 @@ from pipeline.data.shards.transcode import AUTO, ShardSettings
 CELL = 64
 
 
-def picture_of(seed: int = 0) -> np.ndarray:
+def scan_of(seed: int = 0) -> np.ndarray:
     """uint8 [512, 768, 3]: white, with tissue of known colours in the cells of 64 from (2, 1) to (6, 4)."""
     pixels = np.full((512, 768, 3), 255, np.uint8)
     colours = np.random.default_rng(seed).integers(0, 60, (4, 5, 3)) + np.array([180, 60, 120])
@@ -52,7 +52,7 @@ TISSUE = [(column, row) for row in range(1, 5) for column in range(2, 7)]
 
 
 def test_tiles_of_tissue_are_found_at_a_level_and_at_micrometres_a_pixel(tmp_path: Path) -> None:
-    path = save(tmp_path / "slide", picture_of())
+    path = save(tmp_path / "slide", scan_of())
     for tiles in ("level=0", "mpp=0.5"):
         found = find(path, tiles=tiles, tile_side=CELL)
         assert isinstance(found, Found) and list(found.parts) == TISSUE and found.kind == "slide"
@@ -64,7 +64,7 @@ def test_tiles_of_tissue_are_found_at_a_level_and_at_micrometres_a_pixel(tmp_pat
 
 
 def test_at_most_so_many_tiles_of_a_slide_are_taken_always_the_same(tmp_path: Path) -> None:
-    path = save(tmp_path / "slide", picture_of())
+    path = save(tmp_path / "slide", scan_of())
     first, again = (find(path, tiles="level=0", tile_side=CELL, tiles_most=6) for _ in range(2))
     assert isinstance(first, Found) and first == again
     assert len(first.parts) == 6 and set(first.parts) < set(TISSUE)
@@ -73,11 +73,11 @@ def test_at_most_so_many_tiles_of_a_slide_are_taken_always_the_same(tmp_path: Pa
 def test_what_no_tile_can_be_taken_of_is_refused(tmp_path: Path) -> None:
     white = save(tmp_path / "white", np.full((512, 512, 3), 250, np.uint8))
     assert str(find(white, tiles="level=0", tile_side=CELL)) == "is a slide without a tile that is not background"
-    bare = save(tmp_path / "bare", picture_of(), mpp=None)
+    bare = save(tmp_path / "bare", scan_of(), mpp=None)
     reason = str(find(bare, tiles="mpp=0.5", tile_side=CELL))
     assert reason == "is a slide that does not say its micrometres a pixel; give --tiles level=N"
     assert str(find(bare, tiles="level=7")) == "is a slide of 2 levels; --tiles asks for level 7"
-    Image.fromarray(picture_of()).save(tmp_path / "plain.tif")
+    Image.fromarray(scan_of()).save(tmp_path / "plain.tif")
     assert find(tmp_path / "plain.tif", tiles="level=0") == Found()  # it is read as it always was
     for wrong in ("mpp", "mpp=0", "level=-1", "20x", ""):
         with pytest.raises(ValueError, match="--tiles is"):
@@ -89,8 +89,8 @@ def test_slides_are_sharded_by_slide_with_a_sheet_of_each(tmp_path: Path, monkey
     monkeypatch.setattr(sheets, "Workers", small_shards.Inline)
     wanted = {}
     for number in range(3):
-        path = save(tmp_path / "raw" / "ab"[number % 2] / f"{number}.tif", picture_of(number))
-        wanted[path] = picture_of(number)
+        path = save(tmp_path / "raw" / "ab"[number % 2] / f"{number}.tif", scan_of(number))
+        wanted[path] = scan_of(number)
     reading = Reading(tiles="mpp=0.5", tile_side=CELL)
     settings = ShardSettings(size=CELL, split=AUTO, format="png", quality=None, keep_names=False, reading=reading)
     plan = make_plan(UserDataset("mine", "folder"), tmp_path / "raw", settings, workers=1, progress=silent)
