@@ -33,7 +33,8 @@ def find_dataset(name: str, layout: str | None, options: Options | None = None) 
         raise ValueError("give your images a name of their own: pipeline.shard my_images --layout folder --raw DIR")
     if name not in names:
         raise ValueError(
-            f"there is no dataset {name!r}; known: {', '.join(names)}; for your own images add --layout folder, csv or dicom"
+            f"there is no dataset {name!r}; known: {', '.join(names)}; for your own images add --layout folder, csv or "
+            "dicom"
         )
     if options is not None:
         options.check(layout)
