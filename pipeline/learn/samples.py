@@ -15,6 +15,7 @@ from torch import Tensor
 from pipeline.core.seeds import derive
 from pipeline.data.pixel_map import PixelMap, Pixels
 from pipeline.data.shards.index import Shards
+from pipeline.data.shards.read import TarReader
 
 EXPECTED = 12  # steps whose images are asked for ahead where they are far away
 
@@ -82,7 +83,7 @@ class Samples:
 
         It changes no result.
         """
-        if isinstance(self._pixels, PixelMap):
+        if not isinstance(self._pixels, TarReader):
             return
         for number, positions in enumerate(blocks):
             if number or self._next is None:
