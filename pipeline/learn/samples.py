@@ -15,6 +15,7 @@ from torch import Tensor
 from pipeline.core.seeds import derive
 from pipeline.data.pixel_map import PixelMap, Pixels
 from pipeline.data.shards.index import Shards
+from pipeline.data.shards.read import TarReader
 
 EXPECTED = 12  # steps whose images are asked for ahead where they are far away
 
@@ -68,19 +69,24 @@ class Samples:
     def step(self, seed: int, epoch: int, step: int, size: int) -> tuple[np.ndarray, Tensor]:
         """The positions [k] of a step's images and the images, as `take`; those of the next step are read ahead."""
         positions = self.batch(seed, epoch, step, size)
-        self._expect(self.batch(seed, epoch, later, size) for later in range(step + 1, step + EXPECTED))
+        self._expect(self.batch(seed, epoch, later, size) for later in range(step, step + EXPECTED))
         return positions, self.take(positions, then=self.batch(seed, epoch, step + 1, size))
 
     def blocks(self, blocks: Sequence[np.ndarray]) -> Iterator[Tensor]:
         """The images of blocks of positions, as `take`."""
         for number, (positions, then) in enumerate(zip_longest(blocks, blocks[1:])):
-            self._expect(blocks[number + 1 : number + EXPECTED])
+            self._expect(blocks[number : number + EXPECTED])
             yield self.take(positions, then)
 
     def _expect(self, blocks: Iterable[np.ndarray]) -> None:
-        """Have images of later batches read where that takes long; how many are read ahead changes no result."""
-        if not isinstance(self._pixels, PixelMap):
-            for positions in blocks:
+        """Have the images of a batch, unless it is being read, and of later ones read where that takes long.
+
+        It changes no result.
+        """
+        if not isinstance(self._pixels, TarReader):
+            return
+        for number, positions in enumerate(blocks):
+            if number or self._next is None:
                 self._pixels.expect(self.rows[positions])
 
     def permutation(self, seed: int, epoch: int) -> np.ndarray:

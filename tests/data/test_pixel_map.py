@@ -21,6 +21,7 @@ from users import as_user
 from pipeline.core.disks import Mount
 from pipeline.data import pixel_map
 from pipeline.data.pixel_map import DamagedMap, PixelMap, open_pixels
+from pipeline.data.scratch import make_room
 from pipeline.data.shards.index import Shards, write_index
 from pipeline.data.shards.read import TarReader
 from pipeline.runs.cluster import Cluster
@@ -221,7 +222,7 @@ def test_the_least_recently_used_map_is_deleted_first(shards, site, monkeypatch)
 
 def test_without_disk_space_images_are_decoded_when_they_are_needed(shards, images, site, monkeypatch, capsys) -> None:
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(pixel_map.shutil, "disk_usage", lambda path: usage(10**6, 10**6 - 51_000, 51_000))
+    monkeypatch.setattr("pipeline.data.scratch.shutil.disk_usage", lambda path: usage(10**6, 10**6 - 51_000, 51_000))
     pixels = open_pixels(shards, site)
     assert isinstance(pixels, TarReader) and (every(pixels) == images).all()
     assert "no room" in capsys.readouterr().err
@@ -265,7 +266,7 @@ def test_two_users_share_a_scratch_that_is_sticky(shards, tmp_path):
         for path in scratch.glob("*"):
             path.chmod(0o644)
         assert as_user(12347, read) == "" and len(made()) == 2
-        assert as_user(12347, lambda: pixel_map._make_room(scratch, 0, 1.0)).startswith("NoRoom: ")
+        assert as_user(12347, lambda: make_room(scratch, 0, 1.0)).startswith("NoRoom: ")
         assert len(made()) == 2
         for path in scratch.glob("*.sums"):  # what may not be deleted and is of no use is made next to it
             path.unlink()

@@ -200,6 +200,7 @@ def test_where_nothing_fits_batches_come_in_their_order_read_ahead(
             assert (one == two).all() and torch.equal(got, wanted)
             if step == 0:
                 assert len(pixels.source.waiting) >= 6 * 8, "later steps are asked for"  # type: ignore[union-attr]
+    assert sum(path.endswith(".tar") for _, path in server.asked) <= 2 * 70, "no image is asked for twice"
 
 
 def test_a_run_that_is_stopped_again_and_again_ends_with_the_weights_of_local_shards(
