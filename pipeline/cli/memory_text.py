@@ -37,7 +37,8 @@ def memory_text(plan: Plan) -> str:
     )
     lacking = [kind for kind in kinds if kind.footprint and kind.footprint.evaluation is None]
     if lacking:
-        lines.append(XX)
+        which = f"{len(lacking)} of {counted(len(kinds), 'kind')}"
+        lines.append(f"of {which} a training step is counted and evaluation is not")
     lines += _proposals(kinds)
     lines += _papers_batch()
     lines += _host(host_memory(plan, plan.cluster), plan)
