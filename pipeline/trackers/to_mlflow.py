@@ -129,8 +129,7 @@ class Mlflow:
             self.client.log_batch(identity, params=some)
         when = run.info.start_time
         new = [_metrics(epoch, when) for epoch in record.epochs if epoch[-1][0] not in steps]
-        last = record.epochs[-1][-1][0] if record.epochs else 0
-        new.append(_metrics([(last, {k: v for k, v in record.result.items() if _name(k) not in known.metrics})], when))
+        new.append(_metrics([(0, {k: v for k, v in record.result.items() if _name(k) not in known.metrics})], when))
         for request in _whole(new, METRICS):
             self.client.log_batch(identity, metrics=request)
         for path in record.files:
