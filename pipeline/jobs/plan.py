@@ -209,7 +209,7 @@ def _dataset_info(name: str, cluster: Cluster, *, size: int, split: str) -> tupl
     """What a grid knows of a dataset, and, if it has no shards yet, the command that makes them."""
     shards = find_shards(Path(cluster.shards), name, size=size, split=split)
     if shards is not None:
-        return _info_of(shards), None
+        return info_of(shards), None
     flags = f"--size {size}" + (f" --split {split}" if split != "image" else "")
     if name in DATASETS.names():
         plugin = DATASETS.find(name).DATASET
@@ -224,7 +224,7 @@ def _dataset_info(name: str, cluster: Cluster, *, size: int, split: str) -> tupl
     )
 
 
-def _info_of(shards: Shards) -> DatasetInfo:
+def info_of(shards: Shards) -> DatasetInfo:
     """What the manifest of shards says to a grid; raises `ValueError` that names it if it has another shape."""
     manifest = shards.manifest
     with files.reading(shards.folder / "manifest.json", "copy the shards again, or delete the folder and shard again"):
