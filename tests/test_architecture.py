@@ -114,7 +114,7 @@ def test_planning_status_and_tables_import_nothing_heavy(arguments, tmp_path):
         ("launch", {"--jobs", "--dry-run", "--retry", "--no-ray", "--print-sbatch"}),
         ("status", {"--watch", "--failed", "--json"}),
         ("cancel", {"--yes"}),
-        ("report", {"--out", "--html", "--with-images", "--with-pictures", "--specificity"}),
+        ("report", {"--run", "--out", "--html", "--with-images", "--with-pictures", "--specificity"}),
         ("figures", {"--out", "--only", "--with-images", "--with-pictures", "--rollout"}),
     ],
 )

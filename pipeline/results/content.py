@@ -29,6 +29,8 @@ class Report:
     intervals: list[tuple[float, float] | None]
     """Of each cell's score and then of each ensemble's, over resampled test images."""
     summary: Summary
+    best_table: Table | None
+    """The best setting of each dataset; None without one."""
     main: list[Table]
     """The main table of each dataset: validation next to test with its interval, at the largest label fraction."""
     tables: list[Table]
@@ -67,8 +69,9 @@ class Report:
 
     @property
     def every_table(self) -> list[Table]:
-        """The tables of results and of data, the main ones first."""
-        results = [*self.main, *self.tables, *self.classes, *self.probes, *self.more]
+        """The tables of results and of data, those of the best settings and of all first."""
+        best = [self.best_table] if self.best_table else []
+        results = [*best, *self.main, *self.tables, *self.classes, *self.probes, *self.more]
         return [*results, *(section.table for section in self.data)]
 
     @property

@@ -39,8 +39,8 @@ class DataSection:
 
     @property
     def leaks(self) -> Sequence[str]:
-        """The sentences on groups, twins and what was left out."""
-        return self.lines[1:-1]
+        """The sentences on groups, on twins of test images and on what was left out."""
+        return [self.lines[1], self.lines[2], self.lines[-2]] if self.counts else []
 
 
 def sections(plan: Plan) -> list[DataSection]:

@@ -25,7 +25,8 @@ from pipeline.runs.spec import kind_of, method_of
 
 PIXELS_PER_INCH = 96  # of CSS; figures have 200 (figures/style)
 FIGURE_DPI = 200
-COLUMN = 560  # CSS pixels: a wider figure has a row of its own
+COLUMN = 720  # CSS pixels: a wider figure has a row of its own; others share one at no less than 0.8 of their size
+LONG = 24  # characters: longer values may take several lines
 
 Intervals = Mapping[int, tuple[float, float] | None]
 """The interval of a cell's score, by `id` of the cell."""
@@ -37,7 +38,7 @@ class TableText:
 
     text: str
     kind: str
-    """`label`, `value`, `paper`, `complete`, `partial` or `missing`."""
+    """`label`, `value` or `long`, then `paper`, or of a score `complete`, `partial` or `missing`."""
     link: str = ""
     """The id of the run that it leads to."""
     more: Sequence[str] = ()
@@ -65,6 +66,7 @@ def page(report: Report, figures: Sequence[Mapping[str, Any]], folder: Path, *, 
     return environment.get_template("page.html.j2").render(
         summary=report.summary,
         warnings=report.warnings,
+        best=_table(report.best_table, {}) if report.best_table else None,
         main=[_table(table, {}) for table in report.main],
         classes=[_table(table, {}) for table in report.classes],
         tables=[_table(table, intervals) for table in report.tables],
@@ -75,7 +77,7 @@ def page(report: Report, figures: Sequence[Mapping[str, Any]], folder: Path, *, 
         ],
         verdicts=report.claims,
         untested=report.untested,
-        more=[_table(table, {}) for table in report.more],
+        more=[_table(table, intervals) for table in report.more],
         methods=report.methods,
         figures=[_figure(figure, folder) for figure in figures],
         cost=_cost(report, results),
@@ -90,22 +92,25 @@ def _table(table: Table, intervals: Intervals) -> dict[str, Any]:
         row = []
         for column, text in enumerate(line):
             cell = table.cells.get((number, column))
-            kind = "paper" if table.header[column].endswith("paper") else "label" if column < table.labels else "value"
-            row.append(_score(text, cell, intervals) if cell else TableText(text, kind))
+            kind = "label" if column < table.labels else "long" if len(text) > LONG and not cell else "value"
+            kind += " paper" if table.header[column].endswith("paper") else ""
+            row.append(_score(text, cell, intervals, kind) if cell else TableText(text, kind))
         rows.append(row)
     return {"title": table.title, "header": table.header, "rows": rows, "notes": table.notes}
 
 
-def _score(text: str, cell: Cell, intervals: Intervals) -> TableText:
+def _score(text: str, cell: Cell, intervals: Intervals, kind: str) -> TableText:
     """A score with a link to its first finished run, its interval and validation score under it, and its seeds."""
     seeds = ", ".join(f"{seed}: {value:.4f}" for seed, value in cell.scores(cell.metric).items())
     first = next(iter(cell.results or cell.runs))
     more = []
-    if id(cell) in intervals:
+    if id(cell) in intervals and text == texts.our_score(cell):
         ends = intervals[id(cell)]
         more += [f"95 %: {texts.interval(ends)}"] if ends else []
         more += [f"validation {texts.mean_of(list(cell.val_scores.values()))}"] if cell.val_scores else []
-    return TableText(text, cell.status, cell.runs[first].id, more, f"seeds {seeds}" if seeds else "no run is done")
+    return TableText(
+        text, f"{kind} {cell.status}", cell.runs[first].id, more, f"seeds {seeds}" if seeds else "no run is done"
+    )
 
 
 def _figure(figure: Mapping[str, Any], folder: Path) -> dict[str, Any]:

@@ -95,7 +95,7 @@ def tables(plan: Plan, cells: Sequence[Cell]) -> list[Table]:
 
 def _table(plan: Plan, cells: Sequence[Cell]) -> Table:
     metric = texts.METRIC_TITLES[cells[0].metric]
-    header = ("setting", "labels", f"validation {metric}", f"test {metric}", "95 %", "AUROC (test)", "95 % of AUROC")
+    header = ("setting", f"validation {metric}", f"test {metric}", "95 % of test", "AUROC (test)", "95 % of AUROC")
     notes = [
         "mean ± sample standard deviation over seeds (number of seeds); early stopping and every choice saw validation "
         "images, so their scores flatter; test images were scored once, at the end",
@@ -105,21 +105,47 @@ def _table(plan: Plan, cells: Sequence[Cell]) -> Table:
         *filter(None, [texts.stand_in_note(plan)]),
     ]
     rows = [_row(cell) for cell in cells]
-    cells_at = {(number, 3): cell for number, cell in enumerate(cells)}
-    caption = f"{cells[0].dataset}: validation next to test, {metric}"
-    return Table(None, caption, 2, header, rows, tuple(notes), cells_at)
+    cells_at = {(number, 2): cell for number, cell in enumerate(cells)}
+    caption = (
+        f"{cells[0].dataset}: validation next to test, {metric}, {100 * cells[0].label_fraction:g} % of the labels"
+    )
+    return Table(None, caption, 1, header, rows, tuple(notes), cells_at)
 
 
 def _row(cell: Cell) -> tuple[str, ...]:
     return (
         title_of(cell),
-        f"{100 * cell.label_fraction:g}%",
         texts.mean_of(list(cell.val_scores.values())),
         texts.our_score(cell),
         texts.interval(cell_interval(cell)),
         texts.mean_of(cell.values("auroc")),
         texts.interval(cell_interval(cell, "auroc")),
     )
+
+
+def best_table(plan: Plan, found: Sequence[Best]) -> Table:
+    """The best setting of each dataset, and what always naming the most frequent class would score."""
+    rows = []
+    for each in found:
+        cell = each.cell
+        majority = [(result.metrics.get("majority") or {}).get(cell.metric) for result in cell.results.values()][0]
+        row = (
+            cell.dataset,
+            texts.METRIC_TITLES[cell.metric],
+            f"{each.title}, {100 * cell.label_fraction:g} % of labels",
+        )
+        rows.append((*row, *_row(cell)[1:], texts.NOTHING if majority is None else f"{majority:.4f}"))
+    header = ("dataset", "metric", "best setting", "validation", "test", "95 % of test", "AUROC", "95 % of AUROC")
+    notes = (
+        "the setting with the highest mean validation score, of those with the most labels: "
+        + ", ".join(f"{each.cell.dataset} {100 * each.cell.label_fraction:g} %, {each.settings}" for each in found),
+        f"its run with the highest validation score: {', '.join(each.run.id for each in found)}",
+        "most frequent class: the score of always naming it",
+        *filter(None, [texts.stand_in_note(plan)]),
+    )
+    cells_at = {(number, 4): each.cell for number, each in enumerate(found)}
+    caption = "The best setting of each dataset, chosen on validation"
+    return Table(None, caption, 3, (*header, "most frequent class"), rows, notes, cells_at)
 
 
 def class_tables(plan: Plan, found: Sequence[Best]) -> list[Table]:

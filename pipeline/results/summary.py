@@ -9,11 +9,10 @@ from statistics import fmean
 from pipeline.core.console import counted, duration
 from pipeline.jobs.plan import Plan
 from pipeline.results import texts
-from pipeline.results.bootstrap import cell_interval
 from pipeline.results.collect import Cell
 from pipeline.results.datasets import DataSection
 from pipeline.results.differences import Comparison
-from pipeline.results.scores import Best, largest, main_cells, title_of
+from pipeline.results.scores import largest, main_cells, title_of
 from pipeline.results.statistics import MIN_SEEDS
 from pipeline.results.training_text import each_of
 from pipeline.runs.methods import method_info
@@ -56,7 +55,6 @@ def summary(
     plan: Plan,
     cells: Sequence[Cell],
     data: Sequence[DataSection],
-    best: Sequence[Best],
     compared: Sequence[Comparison],
     collapsed: Sequence[str],
 ) -> Summary:
@@ -70,7 +68,6 @@ def summary(
         facts=_facts(plan, data),
         asked=_asked(plan, cells, data, methods),
         found=[
-            *(line for each in best for line in _of_best(each)),
             *_gaps(cells),
             *_differences(compared),
             *_leaks(data),
@@ -117,27 +114,9 @@ def _asked(plan: Plan, cells: Sequence[Cell], data: Sequence[DataSection], metho
         f"{verb} {each_of(methods)} with {networks} and {fractions} of the labels, on images of {sizes} pixels, with "
         f"{seeds}?"
     ]
-    out += [f"{dataset}: the metric is {metric}." for dataset, metric in texts.metrics_of(cells).items()]
-    out += [f"{section.title}: {section.lines[0]}." for section in data if section.counts]
-    return out
-
-
-def _of_best(best: Best) -> list[str]:
-    """The best setting, its interval, and what always naming the most frequent class scores."""
-    cell, metric = best.cell, texts.METRIC_TITLES[best.cell.metric]
-    over = "patients or lesions" if cell.groups and cell.groups.by_key else "images"
-    text = f"{cell.dataset}, {100 * cell.label_fraction:g} % of the labels: the best of "
-    text += f"{counted(best.settings, 'setting')} on validation is {best.title}, with a {metric} of "
-    text += f"{best.validation:.4f} on validation"
-    text += "" if best.test is None else f" and {best.test:.4f} on test"
-    ends = cell_interval(cell)
-    text += f" (95 % interval over test {over} {texts.interval(ends)})" if ends else ""
-    areas = cell.values("auroc")
-    text += f"; AUROC {fmean(areas):.4f}" if areas else ""
-    majority = [(result.metrics.get("majority") or {}).get(cell.metric) for result in cell.results.values()]
-    if majority and majority[0] is not None:
-        text += f"; always naming the most frequent class scores {majority[0]:.4f}"
-    return [f"{text}. Its best run is {best.run.id}."]
+    metrics, split = texts.metrics_of(cells), {each.title: each.lines[0] for each in data if each.counts}
+    known = {name: [f"the metric is {metrics[name]}"] + [split[name]] * (name in split) for name in metrics}
+    return [*out, *(f"{name}: {'; '.join(said)}." for name, said in known.items())]
 
 
 def _gaps(cells: Sequence[Cell]) -> list[str]:
@@ -154,8 +133,8 @@ def _gaps(cells: Sequence[Cell]) -> list[str]:
             text = f"{dataset}: validation minus test is {texts.signed(fmean(gaps), '.4f')} on average over "
             low, high = (texts.signed(end, ".4f") for end in (min(gaps), max(gaps)))
             text += f"{counted(len(gaps), 'setting')} ({low} to {high})"
-            wide = "; so wide a gap says that validation images are not like test images, or that they share something "
-            out.append(f"{text}{wide}with training images." if fmean(gaps) > WIDE_GAP else f"{text}.")
+            wide = "; so wide a gap may mean that validation images are not like test images, or that they share "
+            out.append(f"{text}{wide}something with training images." if fmean(gaps) > WIDE_GAP else f"{text}.")
     return out
 
 

@@ -101,7 +101,9 @@ def test_runs_of_earlier_code_get_the_mean_and_the_table_says_so(shards, tmp_pat
     plan = plan_of(tmp_path)
     found = patients.compare(collect.cells(plan))
     assert {each.choice.rule for each in found} == {"mean"}
-    assert "where the rule is the mean because no validation scores are stored" in documents.as_text(report.make_report(plan))
+    assert "where the rule is the mean because no validation scores are stored" in documents.as_text(
+        report.make_report(plan)
+    )
 
 
 def test_without_groups_there_is_no_table(tmp_path):
