@@ -26,7 +26,7 @@ from pipeline.runs.spec import kind_of, method_of
 PIXELS_PER_INCH = 96  # of CSS; figures have 200 (figures/style)
 FIGURE_DPI = 200
 COLUMN = 720  # CSS pixels: a wider figure has a row of its own; others share one at no less than 0.8 of their size
-LONG = 24  # characters: longer values may take several lines
+LONG = 20  # characters: longer texts may take several lines, of this width
 
 Intervals = Mapping[int, tuple[float, float] | None]
 """The interval of a cell's score, by `id` of the cell."""
@@ -38,7 +38,7 @@ class TableText:
 
     text: str
     kind: str
-    """`label`, `value` or `long`, then `paper`, or of a score `complete`, `partial` or `missing`."""
+    """`label` or `value`, then `long` or `paper`, or of a score `complete`, `partial` or `missing`."""
     link: str = ""
     """The id of the run that it leads to."""
     more: Sequence[str] = ()
@@ -92,7 +92,8 @@ def _table(table: Table, intervals: Intervals) -> dict[str, Any]:
         row = []
         for column, text in enumerate(line):
             cell = table.cells.get((number, column))
-            kind = "label" if column < table.labels else "long" if len(text) > LONG and not cell else "value"
+            kind = "label" if column < table.labels else "value"
+            kind += " long" if len(text) > LONG and not cell else ""
             kind += " paper" if table.header[column].endswith("paper") else ""
             row.append(_score(text, cell, intervals, kind) if cell else TableText(text, kind))
         rows.append(row)

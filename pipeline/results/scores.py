@@ -129,23 +129,22 @@ def best_table(plan: Plan, found: Sequence[Best]) -> Table:
     for each in found:
         cell = each.cell
         majority = [(result.metrics.get("majority") or {}).get(cell.metric) for result in cell.results.values()][0]
-        row = (
-            cell.dataset,
-            texts.METRIC_TITLES[cell.metric],
-            f"{each.title}, {100 * cell.label_fraction:g} % of labels",
-        )
-        rows.append((*row, *_row(cell)[1:], texts.NOTHING if majority is None else f"{majority:.4f}"))
+        row = (cell.dataset, texts.METRIC_TITLES[cell.metric], *_row(cell))
+        rows.append((*row, texts.NOTHING if majority is None else f"{majority:.4f}"))
     header = ("dataset", "metric", "best setting", "validation", "test", "95 % of test", "AUROC", "95 % of AUROC")
     notes = (
         "the setting with the highest mean validation score, of those with the most labels: "
-        + ", ".join(f"{each.cell.dataset} {100 * each.cell.label_fraction:g} %, {each.settings}" for each in found),
+        + ", ".join(
+            f"{each.cell.dataset} {100 * each.cell.label_fraction:g} % (of {counted(each.settings, 'setting')})"
+            for each in found
+        ),
         f"its run with the highest validation score: {', '.join(each.run.id for each in found)}",
-        "most frequent class: the score of always naming it",
+        "majority: what always naming the most frequent class scores",
         *filter(None, [texts.stand_in_note(plan)]),
     )
     cells_at = {(number, 4): each.cell for number, each in enumerate(found)}
     caption = "The best setting of each dataset, chosen on validation"
-    return Table(None, caption, 3, (*header, "most frequent class"), rows, notes, cells_at)
+    return Table(None, caption, 3, (*header, "majority"), rows, notes, cells_at)
 
 
 def class_tables(plan: Plan, found: Sequence[Best]) -> list[Table]:
