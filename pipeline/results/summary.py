@@ -64,7 +64,7 @@ def summary(
     methods = [IN_A_SENTENCE.get(name) or method_info(name).title for name in named]
     return Summary(
         title=TITLES.get(plan.grid) or (f"{each_of(methods)} on {each_of(titles)}" if methods else plan.grid),
-        subtitle=f"grid {plan.grid}, preset {plan.preset.name}",
+        subtitle=f"run {plan.grid}" if plan.grid in plan.runs else f"grid {plan.grid}, preset {plan.preset.name}",
         facts=_facts(plan, data),
         asked=_asked(plan, cells, data, methods),
         found=[
@@ -130,9 +130,10 @@ def _gaps(cells: Sequence[Cell]) -> list[str]:
             seeds = cell.val_scores.keys() & test.keys()
             gaps += [fmean(cell.val_scores[seed] - test[seed] for seed in seeds)] if seeds else []
         if gaps:
-            text = f"{dataset}: validation minus test is {texts.signed(fmean(gaps), '.4f')} on average over "
-            low, high = (texts.signed(end, ".4f") for end in (min(gaps), max(gaps)))
-            text += f"{counted(len(gaps), 'setting')} ({low} to {high})"
+            text = f"{dataset}: validation minus test is {texts.signed(fmean(gaps), '.4f')}"
+            if len(gaps) > 1:
+                low, high = (texts.signed(end, ".4f") for end in (min(gaps), max(gaps)))
+                text += f" on average over {counted(len(gaps), 'setting')} ({low} to {high})"
             wide = "; so wide a gap may mean that validation images are not like test images, or that they share "
             out.append(f"{text}{wide}something with training images." if fmean(gaps) > WIDE_GAP else f"{text}.")
     return out
