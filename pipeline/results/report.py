@@ -58,7 +58,7 @@ def make_report(plan: Plan, folder: Path | None = None, specificity: float = gal
         cells=cells,
         ensembles=both,
         intervals=intervals,
-        summary=summary.summary(plan, every, data, compared, collapsed),
+        summary=summary.summary(plan, every, data, compared),
         best_table=scores.best_table(plan, best) if best else None,
         main=scores.tables(plan, every),
         tables=tables.tables(plan, cells, both, compared),

@@ -85,15 +85,16 @@ def best(cells: Sequence[Cell]) -> list[Best]:
 
 
 def tables(plan: Plan, cells: Sequence[Cell]) -> list[Table]:
-    """A table for each dataset: a row for each setting at the largest label fraction."""
+    """A table for each dataset: a row for each setting at the largest label fraction that has a finished run."""
     shown = largest(main_cells(cells))
-    return [
-        _table(plan, [cell for cell in shown if cell.dataset == dataset])
-        for dataset in dict.fromkeys(cell.dataset for cell in shown)
-    ]
+    members = {
+        name: [cell for cell in shown if cell.dataset == name] for name in dict.fromkeys(c.dataset for c in shown)
+    }
+    return [_table(plan, each) for each in members.values() if any(cell.results for cell in each)]
 
 
-def _table(plan: Plan, cells: Sequence[Cell]) -> Table:
+def _table(plan: Plan, members: Sequence[Cell]) -> Table:
+    cells = [cell for cell in members if cell.results]
     metric = texts.METRIC_TITLES[cells[0].metric]
     header = ("setting", f"validation {metric}", f"test {metric}", "95 % of test", "AUROC (test)", "95 % of AUROC")
     notes = [
@@ -104,6 +105,8 @@ def _table(plan: Plan, cells: Sequence[Cell]) -> Table:
         *texts.score_notes(cells),
         *filter(None, [texts.stand_in_note(plan)]),
     ]
+    if waiting := len(members) - len(cells):
+        notes.append(f"{counted(waiting, 'setting')} without a finished run left out")
     rows = [_row(cell) for cell in cells]
     cells_at = {(number, 2): cell for number, cell in enumerate(cells)}
     caption = (
@@ -138,6 +141,7 @@ def best_table(plan: Plan, found: Sequence[Best]) -> Table:
             f"{each.cell.dataset} {100 * each.cell.label_fraction:g} % (of {counted(each.settings, 'setting')})"
             for each in found
         ),
+        "frozen features and means of two networks are not among them",
         f"its run with the highest validation score: {', '.join(each.run.id for each in found)}",
         "majority: what always naming the most frequent class scores",
         *filter(None, [texts.stand_in_note(plan)]),

@@ -16,7 +16,7 @@ from pipeline.results.scores import largest, main_cells, title_of
 from pipeline.results.statistics import MIN_SEEDS
 from pipeline.results.training_text import each_of
 from pipeline.runs.methods import method_info
-from pipeline.runs.spec import Spec, method_of
+from pipeline.runs.spec import PretrainSpec, Spec, method_of
 
 WIDE_GAP = 0.05  # ASSUMED: a validation score so far above the test score is worth a sentence of its own
 IN_A_SENTENCE = {"supervised": "supervised training", "frozen": "frozen features"}
@@ -56,7 +56,6 @@ def summary(
     cells: Sequence[Cell],
     data: Sequence[DataSection],
     compared: Sequence[Comparison],
-    collapsed: Sequence[str],
 ) -> Summary:
     """cells: of trained and of combined networks."""
     titles = [info.title for info in plan.datasets]
@@ -71,7 +70,7 @@ def summary(
             *_gaps(cells),
             *_differences(compared),
             *_leaks(data),
-            *([f"Collapsed in pretraining: {', '.join(collapsed)}."] if collapsed else []),
+            *_collapsed(plan),
         ],
         limits=_limits(plan, cells),
     )
@@ -161,6 +160,23 @@ def _differences(compared: Sequence[Comparison]) -> list[str]:
 
 def _leaks(data: Sequence[DataSection]) -> list[str]:
     return [f"{section.title}: {'; '.join(section.leaks)}." for section in data if section.counts]
+
+
+def _collapsed(plan: Plan) -> list[str]:
+    """How many runs of each method had which arm collapse."""
+    found: dict[tuple[str, str, str], list[bool]] = {}
+    for planned in plan.in_state("done"):
+        if isinstance(planned.spec, PretrainSpec):
+            for arm in planned.spec.arms:
+                key = method_info(method_of(planned.spec)).title, arm.name, plan.title_of(planned.spec.dataset)
+                found.setdefault(key, []).append(arm.name in planned.run.result().collapsed)
+    said = [
+        f"{title} ({arm}) on {name} in {sum(runs)} of {len(runs)}"
+        for (title, arm, name), runs in found.items()
+        if any(runs)
+    ]
+    head = "Collapsed in pretraining (nearly the same output for every image)"
+    return [f"{head}: {', '.join(said)}."] if said else []
 
 
 def _limits(plan: Plan, cells: Sequence[Cell]) -> list[str]:
