@@ -1,27 +1,34 @@
-"""Make a grid's results tables and check the paper's claims.
+"""Make a grid's report, or that of one run.
 
-The tables have the paper's shape and show its printed numbers next to ours.
+What was asked and found, tables with intervals, data and leaks, methods, limits; where the grid repeats the paper, its
+printed numbers next to ours and verdicts on its claims.
 
-python -m pipeline.report --grid small --datasets brain_mri,isic
+python -m pipeline.report --grid small --datasets brain_mri,isic --html
+python -m pipeline.report --run RUN --html              RUN: a run's id, a part of one, or its folder
 """
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.cli import flags
 from pipeline.core.console import counted, progress, run_command
 from pipeline.results.figures.gallery import SPECIFICITY
 
+if TYPE_CHECKING:
+    from pipeline.jobs.plan import Plan
+
 
 def parser() -> argparse.ArgumentParser:
     out = argparse.ArgumentParser(prog="python -m pipeline.report", description=__doc__, allow_abbrev=False)
     out.formatter_class = argparse.RawDescriptionHelpFormatter
-    flags.add_grid_flags(out)
+    flags.add_grid_flags(out, required=False)
     add = out.add_argument
-    add("--out", type=Path, help="folder of the files (default: reports/GRID, or GRID-PRESET)")
-    add("--html", action="store_true", help="write report.html too: one page with tables, figures, runs")
+    add("--run", metavar="RUN", help="of this run alone instead of a grid")
+    add("--out", type=Path, help="folder of the files (default: reports/GRID, GRID-PRESET or RUN)")
+    add("--html", action="store_true", help="write report.html too: one page with tables, figures, methods, runs")
     add(
         "--with-images",
         "--with-pictures",
@@ -43,10 +50,14 @@ def main() -> int:
     args = parser().parse_args()
     if not 0 < args.specificity < 1:
         raise ValueError(f"--specificity is {args.specificity}; give a fraction between 0 and 1")
-    plan = flags.read_plan(args)
-    from pipeline.results import report
+    if bool(args.grid) == bool(args.run):
+        raise ValueError("give --grid for a grid's report, or --run for that of one run")
+    if args.run and (given := flags.grid_choices(args)):
+        raise ValueError(f"{given[0]} is of a grid; leave it out with --run")
+    plan = _plan_of_run(args) if args.run else flags.read_plan(args)
+    from pipeline.results import documents, report
 
-    folder = args.out or report.default_folder(plan)
+    folder = args.out or (Path("reports") / plan.grid if args.run else report.default_folder(plan))
     made = report.make_report(plan, folder, args.specificity)
     written = report.write_report(made, folder)
     if args.html:
@@ -59,12 +70,21 @@ def main() -> int:
         written = report.write_report(made, folder) + paths  # again: claims quote what the figures measured
         for entry in figures.skipped + figures.failed:
             print(f"no figure {entry['name']}: {entry['reason']}")
-    print(made.as_text())
+    print(documents.as_text(made))
     print("written: " + ", ".join(map(str, written)))
     if made.unfinished:
         left = counted(made.unfinished, "run is", "runs are")
-        print(f"{left} not done: python -m pipeline.status {flags.grid_flags(args)}")
+        print(f"{left} not done" + ("" if args.run else f": python -m pipeline.status {flags.grid_flags(args)}"))
     return 0
+
+
+def _plan_of_run(args: argparse.Namespace) -> Plan:
+    from pipeline.results.single import plan_of_run
+    from pipeline.runs.cluster import load_cluster
+    from pipeline.runs.folder import find_run
+
+    cluster = load_cluster(args.cluster)
+    return plan_of_run(find_run(Path(cluster.runs), args.run), cluster)
 
 
 if __name__ == "__main__":

@@ -115,7 +115,7 @@ def test_planning_status_and_tables_import_nothing_heavy(arguments, tmp_path):
         ("status", {"--watch", "--failed", "--json", "--parquet"}),
         ("track", {"--to", "--uri", "--project", "--follow"}),
         ("cancel", {"--yes"}),
-        ("report", {"--out", "--html", "--with-images", "--with-pictures", "--specificity"}),
+        ("report", {"--run", "--out", "--html", "--with-images", "--with-pictures", "--specificity"}),
         ("figures", {"--out", "--only", "--with-images", "--with-pictures", "--rollout"}),
     ],
 )

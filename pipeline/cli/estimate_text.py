@@ -43,6 +43,9 @@ def hours_lines(estimate: Estimate) -> list[str]:
     if estimate.dino_excess:
         less = rounded(estimate.pretrain.hours - estimate.dino_excess)
         out.append(f"  {less} of pretraining if Table 2's hours of DINO are those of both backbones, not of each")
+    if estimate.map_hours:
+        filled = rounded(estimate.map_hours)
+        out.append(f"  {filled} of them to decode images in each job: scratch holds variables, so it ends with the job")
     if counts[UNKNOWN]:
         out.append(f"of unknown length: {counted(counts[UNKNOWN], 'run')}; no run like that has finished here yet")
     if kinds:

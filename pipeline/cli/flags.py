@@ -65,12 +65,16 @@ def read_plan(args: argparse.Namespace) -> Plan:
     return make_plan(args.grid, site, datasets=datasets, seeds=args.seeds, preset=args.preset, weights=weights)
 
 
-def grid_flags(args: argparse.Namespace) -> str:
-    """The grid flags as they were given, for the hint of another command."""
-    out = ["--grid", args.grid]
-    out += ["--datasets", args.datasets] if args.datasets else []
+def grid_choices(args: argparse.Namespace) -> list[str]:
+    """The flags that choose among a grid's runs, as they were given."""
+    out = ["--datasets", args.datasets] if args.datasets else []
     out += ["--seeds", str(args.seeds)] if args.seeds is not None else []
     out += ["--weights", args.weights] if args.weights else []
-    out += ["--preset", args.preset] if args.preset != "paper" else []
+    return out + (["--preset", args.preset] if args.preset != "paper" else [])
+
+
+def grid_flags(args: argparse.Namespace) -> str:
+    """The grid flags as they were given, for the hint of another command."""
+    out = ["--grid", args.grid, *grid_choices(args)]
     out += ["--cluster", args.cluster] if args.cluster != "local" else []
     return shlex.join(out)

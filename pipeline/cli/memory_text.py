@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.core.console import table
+from pipeline.core.console import counted, table
 from pipeline.jobs.estimate import gigabytes
 from pipeline.jobs.footprints import key_of, known
 from pipeline.jobs.memory import (
@@ -35,6 +35,10 @@ def memory_text(plan: Plan) -> str:
         f"memory: {gpu}; counted on pretended tensors, and ASSUMED until a run is measured: {gigabytes(CONTEXT)} of "
         f"context, {gigabytes(WORKSPACE)} of workspaces, {SLACK:.0%} for the allocator"
     )
+    lacking = [kind for kind in kinds if kind.footprint and kind.footprint.evaluation is None]
+    if lacking:
+        which = f"{len(lacking)} of {counted(len(kinds), 'kind')}"
+        lines.append(f"of {which} a training step is counted and evaluation is not")
     lines += _proposals(kinds)
     lines += _papers_batch()
     lines += _host(host_memory(plan, plan.cluster), plan)

@@ -38,7 +38,7 @@ def _find(chosen: Chosen, cluster: Cluster, *, size: int) -> tuple[DatasetInfo, 
     name, split = chosen.name, chosen.split
     shards = find_shards(Path(cluster.shards), name, size=size, split=split, version=chosen.version)
     if shards is not None:
-        return _info_of(shards), None
+        return info_of(shards), None
     if chosen.version:
         raise ValueError(
             f"{cluster.shards} has no shards of {name} at {size} pixels, split {split}, whose fingerprint begins with "
@@ -58,7 +58,7 @@ def _find(chosen: Chosen, cluster: Cluster, *, size: int) -> tuple[DatasetInfo, 
     )
 
 
-def _info_of(shards: Shards) -> DatasetInfo:
+def info_of(shards: Shards) -> DatasetInfo:
     """What the manifest of shards says to a grid; raises `ValueError` that names it if it has another shape."""
     manifest = shards.manifest
     with files.reading(shards.folder / "manifest.json", "copy the shards again, or delete the folder and shard again"):

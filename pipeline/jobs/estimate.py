@@ -13,10 +13,12 @@ from pipeline.jobs.arrays import Job, jobs_of, side_by_side
 from pipeline.jobs.costs import FLOAT_BYTES, MODELLED, RunCosts, backbones_of
 from pipeline.jobs.gpus import gpus_of_job, jobs_at_once
 from pipeline.jobs.plan import TO_DO, Plan, PlannedRun
-from pipeline.runs.cluster import Cluster
+from pipeline.runs.cluster import VARIABLE, Cluster
 from pipeline.runs.methods import method_info
 from pipeline.runs.spec import FinetuneSpec, PretrainSpec, Spec
+from pipeline.study import paper
 
+DECODED = 1754  # images of 384 pixels a second, into a map on two cores (docs/benchmarks.md, Loading)
 CHECKPOINTS = 3  # of one run, at the moment when it writes its third (docs/operations.md)
 
 
@@ -52,6 +54,8 @@ class Estimate:
     """Jobs at the same time."""
     wall_hours: float = 0.0
     """Without the time in the queue, and as if as many jobs as fit were always at work."""
+    map_hours: float = 0.0
+    """GPU-hours in which jobs decode the images again because their scratch ends with them; they are in the others."""
     unit: str = "GPU-hours"
 
 
@@ -87,7 +91,7 @@ def estimate(plan: Plan, cluster: Cluster) -> Estimate:
         checkpoints[planned.run.id] = checkpoint * CHECKPOINTS
 
     out.unknown_sizes = tuple(sorted(unknown))
-    _count_jobs(out, todo, hours, checkpoints, cluster)
+    _count_jobs(out, todo, hours, checkpoints, costs)
     return out
 
 
@@ -96,13 +100,16 @@ def _count_jobs(
     todo: Sequence[PlannedRun],
     hours: Mapping[str, float],
     checkpoints: Mapping[str, int],
-    cluster: Cluster,
+    costs: RunCosts,
 ) -> None:
     """Count what runs take together, as jobs: a job keeps all its GPUs until its last run has ended."""
+    cluster = costs.cluster
     jobs, gpus = jobs_of(todo), gpus_of_job(cluster)
     if cluster.executor == "slurm":
         jobs = side_by_side(jobs, cluster.slurm.runs_per_job)
-    wall = [_wall_hours(job, hours, cluster) for job in jobs]
+    filling = [_map_hours(job, costs) if VARIABLE.search(cluster.scratch) else 0.0 for job in jobs]
+    out.map_hours = gpus * sum(filling)
+    wall = [_wall_hours(job, hours, cluster) + first for job, first in zip(jobs, filling, strict=True)]
     by_job = []
     for job, its_hours in zip(jobs, wall, strict=True):
         kind = out.finetune if job.fan_out else out.pretrain
@@ -150,6 +157,15 @@ def _wall_hours(job: Job, hours: Mapping[str, float], cluster: Cluster) -> float
     own = [hours.get(planned.run.id, 0.0) for planned in job.runs]
     at_once = gpus_of_job(cluster) if job.fan_out else max(1, len(job.parts))
     return max(max(own), sum(own) / at_once)
+
+
+def _map_hours(job: Job, costs: RunCosts) -> float:
+    """How long a job decodes the images of its runs before it trains."""
+    seconds = 0.0
+    for dataset, size in {(planned.spec.dataset, planned.spec.image_size) for planned in job.runs}:
+        counts = costs.images(dataset, size)
+        seconds += (counts[0] + counts[2]) * (size / paper.IMAGE_SIZE) ** 2 / DECODED if counts else 0.0
+    return seconds / 3600
 
 
 def _longest_chain(jobs: Sequence[Job], wall: Sequence[float]) -> float:

@@ -104,7 +104,7 @@ def _execute_locked(run: Run, stop: Callable[[], bool]) -> int:
             return STOPPED
     except OtherCard as error:
         print(f"{error}; the job is requeued to wait for it", flush=True)
-        files.write_text(run["waits"], error.request + "\n")
+        files.write_text(run["waits"], error.waits_for + "\n")
         requeue_with(error.request)
         return REQUEUE
     except ParentDamaged as error:

@@ -105,8 +105,8 @@ def execute_fan_out(folder: Path, stop: Callable[[], bool]) -> int:
             if run.state() == "failed" and tried[run.id] <= RETRIES and not run.reason().startswith("ValueError"):
                 run["error"].unlink()
         if crowded and not stop():
-            why = "memory ran out, or a process died"
-            print(f"with {trials} trials at once (trials_per_gpu) {why}; {alone} at a time now", flush=True)
+            why, fewer = "memory ran out, or a process died", "one" if alone == 1 else alone
+            print(f"with {trials} trials at once (trials_per_gpu) {why}; {fewer} at a time now", flush=True)
             trials = alone
     if stop() and any(run.state() in TO_DO for run in runs):
         return STOPPED

@@ -43,9 +43,9 @@ class Footprint:
     """Averaged weights, or a fine-tune's best ones so far."""
     per_image: int
     """Activations and temporaries. Gradients replace them in the backward pass, so the peak has next to none."""
-    evaluation: int
+    evaluation: int | None = None
     """Between the epochs and at the end: gradients and what averaging, validation, probes and batch-norm statistics
-    take. Their batches are the same for all runs."""
+    take. Their batches are the same for all runs. None: not counted."""
     state: int
     """Host bytes of a copy of a checkpoint in page-locked memory, which torch rounds up to powers of two a tensor."""
 
@@ -59,9 +59,8 @@ class Footprint:
 
     def at(self, batch: int, *, cuda_graphs: bool = False) -> int:
         """Bytes at a run's peak; a CUDA graph keeps the memory of its step at all times."""
-        if cuda_graphs:
-            return self.of_step(batch) + self.evaluation
-        return max(self.of_step(batch), self.fixed + self.evaluation)
+        evaluation = self.evaluation or 0
+        return self.of_step(batch) + evaluation if cuda_graphs else max(self.of_step(batch), self.fixed + evaluation)
 
 
 def key_of(spec: Spec, precision: str, *, plain: bool = False) -> str:
@@ -167,7 +166,7 @@ def count(spec: Spec, precision: str, *, plain: bool = False) -> Footprint:
     kept = {kind: peak[kind] for kind in ("weights", "optimizer", "averages")}
     per_image = -(-(sum(peak.values()) - sum(kept.values())) // BATCH)
     evaluation = rehearse_evaluation(counted, precision=precision, gpu=gpu)
-    beyond = sum(evaluation.values()) - sum(kept.values())
+    beyond = sum(evaluation.values()) - kept["weights"] - kept["averages"]
     return Footprint(**kept, per_image=per_image, evaluation=beyond, state=state_bytes(spec))
 
 
@@ -218,7 +217,7 @@ def main(arguments: list[str]) -> int:
     failed = 0
     for spec, precision, plain in progress(wanted, total=len(wanted), what="kinds of run"):
         key = key_of(spec, precision, plain=plain)
-        if path == TABLE and key in read(path):
+        if path == TABLE and key in read(path) and read(path)[key].evaluation is not None:
             continue
         try:
             write(path, {key: count(spec, precision, plain=plain)})

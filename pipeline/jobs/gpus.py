@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pipeline.runs.cluster import Cluster, Slurm
 
-NODE = "CASS_PIPELINE_NODE"  # environment variable: this node, as `scontrol show node` prints it
+NODES = "CASS_PIPELINE_NODES"  # environment variable: `gres|features|nodes` of this node, then of the partition's
 VISIBLE = "CASS_PIPELINE_VISIBLE_DEVICES"  # CUDA_VISIBLE_DEVICES of a job on this machine; "all": it is unset
 
 
@@ -68,34 +68,45 @@ def parse_gres(text: str) -> Counter[tuple[str, str]]:
 
 
 def name_in_slurm(model: str) -> str:
-    """How the site tells this node's GPUs, of this model, from others: `gres:rtx8000`, else `feature:a100`.
+    """How the site tells the GPUs of this node, of this model, from others: `gres:rtx8000`, else `feature:a100`.
 
-    Empty outside a job, or where neither does.
+    Empty outside a job, or where neither does, as on a node with several types.
     """
-    node = dict(reversed(re.findall(r"(\w+)=(\S*)", os.environ.get(NODE, ""))))  # what is free text comes last
-    kinds = sorted({kind for name, kind in parse_gres(node.get("Gres", "")) if name == "gpu" and kind})
+    kinds, features, _ = next(iter(_nodes()), (set(), [], ""))
     if len(kinds) == 1:
-        return f"gres:{kinds[0]}"
-    if fitting := [kind for kind in kinds if _names(kind, model)]:
-        return f"gres:{max(fitting, key=len)}"
-    features = [name for name in node.get("AvailableFeatures", "").split(",") if _names(name, model)]
-    return f"feature:{max(features, key=len)}" if features else ""
-
-
-def _names(word: str, model: str) -> bool:
-    """Whether a word such as `a100` or `rtx_8000` is in the name of a GPU model."""
-    plain, whole = (re.sub(r"[\W_]", "", text.lower()) for text in (word, model))
-    return any(map(str.isdigit, plain)) and plain in whole
+        return f"gres:{min(kinds)}"
+    fitting = [name for name in features if _is_in(name, model)] if not kinds else []
+    return f"feature:{max(fitting, key=len)}" if fitting else ""
 
 
 def request_of(name: str, slurm: Slurm) -> str:
-    """What `scontrol update` takes, so that a job gets a GPU of this name (`name_in_slurm`); empty if nothing does."""
+    """What `scontrol update` takes, so that a job keeps to the nodes whose GPUs have this name; empty if none has.
+
+    It excludes the others: Slurm (22.05) refuses a type for a pending job that requested none.
+    """
     kind, _, value = name.partition(":")
-    if kind == "feature":
-        plain = not slurm.constraint or re.fullmatch(r"[\w.:+=&-]+", slurm.constraint)
-        return f"Features={slurm.constraint}&{value}".replace("=&", "=") if plain else ""
-    wanted = parse_gres(slurm.gres)
-    if not value or not any(name == "gpu" for name, _ in wanted):
+    partition = _nodes()[1:]
+    others = [
+        nodes
+        for kinds, features, nodes in partition
+        if not (kinds == {value} if kind == "gres" else not kinds and value in features)
+    ]
+    if not name or len(others) == len(partition):
         return ""
-    typed = {(name, value if name == "gpu" else its): count for (name, its), count in wanted.items()}
-    return "Gres=" + ",".join(":".join(filter(None, (*key, str(count)))) for key, count in typed.items())
+    excluded = [flag.partition("=")[2] for flag in slurm.sbatch if flag.startswith("exclude=")]
+    return "ExcNodeList=" + ",".join([*excluded, *others])
+
+
+def _nodes() -> list[tuple[set[str], list[str], str]]:
+    """Types of GPU, features and names: of this node, then of all kinds of node in the partition."""
+    rows = [line.split("|") for line in os.environ.get(NODES, "").splitlines() if line.count("|") == 2]
+    return [
+        ({kind for name, kind in parse_gres(gres) if name == "gpu" and kind}, features.split(","), nodes.strip())
+        for gres, features, nodes in rows
+    ]
+
+
+def _is_in(word: str, model: str) -> bool:
+    """Whether a word such as `a100` or `rtx_8000` is part of the name of a GPU model."""
+    plain, whole = (re.sub(r"[\W_]", "", text.lower()) for text in (word, model))
+    return any(map(str.isdigit, plain)) and plain in whole

@@ -69,9 +69,10 @@ class RunMemory:
         if self.footprint is None:
             return None
         room = (self.capacity - CONTEXT - WORKSPACE) / (1 + SLACK) - self.footprint.fixed
+        evaluation = self.footprint.evaluation or 0
         if self.cuda_graphs:
-            room -= self.footprint.evaluation
-        least = self.footprint.weights if self.cuda_graphs else max(self.footprint.weights, self.footprint.evaluation)
+            room, evaluation = room - evaluation, 0
+        least = max(self.footprint.weights, evaluation)
         return int(room // self.footprint.per_image) if room >= least else 0
 
     @property

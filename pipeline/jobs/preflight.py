@@ -10,10 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pipeline.core import files
+from pipeline.core.console import counted
 from pipeline.core.disks import Mount, mount_of
 from pipeline.jobs import memory
 from pipeline.jobs import plan as plans
 from pipeline.jobs.estimate import estimate, gigabytes
+from pipeline.jobs.gpus import gpus_of_job
 from pipeline.jobs.plan import Plan
 from pipeline.jobs.slurm.preflight import is_this_machine, slurm_problems
 from pipeline.runs.cluster import Cluster
@@ -28,6 +30,12 @@ def problems(cluster: Cluster, plan: Plan | None = None) -> list[str]:
         found, nodes = slurm_problems(cluster.slurm)
         out += found
         here = bool(nodes) and all(is_this_machine(node) for node in nodes)
+        together, has = cluster.slurm.runs_per_job, gpus_of_job(cluster)
+        if cluster.device != "cpu" and "gpu" in cluster.slurm.gres and together > has:
+            out.append(
+                f"slurm.runs_per_job is {together}, and a job with gres = {cluster.slurm.gres!r} has "
+                f"{counted(has, 'GPU')}; request as many, or set it to {has}"
+            )
         shared = {name: getattr(cluster, name) for name in ("runs", "shards", "weights")}
         if image := cluster.slurm.container.file:
             shared["image"] = str(image)

@@ -28,8 +28,9 @@ class ParentDamaged(Damaged):
 class OtherCard(Exception):
     """The run began on another GPU model, and its job can be requeued to wait for one."""
 
-    def __init__(self, text: str, request: str) -> None:
-        super().__init__(text)
+    def __init__(self, first: str, this: str, card: str, request: str) -> None:
+        super().__init__(f"this run began on {first}, and this node has {this}")
+        self.waits_for = f"{first} ({card})"
         self.request = request
         """What `scontrol update` changes of the job."""
 
@@ -81,7 +82,7 @@ def _on_other_card(run: Run, start: Start, hardware: dict[str, Any], site: Clust
         return None
     request = request_of(start.card, site.slurm)
     if BATCH_SHELL in os.environ and request and name_in_slurm(this) != start.card:
-        raise OtherCard(f"this run began on {first}, and this node has {this}", request)
+        raise OtherCard(first, this, start.card, request)
     raise ValueError(_changed(run, "device", first, this, "set on_other_card in the cluster file, "))
 
 

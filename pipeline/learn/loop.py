@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.core import files
+from pipeline.core import clock, files
 from pipeline.learn import checkpoint
 from pipeline.learn.board import add_scalars, open_board
 from pipeline.learn.graphs import Replayed
@@ -36,13 +36,13 @@ class Stopped(Exception):
 
 
 class Stopwatch:
-    """Seconds between calls of `lap`."""
+    """Seconds of work between calls of `lap`; they add up to the right sum, though a single one may be below zero."""
 
     def __init__(self) -> None:
-        self.last = time.monotonic()
+        self.last = clock.working()
 
     def lap(self) -> float:
-        before, self.last = self.last, time.monotonic()
+        before, self.last = self.last, clock.working()
         return self.last - before
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
+
 from pipeline.learn import probes
 from pipeline.learn.finetune import Finetuning
 from pipeline.learn.loop import Trainer
@@ -13,21 +15,25 @@ from pipeline.rehearsal.programs import rehearsed, site
 from pipeline.rehearsal.steps import KINDS, keep_averages, label
 from pipeline.runs.spec import Spec
 
-IMAGES = 2 * probes.BATCH  # of each split: two batches of every evaluation, which all have as many images
+IMAGES = probes.BATCH  # of each split: one batch of every evaluation, which all have as many images
+STEPS = 2  # from which batch-norm statistics are estimated
 
 
 def rehearse_evaluation(
     spec: Spec, *, precision: str = "float32", gpu: Gpu = TURING, classes: int = 8
 ) -> Mapping[str, int]:
-    """Device bytes by `steps.KINDS` at the moment when an evaluation needs most; gradients of the last step are there.
+    """Device bytes by `steps.KINDS` at the moment when an evaluation needs most, apart from the optimizer's.
 
-    Averaging, the collapse monitor, validation, the probes' features, batch-norm statistics of averaged weights.
+    Averaging, the collapse monitor, validation, the probes' features, batch-norm statistics of averaged weights; the
+    gradients of the last step are there, too.
     """
     with rehearsed(spec, precision, gpu, classes, images=max(IMAGES, 4 * spec.batch_size)) as (seen, trainer):
         program = trainer.program
         keep_averages(program)
-        trainer.take_step()
+        for parameter in program.module.parameters():
+            parameter.grad = torch.empty_like(parameter) if parameter.requires_grad else None
         label(seen, program)
+        seen.memory.label((parameter.grad for parameter in program.module.parameters()), "gradients")
         seen.memory.reset_peak()
         evaluate(trainer)
         return {kind: seen.memory.peak.get(kind, 0) for kind in KINDS}
@@ -42,7 +48,7 @@ def evaluate(trainer: Trainer) -> None:
             program.logits(part)
         return
     assert isinstance(program, Pretraining)
+    program.steps_per_epoch = STEPS
     judged = probes.of_run(program.spec, site(trainer.run.folder), trainer.hardware).train.samples
-    for arms in (program.method.arms(), program.averaged_arms(program.epochs) or {}):
-        for arm in arms.values():
-            probes.features(arm, judged, program.spec.augment, trainer.hardware)
+    for arm in (program.averaged_arms(program.epochs) or program.method.arms()).values():
+        probes.features(arm, judged, program.spec.augment, trainer.hardware)

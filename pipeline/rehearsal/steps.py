@@ -63,7 +63,7 @@ def rehearse_step(
     `averaging`: as in the last part of a run, when the averages (a fine-tune's best weights) are there too.
     `cuda_graphs`: a step whose forward and backward pass are replayed; `CannotCapture` where that would go wrong.
     """
-    images = (WARM_UP + 3) * spec.batch_size
+    images = (WARM_UP + 4) * spec.batch_size  # one batch more than steps: it is read ahead
     with rehearsed(spec, precision, gpu, classes, images=images, cuda_graphs=cuda_graphs) as (seen, trainer):
         if averaging:
             keep_averages(trainer.program)

@@ -7,7 +7,7 @@ of sums over images, so a draw is a row of weights, and all draws of a run are o
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,20 +15,11 @@ import numpy as np
 from pipeline.core.seeds import derive
 from pipeline.learn.by_group import Units
 from pipeline.results.collect import Cell
+from pipeline.results.summed import summed_metric
 from pipeline.runs.predictions import Predictions
 
 RESAMPLES = 1000
 BLOCK = 1 << 24  # weights that are in memory at once: 64 MiB
-
-
-@dataclass(frozen=True)
-class Summed:
-    """A metric as a function of sums over images."""
-
-    parts: np.ndarray
-    """float32 [n, k]: what is summed, small whole numbers."""
-    score: Callable[[np.ndarray], np.ndarray]
-    """From sums [b, k] to scores [b]."""
 
 
 @dataclass(frozen=True)
@@ -93,14 +84,18 @@ def resampled(seeds: Sequence[Predictions], metric: str, task: str, images: Test
     known = [each for each in summed if each is not None]
     if len(known) < len(seeds):
         return None
-    parts = np.concatenate([each.parts for each in known], axis=1)
+    sums = drawn_sums(np.concatenate([each.parts for each in known], axis=1), images)
+    each_sums = np.split(sums, len(known), axis=1)
+    return [metric.score(part) for metric, part in zip(known, each_sums, strict=True)]
+
+
+def drawn_sums(parts: np.ndarray, images: TestImages) -> np.ndarray:
+    """The sums [RESAMPLES, k] of parts float32 [n, k] over each draw of the images."""
     if images.units < len(images.unit):
         of_units = np.zeros((images.units, parts.shape[1]), dtype=np.float32)
         np.add.at(of_units, images.unit, parts)
         parts = of_units
-    sums = np.concatenate([weights @ parts for weights in _weights(images)]).astype(np.float64)
-    each_sums = np.split(sums, len(known), axis=1)
-    return [metric.score(part) for metric, part in zip(known, each_sums, strict=True)]
+    return np.concatenate([weights @ parts for weights in _weights(images)]).astype(np.float64)
 
 
 def test_images(dataset: str, keys: Sequence[str], groups: Mapping[str, str]) -> TestImages:
@@ -148,33 +143,6 @@ def interval(scores: Sequence[np.ndarray]) -> tuple[float, float] | None:
 # --- Metrics ---------------------------------------------------------------------------------------------------------
 
 
-def summed_metric(metric: str, targets: np.ndarray, scores: np.ndarray, task: str) -> Summed | None:
-    """A metric of `learn.metrics` as a function of sums; None for a metric that has no such form here.
-
-    targets, scores: [n, classes].
-    """
-    truth = targets > 0.5
-    predicted = scores > 0.5
-    if metric not in ("f1_micro", "recall_micro") and task == "multi-class":
-        predicted = np.eye(scores.shape[1], dtype=bool)[scores.argmax(axis=1)]
-    hit, wrong, missed = truth & predicted, predicted & ~truth, truth & ~predicted  # [n, classes] each
-    exact: np.ndarray = (truth == predicted).all(axis=1, keepdims=True)
-    totals = [part.sum(axis=1, keepdims=True) for part in (hit, wrong, missed)]
-    known: dict[str, tuple[list[np.ndarray], Callable[[list[np.ndarray]], np.ndarray]]] = {
-        "f1_micro": (totals, lambda sums: _f1(*sums)[:, 0]),
-        "recall_micro": ([totals[0], totals[2]], lambda sums: _ratio(sums[0], sums[0] + sums[1])[:, 0]),
-        "f1_macro": ([hit, wrong, missed], lambda sums: _f1(*sums).mean(axis=1)),
-        "balanced_accuracy": ([hit, truth], lambda sums: _mean_of_present(*sums)),
-        "accuracy": ([exact, np.ones_like(exact)], lambda sums: _ratio(*sums)[:, 0]),
-    }
-    if metric not in known:
-        return None
-    parts, score = known[metric]
-    return Summed(
-        np.concatenate(parts, axis=1).astype(np.float32), lambda sums: score(np.split(sums, len(parts), axis=1))
-    )
-
-
 def resampled_auroc(counts: np.ndarray, truth: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """The macro AUROC of each resample: the mean over the classes that have both kinds of images in it; else NaN.
 
@@ -194,21 +162,4 @@ def resampled_auroc(counts: np.ndarray, truth: np.ndarray, scores: np.ndarray) -
     defined = ~np.isnan(areas)
     out = np.full(len(counts), np.nan)
     np.divide(np.nansum(areas, axis=1), defined.sum(axis=1), out=out, where=defined.any(axis=1))
-    return out
-
-
-def _f1(hits: np.ndarray, wrongs: np.ndarray, misses: np.ndarray) -> np.ndarray:
-    return _ratio(2 * hits, 2 * hits + wrongs + misses)
-
-
-def _mean_of_present(hits: np.ndarray, present: np.ndarray) -> np.ndarray:
-    """The mean recall of the classes that a draw has images of."""
-    there = present > 0
-    return np.asarray(_ratio(hits, present).sum(axis=1) / np.maximum(there.sum(axis=1), 1))
-
-
-def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """part / whole, and 0 where whole is 0."""
-    out = np.zeros_like(part, dtype=np.float64)
-    np.divide(part, whole, out=out, where=whole > 0)
     return out

@@ -14,12 +14,14 @@ from typing import Any
 from pipeline.core.seals import Damaged
 from pipeline.data.shards.index import shards_of
 from pipeline.jobs.plan import Plan
+from pipeline.results.summed import score
 from pipeline.runs.folder import Run
 from pipeline.runs.identity import recipe, run_id, without_seed
 from pipeline.runs.predictions import Predictions, read_predictions
 from pipeline.runs.result import DEVICES, Result
 from pipeline.runs.spec import DatasetRef, FinetuneSpec, method_of
 from pipeline.study import paper
+from pipeline.study.experiments import EXPERIMENTS, entries_of
 
 READER = "report"
 METRICS = ("f1_micro", "f1_macro", "balanced_accuracy", "recall_micro", "accuracy", "auroc")
@@ -84,10 +86,24 @@ class Cell:
     @cached_property
     def predictions(self) -> dict[int, Predictions]:
         """The stored predictions of its finished seeds, read once; damaged ones are left out and noted in `damage`."""
+        return self._stored("predictions")
+
+    @cached_property
+    def validation(self) -> dict[int, Predictions]:
+        """As `predictions`, of the validation images; runs of earlier code stored none."""
+        return self._stored("val_predictions")
+
+    @cached_property
+    def val_scores(self) -> dict[int, float]:
+        """The score of its metric on the validation images of each finished seed, with the weights that are stored."""
+        found = {seed: score(each, self.metric, self.task) for seed, each in self.validation.items()}
+        return {seed: value for seed, value in found.items() if value is not None}
+
+    def _stored(self, name: str) -> dict[int, Predictions]:
         found = {}
         for seed in sorted(self.results):
             try:
-                found[seed] = predictions_of(self.runs[seed])
+                found[seed] = predictions_of(self.runs[seed], name)
             except FileNotFoundError:
                 continue
             except Damaged as error:
@@ -161,11 +177,11 @@ class Cell:
 
 
 def cells(plan: Plan) -> list[Cell]:
-    """The cells of a grid, in the grid's order.
+    """The cells of a grid, in the grid's order; with printed values where the grid repeats the paper's runs.
 
     Raises `ValueError` where two different runs of the same seed belong to one cell.
     """
-    printed = printed_results()
+    printed, repeated = printed_results(), _repeated(plan)
     infos = {dataset.ref: dataset for dataset in plan.datasets}
     named = {dataset.ref.name: dataset for dataset in plan.datasets}
     groups: dict[tuple[DatasetRef, int], ImageGroups] = {}
@@ -180,7 +196,8 @@ def cells(plan: Plan) -> list[Cell]:
             images = groups.setdefault((spec.dataset, spec.image_size), images)
             found[key] = Cell(entry.experiment, info.title, entry.row, entry.column, metric, spec, groups=images)
             found[key].key = entry.key
-            if metric in (info.metric, paper.preset("notebook").metrics.get(name)):  # the metrics that the paper prints
+            of_paper = metric in (info.metric, paper.preset("notebook").metrics.get(name))  # those that it prints
+            if of_paper and key[-1] in repeated:
                 found[key].printed = printed.get((entry.experiment, name, entry.key, entry.column))
         planned = plan.runs[run_id(spec)]
         if (other := found[key].runs.setdefault(spec.seed, planned.run)).id != planned.run.id:
@@ -194,6 +211,14 @@ def cells(plan: Plan) -> list[Cell]:
             with contextlib.suppress(ValueError, FileNotFoundError):  # the result itself is damaged
                 found[key].results[spec.seed] = planned.run.result()
     return list(found.values())
+
+
+def _repeated(plan: Plan) -> set[str]:
+    """The ids, without their seeds, of the paper's own runs under the plan's preset: those on its datasets, at its size
+    and on its split. Only next to them does a printed value say anything."""
+    names = [name for name in dict.fromkeys(entry.experiment for entry in plan.entries) if name in EXPERIMENTS]
+    datasets = [info for info in plan.datasets if not info.grouped and not info.stand_in]
+    return {run_id(without_seed(entry.spec)) for entry in entries_of(*names)(datasets, (0,), plan.preset)}
 
 
 def predictions_of(run: Run, name: str = "predictions") -> Predictions:

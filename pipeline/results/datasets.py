@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.data.shards import facts
-from pipeline.data.shards.counts import counts_of
+from pipeline.data.shards.counts import SplitCounts, counts_of
 from pipeline.data.shards.index import shards_of
 from pipeline.jobs.plan import Plan
 from pipeline.results.tables import Table
@@ -17,9 +18,29 @@ from pipeline.runs.spec import DatasetRef
 class DataSection:
     """One dataset: images by class and part with what is known of them, and the sheet of its nearest pairs."""
 
-    table: Table
+    title: str
+    ref: DatasetRef
+    split: str
+    """`image` or `grouped`; empty where the shards are not at hand."""
+    counts: Mapping[str, SplitCounts]
+    """Images by part; empty where the shards are not at hand."""
+    lines: Sequence[str]
+    """What is known of the split, of leaks and of what was left out, one sentence each; or why nothing is."""
     pairs: Path | None
     """The sheet's path, where there is one; it shows single images."""
+
+    @property
+    def table(self) -> Table:
+        """Images by class and part."""
+        caption = f"{self.title}: data, images by class and part"
+        rows = [tuple(map(str, row)) for row in facts.count_rows(self.counts)] if self.counts else []
+        shown = [f"the pairs nearest the limit of what counts as a twin: {self.pairs}"] if self.pairs else []
+        return Table(None, caption, 1, ("", *self.counts), rows, (*self.lines, *shown))
+
+    @property
+    def leaks(self) -> Sequence[str]:
+        """The sentences on groups, on twins of test images and on what was left out."""
+        return [self.lines[1], self.lines[2], self.lines[-2]] if self.counts else []
 
 
 def sections(plan: Plan) -> list[DataSection]:
@@ -33,17 +54,11 @@ def sections(plan: Plan) -> list[DataSection]:
 
 
 def _section(plan: Plan, title: str, ref: DatasetRef, size: int) -> DataSection:
-    caption = f"{title}: data, images by class and part"
     try:
         shards = shards_of(Path(plan.cluster.shards), ref, size=size)
-        notes = facts.lines(shards)
+        lines = facts.lines(shards)
     except (ValueError, FileNotFoundError) as error:
-        return DataSection(Table(None, caption, 1, ("",), [], (str(error),)), None)
-    counts = counts_of(shards.manifest)
-    rows = [tuple(map(str, row)) for row in facts.count_rows(counts)]
+        return DataSection(title, ref, "", {}, (str(error),), None)
     pairs = shards.folder / facts.SHEET
-    notes += [f"the pairs nearest the limit of what counts as a twin: {pairs}"] if pairs.exists() else []
-    return DataSection(
-        Table(None, caption, 1, ("", *counts), rows, tuple(notes)),
-        pairs if pairs.exists() else None,
-    )
+    split = str(shards.manifest["settings"].get("split", ""))
+    return DataSection(title, ref, split, counts_of(shards.manifest), lines, pairs if pairs.exists() else None)

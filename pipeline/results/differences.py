@@ -15,7 +15,14 @@ from pipeline.core.console import counted
 from pipeline.core.seeds import derive
 from pipeline.results.bootstrap import Drawn, drawn
 from pipeline.results.collect import Cell
-from pipeline.results.statistics import MIN_SEEDS, NO_SPREAD, Estimate, estimate
+from pipeline.results.statistics import MIN_SEEDS, NO_SPREAD, Estimate, estimate, holm
+from pipeline.runs.methods import CONTROLS, method_info
+
+COMPARED = {
+    method_info("cass").title: ("DINO", "Supervised", *(method_info(name).title for name in CONTROLS)),
+    method_info("cass_vc").title: (method_info("cass").title, "Supervised"),
+}
+"""The techniques of the comparison, and those that each is compared with."""
 
 
 @dataclass(frozen=True)
@@ -133,3 +140,58 @@ def estimate_both(gains: np.ndarray, on_draws: np.ndarray, units: int) -> Estima
     of_seeds = min(1.0, float(gains.var(ddof=1)) / n / error**2)
     freedom = 1 / (of_seeds**2 / (n - 1) + (1 - of_seeds) ** 2 / (units - 1))
     return Estimate(float(gains.mean()), error, freedom)
+
+
+# --- Techniques compared ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One technique minus another on the same dataset, network and labels."""
+
+    cell: Cell
+    other: Cell
+    difference: Difference | None
+    p: float | None
+    """Holm's, over all comparisons of the grid."""
+
+    @property
+    def name(self) -> str:
+        """`CASS − DINO`."""
+        return f"{self.cell.row[0]} − {self.other.row[0]}"
+
+    @property
+    def printed(self) -> float | None:
+        """The difference of the printed values; None unless the grid repeats both."""
+        both = self.cell.printed, self.other.printed
+        return both[0].value - both[1].value if both[0] and both[1] else None
+
+    @property
+    def found(self) -> bool:
+        """Whether both intervals are off zero."""
+        ends = self.difference.range if self.difference else None
+        return ends is not None and (ends[0] > 0 or ends[1] < 0)
+
+
+def comparisons(cells: Sequence[Cell]) -> list[Comparison]:
+    """Techniques and those that each is compared with (`COMPARED`), in the main experiment and in plain lists of runs.
+
+    Where a list has several recipes of one technique, nothing says which is meant, and it is left out.
+    """
+    members = [cell for cell in cells if cell.experiment in ("main", "plain") and len(cell.row) == 2]
+    by_place: dict[tuple[str, ...], list[Cell]] = {}
+    for cell in members:
+        by_place.setdefault(_place(cell, cell.row[0]), []).append(cell)
+    alone = {place: found[0] for place, found in by_place.items() if len(found) == 1}
+    pairs = [
+        (cell, other, difference([(cell, other)]))
+        for cell in alone.values()
+        for technique in COMPARED.get(cell.row[0], ())
+        if (other := alone.get(_place(cell, technique)))
+    ]
+    corrected = holm([found.p if found else None for _, _, found in pairs])
+    return [Comparison(cell, other, made, p) for (cell, other, made), p in zip(pairs, corrected, strict=True)]
+
+
+def _place(cell: Cell, technique: str) -> tuple[str, ...]:
+    return cell.experiment, cell.dataset, technique, cell.arm, cell.column

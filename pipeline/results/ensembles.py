@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -26,14 +26,14 @@ class Ensemble(Cell):
     @cached_property
     def predictions(self) -> dict[int, Predictions]:
         """The mean scores of each seed for which both networks have whole predictions of the same images."""
-        first, second = (member.predictions for member in self.members)
-        out = {}
-        for seed in sorted(first.keys() & second.keys()):
-            one, other = first[seed], second[seed]
-            if (one.keys, one.classes) == (other.keys, other.classes):
-                scores = (one.scores + other.scores) / 2
-                out[seed] = Predictions(one.keys, one.classes, one.targets, scores)
-        return out
+        first, second = self.members
+        return _means(first.predictions, second.predictions)
+
+    @cached_property
+    def validation(self) -> dict[int, Predictions]:
+        """The same of the validation images."""
+        first, second = self.members
+        return _means(first.validation, second.validation)
 
     @property
     def all_runs(self) -> list[Run]:
@@ -50,6 +50,15 @@ class Ensemble(Cell):
     @property
     def mixed(self) -> bool:
         return any(member.mixed for member in self.members)
+
+
+def _means(first: Mapping[int, Predictions], second: Mapping[int, Predictions]) -> dict[int, Predictions]:
+    out = {}
+    for seed in sorted(first.keys() & second.keys()):
+        one, other = first[seed], second[seed]
+        if (one.keys, one.classes) == (other.keys, other.classes):
+            out[seed] = Predictions(one.keys, one.classes, one.targets, (one.scores + other.scores) / 2)
+    return out
 
 
 def ensembles(cells: Sequence[Cell]) -> list[Ensemble]:

@@ -68,7 +68,7 @@ def as_latex(tables: Sequence[Table]) -> str:
             *map(_latex_row, table.rows),
             r"\bottomrule",
             r"\end{tabular}",
-            rf"\caption{{{_latex(table.title)}. {_latex('; '.join(table.notes))}.}}",
+            rf"\caption{{{latex(table.title)}. {latex('; '.join(table.notes))}.}}",
             r"\end{table}",
             "",
         ]
@@ -77,10 +77,11 @@ def as_latex(tables: Sequence[Table]) -> str:
 
 
 def _latex_row(cells: Sequence[str]) -> str:
-    return " & ".join(map(_latex, cells)) + r" \\"
+    return " & ".join(map(latex, cells)) + r" \\"
 
 
-def _latex(text: str) -> str:
+def latex(text: str) -> str:
+    """`text` in one line in which no character is a command of LaTeX."""
     return "".join(LATEX.get(character, character) for character in visible(text))
 
 
@@ -103,6 +104,11 @@ LATEX = {
     "→": r"$\rightarrow$",
     "|": r"$\mid$",
     "·": r"$\cdot$",
+    "×": r"$\times$",
+    "σ": r"$\sigma$",
+    "α": r"$\alpha$",
+    "γ": r"$\gamma$",
+    "°": r"$^\circ$",
 }
 """What LaTeX reads as more than the character."""
 

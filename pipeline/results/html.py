@@ -1,29 +1,32 @@
-"""The report as one HTML page that needs no other file and no network.
+"""The report as one HTML page that needs no other file and no network (`page.html.j2` and the templates it includes).
 
-Its tables can be sorted, and every score leads to its runs.
+Its tables can be sorted, every score shows its interval and leads to its runs; on a phone a row is a block of lines.
 """
 
 from __future__ import annotations
 
 import base64
 import json
+import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipeline.core.console import duration
-from pipeline.jobs.plan import Plan, PlannedRun
+from pipeline.jobs.plan import PlannedRun
 from pipeline.results import texts
-from pipeline.results.claims.verdict import Verdict
 from pipeline.results.collect import Cell
-from pipeline.results.datasets import DataSection
+from pipeline.results.content import Report
 from pipeline.results.tables import Table
 from pipeline.runs.identity import to_json
 from pipeline.runs.result import Result
 from pipeline.runs.spec import kind_of, method_of
 
-TITLES = {"paper": "CASS: the whole paper", "main": "CASS: the main experiment"}
+PIXELS_PER_INCH = 96  # of CSS; figures have 200 (figures/style)
+FIGURE_DPI = 200
+COLUMN = 720  # CSS pixels: a wider figure has a row of its own; others share one at no less than 0.8 of their size
+LONG = 20  # characters: longer texts may take several lines, of this width
 
 Intervals = Mapping[int, tuple[float, float] | None]
 """The interval of a cell's score, by `id` of the cell."""
@@ -35,24 +38,15 @@ class TableText:
 
     text: str
     kind: str
-    """`label`, `paper`, `complete`, `partial` or `missing`."""
+    """`label` or `value`, then `long` or `paper`, or of a score `complete`, `partial` or `missing`."""
     link: str = ""
     """The id of the run that it leads to."""
+    more: Sequence[str] = ()
+    """Lines under it: the interval, the validation score."""
     hint: str = ""
 
 
-def page(
-    plan: Plan,
-    tables: Sequence[Table],
-    verdicts: Sequence[Verdict],
-    warnings: Sequence[str],
-    intervals: Intervals,
-    data: Sequence[DataSection],
-    figures: Sequence[Mapping[str, Any]],
-    folder: Path,
-    *,
-    with_images: bool,
-) -> str:
+def page(report: Report, figures: Sequence[Mapping[str, Any]], folder: Path, *, with_images: bool) -> str:
     """The page as text.
 
     figures: entries of figures.json, whose files are in `folder`. with_images: whether the data section may show
@@ -60,87 +54,107 @@ def page(
     """
     import jinja2
 
-    source = (Path(__file__).parent / "report.html.j2").read_text(encoding="utf-8")
-    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(source)
+    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    environment = jinja2.Environment(
+        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    plan = report.plan
     runs = list(plan.runs.values())
     results = {planned.run.id: planned.run.result() for planned in runs if planned.state == "done"}
-    # the time of a run that a longer run published is part of the longer run's time
-    computed = {name: result for name, result in results.items() if result.published_by not in plan.runs}
-    return template.render(
-        title=TITLES.get(plan.grid, f"CASS: {plan.grid}"),
-        subtitle=f"grid {plan.grid}, preset {plan.preset.name}; our results next to those printed in the CASS paper "
-        "by Singh, Sizikova and Cirrone",
-        facts=[
-            ("runs done", f"{len(results)} of {len(runs)}"),
-            ("datasets", str(len(plan.datasets))),
-            ("seeds", str(len({spec.seed for spec in plan.wanted}))),
-            ("compute time", duration(sum(result.seconds for result in computed.values()))),
-        ],
-        verdicts=verdicts,
-        warnings=warnings,
-        tables=[_table(table, intervals) for table in tables],
+    every = [*report.cells, *report.ensembles]
+    intervals = {id(cell): ends for cell, ends in zip(every, report.intervals, strict=True)}
+    return environment.get_template("page.html.j2").render(
+        summary=report.summary,
+        warnings=report.warnings,
+        best=_table(report.best_table, {}) if report.best_table else None,
+        main=[_table(table, {}) for table in report.main],
+        classes=[_table(table, {}) for table in report.classes],
+        tables=[_table(table, intervals) for table in report.tables],
+        probes=[_table(table, {}) for table in report.probes],
         data=[
-            {**_table(each.table, intervals), "pairs": _base64(each.pairs) if each.pairs and with_images else ""}
-            for each in data
+            {**_table(each.table, {}), "pairs": _base64(each.pairs) if each.pairs and with_images else ""}
+            for each in report.data
         ],
+        verdicts=report.claims,
+        untested=report.untested,
+        more=[_table(table, intervals) for table in report.more],
+        methods=report.methods,
         figures=[_figure(figure, folder) for figure in figures],
-        cost=_cost(plan, computed),
+        cost=_cost(report, results),
         runs=[_run(planned, results.get(planned.run.id)) for planned in runs],
     )
 
 
 def _table(table: Table, intervals: Intervals) -> dict[str, Any]:
+    """A table for the template. intervals: where the table shows a cell's score alone, the lines under it."""
     rows = []
     for number, line in enumerate(table.rows):
         row = []
         for column, text in enumerate(line):
             cell = table.cells.get((number, column))
-            kind = "paper" if table.header[column].endswith("paper") else "label"
-            row.append(_score(text, cell, intervals.get(id(cell))) if cell else TableText(text, kind))
+            kind = "label" if column < table.labels else "value"
+            kind += " long" if len(text) > LONG and not cell else ""
+            kind += " paper" if table.header[column].endswith("paper") else ""
+            row.append(_score(text, cell, intervals, kind) if cell else TableText(text, kind))
         rows.append(row)
     return {"title": table.title, "header": table.header, "rows": rows, "notes": table.notes}
 
 
-def _score(text: str, cell: Cell, interval: tuple[float, float] | None) -> TableText:
-    """A score with a link to its first finished run, and a hint with the scores of its seeds."""
+def _score(text: str, cell: Cell, intervals: Intervals, kind: str) -> TableText:
+    """A score with a link to its first finished run, its interval and validation score under it, and its seeds."""
     seeds = ", ".join(f"{seed}: {value:.4f}" for seed, value in cell.scores(cell.metric).items())
-    hint = f"seeds {seeds}" if seeds else "no run is done"
-    if interval:
-        over = "patients or lesions" if cell.groups and cell.groups.by_key else "images"
-        hint += f"; 95 % interval over test {over} {texts.interval(interval)}"
     first = next(iter(cell.results or cell.runs))
-    return TableText(text, cell.status, cell.runs[first].id, hint)
+    more = []
+    if id(cell) in intervals and text == texts.our_score(cell):
+        ends = intervals[id(cell)]
+        more += [f"95 %: {texts.interval(ends)}"] if ends else []
+        more += [f"validation {texts.mean_of(list(cell.val_scores.values()))}"] if cell.val_scores else []
+    return TableText(
+        text, f"{kind} {cell.status}", cell.runs[first].id, more, f"seeds {seeds}" if seeds else "no run is done"
+    )
 
 
 def _figure(figure: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """A figure with the bytes of its PNG file in base64, and the paper's figure that it repeats or resembles."""
+    """A figure with the bytes of its PNG file in base64, its own width in CSS pixels, and the
+    paper's figure that it repeats or resembles."""
     paper = figure["paper"]
     if paper:
         paper = f"Like the paper's {paper[3:]}" if paper.startswith("as ") else f"The paper's {paper}"
     (name,) = [name for name in figure["files"] if name.endswith(".png")]
-    return {"caption": figure["caption"], "paper": paper, "data": _base64(folder / name)}
+    width = round(_png_width(folder / name) * PIXELS_PER_INCH / FIGURE_DPI)
+    caption = figure["caption"]
+    return {"caption": caption, "paper": paper, "data": _base64(folder / name), "width": width, "wide": width > COLUMN}
+
+
+def _png_width(path: Path) -> int:
+    """In pixels, from the header."""
+    with open(path, "rb") as file:
+        return int(struct.unpack(">I", file.read(20)[16:])[0])
 
 
 def _base64(path: Path) -> str:
     return base64.b64encode(path.read_bytes()).decode()
 
 
-def _cost(plan: Plan, computed: Mapping[str, Result]) -> dict[str, Any]:
-    """Time and speed of runs, by id, for each dataset, kind, method, device and precision."""
+def _cost(report: Report, results: Mapping[str, Result]) -> dict[str, Any]:
+    """Time and speed of runs for each dataset, kind, method, device and precision."""
+    plan = report.plan
     groups: dict[tuple[str, ...], list[Result]] = {}
-    for name, result in computed.items():
+    for name, result in results.items():
+        if result.published_by in plan.runs:  # its time is part of the longer run's
+            continue
         spec = plan.runs[name].spec
         of_spec = (plan.title_of(spec.dataset), kind_of(spec), method_of(spec))
         key: tuple[str, ...] = (*of_spec, result.device, result.precision)
         groups.setdefault(key, []).append(result)
-    header = "dataset,kind,method,device,precision,runs,total time,time per run,images per second".split(",")
     rows = []
-    for key, results in groups.items():
-        total = sum(result.seconds for result in results)
-        images = sum(result.seconds * result.images_per_second for result in results)
+    for key, found in groups.items():
+        total = sum(result.seconds for result in found)
+        images = sum(result.seconds * result.images_per_second for result in found)
         speed = images / total if total else 0.0
-        rows.append([*key, str(len(results)), duration(total), duration(total / len(results)), f"{speed:.0f}"])
-    return {"header": header, "rows": rows}
+        rows.append((*key, str(len(found)), duration(total), duration(total / len(found)), f"{speed:.0f}"))
+    header = tuple("dataset,kind,method,device,precision,runs,total time,time per run,images per second".split(","))
+    return _table(Table(None, "", 5, header, rows, ()), {})
 
 
 def _run(planned: PlannedRun, result: Result | None) -> dict[str, str]:

@@ -7,14 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.core.seals import Damaged
 from pipeline.jobs.plan import Plan
 from pipeline.learn.by_group import Choice, Units, choose, grouped
-from pipeline.results import bootstrap, collect, resampled, texts
+from pipeline.results import bootstrap, resampled, texts
 from pipeline.results.collect import Cell
 from pipeline.results.resampled import Interval
 from pipeline.results.tables import Table
-from pipeline.runs.predictions import Predictions
 
 
 @dataclass(frozen=True)
@@ -51,7 +49,7 @@ def _compare(cell: Cell, groups: Mapping[str, str]) -> Comparison | None:
     units = Units.of_images(test[0].keys, groups)
     if len(units.names) == len(units.of):
         return None
-    val = _validation(cell)
+    val = list(cell.validation.values())
     choice = choose(val if len(val) == len(test) else [], groups, cell.metric, cell.task)
     made = [grouped(each, units, choice.rule, cell.task) for each in test]
     of_groups = [each.predictions for each in made]
@@ -70,19 +68,6 @@ def _compare(cell: Cell, groups: Mapping[str, str]) -> Comparison | None:
         by_group=resampled.scores(of_groups, cell.metric, cell.task),
         group_interval=resampled.interval(of_groups, cell.metric, cell.task, alone),
     )
-
-
-def _validation(cell: Cell) -> list[Predictions]:
-    """The validation predictions of a cell's finished seeds; missing and damaged ones are left out, damage is noted."""
-    out = []
-    for seed in cell.results:
-        try:
-            out.append(collect.predictions_of(cell.runs[seed], "val_predictions"))
-        except FileNotFoundError:
-            continue
-        except Damaged as error:
-            cell.damage[seed] = str(error)
-    return out
 
 
 # --- Tables ----------------------------------------------------------------------------------------------------------

@@ -1,9 +1,8 @@
-"""A grid's report: its tables, the verdicts on the paper's claims and warnings, in every format."""
+"""A grid's report: what was asked and found, its tables, claims, methods and limits, in every format."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,88 +12,33 @@ from pipeline.results import (
     bootstrap,
     collect,
     datasets,
+    differences,
+    documents,
     elsewhere,
     ensembles,
     formats,
     growth,
     html,
     leakage,
+    methods_section,
     patients,
     probes,
     quality,
+    report_json,
+    scores,
+    summary,
     tables,
     texts,
 )
-from pipeline.results.claims import attention, listing
-from pipeline.results.claims.verdict import Verdict
-from pipeline.results.collect import Cell
-from pipeline.results.datasets import DataSection
-from pipeline.results.ensembles import Ensemble
+from pipeline.results.claims import listing
+from pipeline.results.claims.verdict import UNTESTED
+from pipeline.results.content import Report
 from pipeline.results.figures import gallery
 from pipeline.results.figures.publish import PATIENCE
-from pipeline.results.tables import Table
-from pipeline.runs.folder import unsealed_text
+from pipeline.study import paper
 
 if TYPE_CHECKING:
     from pipeline.results.figures.publish import FigureList, PlannedFigure
-
-
-@dataclass(frozen=True)
-class Report:
-    """What a report says, before it is written in a format."""
-
-    plan: Plan
-    cells: list[Cell]
-    ensembles: list[Ensemble]
-    intervals: list[tuple[float, float] | None]
-    """Of each cell's score and then of each ensemble's, over resampled test images."""
-    tables: list[Table]
-    data: list[DataSection]
-    specificity: float
-    """At which sensitivities are given."""
-    verdicts: list[Verdict]
-    """Those on the paper's claims that results alone decide; empty for a grid without an experiment of the paper."""
-    collapsed: list[str]
-    """Pretraining runs with collapsed arms."""
-    damaged: list[str]
-    """What is wrong with what finished runs left."""
-    unsealed: int
-    """How many finished runs are of earlier code, which wrote no checksums."""
-    stand_in_note: str
-    """Empty where no dataset is a stand-in."""
-    figures: Path
-    """The folder of its figures."""
-
-    @property
-    def unfinished(self) -> int:
-        """How many runs the tables still wait for."""
-        return sum(cell.wanted - len(cell.results) for cell in self.cells)
-
-    @property
-    def every_table(self) -> list[Table]:
-        """The tables of results and of data."""
-        return [*self.tables, *(section.table for section in self.data)]
-
-    @property
-    def claims(self) -> list[Verdict]:
-        """All verdicts, with those on attention maps as they are drawn now."""
-        return [*self.verdicts, *attention.verdicts(self.cells, self.figures)] if self.verdicts else []
-
-    def claims_as(self, style: Callable[[Verdict], str], title: str) -> str:
-        """The claims under a title, each as text; empty without a claim."""
-        return f"{title}\n\n" + "\n".join(map(style, self.claims)) + "\n" if self.verdicts else ""
-
-    def as_text(self) -> str:
-        text = f"{self.stand_in_note}\n\n" if self.stand_in_note else ""
-        text += formats.as_text(self.every_table)
-        text += self.claims_as(formats.verdict_as_text, "\nThe paper's claims")
-        if self.collapsed:
-            text += "\ncollapsed in pretraining (nearly the same output for every image):\n"
-            text += "".join(f"  {line}\n" for line in self.collapsed)
-        if self.damaged:
-            text += "\ndamaged runs (launch --retry makes them again):\n"
-            text += "".join(f"  {line}\n" for line in self.damaged)
-        return text + (f"\n{unsealed_text(self.unsealed)}\n" if self.unsealed else "")
 
 
 def make_report(plan: Plan, folder: Path | None = None, specificity: float = gallery.SPECIFICITY) -> Report:
@@ -106,18 +50,30 @@ def make_report(plan: Plan, folder: Path | None = None, specificity: float = gal
     both = ensembles.ensembles(cells)
     every = [*cells, *both]
     intervals = [bootstrap.cell_interval(cell) for cell in every]  # first: it finds damage, which tables tell
-    made = [*tables.tables(plan, cells, both), *leakage.tables(plan, every), *growth.tables(plan, every)]
-    made += quality.tables(every, specificity)
+    compared, data, best = differences.comparisons(cells), datasets.sections(plan), scores.best(cells)
+    more = [*leakage.tables(plan, every), *growth.tables(plan, every), *quality.tables(every, specificity)]
+    verdicts = listing.verdicts(plan, cells) if any(info.ref.name in paper.DATASETS for info in plan.datasets) else []
+    collapsed = collect.collapsed(plan)
     return Report(
         plan=plan,
         cells=cells,
         ensembles=both,
         intervals=intervals,
-        tables=[*made, *patients.tables(plan, cells), *elsewhere.tables(plan, cells), *probes.tables(plan)],
-        data=datasets.sections(plan),
+        summary=summary.summary(plan, every, data, compared),
+        best_table=scores.best_table(plan, best) if best else None,
+        main=scores.tables(plan, every),
+        tables=tables.tables(plan, cells, both, compared),
+        classes=scores.class_tables(plan, best),
+        probes=probes.tables(plan),
+        more=[*more, *patients.tables(plan, cells), *elsewhere.tables(plan, cells)],
+        best=best,
+        compared=compared,
+        data=data,
+        methods=methods_section.paragraphs(plan, data, every, compared=bool(compared)),
         specificity=specificity,
-        verdicts=listing.verdicts(plan, cells),
-        collapsed=collect.collapsed(plan),
+        verdicts=[verdict for verdict in verdicts if verdict.outcome != UNTESTED],
+        untested=sum(verdict.outcome == UNTESTED for verdict in verdicts),
+        collapsed=collapsed,
         damaged=collect.damaged(plan, cells),
         unsealed=sum(not planned.run.sealed for planned in plan.in_state("done")),
         stand_in_note=texts.stand_in_note(plan),
@@ -132,16 +88,15 @@ def default_folder(plan: Plan) -> Path:
 
 
 def write_report(report: Report, folder: Path) -> list[Path]:
-    """Write report.txt, report.md, report.tex, report.csv and, where a run was judged by probes, probes.csv."""
-    plan = report.plan
+    """Write report.txt, .md, .tex, .csv, .json and, where a run was judged by probes, probes.csv."""
     contents = {
-        "report.txt": report.as_text(),
-        "report.md": f"# {plan.grid}, preset {plan.preset.name}\n\n{formats.as_markdown(report.every_table)}"
-        + report.claims_as(formats.verdict_as_markdown, "\n## The paper's claims"),
-        "report.tex": formats.as_latex(report.every_table),
+        "report.txt": documents.as_text(report),
+        "report.md": documents.as_markdown(report),
+        "report.tex": documents.as_latex(report),
         "report.csv": formats.as_csv([*report.cells, *report.ensembles], report.intervals),
+        "report.json": report_json.text(report),
     }
-    if judged := probes.as_csv(plan):
+    if judged := probes.as_csv(report.plan):
         contents["probes.csv"] = judged
     return _write(folder, contents)
 
@@ -162,20 +117,7 @@ def write_html(
         specificity=report.specificity,
         watch=watch,
     )
-    every = [*report.cells, *report.ensembles]
-    page = html.page(
-        report.plan,
-        report.tables,
-        report.claims,
-        [report.stand_in_note] * bool(report.stand_in_note)
-        + [f"Collapsed in pretraining: {line}" for line in report.collapsed]
-        + [f"Damaged: {line}" for line in report.damaged],
-        {id(cell): interval for cell, interval in zip(every, report.intervals, strict=True)},
-        report.data,
-        drawn.figures,
-        folder / "figures",
-        with_images=with_images,
-    )
+    page = html.page(report, drawn.figures, folder / "figures", with_images=with_images)
     return _write(folder, {"report.html": page}), drawn
 
 

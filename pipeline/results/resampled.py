@@ -8,6 +8,7 @@ import numpy as np
 
 from pipeline.core.seeds import derive
 from pipeline.results import bootstrap
+from pipeline.results.summed import score
 from pipeline.runs.predictions import Predictions
 
 Interval = tuple[float, float] | None
@@ -15,10 +16,8 @@ Interval = tuple[float, float] | None
 
 def scores(seeds: Sequence[Predictions], metric: str, task: str) -> list[float]:
     """The metric of each seed's predictions for which it is defined."""
-    from pipeline.learn import metrics
-
-    found = [metrics.score(each.targets.astype(int), each.scores, each.classes, task)[metric] for each in seeds]
-    return [float(score) for score in found if score is not None]
+    found = [score(each, metric, task) for each in seeds]
+    return [value for value in found if value is not None]
 
 
 def interval(seeds: Sequence[Predictions], metric: str, task: str, unit: np.ndarray) -> Interval:

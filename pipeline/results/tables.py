@@ -1,6 +1,7 @@
 """The results tables, shaped as the paper's: which rows, columns and notes each one has.
 
-Each cell of ours is next to the value that the paper prints. `texts` writes the values.
+Where a grid repeats the paper's runs, each cell of ours is next to the value that the paper prints; else no table has a
+number or a column of the paper. `texts` writes the values.
 """
 
 from __future__ import annotations
@@ -11,18 +12,10 @@ from dataclasses import dataclass, field, replace
 from pipeline.jobs.plan import Plan
 from pipeline.results import texts, times
 from pipeline.results.collect import Cell
-from pipeline.results.differences import Difference, difference
+from pipeline.results.differences import Comparison
 from pipeline.results.ensembles import NOTE, Ensemble
-from pipeline.results.statistics import holm
-from pipeline.runs.methods import CONTROLS, method_info
 from pipeline.study import paper
 from pipeline.study.experiments import EXPERIMENTS, PLAIN
-
-COMPARED = {
-    method_info("cass").title: ("DINO", "Supervised", *(method_info(name).title for name in CONTROLS)),
-    method_info("cass_vc").title: (method_info("cass").title, "Supervised"),
-}
-"""The techniques of the comparison, and those that each is compared with."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +38,10 @@ class Table:
         return f"Table {self.number} · {self.caption}" if self.number else self.caption
 
 
-def tables(plan: Plan, cells: Sequence[Cell], ensembles: Sequence[Ensemble] = ()) -> list[Table]:
-    """All tables that the cells of a plan fill: the paper's by number, then the others."""
+def tables(
+    plan: Plan, cells: Sequence[Cell], ensembles: Sequence[Ensemble] = (), compared: Sequence[Comparison] = ()
+) -> list[Table]:
+    """All tables that the cells of a plan fill: the paper's by number, then the others, then techniques compared."""
     out = []
     every = [*cells, *ensembles]
     for experiment, dataset in dict.fromkeys((cell.experiment, cell.dataset) for cell in cells):
@@ -55,7 +50,10 @@ def tables(plan: Plan, cells: Sequence[Cell], ensembles: Sequence[Ensemble] = ()
     main = [cell for cell in cells if cell.experiment == "main"]
     if main:
         both = [cell for cell in ensembles if cell.experiment == "main"]
-        out += [table_1([*main, *both]), table_2(plan, main), comparison_table(main)]
+        if any(cell.printed for cell in main) or len({cell.dataset for cell in main}) > 1:
+            out.append(table_1([*main, *both]))
+        out.append(table_2(plan, main))
+    out += [comparison_table(compared)] if compared else []
     if warning := texts.stand_in_note(plan):
         out = [replace(table, notes=(*table.notes, warning)) for table in out]
     return sorted(out, key=lambda table: table.number or 99)
@@ -91,7 +89,7 @@ def experiment_table(cells: Sequence[Cell], plan: Plan) -> Table:
     networks = [cell for cell in cells if not isinstance(cell, Ensemble)]
     notes = [*texts.cell_notes(cells), *texts.dataset_notes(networks, plan), *texts.pair_time_notes(networks, plan)]
     return Table(
-        experiment.tables.get(cells[0].spec.dataset.name),
+        experiment.tables.get(cells[0].spec.dataset.name) if with_paper else None,
         f"{cells[0].dataset}: {experiment.title}, test {metric}",
         len(labels),
         (*labels, *heads),
@@ -102,11 +100,12 @@ def experiment_table(cells: Sequence[Cell], plan: Plan) -> Table:
 
 
 def table_1(main: Sequence[Cell]) -> Table:
-    """Tables 3 to 6 in one, without their deviations: ours | paper."""
+    """Tables 3 to 6 in one, without their deviations: ours | paper, where the grid repeats the paper's runs."""
     found = {(c.dataset, _technique(c), c.arm, c.column): c for c in main}
     fractions = sorted({c.column for c in main}, key=_percentage)
     arms = dict.fromkeys((paper.CNN, paper.TRANSFORMER, *(c.arm for c in main)))
     columns = [(fraction, arm) for fraction in fractions for arm in arms]
+    with_paper = any(cell.printed for cell in main)
     rows: list[tuple[str, ...]] = []
     shown: dict[tuple[int, int], Cell] = {}
     for dataset in dict.fromkeys(c.dataset for c in main):
@@ -115,15 +114,18 @@ def table_1(main: Sequence[Cell]) -> Table:
             for fraction, arm in columns:
                 if cell := found.get((dataset, technique, arm, fraction)):
                     shown[len(rows), len(row)] = cell
-                row.append(texts.both_means(cell))
+                row.append(texts.both_means(cell) if with_paper else texts.our_mean(cell))
             rows.append(tuple(row))
     header = ("dataset", "technique", *(f"{fraction} {arm}" for fraction, arm in columns))
-    notes = ("ours | paper: means over seeds, of each dataset's own metric (see Tables 3 to 6)",)
-    return Table(1, "all datasets, techniques and label fractions", 2, header, rows, notes, shown)
+    what = "ours | paper: means over seeds" if with_paper else "means over seeds"
+    of = ", ".join(f"{dataset}: {metric}" for dataset, metric in texts.metrics_of(main).items())
+    notes = (f"{what}, on the test images, of each dataset's own metric ({of})",)
+    caption = "all datasets, techniques and label fractions"
+    return Table(1 if with_paper else None, caption, 2, header, rows, notes, shown)
 
 
 def table_2(plan: Plan, main: Sequence[Cell]) -> Table:
-    """Time of pretraining, as finished runs recorded it, next to the paper's hours."""
+    """Time of pretraining, as finished runs recorded it, next to the paper's hours where the grid repeats its runs."""
     recorded = times.pretraining_seconds(plan, main)
     rows = []
     for dataset in dict.fromkeys(cell.dataset for cell in main):
@@ -143,47 +145,44 @@ def table_2(plan: Plan, main: Sequence[Cell]) -> Table:
                 texts.saving(printed_cass, printed_dino),
             )
         )
-    header = "dataset,DINO CNN,DINO Transformer,DINO both,CASS,saved,DINO paper,CASS paper,saved paper"
-    notes = (
-        "ours: mean over seeds of the time recorded for steps and validation; CASS trains both networks at once",
-        "paper: 100 epochs on one RTX8000; it does not say whether its DINO time is for one network or for both",
-    )
-    return Table(2, "time of pretraining", 1, tuple(header.split(",")), rows, notes)
+    header: tuple[str, ...] = ("dataset", "DINO CNN", "DINO Transformer", "DINO both", "CASS", "saved")
+    notes = ["ours: mean over seeds of the time recorded for steps and validation; CASS trains both networks at once"]
+    with_paper = any(cell.printed for cell in main)
+    if with_paper:
+        about = "100 epochs on one RTX8000; it does not say whether its DINO time is for one network or for both"
+        notes.append(f"paper: {about}")
+        header = (*header, "DINO paper", "CASS paper", "saved paper")
+    rows = [row[: len(header)] for row in rows]
+    return Table(2 if with_paper else None, "time of pretraining", 1, header, rows, tuple(notes))
 
 
-def comparison_table(main: Sequence[Cell]) -> Table:
-    """Techniques minus others (`COMPARED`), seed by seed, with Holm's correction over all tests of the table."""
-    found = {(c.dataset, _technique(c), c.arm, c.column): c for c in main}
-    pairs: list[tuple[Cell, str, Difference | None, float | None]] = []
-    for cell in main:
-        for technique in COMPARED.get(_technique(cell), ()):
-            other = found.get((cell.dataset, technique, cell.arm, cell.column))
-            if other:
-                ours = difference([(cell, other)])
-                printed = cell.printed.value - other.printed.value if cell.printed and other.printed else None
-                pairs.append((cell, technique, ours, printed))
-    corrected = holm([ours.p if ours else None for _, _, ours, _ in pairs])
+def comparison_table(found: Sequence[Comparison]) -> Table:
+    """Techniques minus others, seed by seed, with Holm's correction over all tests of the table."""
+    with_paper = any(each.printed is not None for each in found)
     rows: list[tuple[str, ...]] = []
-    for (cell, technique, ours, printed), p in zip(pairs, corrected, strict=True):
-        rows.append(
-            (
-                cell.dataset,
-                cell.row[1],
-                cell.column,
-                f"{_technique(cell)} − {technique}",
-                texts.difference(ours),
-                texts.estimated(ours.over_seeds if ours else None),
-                texts.estimated(ours.over_both if ours else None),
-                texts.NOTHING if p is None else f"{p:.3f}",
-                texts.NOTHING if ours is None or ours.detectable is None else f"{ours.detectable:.4f}",
-                texts.NOTHING if printed is None else texts.signed(printed, ".4f"),
-            )
+    for each in found:
+        ours = each.difference
+        row = (
+            each.cell.dataset,
+            each.cell.row[1],
+            each.cell.column,
+            each.name,
+            texts.difference(ours),
+            texts.estimated(ours.over_seeds if ours else None),
+            texts.estimated(ours.over_both if ours else None),
+            texts.NOTHING if each.p is None else f"{each.p:.3f}",
+            texts.NOTHING if ours is None or ours.detectable is None else f"{ours.detectable:.4f}",
         )
+        printed = texts.NOTHING if each.printed is None else texts.signed(each.printed, ".4f")
+        rows.append((*row, printed) if with_paper else row)
     header = (
         *("dataset", "backbone", "labels", "difference", "ours"),
-        *("95 % over seeds", "95 % over seeds and images", "p (Holm)", "would show", "paper"),
+        *("95 % over seeds", "95 % over seeds and images", "p (Holm)", "would show"),
+        *(["paper"] if with_paper else []),
     )
+    of = texts.metrics_of([each.cell for each in found])
     notes = (
+        "differences in the test metric: " + ", ".join(f"{metric} ({dataset})" for dataset, metric in of.items()),
         "ours: mean ± sample standard deviation of the differences between runs of the same seed (number of seeds)",
         "95 %: Student's t over the seeds, which share one test set; and a bootstrap of seeds and test images (groups "
         "where they are known) together, the same draws for both sides; both off zero: a difference is found",

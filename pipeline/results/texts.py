@@ -63,9 +63,18 @@ def both_means(cell: Cell | None) -> str:
     """Our mean and the printed one, `0.5500 | 0.5819`; `–` for one that is missing or for no cell."""
     if cell is None:
         return NOTHING
-    mean = cell.mean(cell.metric)
-    ours = NOTHING if mean is None else f"{mean:.4f}"
-    return f"{ours} | {cell.printed.value:.4f}" if cell.printed else f"{ours} | {NOTHING}"
+    return f"{our_mean(cell)} | {cell.printed.value:.4f}" if cell.printed else f"{our_mean(cell)} | {NOTHING}"
+
+
+def our_mean(cell: Cell | None) -> str:
+    """`0.5500`, or `–`."""
+    mean = cell.mean(cell.metric) if cell else None
+    return NOTHING if mean is None else f"{mean:.4f}"
+
+
+def metrics_of(cells: Sequence[Cell]) -> dict[str, str]:
+    """The name of each dataset's metric."""
+    return {cell.dataset: METRIC_TITLES[cell.metric] for cell in cells}
 
 
 def signed(value: float, form: str) -> str:
@@ -119,6 +128,12 @@ def cell_notes(cells: Sequence[Cell]) -> list[str]:
     if numbers := sorted({cell.printed.table for cell in cells if cell.printed}):
         tables = ", ".join(map(str, numbers))
         notes.append(f"paper: Table {tables}; at 384 pixels, from ImageNet weights unless the table says otherwise")
+    return notes + score_notes(cells)
+
+
+def score_notes(cells: Sequence[Cell]) -> list[str]:
+    """What holds of these cells' scores wherever they are shown."""
+    notes = []
     if any(cell.mixed for cell in cells):
         notes.append(f"{MIXED} the seeds of this cell ran on different devices or in different precisions")
     notes += [f"damaged: {line}" for cell in cells for line in cell.damage.values()]

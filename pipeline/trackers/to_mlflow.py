@@ -46,15 +46,17 @@ class Mlflow:
         except ImportError as error:
             raise ValueError(f'{error.name} is not installed: pip install "cass-pipeline[track]"') from None
         self.uri = uri
-        self.client: MlflowClient = MlflowClient(tracking_uri=uri)
         with self._asking():
+            self.client: MlflowClient = MlflowClient(tracking_uri=uri)
             self.experiment = self._experiment(project)
             self.there = self._find_all()
+            gone = self._search(deleted=True)
+            self.removed = {run.data.tags[RUN] for run in gone if REPLACED not in run.data.tags}
 
     def send(self, record: Record) -> str:
         with self._asking():
             run = self.there.get(record.id)
-            if run is None and self._was_removed(record):
+            if run is None and record.id in self.removed:
                 return "removed"
             if run is not None and run.data.tags.get(SENT) == record.digest:
                 return ""
@@ -82,7 +84,7 @@ class Mlflow:
     def _find_all(self) -> dict[str, MlflowRun]:
         """The server's runs of ours, by our id. Of two for one run, which a lost answer may leave, the older stays."""
         found: dict[str, MlflowRun] = {}
-        for run in self._search(f"tags.`{RUN}` LIKE '%'", deleted=False):
+        for run in self._search(deleted=False):
             name = run.data.tags[RUN]
             if name in found:
                 self.client.set_tag(run.info.run_id, REPLACED, "yes")
@@ -91,15 +93,11 @@ class Mlflow:
                 found[name] = run
         return found
 
-    def _was_removed(self, record: Record) -> bool:
-        """Whether somebody deleted it there."""
-        gone = self._search(f"tags.`{RUN}` = '{record.id}'", deleted=True)
-        return any(REPLACED not in run.data.tags for run in gone)
-
-    def _search(self, query: str, *, deleted: bool) -> Iterator[MlflowRun]:
-        """The runs that fit, oldest first."""
+    def _search(self, *, deleted: bool) -> Iterator[MlflowRun]:
+        """The runs of ours, those that somebody deleted or the others, oldest first."""
         from mlflow.entities import ViewType
 
+        query = f"tags.`{RUN}` LIKE '%'"
         view, token = ViewType.DELETED_ONLY if deleted else ViewType.ACTIVE_ONLY, None
         while True:
             page = self.client.search_runs([self.experiment], query, view, 200, ["attributes.start_time ASC"], token)
@@ -129,8 +127,7 @@ class Mlflow:
             self.client.log_batch(identity, params=some)
         when = run.info.start_time
         new = [_metrics(epoch, when) for epoch in record.epochs if epoch[-1][0] not in steps]
-        last = record.epochs[-1][-1][0] if record.epochs else 0
-        new.append(_metrics([(last, {k: v for k, v in record.result.items() if _name(k) not in known.metrics})], when))
+        new.append(_metrics([(0, {k: v for k, v in record.result.items() if _name(k) not in known.metrics})], when))
         for request in _whole(new, METRICS):
             self.client.log_batch(identity, metrics=request)
         for path in record.files:

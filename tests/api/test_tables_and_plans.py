@@ -7,9 +7,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 import tiny
-from finished import make_grid
+from finished import finish, make_grid
 
 from pipeline import api
+from pipeline.jobs import local
+from pipeline.jobs.submissions import has_launch
 from pipeline.runs.folder import Run
 from pipeline.runs.predictions import read_predictions
 
@@ -115,3 +117,25 @@ def test_a_grid_without_predictions_gives_an_empty_table(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     found = api.predictions("demo")
     assert found.num_rows == 0 and "key" in found.column_names
+
+
+def test_a_launch_from_python_runs_what_is_missing_with_the_chosen_jobs(tmp_path, monkeypatch):
+    shards = tiny.make_shards(tmp_path)
+    make_grid(tmp_path, shards, methods=("cass", "dino"))
+    monkeypatch.chdir(tmp_path)
+    seen = []
+
+    def run_plan(plan, progress):
+        """As the executor of this machine, but the runs are finished without training."""
+        seen.append((plan.cluster.jobs, plan.cluster.ray, has_launch(tmp_path / "runs")))
+        for planned in plan.in_state("missing"):
+            finish(planned.spec, plan.cluster, shards)
+            planned.refresh()
+        progress.show(plan)
+        return True
+
+    monkeypatch.setattr(local, "run_plan", run_plan)
+    plan = api.make_plan("mine.py", cluster="here.toml")
+    assert plan.launch(jobs=2, ray=False) == {"pretrain": {"done": 6}, "finetune": {"done": 24}}
+    assert seen == [(2, False, True)] and not has_launch(tmp_path / "runs")
+    assert plan.launch() == plan.counts() and len(seen) == 1  # nothing is left to run

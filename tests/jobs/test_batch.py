@@ -59,15 +59,18 @@ def test_the_shell_requeues_what_asks_for_it_until_slurm_answers(tmp_path, monke
     assert done.returncode == code and ("requeued job 10_3" in done.stdout) == bool(asked)
 
 
-@pytest.mark.parametrize("request_", ["", "Gres=gpu:a100:1"])
+@pytest.mark.parametrize("request_", ["", "ExcNodeList=n[2-3],n7"])
 def test_the_shell_changes_what_the_job_requests_before_its_next_start(tmp_path, request_):
     program(tmp_path, "scontrol", 'echo "$@" >>asked')
+    program(tmp_path, "sinfo", 'printf "%s " "$@"; echo')
     found = site(tmp_path)
-    ask = f'[ -z "{request_}" ] || echo "{request_}" >"${batch.BATCH_SHELL}"'
+    ask = f'echo "${batch.NODES}"; [ -z "{request_}" ] || echo "{request_}" >"${batch.BATCH_SHELL}"'
     script = [*batch.lines_before(found, CODE, tmp_path), ask, f"(exit {REQUEUE})", *batch.lines_after(found)]
-    (tmp_path / "12.request").write_text("Gres=gpu:of_an_earlier_start:1")
-    shell("\n".join(script), tmp_path, SLURM_JOB_ID="12", SLURMD_NODENAME="n7")
-    asked = ["--oneliner show node n7", "requeue 12", *([f"update JobId=12 {request_}"] if request_ else [])]
+    (tmp_path / "12.request").write_text("ExcNodeList=of_an_earlier_start")
+    ids = {"SLURM_JOB_ID": "12", "SLURMD_NODENAME": "n7", "SLURM_JOB_PARTITION": "main"}
+    said = shell("\n".join(script), tmp_path, **ids).stdout.splitlines()
+    assert said[:2] == ["-h -N -n n7 -o %G|%f|%N ", "-h -e -p main -o %G|%f|%N "]
+    asked = ["requeue 12", *([f"update JobId=12 {request_}"] if request_ else [])]
     assert (tmp_path / "asked").read_text().splitlines() == asked
 
 

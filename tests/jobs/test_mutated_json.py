@@ -107,7 +107,7 @@ def readers(run: Run, folder: Path, tmp_path: Path) -> dict[str, tuple[Path, Cal
         "result": (run["result"], lambda: (run.result().collapsed, run.result().codes)),
         "start": (started["start"], lambda: (started.start(), started.milestones())),
         "milestones": (run["milestones"], lambda: tuple(run.milestones())),
-        "manifest": (manifest, lambda: datasets._info_of(open_shards(manifest.parent))),
+        "manifest": (manifest, lambda: datasets.info_of(open_shards(manifest.parent))),
         "export": (export, lambda: ModelInfo.of_export(export.parent)),
     }
 

@@ -24,9 +24,12 @@ class shards:
     name, fingerprint = "tiny", "0" * 16
 
 
-def node(gres: str, features: str = "(null)") -> str:
-    """As `scontrol --oneliner show node` prints it; the free text at the end may hold anything."""
-    return f"NodeName=n1 Arch=x86_64 AvailableFeatures={features} Gres={gres} State=IDLE Comment=Gres=gpu:odd:1"
+PARTITION = "gpu:rtx8000:1|(null)|n[1-3]\ngpu:a100:4(S:0-1)|x,a100|n4,n[6-7]\n(null)|cpu|c[1-9]\n"
+
+
+def nodes(gres: str, features: str = "(null)", partition: str = PARTITION) -> str:
+    """As the batch shell asks sinfo: this node, then the partition's."""
+    return f"{gres}|{features}|n1\n{partition}"
 
 
 @pytest.mark.parametrize(
@@ -34,46 +37,46 @@ def node(gres: str, features: str = "(null)") -> str:
     [
         ("Quadro RTX 8000", "gpu:rtx8000:1(S:0-1),mps:400", "(null)", "gres:rtx8000"),
         ("anything at all", "gpu:big:4", "a100", "gres:big"),
-        ("NVIDIA A100-SXM4-80GB", "gpu:v100:2,gpu:a100:2", "(null)", "gres:a100"),
+        ("NVIDIA A100-SXM4-80GB", "gpu:v100:2,gpu:a100:2", "a100", ""),
         ("NVIDIA A100-SXM4-80GB", "gpu:4", "nvidia,a100,a100_sxm4_80gb,x8", "feature:a100_sxm4_80gb"),
         ("NVIDIA H100 80GB HBM3", "gpu:4", "nvidia,a100", ""),
         ("NVIDIA H100 80GB HBM3", "(null)", "(null)", ""),
     ],
 )
 def test_the_sites_nodes_say_how_slurm_names_a_gpu(monkeypatch, model, gres, features, name):
-    monkeypatch.setenv(gpus.NODE, node(gres, features))
+    monkeypatch.setenv(gpus.NODES, nodes(gres, features))
     assert name_in_slurm(model) == name
-    monkeypatch.delenv(gpus.NODE)
+    monkeypatch.delenv(gpus.NODES)
     assert name_in_slurm(model) == ""
 
 
 @pytest.mark.parametrize(
-    ("name", "slurm", "request_"),
+    ("name", "sbatch", "request_"),
     [
-        ("gres:a100", Slurm(gres="gpu:1"), "Gres=gpu:a100:1"),
-        ("gres:a100", Slurm(gres="gpu:v100:2,mps:100"), "Gres=gpu:a100:2,mps:100"),
-        ("gres:a100", Slurm(gres=""), ""),
-        ("feature:a100", Slurm(), "Features=a100"),
-        ("feature:a100", Slurm(constraint="fast"), "Features=fast&a100"),
-        ("feature:a100", Slurm(constraint="[r1|r2]"), ""),
-        ("", Slurm(), ""),
+        ("gres:a100", (), "ExcNodeList=n[1-3],c[1-9]"),
+        ("gres:rtx8000", ("exclude=n2", "mail-type=FAIL"), "ExcNodeList=n2,n4,n[6-7],c[1-9]"),
+        ("gres:h100", (), ""),
+        ("feature:a100", (), ""),  # of a node whose GPUs have a type
+        ("feature:cpu", (), "ExcNodeList=n[1-3],n4,n[6-7]"),
+        ("", (), ""),
     ],
 )
-def test_what_a_job_requests_to_get_it_again(name, slurm, request_):
-    assert request_of(name, slurm) == request_
+def test_what_keeps_a_job_to_the_nodes_that_have_it(monkeypatch, name, sbatch, request_):
+    monkeypatch.setenv(gpus.NODES, nodes("gpu:a100:4"))
+    assert request_of(name, Slurm(sbatch=sbatch)) == request_
 
 
 @pytest.fixture
 def begun(tmp_path, monkeypatch):
     """A run that began on an RTX 8000, has a checkpoint and is now in a Slurm job on a node with A100s."""
-    monkeypatch.setenv(gpus.NODE, node("gpu:rtx8000:1"))
+    monkeypatch.setenv(gpus.NODES, nodes("gpu:rtx8000:1"))
     monkeypatch.setenv(signals.BATCH_SHELL, str(tmp_path / "request"))
     site = tiny.make_cluster(tmp_path, executor="slurm", slurm=Slurm(gres="gpu:1"))
     run = tiny.announce(tiny.make_pretrain(shards), site)
     monkeypatch.setattr("pipeline.jobs.start.library_versions", lambda device: {})
     assert begin(run, RTX, {}, site).card == "gres:rtx8000"
     (run.folder / "checkpoint-0000000120-ab.pt").touch()
-    monkeypatch.setenv(gpus.NODE, node("gpu:a100:4"))
+    monkeypatch.setenv(gpus.NODES, nodes("gpu:a100:4"))
     return run, site
 
 
@@ -87,7 +90,7 @@ def test_a_run_waits_for_its_own_and_nothing_of_it_changes(begun, monkeypatch):
     before = run["start"].read_bytes()
     with pytest.raises(OtherCard, match="began on Quadro RTX 8000, and this node has NVIDIA A100") as caught:
         begin(run, A100, {}, site)
-    assert caught.value.request == "Gres=gpu:rtx8000:1"
+    assert caught.value.request == "ExcNodeList=n4,n[6-7],c[1-9]"
     assert run["start"].read_bytes() == before and run.reached() == 120
 
     run["waits"].write_text("")
@@ -97,7 +100,7 @@ def test_a_run_waits_for_its_own_and_nothing_of_it_changes(begun, monkeypatch):
 def test_where_the_site_cannot_tell_them_apart_it_fails_and_names_the_ways(begun, monkeypatch):
     run, site = begun
     for gres in ("gpu:rtx8000:1", "gpu:4"):  # two models of one type; the second node names none
-        monkeypatch.setenv(gpus.NODE, node(gres))
+        monkeypatch.setenv(gpus.NODES, nodes(gres))
         if gres == "gpu:4":
             monkeypatch.delenv(signals.BATCH_SHELL)  # a process that no job started
         with pytest.raises(ValueError, match="started with device Quadro.*set on_other_card in the cluster file"):
@@ -137,8 +140,8 @@ def test_a_run_that_waits_has_not_failed_and_tells_the_batch_shell(begun, monkey
 
     monkeypatch.setattr(execute, "_train", train)
     assert execute.execute_run(run) == REQUEUE
-    assert run.state() == "interrupted" and run["waits"].read_text() == "Gres=gpu:rtx8000:1\n"
-    assert Path(site.runs).parent.joinpath("request").read_text() == "Gres=gpu:rtx8000:1\n"
+    assert run.state() == "interrupted" and run["waits"].read_text() == "Quadro RTX 8000 (gres:rtx8000)\n"
+    assert Path(site.runs).parent.joinpath("request").read_text() == "ExcNodeList=n4,n[6-7],c[1-9]\n"
 
 
 def test_a_fan_out_does_the_others_first_and_those_that_wait_are_no_deaths(tmp_path, monkeypatch):
@@ -153,7 +156,7 @@ def test_a_fan_out_does_the_others_first_and_those_that_wait_are_no_deaths(tmp_p
 
     def run_trials(folders, **options):
         passes.append([Path(path).name for path in folders])
-        runs[0]["waits"].write_text("Gres=gpu:a100:1\n")
+        runs[0]["waits"].write_text("NVIDIA A100 (gres:a100)\n")
         runs[1]["error"].write_text("ValueError: x\n")
 
     monkeypatch.setattr(fanout, "engine", lambda ray: run_trials)

@@ -163,6 +163,14 @@ def test_partitions_that_cannot_be_used(fake, tmp_path):
     assert "no node of partition main meets" in problems(tmp_path, hours=9999.0)[0]
 
 
+def test_more_runs_in_a_job_than_it_has_gpus(fake, tmp_path):
+    fake.say(node=f"{NODE}\n{BIG}\n")
+    assert problems(tmp_path, gres="gpu:a100:4", runs_per_job=4) == []
+    slurm = dataclasses.replace(WANTED, gres="gpu:a100:2", runs_per_job=4, shared_disks=True)
+    (said,) = preflight.problems(tiny.make_cluster(tmp_path, executor="slurm", slurm=slurm, device="cuda"))
+    assert "runs_per_job is 4, and a job with gres = 'gpu:a100:2' has 2 GPUs; request as many, or set it to 2" in said
+
+
 def test_missing_tools(fake, tmp_path, monkeypatch):
     (fake.folder / "srun").unlink()
     monkeypatch.setenv("PATH", str(fake.folder))

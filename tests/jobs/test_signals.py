@@ -126,6 +126,30 @@ def test_a_working_run_has_a_heartbeat(tmp_path, monkeypatch):
         assert run.silence() < 60
 
 
+def test_no_time_passes_for_a_run_while_its_process_is_stopped(tmp_path):
+    code = (
+        "import pathlib, sys, time\n"
+        "from pipeline.core import clock\n"
+        "from pipeline.jobs import heartbeat\n"
+        "from pipeline.runs.folder import Run\n"
+        "heartbeat.SECONDS, heartbeat.LATE = 0.1, 1.0\n"
+        "with heartbeat.heartbeat(Run(pathlib.Path('.'))):\n"
+        "    before = time.monotonic() - clock.working()\n"
+        "    print('ready', flush=True)\n"
+        "    sys.stdin.readline()\n"
+        "    time.sleep(0.5)\n"
+        "    print(time.monotonic() - clock.working() - before)\n"
+    )
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "cwd": tmp_path}
+    with subprocess.Popen([sys.executable, "-c", code], **pipes) as process:
+        process.stdout.readline()
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(2.5)
+        process.send_signal(signal.SIGCONT)
+        out, _ = process.communicate("\n")
+    assert float(out) > 2
+
+
 def test_a_stop_ends_the_wait_for_a_lock(tmp_path):
     run = Run(tmp_path)
     calls = []

@@ -16,7 +16,7 @@ from pipeline.jobs import fanout, submissions
 from pipeline.jobs import plan as plans
 from pipeline.jobs.arrays import job_arrays, jobs_of, side_by_side
 from pipeline.jobs.engines import processes
-from pipeline.jobs.estimate import estimate
+from pipeline.jobs.estimate import DECODED, estimate
 from pipeline.jobs.fanout import FanOutPayload, payload_of
 from pipeline.jobs.plan import PlannedRun
 from pipeline.jobs.slurm import reconcile
@@ -137,6 +137,28 @@ def test_a_worker_sees_its_gpu_alone(monkeypatch):
     monkeypatch.setattr(theirs.__class__, "send", lambda pipe, value: (seen.append(value), ours.close()))
     processes.work(theirs, "2")
     assert seen == ["2"]
+
+
+def test_a_scratch_that_ends_with_its_job_is_filled_by_each(tmp_path, monkeypatch):
+    from pipeline.cli.estimate_text import hours_lines
+    from pipeline.jobs import costs
+
+    monkeypatch.setattr(costs.RunCosts, "hours", lambda self, spec: costs.RunHours(1.0, "by hand"))
+    counts = (DECODED * 3600 - 20, 9, 20)  # an hour at 384 pixels
+    monkeypatch.setattr(costs.RunCosts, "images", lambda self, dataset, size: counts)
+    found = {}
+    for scratch in ("/tmp/cass", "$SLURM_TMPDIR/cass"):
+        site = tiny.make_cluster(tmp_path, executor="slurm", slurm=Slurm(parallelism=1), scratch=scratch)
+        plan = plans.Plan("g", site, plans.paper.preset("paper"), [], [])
+        plan.runs = {planned.run.id: planned for planned in planned_runs(tmp_path, seeds=[77])}
+        found[scratch] = estimate(plan, site)
+    kept, lost = found.values()
+    hour = (tiny.SIZE / 384) ** 2
+    assert (kept.map_hours, lost.map_hours) == (0, pytest.approx(5 * hour))  # a pretraining run and four fan-outs
+    assert lost.wall_hours == pytest.approx(kept.wall_hours + 5 * hour)
+    assert lost.pretrain.hours == pytest.approx(1 + hour) and lost.finetune.hours == pytest.approx(8 + 4 * hour)
+    assert not any("decode" in line for line in hours_lines(kept))
+    assert any("less than 0.1 of them to decode images in each job" in line for line in hours_lines(lost))
 
 
 def test_gpu_hours_count_the_whole_node(tmp_path, monkeypatch):

@@ -114,8 +114,8 @@ def test_a_whole_runs_peak_is_that_of_its_evaluation_where_batches_are_small(pro
     spec = tiny_spec(program, epochs=1, batch_size=batch)
     step = rehearse_step(spec, precision="float16")
     evaluation = rehearse_evaluation(spec, precision="float16")
-    assert evaluation["weights"] == step.peak["weights"] and evaluation["optimizer"] == step.peak["optimizer"]
+    assert evaluation["weights"] == step.peak["weights"] and evaluation["optimizer"] == 0
     assert 0.9 < evaluation["gradients"] / step.peak["weights"] <= 1  # of the last step
     found = run_to_the_end(spec, tmp_path, "float16", images=IMAGES).memory.peak_bytes
-    assert found == pytest.approx(sum(evaluation.values()), rel=0.02)
+    assert found == pytest.approx(sum(evaluation.values()) + step.peak["optimizer"], rel=0.02)
     assert found > 1.1 * step.peak_bytes

@@ -68,7 +68,7 @@ def test_the_page_needs_no_other_file_and_every_score_leads_to_its_run(folder):
     assert len(set(page.ids)) == len(page.ids)
     runs = [name for name in page.ids if name.startswith("tiny-")]
     assert len(runs) == len(list((folder / "runs").glob("*/spec.json")))
-    assert 'class="partial"' in text and 'class="complete"' in text
+    assert 'class="value partial"' in text and 'class="value complete"' in text
 
 
 def test_images_are_embedded_only_when_asked(folder):
@@ -94,9 +94,10 @@ def test_text_of_a_run_cannot_become_markup(folder):
 def test_a_browser_sorts_a_table_by_a_click(folder, tmp_path):
     text = report(folder)
     click = """<script>
-const heads = document.querySelector("table.sorts").tHead.rows[0].cells; const last = heads[heads.length - 1];
+const table = [...document.querySelectorAll("table.sorts")].find(table => table.tBodies[0].rows.length > 2);
+const heads = table.tHead.rows[0].cells; const last = heads[heads.length - 1];
 last.querySelector("button").click();
-const column = [...document.querySelector("table.sorts").tBodies[0].rows].map(row => row.lastElementChild.textContent);
+const column = [...table.tBodies[0].rows].map(row => row.lastElementChild.textContent);
 document.title = "SORTED " + column.join(";");
 </script></body>"""
     (tmp_path / "page.html").write_text(text.replace("</body>", click))

@@ -12,7 +12,7 @@ from sklearn.metrics import f1_score
 from pipeline.core.seeds import derive
 from pipeline.jobs.plan import make_plan
 from pipeline.learn.by_group import Units
-from pipeline.results import bootstrap, collect, patients, report, resampled
+from pipeline.results import bootstrap, collect, documents, patients, report, resampled
 from pipeline.results.figures import gallery
 from pipeline.runs.cluster import load_cluster
 from pipeline.runs.predictions import read_predictions
@@ -87,7 +87,7 @@ def test_an_interval_over_groups_is_that_of_drawing_whole_groups(plan):
 
 
 def test_the_report_has_the_table_and_the_figure(plan, tmp_path):
-    text = report.make_report(plan).as_text()
+    text = documents.as_text(report.make_report(plan))
     assert "patients: by patient or lesion" in text and "groups whose images have different labels: " in text
     assert "images have no group, each counts as one" in text
     drawn = gallery.draw(plan, collect.cells(plan), tmp_path, kinds=["by-group"])
@@ -101,7 +101,9 @@ def test_runs_of_earlier_code_get_the_mean_and_the_table_says_so(shards, tmp_pat
     plan = plan_of(tmp_path)
     found = patients.compare(collect.cells(plan))
     assert {each.choice.rule for each in found} == {"mean"}
-    assert "where the rule is the mean because no validation scores are stored" in report.make_report(plan).as_text()
+    assert "where the rule is the mean because no validation scores are stored" in documents.as_text(
+        report.make_report(plan)
+    )
 
 
 def test_without_groups_there_is_no_table(tmp_path):

@@ -13,7 +13,7 @@ from test_differences import make_cells
 
 from pipeline.data.datasets import DATASETS
 from pipeline.jobs.plan import Plan, PlannedRun, shown_name
-from pipeline.results import collect, formats, tables, texts
+from pipeline.results import collect, differences, formats, tables, texts
 from pipeline.results.differences import difference
 from pipeline.results.figures import series
 from pipeline.runs.cluster import load_cluster
@@ -144,7 +144,7 @@ def test_csv_holds_every_metric_with_its_raw_values(plan):
 def test_latex_and_markdown_are_well_formed(plan):
     made = tables.tables(plan, collect.cells(plan))
     latex = formats.as_latex(made)
-    assert latex.count(r"\begin{tabular}") == latex.count(r"\end{tabular}") == len(made) == 4
+    assert latex.count(r"\begin{tabular}") == latex.count(r"\end{tabular}") == len(made) == 3
     for table, block in zip(made, latex.split(r"\begin{table}")[1:], strict=True):
         body = block.split(r"\toprule")[1].split(r"\bottomrule")[0].replace(r"\&", "")
         lines = [line for line in body.splitlines() if line.strip().endswith(r"\\")]
@@ -237,7 +237,7 @@ def test_differences_are_taken_seed_by_seed(plan):
     cells = collect.cells(plan)
     theirs = next(c for c in cells if (c.row, c.column) == (("Supervised", "ViT B/16"), "100%"))
     theirs.results = {78: result(0.2), 77: result(0.3)}
-    table = tables.comparison_table([c for c in cells if c.experiment == "main"])
+    table = tables.comparison_table(differences.comparisons(cells))
     row = next(r for r in table.rows if r[1:4] == ("ViT B/16", "100%", "CASS − Supervised"))
     assert row[4:] == ("+0.3000 ± 0.1414 (2)", "–", "–", "–", "–", "+0.1619")
 
@@ -248,8 +248,10 @@ def test_a_difference_has_both_intervals_the_larger_p_and_what_would_be_found(tm
     score_cell(ours, {seed: 0.75 + 0.01 * (seed % 3) for seed in ours.runs}, images=200)
     score_cell(theirs, dict.fromkeys(theirs.runs, 0.7), images=200)
     found = difference([(ours, theirs)])
-    ((*_, shown, over_seeds, over_both, p, detectable, printed),) = tables.comparison_table([ours, theirs]).rows
-    assert shown == "+0.0600 ± 0.0100 (5)" and printed == "–"
+    ((*_, shown, over_seeds, over_both, p, detectable),) = tables.comparison_table(
+        differences.comparisons([ours, theirs])
+    ).rows
+    assert shown == "+0.0600 ± 0.0100 (5)"
     assert over_seeds == "+0.0476 to +0.0724"  # 0.06 ± 2.776 · 0.01 / √5
     assert over_both == texts.estimated(found.over_both) and float(over_both.split()[0]) < 0.0476
     assert p == f"{found.over_both.p:.3f}" and found.over_both.p > found.over_seeds.p
@@ -266,7 +268,11 @@ def test_cass_with_a_guard_is_compared_with_the_papers_and_with_supervised_train
         for e in entries
         if e.spec.seed == 77
     ]
-    rows = [row[3:5] for row in tables.comparison_table(cells).rows if row[1:3] == ("ViT B/16", "10%")]
+    rows = [
+        row[3:5]
+        for row in tables.comparison_table(differences.comparisons(cells)).rows
+        if row[1:3] == ("ViT B/16", "10%")
+    ]
     assert rows == [
         ("CASS − DINO", "+0.2000 (1)"),
         ("CASS − Supervised", "+0.1000 (1)"),

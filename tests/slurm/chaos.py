@@ -1,7 +1,7 @@
 """A grid of 22 runs on the dev cluster while everything that can go wrong goes wrong at random moments, and then a
 comparison of every bit with undisturbed runs.
 
-python tests/slurm/chaos.py [FOLDER] [--events 30] [--seed 0] [--epochs 120] [--ray]
+python tests/slurm/chaos.py [FOLDER] [--events 30] [--seed 0] [--epochs 120] [--ray] [--whole-nodes]
 
 A third of the events each with preemption that requeues jobs, cancels them without a word, and stops them for a while.
 
@@ -78,7 +78,8 @@ trials_per_gpu = 2
 checkpoint_minutes = 0.05
 [slurm]
 partition = "main"
-gres = "gpu:rtx8000:1"
+gres = "gpu:rtx8000:{gpus}"
+runs_per_job = {gpus}
 cpus = 2
 memory_gb = 4
 hours = 0.0333334
@@ -98,7 +99,7 @@ PATIENCE = 1500.0  # seconds for the grid to end once the disturbances are over
 class Chaos:
     """The grid, what was done to it, and what was seen."""
 
-    def __init__(self, folder: Path, *, seed: int, epochs: int, ray: bool) -> None:
+    def __init__(self, folder: Path, *, seed: int, epochs: int, ray: bool, gpus: int) -> None:
         self.folder = folder
         self.chance = random.Random(seed)
         self.done: Counter[str] = Counter()
@@ -110,7 +111,7 @@ class Chaos:
             tiny.make_shards(folder)
         (folder / "grid.py").write_text(GRID.format(epochs=epochs))
         (folder / "calm.toml").write_text(CALM.format(folder=folder))
-        (folder / "rough.toml").write_text(ROUGH.format(folder=folder, ray=str(ray).lower()))
+        (folder / "rough.toml").write_text(ROUGH.format(folder=folder, ray=str(ray).lower(), gpus=gpus))
 
     # --- Commands ---------------------------------------------------------------------------------------------------
 
@@ -345,10 +346,10 @@ def came_up(*flags: str) -> bool:
     return True
 
 
-def main(folder: Path, *, events: int, seed: int, epochs: int, ray: bool = False) -> list[str]:
+def main(folder: Path, *, events: int, seed: int, epochs: int, ray: bool = False, gpus: int = 1) -> list[str]:
     """What went wrong; empty if all went well."""
-    came_up()
-    chaos = Chaos(folder, seed=seed, epochs=epochs, ray=ray)
+    came_up("--gpus", f"rtx8000:{gpus}")
+    chaos = Chaos(folder, seed=seed, epochs=epochs, ray=ray, gpus=gpus)
     process = chaos.command("launch", "calm")
     out, _ = process.communicate()
     assert process.returncode == 0, out
@@ -356,7 +357,7 @@ def main(folder: Path, *, events: int, seed: int, epochs: int, ray: bool = False
     chaos.started = time.monotonic()
     chaos.disturb(events)
     chaos.bring_to_end()
-    came_up(*MODES[0].split())
+    came_up(*MODES[0].split(), "--gpus", "rtx8000:1")
     found = chaos.wrong()
     counts = ", ".join(f"{count} {name}" for name, count in sorted(chaos.done.items()))
     print(f"{sum(chaos.done.values())} events: {counts}")
@@ -377,9 +378,11 @@ if __name__ == "__main__":
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--epochs", type=int, default=120)
     parser.add_argument("--ray", action="store_true")
+    parser.add_argument("--whole-nodes", action="store_true", help="four GPUs a node and four pretraining runs a job")
     args = parser.parse_args()
     where = args.folder.absolute() if args.folder else Path(tempfile.mkdtemp(prefix="chaos-"))
     print(f"in {where}")
-    found = main(where, events=args.events, seed=args.seed, epochs=args.epochs, ray=args.ray)
+    gpus = 4 if args.whole_nodes else 1
+    found = main(where, events=args.events, seed=args.seed, epochs=args.epochs, ray=args.ray, gpus=gpus)
     print("\n".join(found))
     sys.exit(bool(found))

@@ -71,10 +71,10 @@ def test_it_waits_for_its_own_kind_or_continues_on_the_other_or_restarts_as_the_
 
     move("gpu[2-3]")
     shown = ("scontrol", "--oneliner", "show", "job", job)
-    wait(lambda: "gpu:rtx8000:1" in call(*shown), "the job to ask for the kind that its run began on")
+    wait(lambda: "ExcNodeList=gpu[2-3]" in call(*shown), "the job to keep to the kind that its run began on")
     reached = run.reached()
     assert "JobState=PENDING" in call(*shown) and run.state() == "interrupted" and reached
-    assert "waits for Gres=gpu:rtx8000:1" in site.run("status")[1]
+    assert "waits for GPU RTX 8000 (gres:rtx8000)" in site.run("status")[1]
     only("gpu1")
     wait(lambda: starts(run) == 2 and run.reached() > reached, "the run to continue where it began")
     assert run.start().devices == () and not run["waits"].exists()
@@ -82,7 +82,7 @@ def test_it_waits_for_its_own_kind_or_continues_on_the_other_or_restarts_as_the_
     choose("go_on")
     move("gpu[2-3]")
     wait(lambda: "JobState=PENDING" in call(*shown), "the job to leave")
-    call("scontrol", "update", f"JobId={job}", "Gres=gpu:1")
+    call("scontrol", "update", f"JobId={job}", "ExcNodeList=")
     wait(lambda: starts(run) == 3, "the run to continue on the other kind")
     first, second = run.start().devices
     assert (first["device"], second["device"]) == ("GPU RTX 8000", "GPU A100") and second["step"] > reached

@@ -11,12 +11,16 @@ import shlex
 import sys
 from pathlib import Path
 
-from pipeline.jobs.gpus import NODE
+from pipeline.jobs.gpus import NODES
 from pipeline.jobs.signals import BATCH_SHELL, REQUEUE, REQUEUE_SECONDS
 from pipeline.runs.cluster import VARIABLE, Cluster
 from pipeline.runs.container import EXEC, PYXIS
 
 JOB = "${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}"
+NODE_LINES = (  # what jobs/gpus reads
+    'timeout 20 sinfo -h -N -n "$SLURMD_NODENAME" -o "%G|%f|%N" | head -n 1; '
+    'timeout 20 sinfo -h -e -p "$SLURM_JOB_PARTITION" -o "%G|%f|%N"'
+)
 GPU_FLAG = "$([ -e /dev/nvidiactl ] && echo --nv)"  # asked on the node
 UNSIGNALLED = """bash -c 'trap "" USR2 TERM; exec "$@"' container"""
 """Starts a runtime that ignores the signals which Slurm sends to all processes of a step; Python inside notes them."""
@@ -33,7 +37,7 @@ def lines_before(cluster: Cluster, code: Path, folder: Path) -> list[str]:
         "export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK  # srun does not inherit it from 22.05 on",
         f'export {BATCH_SHELL}={shlex.quote(str(folder))}/"{JOB}.request"',
         f'rm -f "${BATCH_SHELL}"',
-        f'export {NODE}="$(timeout 20 scontrol --oneliner show node "$SLURMD_NODENAME")"',
+        f'export {NODES}="$({NODE_LINES})"',
         *([_if_set(cluster.scratch, f"mkdir -p {_word(cluster.scratch)}")] if inside else []),
     ]
 
