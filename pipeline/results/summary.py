@@ -114,7 +114,7 @@ def _asked(plan: Plan, cells: Sequence[Cell], data: Sequence[DataSection], metho
         f"{seeds}?"
     ]
     metrics, split = texts.metrics_of(cells), {each.title: each.lines[0] for each in data if each.counts}
-    known = {name: [f"the metric is {metrics[name]}"] + [split[name]] * (name in split) for name in metrics}
+    known = {name: [f"the metric is {metrics[name]}", *([split[name]] if name in split else [])] for name in metrics}
     return [*out, *(f"{name}: {'; '.join(said)}." for name, said in known.items())]
 
 
