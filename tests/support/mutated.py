@@ -26,6 +26,7 @@ from PIL import Image, ImageOps
 from pipeline.core import files, memory
 from pipeline.data import images
 from pipeline.data.decoders import tiff as tiff_files
+from pipeline.data.formats.files import Source
 from pipeline.data.shards.transcode import ShardSettings, Transcoded, transcode
 from pipeline.data.workers import Workers
 
@@ -267,7 +268,7 @@ def try_one(task: tuple[str, int]) -> tuple[Transcoded | images.BadImage, int]:
     path = Path(folder) / f"{seed}.img"
     path.write_bytes(mutate(seed).data)
     try:
-        answer = transcode((path, files.sha256_file(path), SETTINGS), memory=BUDGET)
+        answer = transcode((Source(path, files.sha256_file(path)), SETTINGS), memory=BUDGET)
     finally:
         path.unlink()
     status = Path("/proc/self/status").read_text()
