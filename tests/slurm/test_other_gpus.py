@@ -28,8 +28,8 @@ def two_kinds():
     call(up, "--gpus", "rtx8000:1,a100:1")
     yield
     subprocess.run(["scancel", "-u", "root"], capture_output=True)
-    call("scontrol", "update", "NodeName=gpu[1-3]", "State=RESUME")
-    call(up, "--gpus", "rtx8000:1")
+    wait(lambda: not call("squeue", "-h"), "the queue to be empty")
+    call(up, "--gpus", "rtx8000:1")  # which resumes drained nodes, too
 
 
 @pytest.fixture
