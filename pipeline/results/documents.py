@@ -42,7 +42,7 @@ def as_markdown(report: Report) -> str:
         "Found": _bullets([*report.warnings, *summary.found]),
         "Tables": formats.as_markdown(report.every_table).rstrip(),
         "The paper's claims": claims,
-        "Methods (a draft)": methods,
+        "Methods (to be completed)": methods,
         "Limits": _bullets(summary.limits),
     }
     head = f"# {markdown(summary.title)}\n\n{markdown(summary.subtitle)}"

@@ -1,4 +1,4 @@
-"""A draft of a methods section, written from the specs of a grid's runs, its shards and what its finished runs say.
+"""A methods section, written from the specs of a grid's runs, its shards and what its finished runs say.
 
 It says what was done; why, where images come from and who labelled them only the author knows.
 """

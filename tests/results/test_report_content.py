@@ -267,9 +267,10 @@ def closed(schema: object) -> object:
 
 def check(value: object) -> None:
     schema = json.loads(report_json.SCHEMA.read_text())
-    jsonschema.Draft202012Validator.check_schema(schema)
+    validator = jsonschema.validators.validator_for(schema)
+    validator.check_schema(schema)
     assert schema["properties"]["schema_version"]["const"] == report_json.SCHEMA_VERSION
-    jsonschema.Draft202012Validator(closed(schema)).validate(value)
+    validator(closed(schema)).validate(value)
 
 
 def test_the_json_fits_its_schema_and_holds_the_runs_own_numbers(made: Report) -> None:
