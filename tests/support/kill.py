@@ -138,7 +138,7 @@ def differences(run: Run, other: Run) -> list[str]:
 
 def main(folder: Path, kills: int, device: str = "cpu", seed: int = 0) -> dict[str, list[str]]:
     """Differences by kind of run; empty lists mean that every bit is the same."""
-    shards = tiny.make_shards(folder, each=20)
+    shards = tiny.make_shards(folder)
     epochs = 3 * kills
     calm = tiny.make_cluster(folder, runs=str(folder / "calm"), keep_state=True, device=device)
     rough = dataclasses.replace(calm, runs=str(folder / "rough"))
