@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pipeline.core.console import counted, table
 from pipeline.jobs.plan import Plan
+from pipeline.study.experiments import paper_runs
 from pipeline.study.overview import HEADER, table_overview
 
 
@@ -53,7 +54,8 @@ def _shared_lines(plan: Plan) -> list[str]:
 
 def tables_text(plan: Plan) -> str:
     """The tables that the grid makes, a line each; empty for a grid that only pretrains."""
-    rows = [overview.texts() for overview in table_overview(plan.entries)]
+    of_paper = paper_runs(plan.entries, plan.datasets, plan.preset)
+    rows = [overview.texts() for overview in table_overview(plan.entries, of_paper)]
     return table(rows, header=HEADER) + "\n" if rows else ""
 
 

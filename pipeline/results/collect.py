@@ -21,7 +21,7 @@ from pipeline.runs.predictions import Predictions, read_predictions
 from pipeline.runs.result import DEVICES, Result
 from pipeline.runs.spec import DatasetRef, FinetuneSpec, method_of
 from pipeline.study import paper
-from pipeline.study.experiments import EXPERIMENTS, entries_of
+from pipeline.study.experiments import paper_runs
 
 READER = "report"
 METRICS = ("f1_micro", "f1_macro", "balanced_accuracy", "recall_micro", "accuracy", "auroc")
@@ -181,7 +181,7 @@ def cells(plan: Plan) -> list[Cell]:
 
     Raises `ValueError` where two different runs of the same seed belong to one cell.
     """
-    printed, repeated = printed_results(), _repeated(plan)
+    printed, repeated = printed_results(), paper_runs(plan.entries, plan.datasets, plan.preset)
     infos = {dataset.ref: dataset for dataset in plan.datasets}
     named = {dataset.ref.name: dataset for dataset in plan.datasets}
     groups: dict[tuple[DatasetRef, int], ImageGroups] = {}
@@ -211,14 +211,6 @@ def cells(plan: Plan) -> list[Cell]:
             with contextlib.suppress(ValueError, FileNotFoundError):  # the result itself is damaged
                 found[key].results[spec.seed] = planned.run.result()
     return list(found.values())
-
-
-def _repeated(plan: Plan) -> set[str]:
-    """The ids, without their seeds, of the paper's own runs under the plan's preset: those on its datasets, at its size
-    and on its split. Only next to them does a printed value say anything."""
-    names = [name for name in dict.fromkeys(entry.experiment for entry in plan.entries) if name in EXPERIMENTS]
-    datasets = [info for info in plan.datasets if not info.grouped and not info.stand_in]
-    return {run_id(without_seed(entry.spec)) for entry in entries_of(*names)(datasets, (0,), plan.preset)}
 
 
 def predictions_of(run: Run, name: str = "predictions") -> Predictions:

@@ -30,7 +30,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from pipeline.runs.identity import recipe
+from pipeline.runs.identity import recipe, run_id, without_seed
 from pipeline.runs.methods import method_info
 from pipeline.runs.spec import DatasetRef, FinetuneSpec, PretrainSpec, method_of
 from pipeline.study import paper, recipes
@@ -229,6 +229,14 @@ def entries_of(*names: str, scale: Scale = FULL) -> Entries:
         return out
 
     return entries
+
+
+def paper_runs(entries: Sequence[TableEntry], datasets: Sequence[DatasetInfo], preset: Preset) -> set[str]:
+    """The ids, without their seeds, of the paper's own runs in the experiments of `entries`: those on its datasets, at
+    its size and on its split. Only next to them does a printed value say anything."""
+    names = [name for name in dict.fromkeys(entry.experiment for entry in entries) if name in EXPERIMENTS]
+    own = [info for info in datasets if not info.grouped and not info.stand_in]
+    return {run_id(without_seed(entry.spec)) for entry in entries_of(*names)(own, (0,), preset)}
 
 
 FrozenEntries = Callable[[Sequence[DatasetInfo], Sequence[int], Preset, Mapping[str, Backbone]], list[TableEntry]]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from pipeline.runs.identity import run_id
+from pipeline.runs.identity import run_id, without_seed
 from pipeline.runs.spec import kind_of
 from pipeline.study import paper
 from pipeline.study.experiments import EXPERIMENTS, PLAIN
@@ -45,8 +45,11 @@ class TableOverview:
         return number, self.dataset, self.title, size, str(self.finetunes), str(self.pretrains), str(self.shared)
 
 
-def table_overview(entries: Sequence[TableEntry]) -> list[TableOverview]:
-    """A row for each table of these entries: the paper's in its order, then the others."""
+def table_overview(entries: Sequence[TableEntry], of_paper: Collection[str]) -> list[TableOverview]:
+    """A row for each table of these entries: the paper's in its order, then the others.
+
+    of_paper: the ids of the paper's own runs (`experiments.paper_runs`); a table without any has no number.
+    """
     parts: dict[tuple[str, str], list[TableEntry]] = {}
     for entry in entries:
         parts.setdefault((entry.experiment, entry.spec.dataset.name), []).append(entry)
@@ -59,7 +62,7 @@ def table_overview(entries: Sequence[TableEntry]) -> list[TableOverview]:
         shared = sum(wanting[identity] > 1 for identity in runs[name, dataset])
         out.append(
             TableOverview(
-                experiment.tables.get(dataset),
+                experiment.tables.get(dataset) if _has_any(found, of_paper) else None,
                 dataset,
                 experiment.title,
                 rows,
@@ -70,12 +73,17 @@ def table_overview(entries: Sequence[TableEntry]) -> list[TableOverview]:
         )
     main = [entry for entry in entries if entry.experiment == "main"]
     if main:
-        out += _of_main(main)
+        out += _of_main(main, with_paper=_has_any(main, of_paper))
     return sorted(out, key=lambda table: table.number or 99)
 
 
-def _of_main(main: Sequence[TableEntry]) -> list[TableOverview]:
-    """Tables 1 and 2, which all datasets' runs of the main experiment make."""
+def _has_any(entries: Sequence[TableEntry], of_paper: Collection[str]) -> bool:
+    return any(run_id(without_seed(entry.spec)) in of_paper for entry in entries)
+
+
+def _of_main(main: Sequence[TableEntry], *, with_paper: bool) -> list[TableOverview]:
+    """Tables 1 and 2, which all datasets' runs of the main experiment make; the first of several datasets only, unless
+    the paper's values are next to ours."""
     datasets = list(dict.fromkeys(entry.spec.dataset.name for entry in main))
     title = datasets[0] if len(datasets) == 1 else f"all {len(datasets)}"
     techniques, fractions = {entry.row[0] for entry in main}, {entry.column for entry in main}
@@ -88,10 +96,12 @@ def _of_main(main: Sequence[TableEntry]) -> list[TableOverview]:
     }
     first = len(datasets) * len(techniques), len(fractions) * len(arms)
     second = len(datasets), len(TABLE_2_COLUMNS)
-    return [
-        TableOverview(1, title, TABLE_1, *first, *_counts(scores), len(scores)),
-        TableOverview(2, title, TABLE_2, *second, *_counts(timed), len(timed)),
+    numbers = (1, 2) if with_paper else (None, None)
+    both = [
+        TableOverview(numbers[0], title, TABLE_1, *first, *_counts(scores), len(scores)),
+        TableOverview(numbers[1], title, TABLE_2, *second, *_counts(timed), len(timed)),
     ]
+    return both if with_paper or len(datasets) > 1 else both[1:]
 
 
 def _runs(entries: Iterable[TableEntry]) -> dict[str, str]:

@@ -11,7 +11,7 @@ from pipeline.jobs.plan import Plan, make_plan
 from pipeline.results import collect, tables
 from pipeline.runs.cluster import Cluster
 from pipeline.study import paper
-from pipeline.study.experiments import entries_of, plain_entries
+from pipeline.study.experiments import entries_of, paper_runs, plain_entries
 from pipeline.study.grid import load_grid
 from pipeline.study.names import known_grids
 from pipeline.study.overview import HEADER, TABLE_1, TABLE_2, table_overview
@@ -19,7 +19,9 @@ from pipeline.study.overview import HEADER, TABLE_1, TABLE_2, table_overview
 
 def overview(name: str, datasets: list[str] | None = None, seeds: tuple[int, ...] = paper.SEEDS):
     grid = load_grid(name)
-    return table_overview(grid.entries(dataset_infos(datasets or grid.datasets), list(seeds), paper.preset("paper")))
+    infos, preset = dataset_infos(datasets or grid.datasets), paper.preset("paper")
+    entries = grid.entries(infos, list(seeds), preset)
+    return table_overview(entries, paper_runs(entries, infos, preset))
 
 
 def plan_of(name: str, folder: Path) -> Plan:
@@ -46,7 +48,8 @@ def test_numbers_and_sizes_are_those_of_the_report(name: str, tmp_path: Path) ->
             continue
         ours = [head for head in heads if not head.endswith("paper")]
         expected.append((table.number, table.caption.split(": ")[-1].split(", test ")[0], len(table.rows), len(ours)))
-    found = [(table.number, table.title, table.rows, table.columns) for table in table_overview(plan.entries)]
+    of_paper = paper_runs(plan.entries, plan.datasets, plan.preset)
+    found = [(table.number, table.title, table.rows, table.columns) for table in table_overview(plan.entries, of_paper)]
     assert found == expected
 
 
@@ -73,12 +76,9 @@ def test_a_run_that_several_tables_need_is_shared() -> None:
 
 
 def test_an_experiment_on_another_dataset_has_no_number_and_comes_last() -> None:
-    found = table_overview(
-        [
-            *entries_of("epochs")(dataset_infos(["isic"]), [77], paper.preset("paper")),
-            *entries_of("epochs")(dataset_infos(["autoimmune"]), [77], paper.preset("paper")),
-        ]
-    )
+    preset, infos = paper.preset("paper"), dataset_infos(["isic", "autoimmune"])
+    entries = [entry for info in infos for entry in entries_of("epochs")([info], [77], preset)]
+    found = table_overview(entries, paper_runs(entries, infos, preset))
     assert [(table.number, table.dataset) for table in found] == [(8, "autoimmune"), (None, "isic")]
     assert found[1].texts() == ("", "isic", "epochs of pretraining", "4 × 2", "8", "4", "0")
     assert len(HEADER) == len(found[1].texts())
@@ -86,7 +86,7 @@ def test_an_experiment_on_another_dataset_has_no_number_and_comes_last() -> None
 
 def test_a_plain_list_of_runs_makes_one_table_for_each_dataset() -> None:
     main = load_grid("main").entries(dataset_infos(["isic", "brain_mri"]), [77], paper.preset("paper"))
-    found = table_overview(plain_entries([entry.spec for entry in main]))
+    found = table_overview(plain_entries([entry.spec for entry in main]), ())
     assert [(table.number, table.dataset, table.rows, table.columns) for table in found] == [
         (None, "isic", 6, 3),
         (None, "brain_mri", 6, 3),
