@@ -119,7 +119,8 @@ def make_plan(
         sources = [image.source for image in raw.images]
         found = duplicates.find_raw_twins(sources, settings, workers=workers, progress=progress)
     samples, left_out = _samples(raw.images, keys, listing, settings, found, keep_leaks=keep_leaks)
-    quarantined, real_names = _quarantined(raw, Names(root, raw.holds_dicom))
+    hides_names = raw.holds_dicom or getattr(dataset, "layout", None) == "dicom"
+    quarantined, real_names = _quarantined(raw, Names(root, hides_names))
     _check_train(dataset, samples)
     return ShardPlan(
         dataset=dataset,
@@ -130,7 +131,7 @@ def make_plan(
         quarantined=quarantined,
         fingerprint=_fingerprint(dataset, listing, settings, samples, raw.images),
         source_sha256=_source_hash(samples),
-        hides_names=raw.holds_dicom,
+        hides_names=hides_names,
         real_names=real_names,
     )
 
