@@ -150,8 +150,8 @@ BAD: dict[str, tuple[str, Callable[[Image.Image], bytes], str]] = {
     "empty": ("jpg", lambda p: b"", "is empty"),
     "text": ("jpg", lambda p: b"Dear colleague, please find the images enclosed.\n", "no image format known"),
     "pdf": ("png", lambda p: b"%PDF-1.7\n" + bytes(300), "is PDF, which is not read here"),
-    "dicom": ("dcm", lambda p: bytes(128) + b"DICM" + bytes(300), "DICOM: export it"),
-    "dicom in disguise": ("jpg", lambda p: bytes(128) + b"DICM" + bytes(300), "DICOM: export it"),
+    "dicom": ("dcm", lambda p: bytes(128) + b"DICM" + bytes(300), "is DICOM"),
+    "dicom in disguise": ("jpg", lambda p: bytes(128) + b"DICM" + bytes(300), "is DICOM"),
     "pages": ("tif", _pages, "holds 2 images"),
     "float": ("tif", lambda p: encoded(p.convert("F"), "TIFF"), "32-bit"),
 }

@@ -123,7 +123,8 @@ def make_plan(
         sources = [image.source for image in raw.images]
         found = duplicates.find_raw_twins(sources, settings, workers=workers, progress=progress)
     samples, left_out = _samples(raw.images, keys, listing, settings, found, keep_leaks=keep_leaks)
-    quarantined, real_names = entries_of(raw, Names(root, raw.holds_dicom))
+    hides_names = raw.holds_dicom or getattr(dataset, "layout", None) == "dicom"
+    quarantined, real_names = entries_of(raw, Names(root, hides_names))
     _check_train(dataset, samples)
     return ShardPlan(
         dataset=dataset,
@@ -134,7 +135,7 @@ def make_plan(
         quarantined=quarantined,
         fingerprint=_fingerprint(dataset, listing, settings, samples, raw.images),
         source_sha256=source_hash((sample.key, sample.checksum) for sample in samples),
-        hides_names=raw.holds_dicom,
+        hides_names=hides_names,
         real_names=real_names,
         id_key=secret.known_by,
     )

@@ -55,7 +55,7 @@ class RawFiles:
     """What readers refuse, in words of ours."""
     passed_over: list[PassedOver] = field(default_factory=list)
     holds_dicom: bool = False
-    """Whether any file is DICOM, also one that cannot be used."""
+    """Whether the header of any file is one of DICOM's."""
 
     def notes(self) -> list[str]:
         """What a person must know of the headers that were read: sentences without a value of theirs."""
@@ -98,11 +98,11 @@ def read_files(
                 out.problems.append(replace(record, problem=str(answer)))
             else:
                 good.append((record, answer))
-    out.holds_dicom = any(file.kind == kinds.DICOM for _, file in good)
     tasks = [(record.path, file.kind) for record, file in good if file.kind]
     headers = _find_images(tasks, reading, secret, workers, progress) if tasks else iter(())
     for record, file in good:
         found = next(headers) if file.kind else None
+        out.holds_dicom |= file.kind == kinds.DICOM and isinstance(found, Found)
         if isinstance(found, images.BadImage):
             out.refused.append(replace(record, problem=str(found)))
         elif found and found.no_image:
