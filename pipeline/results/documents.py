@@ -30,7 +30,7 @@ def as_text(report: Report) -> str:
 
 
 def _lines(title: str, sentences: Sequence[str]) -> str:
-    return "\n".join([visible(title), "", *(f"  {visible(each)}" for each in sentences)]) + "\n"
+    return "\n".join([visible(title), *(f"  {visible(each)}" for each in sentences)]) + "\n"
 
 
 def as_markdown(report: Report) -> str:

@@ -50,6 +50,11 @@ def report(folder: Path) -> str:
     return ended.stdout
 
 
+def rows_of_networks(text: str) -> list[list[str]]:
+    """The rows of single networks in the table of all label fractions, which has scores alone."""
+    return [line.split() for line in text.splitlines() if line.startswith("Supervised  test_") and "(2)" in line]
+
+
 def intervals(folder: Path, run: Run) -> tuple[int, int]:
     """How many cells with the run, and how many without it, have an interval.
 
@@ -69,7 +74,7 @@ def test_without_damage_every_cell_has_an_interval_and_nothing_is_said(folder: P
 
 @pytest.mark.parametrize("truncated", [True, False])
 def test_damaged_predictions_cost_the_interval_of_their_cell(folder: Path, run: Run, truncated: bool) -> None:
-    before = report(folder).splitlines()
+    before = report(folder)
     if truncated:
         run["predictions"].write_bytes(run["predictions"].read_bytes()[:1000])
     else:
@@ -77,8 +82,7 @@ def test_damaged_predictions_cost_the_interval_of_their_cell(folder: Path, run: 
     text = report(folder)
     assert intervals(folder, run) == (1, 4)
     assert f"damaged runs (launch --retry makes them again):\n  {run.id}: " in text and "predictions.parquet" in text
-    whole = [line for line in before if line.startswith("Supervised  test_") and "(2)" in line]
-    assert whole and whole == [line for line in text.splitlines() if line.startswith("Supervised  test_")]
+    assert (whole := rows_of_networks(before)) and whole == rows_of_networks(text)
     status = command("status", "--grid", "mine.py", "--cluster", "here.toml", "--failed", cwd=folder)
     assert f"{run.id}" in status.stdout and "predictions.parquet" in status.stdout and "1 damaged" in status.stdout
 
