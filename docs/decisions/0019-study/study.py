@@ -86,14 +86,18 @@ class Variant(Cass):
         self.o = o
         self.extra = nn.ModuleList([predictor(1000), predictor(1000)] if o.variant == "simsiam" else [])
 
-    def loss(self, pixels: Tensor, draws: torch.Generator, progress: float) -> dict[str, Tensor]:
+    def inputs(self, pixels: Tensor, draws: torch.Generator, progress: float) -> tuple[Tensor, ...]:
+        self.draws = draws  # of this step: isotropy draws directions
         with torch.autocast("cpu", enabled=False):
-            images = augment(pixels, self.augmentation, draws)
+            return super().inputs(pixels, draws, progress)
+
+    def loss(self, *inputs: Tensor) -> dict[str, Tensor]:
+        images, *_ = inputs
         features = [backbones.features(arm, images) for arm in self.networks.values()]
         heads = [arm.get_classifier()(z) for arm, z in zip(self.networks.values(), features, strict=True)]
         with torch.autocast("cpu", enabled=False):
             guarded = heads if self.o.where == "logits" else features
-            return {"loss": self.apart([z.float() for z in heads], [z.float() for z in guarded], draws)}
+            return {"loss": self.apart([z.float() for z in heads], [z.float() for z in guarded], self.draws)}
 
     def apart(self, outputs: list[Tensor], guarded: list[Tensor], random: torch.Generator) -> Tensor:
         """The loss: `outputs` are both arms' logits [n, d], `guarded` what the terms that keep apart read."""
@@ -158,7 +162,7 @@ def pretrain(o: argparse.Namespace, shards: Shards, cluster: Cluster) -> dict[st
                 optim.schedule(optimizer, rates, step=done, epoch=epoch, progress=program.progress(epoch, step))
                 optimizer.zero_grad()
             with TRAINING.autocast():
-                loss = program.loss(epoch, step)[0]["loss"]
+                loss = program.loss(*program.inputs(epoch, step)[0])["loss"]
             loss.backward()
             for optimizer, _ in program.optimizers:
                 optimizer.step()
