@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
 from functools import cache
 from typing import Any
@@ -18,7 +17,7 @@ BAND_PIXELS = 1 << 19  # resized at once, so that copies of the band stay in the
 
 
 def resized_by() -> str:
-    """The library that resizes where torch is not loaded for another reason."""
+    """The library that resizes."""
     return "torch" if cykooz_resizer is None else "cykooz-resizer"
 
 
@@ -30,9 +29,7 @@ def resize(pixels: np.ndarray, size: int) -> np.ndarray:
     """
     if pixels.shape[:2] == (size, size):
         return pixels
-    if "torch" in sys.modules or cykooz_resizer is None:
-        return _by_torch(pixels, size)
-    return _by_cykooz(pixels, size)
+    return _by_torch(pixels, size) if cykooz_resizer is None else _by_cykooz(pixels, size)
 
 
 def _by_cykooz(pixels: np.ndarray, size: int) -> np.ndarray:
@@ -59,7 +56,8 @@ def _resize_packed(pixels: bytes, source: tuple[int, int], target: tuple[int, in
 
 
 def _by_torch(pixels: np.ndarray, size: int) -> np.ndarray:
-    """As `resize`, to the same bits; no slower, but torch takes seconds to import, which small jobs would not earn."""
+    """As `resize`, to the same bits. Torch takes seconds to import, which small jobs would not earn, and its threads do
+    not survive a fork, so it is not used merely because it is loaded."""
     import torch
 
     with warnings.catch_warnings():
