@@ -71,7 +71,7 @@ HEADERS := libopencv-dev libturbojpeg0-dev pkg-config g++
 
 # An MLflow server for the tests of `track`, in an environment of its own: it wants an older pyarrow than ours. Where it
 # cannot be installed, those tests are skipped.
-mlflow: .venv-mlflow/ready
+mlflow: .venv-mlflow/ready ## a server for the tests of track, in an environment of its own
 
 MLFLOW := .venv-mlflow/bin
 
