@@ -121,13 +121,14 @@ def execute_fan_out(folder: Path, stop: Callable[[], bool]) -> int:
 
 
 def lacked_memory(run: Run) -> bool:
-    """Whether a trial that has ended may have found too little memory: it says so, or its process died without a word.
+    """Whether a trial that has ended may have found too little memory: it says so, or its process died without a word
+    (and does not wait for another GPU).
 
     A shortage shows in many ways: CUDA's own libraries give codes of theirs, and on a full host the kernel kills.
     """
     if run.state() == "failed":
         return any(sign in run.reason() for sign in MEMORY_SIGNS)
-    return run.state() in TO_DO
+    return run.state() in TO_DO and not run["waits"].exists()
 
 
 def engine(ray: bool) -> Callable[..., None]:

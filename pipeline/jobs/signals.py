@@ -23,7 +23,6 @@ REQUEUE = 85  # exit code of one that is to be put back into the queue (ERESTART
 BATCH_SHELL = "CASS_PIPELINE_BATCH_SHELL"  # environment variable, where a shell waits for that code: see requeue_with
 STOP_FILE = "CASS_PIPELINE_STOP_FILE"  # environment variable: the file by which a fan-out tells its trials to stop
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
-REQUEUE_SECONDS = 5.0  # between the shell's attempts while slurmctld does not answer; the time limit ends them
 
 
 class Stop:

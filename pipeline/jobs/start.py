@@ -74,14 +74,15 @@ def _on_other_card(run: Run, start: Start, hardware: dict[str, Any], site: Clust
         print(f"this run began on {first} and continues on {this}: on_other_card is {site.on_other_card}", flush=True)
         devices = start.devices or ({"device": first, "step": 0},)
         devices += ({"device": this, "step": run.reached()},)
-        return dataclasses.replace(start, hardware={**start.hardware, "model": this}, devices=devices)
+        there = {**start.hardware, "model": this}
+        return dataclasses.replace(start, hardware=there, devices=devices, card=name_in_slurm(this))
     if site.on_other_card in ("go_on", "restart"):
         print(f"this run began on {first} and restarts on {this}: on_other_card is {site.on_other_card}", flush=True)
         for path in run.checkpoints():
             path.unlink()
         return None
     request = request_of(start.card, site.slurm)
-    if BATCH_SHELL in os.environ and request and name_in_slurm(this) != start.card:
+    if BATCH_SHELL in os.environ and site.slurm.requeues and request and name_in_slurm(this) != start.card:
         raise OtherCard(first, this, start.card, request)
     raise ValueError(_changed(run, "device", first, this, "set on_other_card in the cluster file, "))
 

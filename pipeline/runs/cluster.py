@@ -21,7 +21,7 @@ OWN = Path("slurm")
 FOLDER = Path(__file__).parents[1] / "sites"
 """The project's cluster files, those of slurm/; a wheel holds them here."""
 PATHS = ("shards", "runs", "scratch", "weights")
-VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
+VARIABLE = re.compile(r"\$(?:\{([A-Za-z_]\w*)\}|([A-Za-z_]\w*))", re.ASCII)
 GPU_PEAKS: Mapping[str, Mapping[str, float]] = {"RTX8000": {"float32": 16.3, "float16": 130.0, "auto": 130.0}}
 """Peak TFLOP/s of a GPU model by precision, as its maker gives them."""
 GPU_MEMORY_GB: Mapping[str, float] = {
@@ -45,7 +45,7 @@ GPU_PRECISIONS: Mapping[str, str] = {
 """What `auto` is on a GPU model (learn/hardware.best_precision)."""
 RENAMED = {"card": "gpu_model"}
 """Old names of keys, which cluster files and job.json of earlier code still have, and their names now."""
-LATER = ("probes", "gpu_memory_gb", "gpu_measured", "on_other_card", "runs_per_job", "container", "shards_from")
+LATER = "probes gpu_memory_gb gpu_measured on_other_card runs_per_job container shards_from cuda_graphs".split()
 """Keys that came later: job.json has them only where they are not the default, so that jobs of earlier code read it."""
 
 # flags of sbatch that submitting, finding and requeueing jobs depend on
@@ -183,6 +183,11 @@ class Cluster:
             raise ValueError(f"trials_per_gpu is {self.trials_per_gpu}; give 1 or more")
         if self.checkpoint_minutes < 0:
             raise ValueError(f"checkpoint_minutes is {self.checkpoint_minutes}; give minutes, 0 for every step")
+        if found := re.search(r"\$\(|`", self.scratch):
+            raise ValueError(
+                f"scratch is {self.scratch!r}; no command ({found[0]}) may be in it, but a variable: set one in "
+                "[slurm] setup (export NAME=…) and write $NAME"
+            )
         for name in PATHS:
             if name != "scratch" and VARIABLE.search(getattr(self, name)):
                 raise ValueError(

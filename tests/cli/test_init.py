@@ -113,6 +113,15 @@ def test_sites_without_accounting_and_questions_get_a_file_too(slurm, tmp_path):
     assert (found.accounting, found.account, found.max_jobs) == (False, "", 0)
 
 
+def test_a_partition_without_a_whole_minute_is_left_out(slurm, tmp_path):
+    (slurm / "partition.txt").write_text(PARTITIONS.replace("2-00:00:00", "00:00:30").replace("00:10:00", "00:01:00"))
+    (slurm / "node.txt").write_text(NODES.replace("CPUEfctv=64", "CPUEfctv=4"))
+    done = command("init", "work", cwd=tmp_path)
+    assert done.returncode == 0 and "Slurm answers: short: gpu:h100:1, 1 CPU, " in done.stdout
+    found = load_cluster(str(tmp_path / "work" / "slurm" / "site.toml")).slurm
+    assert (found.hours, found.signal_seconds) == (0.01, 15)
+
+
 def test_nothing_is_overwritten_and_what_lacks_is_added(no_slurm, tmp_path):
     (tmp_path / "work").mkdir()
     (tmp_path / "work" / "my_grid.toml").write_text("mine")

@@ -8,6 +8,7 @@ import tiny
 from pipeline.cli.progress import LaunchProgress
 from pipeline.jobs.arrays import job_arrays, jobs_of
 from pipeline.jobs.plan import Plan, PlannedRun
+from pipeline.jobs.signals import REQUEUE
 from pipeline.jobs.slurm import attempts, endings, reconcile
 from pipeline.jobs.slurm.attempts import IDLE_JOBS, Attempts
 from pipeline.jobs.slurm.endings import Ending
@@ -113,6 +114,9 @@ def test_a_job_that_gets_further_is_sent_again_any_number_of_times(job):
     for _ in range(10):
         (said,) = ends(Ending("PREEMPTED", "0:0"))
         assert said.endswith(": preempted")
+    steps += [[20]]
+    (said,) = ends(Ending("FAILED", f"{REQUEUE}:0"))  # at its time limit, with requeues = 0
+    assert "saved and not requeued" in said
     assert [run.state() for run in runs] == ["pending", "pending"] and not watched.cancelled
 
 

@@ -15,6 +15,7 @@ import tiny
 from pipeline.jobs import preflight
 from pipeline.jobs.signals import REQUEUE, STOPPED
 from pipeline.jobs.slurm import batch
+from pipeline.jobs.slurm.endings import Ending
 from pipeline.runs import cluster
 from pipeline.runs.cluster import Cluster, Slurm
 from pipeline.runs.container import Container
@@ -74,6 +75,47 @@ def test_the_shell_changes_what_the_job_requests_before_its_next_start(tmp_path,
     assert (tmp_path / "asked").read_text().splitlines() == asked
 
 
+def test_the_shell_gives_a_job_up_that_slurm_never_requeues(tmp_path, monkeypatch):
+    program(tmp_path, "scontrol", "echo >>asked; exit 1")
+    program(tmp_path, "sleep", 'echo "$1" >>slept')
+    monkeypatch.setattr(batch, "REQUEUES", 15)
+    script = "\n".join([f"(exit {REQUEUE})", *batch.lines_after(site(tmp_path))])
+    done = shell(script, tmp_path, SLURM_JOB_ID="12")
+    assert done.returncode == REQUEUE and len((tmp_path / "asked").read_text().splitlines()) == 15
+    assert "job 12 is not requeued: scontrol failed 15 times" in done.stdout and "requeued job" not in done.stdout
+    slept = [int(line) for line in (tmp_path / "slept").read_text().splitlines()]
+    assert slept == [5, 10, 15, 20, 25, 30, 35, 40, 45, 50, 55, 60, 60, 60]
+
+
+def test_a_job_without_requeues_ends_with_its_code_at_the_time_limit(tmp_path):
+    program(tmp_path, "scontrol", "echo >>asked")
+    script = "\n".join([f"(exit {REQUEUE})", *batch.lines_after(site(tmp_path, requeues=0))])
+    assert shell(script, tmp_path, SLURM_JOB_ID="12").returncode == REQUEUE and not (tmp_path / "asked").exists()
+    assert Ending("FAILED", f"{REQUEUE}:0").words.startswith("saved and not requeued: slurm.requeues allows no")
+
+
+@pytest.mark.parametrize("strict", ["set -e", "set -euo pipefail"])
+def test_setup_lines_that_end_the_shell_at_an_error_do_not_hinder_the_requeue(tmp_path, strict):
+    program(tmp_path, "scontrol", 'echo "$@" >>asked')
+    program(tmp_path, "sinfo", "exit 1")
+    found = site(tmp_path)
+    for setup, asked in (((strict,), True), ((strict, "false"), False)):  # a line of its own still ends the job
+        found = dataclasses.replace(found, slurm=dataclasses.replace(found.slurm, setup=setup))
+        script = [*batch.lines_before(found, CODE, tmp_path), f"(exit {REQUEUE})", *batch.lines_after(found)]
+        done = shell("\n".join(script), tmp_path, SLURM_JOB_ID="12")
+        assert done.returncode == (REQUEUE if asked else 1) and (tmp_path / "asked").exists() == asked
+        (tmp_path / "asked").unlink(missing_ok=True)
+
+
+def test_the_nodes_of_all_partitions_that_a_job_may_use_are_asked_for(tmp_path):
+    program(tmp_path, "sinfo", 'printf "%s " "$@"; echo')
+    found = site(tmp_path)
+    found = dataclasses.replace(found, slurm=dataclasses.replace(found.slurm, partition="a,b"))
+    script = [*batch.lines_before(found, CODE, tmp_path), f'echo "${batch.NODES}"']
+    said = shell("\n".join(script), tmp_path, SLURMD_NODENAME="n7", SLURM_JOB_PARTITION="b").stdout.splitlines()
+    assert said == ["-h -N -n n7 -o %G|%f|%N ", "-h -e -p a,b -o %G|%f|%N "]
+
+
 def test_a_job_that_is_no_array_is_named_by_its_own_number(tmp_path):
     assert shell(f'echo "{batch.JOB}"', tmp_path, SLURM_JOB_ID="12").stdout == "12\n"
 
@@ -130,6 +172,19 @@ def test_scratch_with_variables_is_made_and_bound_where_they_are_set(tmp_path):
     assert shell(lines, tmp_path).returncode == 0 and not (tmp_path / "node").exists()
     done = shell(f"{lines}\necho $PYTHONPATH", tmp_path, PYTHONPATH="/of/the/node", **known)
     assert Path(folder).is_dir() and done.stdout == f"{CODE}\n"
+
+
+@pytest.mark.parametrize(
+    "scratch", ["/s/$(touch F)$NODE_TMP", "/s/`touch F`", '/s/"$1${X:-y}$é', "/s/$", "$NODE_TMP/\\$X"]
+)
+def test_nothing_but_variables_has_a_meaning_in_scratch(tmp_path, scratch):
+    folder = scratch.replace("$NODE_TMP", "/n")
+    assert shell(f"printf %s {batch._word(scratch)}", tmp_path, NODE_TMP="/n", X="x").stdout == folder.replace(
+        "$X", "x"
+    )
+    whole = batch._if_set(scratch, f"printf %s {batch._word(scratch)}")
+    assert shell(whole, tmp_path, NODE_TMP="/n", X="x").stdout == folder.replace("$X", "x")
+    assert not (tmp_path / "F").exists()
 
 
 def test_any_command_line_is_the_shells_and_its_image_one_word(tmp_path):

@@ -10,6 +10,7 @@ import tiny
 
 from pipeline.core import files
 from pipeline.jobs import execute, fanout
+from pipeline.jobs.signals import REQUEUE
 from pipeline.jobs.submissions import FOLDER
 
 FAULT = """
@@ -106,6 +107,19 @@ def test_what_happens_to_many_trials_at_once_burns_no_retry(reason, runs, tmp_pa
     code, asked = fan_out(folder, runs, monkeypatch, lambda run, trials: reason if run.id == runs[1].id else None)
     assert asked == [(2, 2), *[(1, 1)] * (fanout.RETRIES + 1)]
     assert code == 1 and runs[1].state() == "failed"
+
+
+def test_a_trial_that_waits_for_another_gpu_lacked_no_memory(runs, tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "runs" / FOLDER / "id" / "0"
+
+    def outcome(run, trials):
+        if run.id == runs[0].id:
+            run["waits"].write_text("Quadro RTX 8000 (gres:rtx8000)\n")
+            return ""
+        return None
+
+    code, asked = fan_out(folder, runs, monkeypatch, outcome)
+    assert code == REQUEUE and asked == [(2, 2)] and "memory ran out" not in capsys.readouterr().out
 
 
 def test_another_failure_leaves_the_number_of_trials_as_it_is(runs, tmp_path, monkeypatch):

@@ -30,8 +30,7 @@ SITE = {
     f"sacctmgr -nP show assoc account=lab {ASSOC}": f"lab|||faculty|||||50||gres/gpu=12\nlab|{ME}||||5|4||||\n",
     f"sacctmgr -nP show assoc account=faculty {ASSOC}": "faculty|||root||||||8|\n",
     f"sacctmgr -nP show assoc account=root {ASSOC}": "root||||||||||\n",
-    "scontrol -o show partition main": "PartitionName=main Default=YES QoS=short ExclusiveUser=YES State=UP\n",
-    "scontrol --all -o show partition": "PartitionName=main Default=YES QoS=short ExclusiveUser=YES State=UP\n",
+    "scontrol --all --oneliner show partition": "PartitionName=main Default=YES QoS=short ExclusiveUser=YES State=UP\n",
     f"sacctmgr -nP show qos name=short {QOS}": "3||cpu=16,gres/gpu:rtx8000=6||||mem=128G\n",
     "squeue -h -r -o %u|%a|%q|%P": f"{ME}|lab|normal|main\n{ME}|home|normal|main\nanna|lab|normal|fat\n",
 }
@@ -53,7 +52,6 @@ def site(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
 
 def test_limits_of_user_accounts_and_qos_are_read(site: dict[str, str]) -> None:
     assert {(str(limit), limit.jobs, limit.queued) for limit in limits.read_limits(SLURM)} == {
-        (f"MaxSubmitJobs of user {ME} in account lab", 5, True),
         (f"MaxJobs of user {ME} in account lab", 4, False),
         ("GrpSubmitJobs of account lab", 50, True),
         ("GrpTRES gres/gpu=12 of account lab", 6, False),
@@ -67,7 +65,7 @@ def test_limits_of_user_accounts_and_qos_are_read(site: dict[str, str]) -> None:
 
 def test_the_tightest_limit_says_how_many_more_jobs_may_be_sent(site: dict[str, str]) -> None:
     found = limits.read_limits(SLURM)
-    # two jobs of ours are in the partition, of 3; one is in the account, of 5
+    # two jobs of ours are in the partition, of 3
     assert limits.room(found, 0) == (1, "MaxSubmitJobs of partition main (QOS short) is 3")
     site["squeue -h -r -u 0 -o %i".replace("0", scheduler.ME)] = "1\n2\n3\n"
     assert limits.room(found, 3) == (0, "max_jobs is 3")
@@ -96,6 +94,32 @@ def test_one_job_that_exceeds_a_limit_is_a_problem(site: dict[str, str]) -> None
     found = limits.too_large(limits.read_limits(dataclasses.replace(SLURM, gres="gpu:8")))
     assert found[0].startswith(f"MaxTRESPerJob gres/gpu=4 of user {ME} in account lab does not allow one job")
     assert limits.too_large(limits.read_limits(SLURM)) == []
+
+
+def test_a_limit_of_a_qos_counts_instead_of_an_associations_of_its_kind(site: dict[str, str]) -> None:
+    """As Slurm has it, where the QOS allows more, too; and it may be what is exceeded."""
+    command, slurm = f"sacctmgr -nP show qos name=short {QOS}", dataclasses.replace(SLURM, gres="gpu:8")
+    for mine, problems in (
+        ("gres/gpu=16", []),
+        ("gres/gpu=6", ["gpu=6 of partition main (QOS short)"]),
+        ("cpu=9", [ME]),
+    ):
+        site[command] = f"|7||{mine}|||gres/gpu=24\n"
+        found = limits.read_limits(slurm)
+        assert [limit.jobs for limit in found if limit.kind == "MaxJobs"] == [7]
+        assert [limit.of for limit in found if limit.kind == "GrpTRES gres/gpu"] == ["partition main (QOS short)"]
+        said = limits.too_large(found)
+        assert len(said) == len(problems) and all(word in line for word, line in zip(problems, said, strict=True))
+        assert not any("PerJob" in line for line in limits.limit_lines(found, 99, max_jobs=0) if not problems)
+
+
+@pytest.mark.parametrize(
+    ("gres", "jobs"), [("gpu=2", [4, 0]), ("gpu:a100:4(S:0-1)", [2, 1]), ("gres/gpu:a100,mps:400", [8, 4]), ("", [])]
+)
+def test_what_a_job_takes_is_read_as_slurm_writes_it(gres: str, jobs: list[int]) -> None:
+    slurm = dataclasses.replace(SLURM, gres=gres)
+    found = [each for _, _, each in limits._tres("gres/gpu=8,gres/gpu:a100=4", slurm)]
+    assert found == [each for each in jobs if each]
 
 
 def test_a_partition_for_one_user_a_node_is_explained(site: dict[str, str]) -> None:

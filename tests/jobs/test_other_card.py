@@ -125,6 +125,22 @@ def test_it_continues_there_in_its_own_precision_and_says_so(begun):
     assert list(again.devices) == [*devices, {"device": RTX["model"], "step": 150}]
 
 
+def test_once_continued_on_another_model_it_waits_for_that_one(begun, monkeypatch):
+    run, site = begun
+    assert begin(run, A100, {}, chosen(site, "go_on")).card == "gres:a100"
+    monkeypatch.setenv(gpus.NODES, nodes("gpu:rtx8000:1"))
+    with pytest.raises(OtherCard, match="began on NVIDIA A100.*has Quadro RTX 8000") as caught:
+        begin(run, RTX, {}, site)
+    assert caught.value.waits_for == f"{A100['model']} (gres:a100)"
+    assert caught.value.request == "ExcNodeList=n[1-3],c[1-9]"
+
+
+def test_a_job_that_cannot_be_requeued_does_not_wait(begun):
+    run, site = begun
+    with pytest.raises(ValueError, match="started with device Quadro.*set on_other_card in the cluster file"):
+        begin(run, A100, {}, dataclasses.replace(site, slurm=Slurm(requeues=0)))
+
+
 def test_a_gpu_and_a_cpu_are_never_exchanged(begun):
     run, site = begun
     for how in ("wait", "restart", "go_on"):

@@ -104,6 +104,23 @@ def test_the_old_name_of_a_key_is_read_in_files_and_in_json_which_keeps_it(tmp_p
     assert cluster.from_json(new) == found
 
 
+def test_job_json_has_the_keys_of_earlier_code_while_the_later_ones_have_their_defaults() -> None:
+    """Those of revision fe24a17, which refuses any other; a new key belongs into `LATER`."""
+    stored = cluster.to_json(Cluster())
+    keys = "executor shards runs scratch scratch_gb scratch_in_ram weights device card precision threads jobs "
+    keys += "trials_per_gpu ray checkpoint_minutes keep_state slurm"
+    slurm = "partition account qos constraint gres cpus memory_gb hours signal_seconds requeues parallelism max_jobs "
+    slurm += "accounting shared_disks python setup srun sbatch"
+    assert list(stored) == keys.split() and list(stored["slurm"]) == slurm.split()
+    assert cluster.to_json(Cluster(cuda_graphs=True))["cuda_graphs"] is True
+
+
+@pytest.mark.parametrize("scratch", ["$HOME/x/$(touch F)", "/x/`touch F`", "$((1 + 1))"])
+def test_scratch_with_a_command_is_refused(tmp_path: Path, scratch: str) -> None:
+    with pytest.raises(ValueError, match=r"no command \(.*\) may be in it, but a variable: set one in \[slurm\] setup"):
+        load(tmp_path, f"scratch = '{scratch}'")
+
+
 def test_scratch_may_hold_variables_which_each_job_resolves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SLURM_TMPDIR", raising=False)
     found = load(tmp_path, 'scratch = "$SLURM_TMPDIR/cass-${USER_OF_NODE}"')

@@ -12,15 +12,13 @@ import sys
 from pathlib import Path
 
 from pipeline.jobs.gpus import NODES
-from pipeline.jobs.signals import BATCH_SHELL, REQUEUE, REQUEUE_SECONDS
+from pipeline.jobs.signals import BATCH_SHELL, REQUEUE
 from pipeline.runs.cluster import VARIABLE, Cluster
 from pipeline.runs.container import EXEC, PYXIS
 
 JOB = "${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}"
-NODE_LINES = (  # what jobs/gpus reads
-    'timeout 20 sinfo -h -N -n "$SLURMD_NODENAME" -o "%G|%f|%N" | head -n 1; '
-    'timeout 20 sinfo -h -e -p "$SLURM_JOB_PARTITION" -o "%G|%f|%N"'
-)
+REQUEUES = 60  # attempts while slurmctld does not answer: it may be down for almost an hour
+REQUEUE_SECONDS = 5  # from the first attempt to the second; each later pause is so much longer, up to a minute
 GPU_FLAG = "$([ -e /dev/nvidiactl ] && echo --nv)"  # asked on the node
 UNSIGNALLED = """bash -c 'trap "" USR2 TERM; exec "$@"' container"""
 """Starts a runtime that ignores the signals which Slurm sends to all processes of a step; Python inside notes them."""
@@ -32,12 +30,13 @@ def lines_before(cluster: Cluster, code: Path, folder: Path) -> list[str]:
     inherited = "" if inside else "${PYTHONPATH:+:$PYTHONPATH}"  # the node's packages are not those of an image
     return [
         *cluster.slurm.setup,
+        "set +eu +o pipefail  # of the lines above, which may end the job; no later line does before its requeue",
         f"export PYTHONPATH={shlex.quote(str(code))}{inherited}",
         *(["export PYTHONNOUSERSITE=1"] if inside else []),
         "export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK  # srun does not inherit it from 22.05 on",
         f'export {BATCH_SHELL}={shlex.quote(str(folder))}/"{JOB}.request"',
         f'rm -f "${BATCH_SHELL}"',
-        f'export {NODES}="$({NODE_LINES})"',
+        f'export {NODES}="$({_node_lines(cluster.slurm.partition)})"',
         *([_if_set(cluster.scratch, f"mkdir -p {_word(cluster.scratch)}")] if inside else []),
     ]
 
@@ -49,7 +48,15 @@ def lines_after(cluster: Cluster) -> list[str]:
         f'if [ "$code" = {REQUEUE} ] && [ "${{SLURM_RESTART_COUNT:-0}}" -lt {cluster.slurm.requeues} ]; then',
         f'    job="{JOB}"',
         '    trap "" TERM  # which the requeue sends',
-        f'    until scontrol requeue "$job"; do sleep {REQUEUE_SECONDS:g}; done',
+        "    attempt=1",
+        '    until scontrol requeue "$job"; do',
+        f'        if [ "$attempt" = {REQUEUES} ]; then',
+        f'            echo "job $job is not requeued: scontrol failed {REQUEUES} times; launch sends its runs again"',
+        '            exit "$code"',
+        "        fi",
+        f"        sleep $((attempt * {REQUEUE_SECONDS} < 60 ? attempt * {REQUEUE_SECONDS} : 60))",
+        "        attempt=$((attempt + 1))",
+        "    done",
         '    echo "requeued job $job"',
         f'    [ ! -s "${BATCH_SHELL}" ] || scontrol update "JobId=$job" $(cat "${BATCH_SHELL}")',
         "fi",
@@ -81,10 +88,27 @@ def python_words(cluster: Cluster, code: Path) -> str:
     return " ".join([*words, shlex.quote(slurm.python or "python3")])
 
 
+def _node_lines(partitions: str) -> str:
+    """What asks for the kinds of this node and of the partitions' nodes, for jobs/gpus."""
+    wanted = shlex.quote(partitions) if partitions else '"$SLURM_JOB_PARTITION"'
+    return (
+        'timeout 20 sinfo -h -N -n "$SLURMD_NODENAME" -o "%G|%f|%N" | head -n 1; '
+        f'timeout 20 sinfo -h -e -p {wanted} -o "%G|%f|%N"'
+    )
+
+
 def _word(path: str) -> str:
-    """A path as a word of the shell, in which its variables have their values."""
-    plain = re.sub(r'(["\\`])', r"\\\1", path)
-    return '"' + VARIABLE.sub(lambda found: f"${{{found[1] or found[2]}}}", plain) + '"'
+    """A path as a word of the shell, in which its variables have their values and nothing else has a meaning."""
+    out, end = "", 0
+    for found in VARIABLE.finditer(path):
+        out += _plain(path[end : found.start()]) + f"${{{found[1] or found[2]}}}"
+        end = found.end()
+    return f'"{out}{_plain(path[end:])}"'
+
+
+def _plain(text: str) -> str:
+    """Text within double quotes of the shell."""
+    return re.sub(r'(["\\`$])', r"\\\1", text)
 
 
 def _if_set(path: str, words: str) -> str:

@@ -46,7 +46,7 @@ class Ending:
         if self.state == "FAILED" and code == str(STOPPED):
             return "preempted (it saved and left when it was asked to)"
         if self.state == "FAILED" and code == str(REQUEUE):
-            return "at its time limit, and started again as often as slurm.requeues allows"
+            return "saved and not requeued: slurm.requeues allows no further start, or scontrol requeue failed"
         if self.state == "FAILED":
             return f"killed by signal {number}" if number not in ("", "0") else f"failed with exit code {code}"
         word = self.state.split()[0] if self.state else ""

@@ -15,14 +15,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.core.console import counted
-from pipeline.jobs.slurm import scheduler
+from pipeline.jobs.gpus import parse_gres
+from pipeline.jobs.slurm import records, scheduler
+from pipeline.jobs.slurm.records import Record
 from pipeline.runs.cluster import Slurm
 
-SECONDS = 20.0  # for one answer
 DEPTH = 8  # accounts above an account
 NAMES = {"maxsubmit": "MaxSubmitJobs", "grpsubmit": "GrpSubmitJobs", "maxjobs": "MaxJobs", "grpjobs": "GrpJobs"}
 TRES = {"grptres": "GrpTRES", "maxtres": "MaxTRESPerJob", "maxtrespu": "MaxTRESPerUser"}
 USER, GROUP = ("maxsubmit", "maxjobs", "maxtres"), ("grpsubmit", "grpjobs", "grptres")
+ASSOCIATION = ("account", "user", "partition", "parentname", "defaultqos", *USER, *GROUP)
 QOS = {"maxsubmitpu": "maxsubmit", "maxjobspu": "maxjobs", "maxtrespu": "maxtrespu", "maxtres": "maxtres"}
 FULL = "SubmitJob"  # in sbatch's words where one of these limits is reached: AssocMaxSubmitJobLimit, QOSMaxSubmitJob…
 UNITS = {"": 1.0, "K": 1 / 1024, "M": 1.0, "G": 1024.0, "T": 1024.0**2}  # of memory, in megabytes
@@ -45,6 +47,11 @@ class Limit:
     partition: str = ""
     everyone: bool = False
     """Whether other users' jobs count, too."""
+
+    @property
+    def kind(self) -> str:
+        """What it limits: `MaxSubmitJobs`, `GrpTRES gres/gpu`."""
+        return self.name.partition("=")[0]
 
     def __str__(self) -> str:
         return f"{self.name} of {self.of}"
@@ -73,18 +80,18 @@ def read_limits(slurm: Slurm) -> list[Limit]:
     if not slurm.accounting:
         return []
     try:
-        enforced = scheduler.config(timeout=SECONDS).get("AccountingStorageEnforce", "").lower()
+        enforced = scheduler.config(timeout=records.SECONDS).get("AccountingStorageEnforce", "").lower()
         if not {"limits", "safe", "all"} & set(enforced.split(",")):
             return []
         me = pwd.getpwuid(os.getuid()).pw_name
         account = slurm.account or default_account(me)
-        rows = _associations(f"account={account}", f"user={me}")
+        rows = records.associations(ASSOCIATION, f"account={account}", f"user={me}")
         partition = slurm.partition.split(",")[0]
         own = [row for row in rows if row["partition"] in ("", partition)]
         out = [limit for row in own for limit in _of_user(row, me, slurm)]
         out += _of_accounts(account, slurm)
         qos = slurm.qos or next((row["defaultqos"] for row in own if row["defaultqos"]), "")
-        return out + _of_qos(qos, slurm) + _of_qos(_partition_qos(partition), slurm, partition=partition)
+        return _in_force(out, _of_qos(qos, slurm) + _of_qos(_partition_qos(partition), slurm, partition=partition))
     except (KeyError, ValueError):  # some sites do not let users ask; sbatch will tell
         return []
 
@@ -128,45 +135,40 @@ def too_large(limits: Iterable[Limit]) -> list[str]:
 
 def default_account(user: str) -> str:
     """The account that jobs without one are charged to; empty where the user has none."""
-    lines = _ask("user", user, "format=defaultaccount").splitlines()
-    return lines[0].split("|")[0].strip() if lines else ""
+    text = scheduler.ask("sacctmgr", "-nP", "show", "user", user, "format=defaultaccount", timeout=records.SECONDS)
+    return text.split("\n")[0].split("|")[0].strip()
 
 
 def partition_notes(slurm: Slurm) -> list[str]:
     """What a person should know of the partition that is no limit; empty where Slurm does not say."""
     try:
-        text = scheduler.ask("scontrol", "--all", "-o", "show", "partition", timeout=SECONDS)
+        partitions = records.partitions()
     except ValueError:
         return []
-    lines = text.splitlines()
-    default = next((_name_of(line) for line in lines if " Default=YES" in line), "")
-    wanted = slurm.partition.split(",") if slurm.partition else [default]
+    wanted = slurm.partition.split(",") if slurm.partition else []
     return [
         f"partition {name} gives each node to one user at a time (ExclusiveUser): a job waits for a node that is "
         "empty or yours, although the queue may show idle CPUs"
-        for line in lines
-        if (name := _name_of(line)) in wanted and " ExclusiveUser=YES" in line
+        for partition in partitions
+        if (name := partition.get("PartitionName", "")) in wanted or (not wanted and partition.get("Default") == "YES")
+        if partition.get("ExclusiveUser") == "YES"
     ]
 
 
 # --- Reading ---------------------------------------------------------------------------------------------------------
 
 
-def _ask(*what: str) -> str:
-    return scheduler.ask("sacctmgr", "-nP", "show", *what, timeout=SECONDS)
+def _in_force(of_associations: list[Limit], of_qos: list[Limit]) -> list[Limit]:
+    """Those that hold: a limit of a QOS counts instead of all associations' of its kind, whichever is tighter.
+
+    Those of one job that it keeps to are left out.
+    """
+    kinds = {limit.kind for limit in of_qos}
+    found = [limit for limit in of_associations if limit.kind not in kinds] + of_qos
+    return [limit for limit in found if not (limit.name.startswith(TRES["maxtres"]) and limit.jobs)]
 
 
-def _rows(columns: Sequence[str], *what: str) -> list[dict[str, str]]:
-    lines = (line.split("|") for line in _ask(*what, f"format={','.join(columns)}").splitlines())
-    return [dict(zip(columns, line, strict=True)) for line in lines if len(line) == len(columns)]
-
-
-def _associations(*where: str) -> list[dict[str, str]]:
-    columns = ("account", "user", "partition", "parentname", "defaultqos", *USER, *GROUP)
-    return _rows(columns, "assoc", *where)
-
-
-def _of_user(row: Mapping[str, str], me: str, slurm: Slurm) -> list[Limit]:
+def _of_user(row: Record, me: str, slurm: Slurm) -> list[Limit]:
     of = f"user {me} in account {row['account']}" + (f", partition {row['partition']}" if row["partition"] else "")
     whose = {"of": of, "account": row["account"], "partition": row["partition"]}
     return _limits({name: row[name] for name in (*USER, *GROUP)}, slurm, **whose)
@@ -180,7 +182,8 @@ def _of_accounts(account: str, slurm: Slurm) -> list[Limit]:
     out: list[Limit] = []
     above = account
     for _ in range(DEPTH):
-        rows = [row for row in _associations(f"account={above}") if not row["user"]] if above else []
+        found = records.associations(ASSOCIATION, f"account={above}") if above else []
+        rows = [row for row in found if not row["user"]]
         if not rows:
             break
         group = {name: rows[0][name] for name in GROUP}
@@ -189,16 +192,12 @@ def _of_accounts(account: str, slurm: Slurm) -> list[Limit]:
     return out
 
 
-def _name_of(line: str) -> str:
-    return line.partition("PartitionName=")[2].partition(" ")[0]
-
-
 def _partition_qos(partition: str) -> str:
     """The QOS whose limits hold for all jobs of a partition; empty where there is none."""
     if not partition:
         return ""
-    found = re.search(r"\bQoS=(\S+)", scheduler.ask("scontrol", "-o", "show", "partition", partition, timeout=SECONDS))
-    return found[1] if found and found[1] != "N/A" else ""
+    found = [one for one in records.partitions() if one.get("PartitionName") == partition]
+    return found[0].get("QoS", "").replace("N/A", "") if found else ""
 
 
 def _of_qos(name: str, slurm: Slurm, partition: str = "") -> list[Limit]:
@@ -207,7 +206,7 @@ def _of_qos(name: str, slurm: Slurm, partition: str = "") -> list[Limit]:
     if partition:
         whose = {"of": f"partition {partition} (QOS {name})", "partition": partition}
     out: list[Limit] = []
-    for row in _rows((*QOS, *GROUP), "qos", f"name={name}") if name else []:
+    for row in records.accounted((*QOS, *GROUP), "qos", f"name={name}") if name else []:
         out += _limits({key: row[column] for column, key in QOS.items()}, slurm, **whose)
         out += _limits({key: row[key] for key in GROUP}, slurm, everyone=True, **whose)
     return out
@@ -220,8 +219,6 @@ def _limits(values: Mapping[str, str], slurm: Slurm, **whose: Any) -> list[Limit
             out.append(Limit(NAMES[key], jobs=int(value), queued="submit" in key, **whose))
         elif key in TRES:
             for name, most, jobs in _tres(value, slurm):
-                if key == "maxtres" and jobs:  # of one job, which it allows
-                    continue
                 out.append(Limit(f"{TRES[key]} {name}={most}", jobs=jobs, queued=False, **whose))
     return out
 
@@ -229,10 +226,8 @@ def _limits(values: Mapping[str, str], slurm: Slurm, **whose: Any) -> list[Limit
 def _tres(text: str, slurm: Slurm) -> list[tuple[str, str, int]]:
     """The parts of `cpu=64,mem=1T,gres/gpu=4`, each with how many jobs of this cluster file fit into it."""
     takes: Counter[str] = Counter({"cpu": float(slurm.cpus), "node": 1.0, "mem": slurm.memory_gb * 1024})
-    for request in filter(None, slurm.gres.split(",")):  # gpu, gpu:2, gpu:a100:2
-        name, *rest = request.removeprefix("gres/").split(":")
-        count = int(rest.pop()) if rest and rest[-1].isdigit() else 1
-        takes.update({f"gres/{name}": count, **{f"gres/{name}:{kind}": count for kind in rest}})
+    for (name, kind), count in parse_gres(slurm.gres).items():
+        takes.update({f"gres/{name}": count, **({f"gres/{name}:{kind}": count} if kind else {})})
     out = []
     for part in text.split(","):
         name, _, most = part.partition("=")

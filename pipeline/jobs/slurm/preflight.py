@@ -29,8 +29,8 @@ def slurm_problems(slurm: Slurm) -> tuple[list[str], list[records.Record]]:
         return [f"not on PATH: {', '.join(missing)}; run this on a login node, or load the site's Slurm module"], []
     try:
         config = scheduler.config(timeout=records.SECONDS)
-        partitions = records.shown("scontrol", "--all", "--oneliner", "show", "partition")
-        nodes = records.shown("scontrol", "--all", "--oneliner", "show", "node")
+        partitions = records.partitions()
+        nodes = records.nodes()
     except ValueError as error:
         return [f"Slurm does not answer: {error}"], []
     out = _accounting_problems(slurm, config) + limits.too_large(limits.read_limits(slurm))
@@ -165,22 +165,21 @@ def _accounting_problems(slurm: Slurm, config: records.Record) -> list[str]:
         ]
     try:
         user = pwd.getpwuid(os.getuid()).pw_name
-        columns = "format=account,partition,qos"
-        text = scheduler.ask("sacctmgr", "-nP", "show", "assoc", f"user={user}", columns, timeout=records.SECONDS)
+        rows = records.associations(("account", "partition", "qos"), f"user={user}")
     except (KeyError, ValueError):  # some sites do not let users ask; sbatch will tell
         return []
-    rows = [row for row in (line.split("|") for line in text.splitlines()) if len(row) == 3]
     enforced = config.get("AccountingStorageEnforce", "none") not in ("none", "(null)", "")
     if not rows:
         return [f"Slurm's accounting does not know user {user}; ask the site for an account"] if enforced else []
     partitions = ("", *slurm.partition.split(","))
-    rows = [row for row in rows if row[1] in partitions] or rows
-    accounts = sorted({account for account, _, _ in rows})
+    rows = [row for row in rows if row["partition"] in partitions] or rows
+    accounts = sorted({row["account"] for row in rows})
     if enforced and not slurm.account and not limits.default_account(user):
         return [f"user {user} has no default account; name one as slurm.account, of: {', '.join(accounts)}"]
     if slurm.account and slurm.account not in accounts:
         return [f"slurm.account is {slurm.account!r}; user {user} may use: {', '.join(accounts)}"]
-    qos = sorted({name for account, _, names in rows if slurm.account in ("", account) for name in names.split(",")})
+    own = [row for row in rows if slurm.account in ("", row["account"])]
+    qos = sorted({name for row in own for name in row["qos"].split(",")})
     if slurm.qos and any(qos) and slurm.qos not in qos:
         return [f"slurm.qos is {slurm.qos!r}; user {user} may use: {', '.join(name for name in qos if name)}"]
     return []

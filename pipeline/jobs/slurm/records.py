@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from pipeline.jobs.slurm import scheduler
 
@@ -12,7 +12,7 @@ SECONDS = 20.0  # for one answer of Slurm
 OUT_OF_SERVICE = ("DOWN", "DRAIN", "DRAINED", "DRAINING", "FAIL", "FAILING", "FUTURE", "ERROR")
 
 Record = Mapping[str, str]
-"""A partition, node or configuration as `scontrol` shows it, by key."""
+"""A partition, node or configuration as `scontrol` shows it, by key; or a row of accounting, by column."""
 
 
 def shown(*command: str) -> list[Record]:
@@ -23,6 +23,26 @@ def shown(*command: str) -> list[Record]:
             record = dict(reversed(re.findall(r"(\w+)=(\S*)", line)))
             out.append(record | {"Reason": line.partition(" Reason=")[2].partition(" [")[0]})
     return out
+
+
+def partitions() -> list[Record]:
+    return shown("scontrol", "--all", "--oneliner", "show", "partition")
+
+
+def nodes() -> list[Record]:
+    return shown("scontrol", "--all", "--oneliner", "show", "node")
+
+
+def accounted(columns: Sequence[str], *what: str) -> list[Record]:
+    """The rows of `sacctmgr show`, by column."""
+    text = scheduler.ask("sacctmgr", "-nP", "show", *what, f"format={','.join(columns)}", timeout=SECONDS)
+    lines = (line.split("|") for line in text.splitlines())
+    return [dict(zip(columns, line, strict=True)) for line in lines if len(line) == len(columns)]
+
+
+def associations(columns: Sequence[str], *where: str) -> list[Record]:
+    """The associations of users, accounts and partitions; where: `user=anna`, `account=lab`."""
+    return accounted(columns, "assoc", *where)
 
 
 def hours_of(limit: str) -> float:

@@ -10,12 +10,14 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pipeline.core.console import counted
 from pipeline.jobs.gpus import parse_gres
 from pipeline.jobs.slurm import records, scheduler
 from pipeline.jobs.slurm.records import Record
 from pipeline.runs.cluster import GPU_MEMORY_GB, Slurm
 
 MAX_CPUS = 8  # of a job with one GPU; more would wait for nothing
+MINUTE = 1 / 60  # hours; the least time that a job can ask for
 DEFAULT = Slurm()
 
 
@@ -45,7 +47,7 @@ class Offer:
 
     def text(self) -> str:
         """`gpu: gpu:a100:1, 8 CPUs, 60 GB, 48 h`."""
-        parts = [self.gres or "no GPU", f"{self.cpus} CPUs", f"{self.memory_gb} GB", f"{self.hours:g} h"]
+        parts = [self.gres or "no GPU", counted(self.cpus, "CPU"), f"{self.memory_gb} GB", f"{self.hours:g} h"]
         return f"{self.partition}: {', '.join(parts)}"
 
 
@@ -67,12 +69,12 @@ class SiteAnswers:
 def ask_site() -> SiteAnswers:
     """Ask Slurm; raises `ValueError` with its words where it does not answer, or has no partition that is up."""
     config = scheduler.config(timeout=records.SECONDS)
-    partitions = records.shown("scontrol", "--all", "--oneliner", "show", "partition")
-    nodes = records.shown("scontrol", "--all", "--oneliner", "show", "node")
+    partitions = records.partitions()
+    nodes = records.nodes()
     offers = [_offer(partition, nodes) for partition in partitions if partition.get("State", "UP") == "UP"]
     found = sorted(filter(None, offers), key=lambda each: (not each.gres, not each.is_default, -each.gpus, -each.hours))
     if not found:
-        raise ValueError("no partition is up and has a node")
+        raise ValueError("no partition is up, has a node and gives a job a minute")
     accounts, max_jobs = _associations()
     return SiteAnswers(
         offers=found,
@@ -84,10 +86,11 @@ def ask_site() -> SiteAnswers:
 
 
 def _offer(partition: Record, nodes: Sequence[Record]) -> Offer | None:
-    """What the commonest kind of a partition's nodes gives to a job; None where it has no node."""
+    """What the commonest kind of a partition's nodes gives to a job; None where it has no node, or no whole minute."""
     name = partition.get("PartitionName", "")
     members = [node for node in nodes if name in node.get("Partitions", "").split(",")]
-    if not members:
+    hours = records.hours_of(partition.get("MaxTime", ""))
+    if not members or hours < MINUTE:
         return None
     working = [node for node in members if records.in_service(node)] or members
     kinds = Counter(kind for node in working for kind in _gpus(node))
@@ -95,7 +98,6 @@ def _offer(partition: Record, nodes: Sequence[Record]) -> Offer | None:
     fitting = [node for node in working if not kinds or _gpus(node)[kind]]
     share = min(fitting, key=lambda node: records.megabytes(node) / max(1, sum(_gpus(node).values())))
     parts = max(1, sum(_gpus(share).values()))
-    hours = records.hours_of(partition.get("MaxTime", ""))
     return Offer(
         partition=name,
         is_default=partition.get("Default") == "YES",
@@ -125,13 +127,11 @@ def _associations() -> tuple[list[str], int]:
     """This user's accounts, and the least limit of jobs in the queue; none where Slurm does not say."""
     try:
         user = pwd.getpwuid(os.getuid()).pw_name
-        columns = "format=account,maxsubmitjobs"
-        text = scheduler.ask("sacctmgr", "-nP", "show", "assoc", f"user={user}", columns, timeout=records.SECONDS)
+        rows = records.associations(("account", "maxsubmitjobs"), f"user={user}")
     except (KeyError, ValueError):  # some sites do not let users ask
         return [], 0
-    rows = [line.split("|") for line in text.splitlines() if line.count("|") == 1]
-    limits = [int(limit) for _, limit in rows if limit.isdigit()]
-    return sorted({account for account, _ in rows if account}), min(limits, default=0)
+    limits = [int(row["maxsubmitjobs"]) for row in rows if row["maxsubmitjobs"].isdigit()]
+    return sorted({row["account"] for row in rows if row["account"]}), min(limits, default=0)
 
 
 def _plain(name: str) -> str:
