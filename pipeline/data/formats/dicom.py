@@ -41,9 +41,9 @@ def find_images(file: BinaryIO, reading: Reading, secret: Secret) -> Found:
         raise missing("medical", "pydicom") from None
     with no_words(DAMAGED):
         header = pydicom.dcmread(file, force=True, stop_before_pixels=True, specific_tags=TAGS)
-        if not header and not header.file_meta:
-            raise BadImage(STRAY)
         start = file.read(4)  # it stops in front of the pixels
+        if not header.file_meta and not any(word in header for word in TAGS) and start not in (*_PIXELS, *_FLOATS):
+            raise BadImage(STRAY)
         ids = {name: secret.hash(name, text) for name, word in IDS.items() if (text := _text(header, word))}
         no_image = _no_image(header, start)
         if no_image:
