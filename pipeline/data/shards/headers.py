@@ -98,14 +98,11 @@ def _with_patients(found: Sequence[RawImage]) -> list[RawImage]:
 
     levels: dict[str, int] = {}
     for image in found:
-        ids = (
-            {n: image.found.ids[name] for n, name in enumerate(dicom.GROUPING) if name in image.found.ids}
-            if image.found
-            else {}
-        )
-        levels |= {id: n for n, id in ids.items()}
-        for id in ids.values():
-            above[top(id)] = top(next(iter(ids.values())))
+        known = image.found.ids if image.found else {}
+        ids = [known[name] for name in dicom.GROUPING if name in known]
+        levels |= {known[name]: level for level, name in enumerate(dicom.GROUPING) if name in known}
+        for id in ids[1:]:
+            above[top(id)] = top(ids[0])
     names: dict[str, str] = {}
     for id in sorted(levels, key=lambda id: (levels[id], id)):
         names.setdefault(top(id), id)

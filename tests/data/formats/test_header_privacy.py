@@ -165,7 +165,7 @@ def plan_of(raw: Path, layout: str, options: Options | None = None) -> ShardPlan
 
 @pytest.fixture
 def burnt_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Pictures in folders, and a file of ultrasound that is refused, which is named after its patient."""
+    """Images in folders, and a file of ultrasound that is refused, which is named after its patient."""
     small_shards.work_inline(monkeypatch)
     raw = small_shards.draw(tmp_path / "raw", count=6)
     ds = hospital.with_pixels(hospital.header("US"), np.zeros((16, 16), np.uint8))

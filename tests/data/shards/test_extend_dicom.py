@@ -131,7 +131,7 @@ MR = replace(SETTINGS, split="image", reading=Reading())
 
 @pytest.mark.parametrize("key", [None, KEY])
 def test_a_new_slice_gets_the_window_that_its_series_has(key: bytes | None, tmp_path: Path) -> None:
-    """Without a key the stored slice lies beside the new one; with a key the new one comes alone."""
+    """Without a key the stored slice comes with the new one; with a key the new one comes alone."""
     for patient in range(10):
         mr(tmp_path / "raw" / f"{patient}", 1, patient=f"PAT{patient}", study=patient + 1)
     old = written(
