@@ -18,6 +18,8 @@ MODALITIES = frozenset(
 )
 OTHER = "other"
 IDS = {"patient": "PatientID", "study": "StudyInstanceUID", "series": "SeriesInstanceUID", "sop": "SOPInstanceUID"}
+GROUPING = ("patient", "study", "series")
+"""What images of one group share; the first that a header names is the group's."""
 TAGS = [
     *IDS.values(),
     *("SOPClassUID", "Modality", "NumberOfFrames", "Rows", "Columns", "SamplesPerPixel", "BitsAllocated"),
@@ -25,6 +27,7 @@ TAGS = [
 ]
 BURNED_IN = "says that text is burnt into its pixels; check it, then --allow-burned-in takes all that say so"
 TRUNCATED = "has no pixels although it is made to hold an image; it may be cut off"
+STRAY = "is DICOM by its first bytes alone; nothing of a header follows"
 DAMAGED = "is DICOM whose header is damaged or cut off"
 _PIXELS = (b"\xe0\x7f\x10\x00", b"\x7f\xe0\x00\x10")
 _FLOATS = (b"\xe0\x7f\x08\x00", b"\x7f\xe0\x00\x08", b"\xe0\x7f\x09\x00", b"\x7f\xe0\x00\x09")
@@ -39,6 +42,8 @@ def find_images(file: BinaryIO, reading: Reading, secret: Secret) -> Found:
     with no_words(DAMAGED):
         header = pydicom.dcmread(file, force=True, stop_before_pixels=True, specific_tags=TAGS)
         start = file.read(4)  # it stops in front of the pixels
+        if not header.file_meta and not any(word in header for word in TAGS) and start not in (*_PIXELS, *_FLOATS):
+            raise BadImage(STRAY)
         ids = {name: secret.hash(name, text) for name, word in IDS.items() if (text := _text(header, word))}
         no_image = _no_image(header, start)
         if no_image:
@@ -49,7 +54,7 @@ def find_images(file: BinaryIO, reading: Reading, secret: Secret) -> Found:
             kind=modality(header),
             id=secret.lasting_hash("sop", _text(header, IDS["sop"])) if "sop" in ids else None,
             is_keyed=secret.is_given,
-            group=next((ids[name] for name in ("patient", "study", "series") if name in ids), None),
+            group=next((ids[name] for name in GROUPING if name in ids), None),
             ids=ids,
             unsure=_unsure(header),
         )

@@ -39,7 +39,7 @@ def dicom_listing(root: Path, options: Options) -> Listing:
     notes: list[str] = []
     records = [Record(key=None, path=path, labels=None) for path in found.images]
     if options.group_from is not None:
-        records = groups_from_paths(records, root, options.group_from, notes)
+        records = groups_from_paths(records, root, options.group_from, notes, hides_names=True)
     classes: tuple[str, ...] = ()
     task, by_header = "multi-class", None
     if options.labels is not None:

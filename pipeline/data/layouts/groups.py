@@ -12,11 +12,13 @@ from pipeline.data.members import shown
 from pipeline.data.records import Record
 
 
-def groups_from_paths(records: list[Record], root: Path, pattern: str, notes: list[str]) -> list[Record]:
+def groups_from_paths(
+    records: list[Record], root: Path, pattern: str, notes: list[str], *, hides_names: bool = False
+) -> list[Record]:
     """Records with the group that a regular expression finds in their paths relative to `root`.
 
     The group is what the expression's first group matched, or all that it matched where it has none. Raises
-    `ValueError` if it finds one in no path.
+    `ValueError` if it finds one in no path; with `hides_names` it quotes none.
     """
     expression = re.compile(pattern)
     out = []
@@ -24,8 +26,8 @@ def groups_from_paths(records: list[Record], root: Path, pattern: str, notes: li
         out.append(replace(record, group=group_in(_relative(record.path, root), expression)))
     without = sum(record.group is None for record in out)
     if records and without == len(out):
-        example = visible(_relative(records[0].path, root))
-        raise ValueError(f"--group-from {pattern!r} finds a group in no path; the first path is {example!r}")
+        first = f"; the first path is {visible(_relative(records[0].path, root))!r}"
+        raise ValueError(f"--group-from {pattern!r} finds a group in no path{'' if hides_names else first}")
     if without:
         notes.append(f"--group-from finds a group in {len(out) - without:,} of {counted(len(out), 'path')}")
     return out

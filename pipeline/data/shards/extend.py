@@ -21,21 +21,19 @@ from pipeline.data.formats.reading import Secret
 from pipeline.data.labels import listed
 from pipeline.data.records import Dataset, Listing, PassedOver, Record
 from pipeline.data.shards import held_out
+from pipeline.data.shards.headers import read_listing, series_of, with_ends
 from pipeline.data.shards.index import Shards
-from pipeline.data.shards.keys import keys_of
-from pipeline.data.shards.parent import Parent, parent_of, read_sources
+from pipeline.data.shards.keys import is_of_header, keeps_group, keys_of
+from pipeline.data.shards.parent import Origin, Parent, parent_of, read_sources
 from pipeline.data.shards.plan import (
     Sample,
     ShardPlan,
     as_found,
-    entries_of,
-    in_order,
+    plan_with,
     revisions_of,
     sample_of,
-    source_hash,
 )
-from pipeline.data.shards.quarantine import Names
-from pipeline.data.shards.raw import Progress, RawFiles, RawImage, new_secret, read_listing
+from pipeline.data.shards.raw import Progress, RawFiles, RawImage, group_of_file, new_secret
 from pipeline.data.shards.transcode import ShardSettings
 
 AFRESH = "shard all images without --extend"
@@ -71,49 +69,44 @@ def extended_plan(
     _check_key(secret, shards)
     listing, raw = read_listing(dataset, root, settings.reading, secret, workers=workers, progress=progress)
     _check_classes(listing, raw, shards)
-    known = read_sources(shards)
-    keys = keys_of(raw, root, keep_names=settings.keep_names, stored=known or {})
-    if known is None:
-        checksums = [image.source.checksum for image in raw.images]
-        known = _known_by_id(shards, dict(zip(keys, checksums, strict=True)))
-    stored, new = _apart(raw, keys, known)
-    parent = parent_of(shards, known, matched=len(stored))
+    origins = read_sources(shards)
+    checksums = {key: origin.checksum for key, origin in (origins or {}).items()}
+    keys = keys_of(raw, root, keep_names=settings.keep_names, stored=checksums)
+    if origins is None:
+        origins = _known_by_id(shards, dict(zip(keys, raw.images, strict=True)))
+    stored, new = _apart(raw, keys, origins)
+    parent = parent_of(shards, origins, matched=len(stored))
     rows = {row["key"]: row for row in parent.rows}
     pairs = [(image.record, rows[key]) for key, image in stored.items()]
-    added = list(new.values())
-    _check_patients(added, parent, stored)
+    added = with_ends(list(new.values()), settings.reading, _known_ends(stored, origins))
+    _check_patients(added, raw, parent, stored, keep_names=settings.keep_names)
     groups = held_out.Groups(pairs, parent.rows)
     leaks = held_out.leaks(added, groups, shards, settings, workers, progress, keep_leaks=keep_leaks)
     names = zip(new, added, groups.of_new(added, keep_names=settings.keep_names), strict=True)
     samples = [sample_of(image, key, group, "train") for i, (key, image, group) in enumerate(names) if i not in leaks]
     left_out = [(added[i].record, PassedOver(added[i].record.path, kind)) for i, kind in leaks.items()]
-    quarantined, real_names = entries_of(raw, Names(root, raw.holds_dicom))
-    every = known | {sample.key: sample.checksum for sample in samples}
-    return ShardPlan(
+    return plan_with(
+        samples,
+        raw,
         dataset=dataset,
         listing=_listing(as_found(listing, raw, left_out), shards, _notes(parent, pairs)),
         settings=settings,
         root=root,
-        samples=in_order(sorted(samples, key=lambda sample: sample.key)),
-        quarantined=quarantined,
         fingerprint=_fingerprint(parent, samples),
-        source_sha256=source_hash(sorted(every.items())),
         parent=parent,
-        hides_names=raw.holds_dicom,
-        real_names=real_names,
         id_key=secret.known_by,
     )
 
 
 def _apart(
-    raw: RawFiles, keys: Sequence[str], known: Mapping[str, str]
+    raw: RawFiles, keys: Sequence[str], known: Mapping[str, Origin]
 ) -> tuple[dict[str, RawImage], dict[str, RawImage]]:
     """The images that are stored and those that are new, by key; other files under ids of stored ones are refused."""
     stored, new = {}, {}
     for key, image in zip(keys, raw.images, strict=True):
         if key not in known:
             new[key] = image
-        elif known[key] == image.source.checksum:
+        elif known[key].checksum == image.source.checksum:
             stored[key] = image
         else:
             problem = f"is not the file that was sharded under its id; {AFRESH}"
@@ -122,8 +115,8 @@ def _apart(
     return stored, new
 
 
-def _known_by_id(shards: Shards, found: Mapping[str, str]) -> dict[str, str]:
-    """The checksums of the raw files of shards that do not say them, from those that were found, by key."""
+def _known_by_id(shards: Shards, found: Mapping[str, RawImage]) -> dict[str, Origin]:
+    """The origins in raw files of shards that do not say them, from those that were found, by key."""
     keys = shards.rows["key"].array.to_pylist()
     if lacking := [key for key in keys if key not in found]:
         raise ValueError(
@@ -131,7 +124,16 @@ def _known_by_id(shards: Shards, found: Mapping[str, str]) -> dict[str, str]:
             f"{counted(len(lacking), 'image')} of it are not in the raw folder ({listed(lacking)}); give --raw the "
             f"folder that has all of them and the new ones, or {AFRESH}"
         )
-    return {key: found[key] for key in keys}
+    return {key: Origin(found[key].source.checksum) for key in keys}
+
+
+def _known_ends(stored: Mapping[str, RawImage], origins: Mapping[str, Origin]) -> dict[str, tuple[float, float]]:
+    """Black and white of the series that are stored: a new slice must not look different from its neighbours."""
+    out = {origin.series: origin.ends for origin in origins.values() if origin.series and origin.ends}
+    for key, image in stored.items():
+        if ends := origins[key].ends:
+            out[series_of(image)] = ends
+    return out
 
 
 def _check_key(secret: Secret, shards: Shards) -> None:
@@ -145,18 +147,31 @@ def _check_key(secret: Secret, shards: Shards) -> None:
     raise ValueError(f"{shards.folder} was sharded with --id-key, and {given}; give the same key, or {AFRESH}")
 
 
-def _check_patients(new: Sequence[RawImage], parent: Parent, stored: Container[str]) -> None:
-    """Raise `ValueError` if new images may show patients of stored ones and nobody has the key that would tell."""
-    if parent.manifest.get("id_key", "") is not None or not any(image.found and image.found.group for image in new):
-        return
+def _check_patients(
+    new: Sequence[RawImage], raw: RawFiles, parent: Parent, stored: Container[str], *, keep_names: bool
+) -> None:
+    """Raise `ValueError` if new images may show patients of stored ones that are not in the raw folder to tell."""
+    patients = {image.found.ids.get("patient") for image in raw.images if image.found}
+
+    def is_known(image: RawImage) -> bool:
+        group = image.record.group
+        if group is None or group == group_of_file(image.source.checksum):
+            return True
+        return keeps_group(image, keep_names=keep_names) and (not is_of_header(image) or group in patients)
+
     lacking = [row["key"] for row in parent.rows if row["group"] is not None and row["key"] not in stored]
-    if lacking:
-        raise ValueError(
-            f"{parent.folder} was sharded without --id-key, so its patients are known by its files alone, and "
-            f"{counted(len(lacking), 'image')} of it {'is' if len(lacking) == 1 else 'are'} not in the raw folder "
-            f"({listed(lacking)}); give --raw the folder that has all of them and the new ones, or {AFRESH} and with "
-            "--id-key, which lets new images come alone"
-        )
+    if not lacking or all(map(is_known, new)):
+        return
+    id_key = parent.manifest.get("id_key", "")
+    why = "was sharded without --id-key" if id_key is None else "stores no names of patients or lesions"
+    advice = " and with --id-key, which lets new images come alone" if id_key is None else ""
+    if id_key:
+        why = "is to grow by images whose headers name no patient"
+    raise ValueError(
+        f"{parent.folder} {why}, so its patients are known by its files alone, and "
+        f"{counted(len(lacking), 'image')} of it {'is' if len(lacking) == 1 else 'are'} not in the raw folder "
+        f"({listed(lacking)}); give --raw the folder that has all of them and the new ones, or {AFRESH}{advice}"
+    )
 
 
 def _check_classes(listing: Listing, raw: RawFiles, shards: Shards) -> None:
@@ -204,10 +219,10 @@ def _fingerprint(parent: Parent, samples: Sequence[Sample]) -> str:
     if not samples:
         return parent.fingerprint
     added = [
-        (row["key"], checksum, row["labels"], row["group"])
-        for row, checksum in zip(parent.rows, parent.checksums, strict=True)
-    ][parent.base_images :]
-    added += [(sample.key, sample.checksum, sample.record.labels, sample.group) for sample in samples]
+        (row["key"], parent.origins[row["key"]], row["labels"], row["group"])
+        for row in parent.rows[parent.base_images :]
+    ]
+    added += [(sample.key, sample.origin, sample.record.labels, sample.group) for sample in samples]
     lowest: dict[str | None, str] = {None: ""}
     members = [(row["group"], row["key"]) for row in parent.rows] + [(sample.group, sample.key) for sample in samples]
     for group, key in members:
@@ -215,6 +230,7 @@ def _fingerprint(parent: Parent, samples: Sequence[Sample]) -> str:
     digest = hashlib.sha256(json.dumps(["extends", parent.base, images.REVISION]).encode())
     for kind, revision in sorted({**parent.manifest.get("read_as", {}), **revisions_of(samples)}.items()):
         digest.update(f"read as {kind}, revision {revision}".encode())
-    for key, checksum, labels, group in sorted(added):
-        digest.update(json.dumps([key, checksum, labels, lowest[group]]).encode())
+    for key, origin, labels, group in sorted(added, key=lambda row: row[0]):
+        row = [key, origin.checksum, labels, lowest[group], *(origin.ends or ())]
+        digest.update(json.dumps(row).encode())
     return digest.hexdigest()[:16]

@@ -15,7 +15,7 @@ from pipeline.data.formats.files import Source
 from pipeline.data.records import Record
 from pipeline.data.shards import duplicates
 from pipeline.data.shards.index import Shards
-from pipeline.data.shards.keys import groups_of
+from pipeline.data.shards.keys import groups_of, is_of_header
 from pipeline.data.shards.raw import Progress, RawImage
 from pipeline.data.shards.transcode import ShardSettings
 
@@ -35,21 +35,23 @@ class Groups:
             if record.group is not None and row["group"] is not None:
                 self.of.setdefault(record.group, set()).add(row["group"])
 
-    def known(self, record: Record) -> set[str]:
-        """The groups of the shards that an image's group is."""
-        if record.group is None:
+    def known(self, image: RawImage) -> set[str]:
+        """The groups of the shards that an image's group is; one of a header may be called by a study or a series."""
+        group = image.record.group
+        if group is None:
             return set()
-        return self.of.get(record.group, set()) | ({record.group} & self.every)
+        ids = image.found.ids.values() if image.found and is_of_header(image) else ()
+        return self.of.get(group, set()) | ({group, *ids} & self.every)
 
-    def part(self, record: Record) -> str | None:
+    def part(self, image: RawImage) -> str | None:
         """Test or val if an image of its group is there."""
-        parts = {self.held_out.get(group) for group in self.known(record)}
+        parts = {self.held_out.get(group) for group in self.known(image)}
         return next((part for part in HELD_OUT if part in parts), None)
 
     def of_new(self, new: Sequence[RawImage], *, keep_names: bool) -> list[str | None]:
         """The group of each new image: the one that the shards have, else a new one."""
         own = groups_of(new, keep_names=keep_names)
-        return [min(self.known(image.record), default=group) for image, group in zip(new, own, strict=True)]
+        return [min(self.known(image), default=group) for image, group in zip(new, own, strict=True)]
 
 
 def leaks(
@@ -71,7 +73,7 @@ def leaks(
     if settings.split != "grouped":
         return out
     for i, image in enumerate(new):
-        if i not in out and (part := groups.part(image.record)):
+        if i not in out and (part := groups.part(image)):
             out[i] = f"new images of a lesion or patient in {part}"
     rest = [i for i in range(len(new)) if i not in out]
     if rest and not keep_leaks:

@@ -79,11 +79,21 @@ def groups_of(usable: Sequence[RawImage], *, keep_names: bool) -> list[str | Non
     hashes = {group: short_hash("group", *sorted(checksums)) for group, checksums in of_group.items()}
     out = []
     for image in usable:
-        group, found = image.record.group, image.found
-        is_of_header = found is not None and found.group is not None and found.group == group
-        is_kept = found is not None and found.is_keyed if is_of_header else keep_names or bool(image.record.key)
-        out.append(group if group is None or is_kept else hashes[group])
+        group = image.record.group
+        out.append(group if group is None or keeps_group(image, keep_names=keep_names) else hashes[group])
     return out
+
+
+def keeps_group(image: RawImage, *, keep_names: bool) -> bool:
+    """Whether an image's group is stored under the name that it has."""
+    if is_of_header(image):
+        return image.found is not None and image.found.is_keyed
+    return keep_names or bool(image.record.key)
+
+
+def is_of_header(image: RawImage) -> bool:
+    """Whether an image's group is what its header says."""
+    return image.found is not None and image.found.group is not None and image.found.group == image.record.group
 
 
 def short_hash(*parts: str) -> str:

@@ -15,6 +15,7 @@ from pipeline.data.shards import duplicates
 from pipeline.data.shards.counts import count_images, to_json
 from pipeline.data.shards.keys import short_hash
 from pipeline.data.shards.observed import Observed
+from pipeline.data.shards.parent import Origin
 from pipeline.data.shards.plan import Sample, ShardPlan, revisions_of
 from pipeline.data.shards.quarantine import Entry
 from pipeline.data.twins import Twins
@@ -56,15 +57,16 @@ def every_sample(plan: ShardPlan) -> list[Sample]:
     """The samples of the shards that a plan extends, with the paths of their tars, and those that it writes."""
     if plan.parent is None:
         return plan.samples
-    rows = zip(plan.parent.rows, plan.parent.checksums, strict=True)
-    return [_stored(plan.parent.folder, row, checksum) for row, checksum in rows] + plan.samples
+    parent = plan.parent
+    return [_stored(parent.folder, row, parent.origins[row["key"]]) for row in parent.rows] + plan.samples
 
 
-def _stored(folder: Path, row: Mapping[str, Any], checksum: str) -> Sample:
+def _stored(folder: Path, row: Mapping[str, Any], origin: Origin) -> Sample:
     labels = None if row["labels"] is None else tuple(row["labels"])
     record = Record(key=None, path=folder / row["tar"], labels=labels, group=row["group"])
-    source = Source(record.path, checksum)
-    return Sample(key=row["key"], record=record, group=row["group"], split=row["split"], source=source)
+    source = Source(record.path, origin.checksum, ends=origin.ends)
+    more = {"group": row["group"], "split": row["split"], "series": origin.series}
+    return Sample(key=row["key"], record=record, source=source, **more)
 
 
 def _twins(samples: Sequence[Sample], rows: Sequence[Mapping[str, Any]], found: Twins) -> dict[str, Any]:

@@ -1,22 +1,34 @@
 """Shards that are extended: their rows, and which raw files those are of.
 
-`sources.parquet` in a shard folder says of which raw file each image is, by its SHA-256. Shards of earlier code have
-none.
+`sources.parquet` in a shard folder says of which raw file each image is, by its SHA-256, and what is black and white
+in its series where percentiles of that are its window. Shards of earlier code have none.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pipeline.core import files, seals
 from pipeline.data.shards.index import MOVE, Shards
 from pipeline.data.splits import SPLIT_SEED
 
 SOURCES = "sources.parquet"
+
+
+class Origin(NamedTuple):
+    """What is known of an image's raw file."""
+
+    checksum: str
+    """SHA-256."""
+    ends: tuple[float, float] | None = None
+    """The values of black and white, where percentiles of its series are its window."""
+    series: str | None = None
+    """Then the hash of the series with the user's key, where there is one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,14 +39,19 @@ class Parent:
     manifest: dict[str, Any]
     rows: list[dict[str, Any]]
     """Of its index."""
-    checksums: list[str]
-    """SHA-256 of each row's raw file."""
+    origins: Mapping[str, Origin]
+    """Of its images, by key."""
     matched: int
     """How many of its raw files are in the raw folder of what is added."""
 
     @property
     def fingerprint(self) -> str:
         return str(self.manifest["fingerprint"])
+
+    @property
+    def checksums(self) -> dict[str, str]:
+        """SHA-256 of the raw files, by key."""
+        return {key: origin.checksum for key, origin in self.origins.items()}
 
     @property
     def base(self) -> str:
@@ -70,12 +87,14 @@ def _place(row: Mapping[str, Any]) -> str:
     return hashlib.sha256(f"shard order {SPLIT_SEED} {row['key']}".encode()).hexdigest()
 
 
-def parent_of(shards: Shards, checksums: Mapping[str, str], *, matched: int) -> Parent:
-    """The shards as a parent; `checksums` are those of its raw files, by key."""
-    rows = rows_of(shards)
-    known = [checksums[row["key"]] for row in rows]
+def parent_of(shards: Shards, origins: Mapping[str, Origin], *, matched: int) -> Parent:
+    """The shards as a parent; `origins` are those of its images, by key."""
     return Parent(
-        folder=shards.folder.absolute(), manifest=shards.manifest, rows=rows, checksums=known, matched=matched
+        folder=shards.folder.absolute(),
+        manifest=shards.manifest,
+        rows=rows_of(shards),
+        origins=origins,
+        matched=matched,
     )
 
 
@@ -85,20 +104,25 @@ def rows_of(shards: Shards) -> list[dict[str, Any]]:
     return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
-def write_sources(path: Path, checksums: Mapping[str, str]) -> None:
-    """Publish the SHA-256 of raw files by key; the same ones in the same order give the same bytes."""
+def write_sources(path: Path, origins: Mapping[str, Origin]) -> None:
+    """Publish origins by key; the same ones in the same order give the same bytes."""
     import pyarrow as pa
     import pyarrow.parquet as parquet
 
     from pipeline.data.shards import arrow
 
-    columns = [arrow.strings(list(checksums)), arrow.strings(list(checksums.values()))]
+    every = list(origins.values())
+    columns: dict[str, list[str | None]] = {"key": list(origins), "sha256": [origin.checksum for origin in every]}
+    if any(origin.ends for origin in every):
+        columns["ends"] = [json.dumps(origin.ends) if origin.ends else None for origin in every]
+        columns["series"] = [origin.series for origin in every]
+    arrays = [arrow.strings(values) for values in columns.values()]
     with files.publish(path) as file:
-        parquet.write_table(pa.Table.from_arrays(columns, names=["key", "sha256"]), file, compression="zstd")
+        parquet.write_table(pa.Table.from_arrays(arrays, names=list(columns)), file, compression="zstd")
 
 
-def read_sources(shards: Shards) -> dict[str, str] | None:
-    """The SHA-256 of the raw files by key; None for shards of earlier code. `Damaged` if it is not what was written."""
+def read_sources(shards: Shards) -> dict[str, Origin] | None:
+    """The origins by key; None for shards of earlier code. `Damaged` if it is not what was written."""
     import pyarrow.parquet as parquet
 
     path = shards.folder / SOURCES
@@ -110,4 +134,7 @@ def read_sources(shards: Shards) -> dict[str, str] | None:
         raise seals.Damaged(f"{error}; {MOVE}") from None
     with parquet.ParquetFile(path) as file:
         table = file.read(use_threads=False)
-    return dict(zip(table["key"].to_pylist(), table["sha256"].to_pylist(), strict=True))
+    return {
+        row["key"]: Origin(row["sha256"], tuple(json.loads(row.get("ends") or "[]")) or None, row.get("series"))
+        for row in table.to_pylist()
+    }

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,10 +23,11 @@ from pipeline.data.formats import kinds
 from pipeline.data.formats.files import Source
 from pipeline.data.records import Dataset, Listing, PassedOver, Record
 from pipeline.data.shards import duplicates, quarantine
+from pipeline.data.shards.headers import read_listing, with_ends
 from pipeline.data.shards.keys import groups_of, keys_of
-from pipeline.data.shards.parent import Parent
+from pipeline.data.shards.parent import Origin, Parent
 from pipeline.data.shards.quarantine import Entry, Names
-from pipeline.data.shards.raw import Progress, RawFiles, RawImage, new_secret, read_listing
+from pipeline.data.shards.raw import Progress, RawFiles, RawImage, new_secret
 from pipeline.data.shards.transcode import AUTO, ShardSettings
 from pipeline.data.twins import Twins
 
@@ -45,11 +47,17 @@ class Sample:
     """The raw file, and which image of it."""
     kind: str = ""
     """What the header of its file says that it is, such as a modality; empty where none is read."""
+    series: str | None = None
+    """Of its `origin`."""
 
     @property
     def checksum(self) -> str:
         """SHA-256 of the raw file."""
         return self.source.checksum
+
+    @property
+    def origin(self) -> Origin:
+        return Origin(self.checksum, self.source.ends, self.series)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,27 +126,50 @@ def make_plan(
         belong = any(image.found and image.record.group for image in raw.images)
         settings = replace(settings, split="grouped" if belong else "image")
     keys = keys_of(raw, root, keep_names=settings.keep_names)
+    raw.images = with_ends(raw.images, settings.reading)
     found = None
     if settings.split == "grouped":
         sources = [image.source for image in raw.images]
         found = duplicates.find_raw_twins(sources, settings, workers=workers, progress=progress)
     samples, left_out = _samples(raw.images, keys, listing, settings, found, keep_leaks=keep_leaks)
-    hides_names = raw.holds_dicom or getattr(dataset, "layout", None) == "dicom"
-    quarantined, real_names = entries_of(raw, Names(root, hides_names))
     _check_train(dataset, samples)
-    return ShardPlan(
+    return plan_with(
+        samples,
+        raw,
         dataset=dataset,
         listing=as_found(listing, raw, left_out),
         settings=settings,
         root=root,
-        samples=in_order(samples),
-        quarantined=quarantined,
         fingerprint=_fingerprint(dataset, listing, settings, samples, raw.images),
-        source_sha256=source_hash((sample.key, sample.checksum) for sample in samples),
-        hides_names=hides_names,
-        real_names=real_names,
         id_key=secret.known_by,
     )
+
+
+def plan_with(
+    samples: Sequence[Sample], raw: RawFiles, *, dataset: Dataset, root: Path, parent: Parent | None = None, **more: Any
+) -> ShardPlan:
+    """The plan that writes `samples`; `more` are fields of `ShardPlan`."""
+    hidden = _hides_names(dataset, raw, parent)
+    quarantined, real_names = _entries_of(raw, Names(root, hidden))
+    by_key = sorted(samples, key=lambda sample: sample.key)
+    checksums = dict(parent.checksums if parent else {}) | {sample.key: sample.checksum for sample in by_key}
+    return ShardPlan(
+        dataset=dataset,
+        root=root,
+        samples=_in_order(by_key),
+        quarantined=quarantined,
+        source_sha256=_source_hash(sorted(checksums.items())),
+        parent=parent,
+        hides_names=hidden,
+        real_names=real_names,
+        **more,
+    )
+
+
+def _hides_names(dataset: Dataset, raw: RawFiles, parent: Parent | None) -> bool:
+    """Whether files may be named after patients: DICOM is asked for, found, or in the shards extended."""
+    asked = getattr(dataset, "layout", None) == "dicom"
+    return asked or raw.holds_dicom or (parent is not None and "id_key" in parent.manifest)
 
 
 def as_found(listing: Listing, raw: RawFiles, left_out: Sequence[tuple[Record, PassedOver]]) -> Listing:
@@ -153,7 +184,7 @@ def as_found(listing: Listing, raw: RawFiles, left_out: Sequence[tuple[Record, P
     )
 
 
-def entries_of(raw: RawFiles, names: Names) -> tuple[list[Entry], dict[str, str]]:
+def _entries_of(raw: RawFiles, names: Names) -> tuple[list[Entry], dict[str, str]]:
     """Entries for the files that cannot be used, and their real names if names are hidden."""
     entries, real = [], {}
     for number, record in enumerate([*raw.problems, *raw.refused], start=1):
@@ -167,7 +198,7 @@ def entries_of(raw: RawFiles, names: Names) -> tuple[list[Entry], dict[str, str]
     return entries, real
 
 
-def in_order(samples: list[Sample]) -> list[Sample]:
+def _in_order(samples: list[Sample]) -> list[Sample]:
     """The samples in the seeded order of their files; the images of a file stay together, so that it is opened once."""
     by_file: dict[Path, list[Sample]] = {}
     for sample in samples:
@@ -178,8 +209,16 @@ def in_order(samples: list[Sample]) -> list[Sample]:
 
 
 def sample_of(image: RawImage, key: str, group: str | None, split: str) -> Sample:
-    kind = image.found.kind if image.found else ""
-    return Sample(key=key, record=image.record, group=group, split=split, source=image.source, kind=kind)
+    found = image.found
+    return Sample(
+        key=key,
+        record=image.record,
+        group=group,
+        split=split,
+        source=image.source,
+        kind=found.kind if found else "",
+        series=found.ids.get("series") if found and found.is_keyed and image.source.ends else None,
+    )
 
 
 def _samples(
@@ -230,7 +269,7 @@ def _fingerprint(
     digest.update(json.dumps(head, sort_keys=True).encode())
     for sample in samples:
         row = [sample.key, sample.checksum, sample.record.labels, sample.group, sample.split]
-        digest.update(json.dumps(row).encode())
+        digest.update(json.dumps([*row, *(sample.source.ends or ())]).encode())
     others = {image.source.path: image.changed for image in usable if image.changed}
     for kind in sorted({others[sample.record.path] for sample in samples if sample.record.path in others}):
         digest.update(f"decoded otherwise than before: {kind}".encode())
@@ -244,7 +283,7 @@ def revisions_of(samples: Iterable[Sample]) -> dict[str, int]:
     return {kind: kinds.REVISIONS[kind] for kind in sorted({s.source.kind for s in samples if s.source.kind})}
 
 
-def source_hash(checksums: Iterable[tuple[str, str]]) -> str:
+def _source_hash(checksums: Iterable[tuple[str, str]]) -> str:
     """SHA-256 of the keys of all samples and the checksums of their files, sorted."""
     digest = hashlib.sha256()
     for key, checksum in checksums:

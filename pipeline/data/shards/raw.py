@@ -13,17 +13,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from pipeline.core import files
 from pipeline.core.console import counted
 from pipeline.data import images, members
 from pipeline.data.decoders import changed
-from pipeline.data.formats import kinds
+from pipeline.data.formats import dicom, kinds
 from pipeline.data.formats.files import Source, find_images, stamp_of
-from pipeline.data.formats.levels import percentiles_of
 from pipeline.data.formats.reading import Found, Reading, Secret, Stamp
-from pipeline.data.records import Dataset, Listing, PassedOver, Record
+from pipeline.data.records import PassedOver, Record
 from pipeline.data.workers import Workers
 
 COPIES = "copies of a DICOM file"
@@ -55,7 +52,7 @@ class RawFiles:
     """What readers refuse, in words of ours."""
     passed_over: list[PassedOver] = field(default_factory=list)
     holds_dicom: bool = False
-    """Whether the header of any file is one of DICOM's."""
+    """Whether any file is DICOM, also one that is refused; not one that only begins so."""
 
     def notes(self) -> list[str]:
         """What a person must know of the headers that were read: sentences without a value of theirs."""
@@ -73,15 +70,6 @@ class _File(NamedTuple):
 def new_secret(key: bytes | None) -> Secret:
     """The user's key, or one that is drawn now and forgotten."""
     return Secret(key or secrets.token_bytes(32), key is not None)
-
-
-def read_listing(
-    dataset: Dataset, root: Path, reading: Reading, secret: Secret, *, workers: int, progress: Progress
-) -> tuple[Listing, RawFiles]:
-    """List the files under `root` and read each; raises `ValueError` if they cannot be listed."""
-    listing = dataset.listing(root)
-    raw = read_files(listing.records, reading, secret, workers=workers, progress=progress)
-    return with_labels(raw, listing, secret), raw
 
 
 def read_files(
@@ -102,7 +90,7 @@ def read_files(
     headers = _find_images(tasks, reading, secret, workers, progress) if tasks else iter(())
     for record, file in good:
         found = next(headers) if file.kind else None
-        out.holds_dicom |= file.kind == kinds.DICOM and isinstance(found, Found)
+        out.holds_dicom |= file.kind == kinds.DICOM and str(found) != dicom.STRAY
         if isinstance(found, images.BadImage):
             out.refused.append(replace(record, problem=str(found)))
         elif found and found.no_image:
@@ -110,33 +98,7 @@ def read_files(
         else:
             out.images += _images_of(record, file, found)
     _sort_out_copies(out)
-    _set_ends(out, reading)
     return out
-
-
-def with_labels(raw: RawFiles, listing: Listing, secret: Secret) -> Listing:
-    """Give the images the labels of the listing's table by what their headers say; returns the listing without it."""
-    if (table := listing.by_header) is None:
-        return listing
-    rows = {secret.hash(table.level, id): row for id, row in table.rows.items()}
-    kept, wrong, met = [], {}, set()
-    for image in raw.images:
-        id = image.found.ids.get(table.level) if image.found else None
-        row = rows.get(id) if id else None
-        if id and row:
-            met.add(id)
-            if row.problem:
-                wrong[image.source.path] = replace(image.record, part=(), problem=row.problem)
-                continue
-            group = row.group or image.record.group
-            image = replace(image, record=replace(image.record, labels=row.labels, split=row.split, group=group))
-        kept.append(image)
-    raw.images = kept
-    raw.problems += wrong.values()
-    notes = listing.notes
-    if lacking := len(rows) - len(met):
-        notes += (f"{counted(lacking, 'row')} of the table of labels: no file is of its {table.level}",)
-    return replace(listing, by_header=None, notes=notes)
 
 
 def _find_images(
@@ -153,7 +115,7 @@ def _images_of(record: Record, file: _File, found: Found | None) -> list[RawImag
     if found is None or found.parts == ((),) and not found.kind:
         return [RawImage(record=record, source=Source(record.path, file.checksum), changed=file.changed)]
     several = found.parts != ((),)
-    group = record.group or found.group or (f"file {file.checksum[:20]}" if several else None)
+    group = record.group or found.group or (group_of_file(file.checksum) if several else None)
     out = []
     for part in found.parts:
         source = Source(record.path, file.checksum, file.kind, part, file.stamp if several else None)
@@ -161,6 +123,11 @@ def _images_of(record: Record, file: _File, found: Found | None) -> list[RawImag
             RawImage(record=replace(record, part=part, group=group), source=source, changed=file.changed, found=found)
         )
     return out
+
+
+def group_of_file(checksum: str) -> str:
+    """The group of the images of one file, where nothing says whose they are."""
+    return f"file {checksum[:20]}"
 
 
 def _sort_out_copies(out: RawFiles) -> None:
@@ -189,28 +156,6 @@ def _sort_out_copies(out: RawFiles) -> None:
     out.images = kept
     out.passed_over += [PassedOver(path, COPIES) for path in sorted(copies)]
     out.refused += [replace(record, part=(), problem=problem) for record, problem in differing.values()]
-
-
-def _set_ends(out: RawFiles, reading: Reading) -> None:
-    """Give images whose window is between percentiles the same ones in the whole series."""
-    by_series: dict[str, dict[Path, np.ndarray]] = {}
-    for image in out.images:
-        if image.found is not None and image.found.values is not None:
-            by_series.setdefault(_series(image), {})[image.source.path] = image.found.values
-    chosen = percentiles_of(reading.window)
-    ends = {}
-    for series, values in by_series.items():
-        low, high = np.percentile(np.concatenate(list(values.values())), (chosen.low, chosen.high))
-        ends[series] = (float(low), float(high))
-    for place, image in enumerate(out.images):
-        if image.found is not None and image.found.values is not None:
-            source = image.source._replace(ends=ends[_series(image)])
-            out.images[place] = replace(image, source=source, found=replace(image.found, values=None))
-
-
-def _series(image: RawImage) -> str:
-    """The series that an image is of; without one its file."""
-    return image.found.ids.get("series", str(image.source.path)) if image.found else ""
 
 
 def _read(path: Path, *, reading: Reading) -> _File | images.BadImage:

@@ -194,8 +194,8 @@ def _finish(
     draw_slides(folder, plan, workers=workers, progress=progress)
     read_by = read_back(folder, [f"{tar}.tar" for tar, _ in plan.tars()], rows) if check else None
     manifest = make_manifest(plan, rows, quarantined, observed, found) | {"read_back_by": read_by}
-    checksums = {sample.key: sample.checksum for sample in every_sample(plan)}
-    write_sources(folder / SOURCES, {row["key"]: checksums[row["key"]] for row in rows})
+    origins = {sample.key: sample.origin for sample in every_sample(plan)}
+    write_sources(folder / SOURCES, {row["key"]: origins[row["key"]] for row in rows})
     sealed = [folder / name for name in ("index.parquet", SOURCES)]
     files.write_json(folder / "manifest.json", seals.sealed(manifest, sealed))
     for tar, _ in plan.tars():

@@ -17,11 +17,12 @@ from small_shards import contents, rows_of, written
 
 from pipeline.core.console import silent
 from pipeline.data import images
-from pipeline.data.formats.reading import Reading
+from pipeline.data.formats.reading import Reading, Secret, Window
 from pipeline.data.layouts import UserDataset
 from pipeline.data.layouts.options import Options
-from pipeline.data.shards import summary
+from pipeline.data.shards import headers, summary
 from pipeline.data.shards import write as writing
+from pipeline.data.shards.index import Shards
 from pipeline.data.shards.plan import ShardPlan, make_plan
 from pipeline.data.shards.transcode import AUTO, ShardSettings
 
@@ -242,3 +243,69 @@ def test_slices_of_a_series_without_windows_share_one_and_another_series_has_its
     assert means["1-1"] - means["1-0"] > 60 and means["2-1"] - means["2-0"] > 60
     assert abs(means["1-0"] - means["2-0"]) < 12
     assert plan_of(tmp_path / "raw", split="image").fingerprint == plan.fingerprint
+
+
+def series_of_two(raw: Path) -> None:
+    """Two series of a patient each, two slices without a window; the second slice is ten times as bright."""
+    rng = np.random.default_rng(0)
+    for series in (1, 2):
+        for number in (1, 2):
+            values = rng.uniform(0, 100, (16, 16)) * (1, 10)[number - 1]
+            ds = header("MR", patient=f"PAT{series}", study=series, series=series, number=number)
+            save(with_pixels(ds, values.astype(np.uint16)), raw / f"{series}-{number}")
+
+
+def pixels_of(shards: Shards) -> dict[str, bytes]:
+    rows = rows_of(shards)
+    return {
+        row["key"]: (shards.folder / row["tar"]).read_bytes()[row["offset"] : row["offset"] + row["size"]]
+        for row in rows
+    }
+
+
+@pytest.mark.usefixtures("inline")
+def test_a_slice_that_is_quarantined_does_not_change_the_window_of_its_series(tmp_path: Path) -> None:
+    series_of_two(tmp_path / "raw")
+    ids = {path.name: str(pydicom.dcmread(path).SOPInstanceUID) for path in (tmp_path / "raw").iterdir()}
+    path = table(tmp_path / "labels.csv", "SOPInstanceUID", {ids[name]: "ab"[int(name[0]) - 1] for name in sorted(ids)})
+    path.write_text(path.read_text() + f"{ids['1-2']},b\n")
+    with_it = plan_of(tmp_path / "raw", labels=path, split="image")
+    assert len(with_it.quarantined) == 1 and len(with_it.samples) == 3
+    one = written(with_it, tmp_path / "one", max_bad=1)
+    shutil.move(tmp_path / "raw" / "1-2", tmp_path / "1-2")
+    other = written(plan_of(tmp_path / "raw", labels=path, split="image"), tmp_path / "other")
+    assert one.folder.name == other.folder.name and pixels_of(one) == pixels_of(other)
+
+
+@pytest.mark.usefixtures("inline")
+def test_another_window_of_a_series_is_another_fingerprint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    series_of_two(tmp_path / "raw")
+    before = plan_of(tmp_path / "raw").fingerprint
+    assert plan_of(tmp_path / "raw").fingerprint == before
+    monkeypatch.setattr(headers, "percentiles_of", lambda window: Window("percentiles", 1, 99))
+    assert plan_of(tmp_path / "raw").fingerprint != before
+
+
+@pytest.mark.usefixtures("inline")
+@pytest.mark.parametrize("key", [None, b"a key of the hospital"])
+def test_files_without_a_patient_are_in_the_group_of_their_study_and_series(tmp_path: Path, key: bytes | None) -> None:
+    """Of each study one file names the patient, one its study alone, and one only the series of that."""
+    for study in range(1, 21):
+        for number in range(3):
+            ds = header("CR", patient=f"PAT{study}" if number == 0 else "", study=study, number=number)
+            ds.SeriesInstanceUID = f"{hospital.ROOT}.{study}.{min(number, 1)}"
+            if number == 2:
+                del ds.StudyInstanceUID
+            pixels = np.random.default_rng(study * 10 + number).integers(0, 4000, (16, 16))
+            save(with_pixels(ds, pixels.astype(np.uint16)), tmp_path / "raw" / f"{study}-{number}")
+    plan = plan_of(tmp_path / "raw", key=key)
+    units: dict[str, set[tuple[str | None, str]]] = {}
+    for sample in plan.samples:
+        study = sample.record.path.name.partition("-")[0]
+        units.setdefault(study, set()).add((sample.group, sample.split))
+    assert plan.settings.split == "grouped" and len(plan.samples) == 60
+    assert all(len(unit) == 1 for unit in units.values()) and len(units) == 20
+    assert len({group for unit in units.values() for group, _ in unit}) == 20
+    if key:
+        patients = {Secret(key, True).hash("patient", f"PAT{study}") for study in range(1, 21)}
+        assert {sample.group for sample in plan.samples} == patients

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import pickle
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -16,17 +17,19 @@ import numpy as np
 import pyarrow.parquet as parquet
 import pydicom
 import pytest
+import small_shards
 from pydicom import config
 from pydicom.dataset import Dataset
 from repository import ROOT
 
 from pipeline.core.console import silent
 from pipeline.data.decoders.formats import BadImage
-from pipeline.data.formats import dicom_pixels
+from pipeline.data.formats import dicom, dicom_pixels
 from pipeline.data.formats.reading import Reading
 from pipeline.data.layouts import UserDataset
+from pipeline.data.layouts.options import Options
 from pipeline.data.shards import summary
-from pipeline.data.shards.plan import make_plan
+from pipeline.data.shards.plan import ShardPlan, make_plan
 from pipeline.data.shards.transcode import AUTO, ShardSettings
 
 NAME = "QQZXDOE"
@@ -153,3 +156,46 @@ def test_a_reason_quotes_no_value(tmp_path: Path, name: str) -> None:
     with open(tmp_path / "raw" / "a.dcm", "rb") as file, pytest.raises(BadImage) as caught:
         dicom_pixels.decode(file, (), Reading(), channels=3, memory=None)
     assert "60001" not in str(caught.value) and "60,001" not in str(caught.value)
+
+
+def plan_of(raw: Path, layout: str, options: Options | None = None) -> ShardPlan:
+    settings = ShardSettings(size=16, split="image", format="png", quality=None, keep_names=False)
+    return make_plan(UserDataset("mine", layout, options), raw, settings, workers=1, progress=silent)
+
+
+@pytest.fixture
+def burnt_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Images in folders, and a file of ultrasound that is refused, which is named after its patient."""
+    small_shards.work_inline(monkeypatch)
+    raw = small_shards.draw(tmp_path / "raw", count=6)
+    ds = hospital.with_pixels(hospital.header("US"), np.zeros((16, 16), np.uint8))
+    ds.BurnedInAnnotation = "YES"
+    hospital.save(ds, raw / "naevus" / f"{NAME}.dcm")
+    return raw
+
+
+@pytest.mark.parametrize("is_installed", [True, False])
+def test_dicom_that_is_refused_hides_the_names_of_files_too(
+    burnt_in: Path, is_installed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not is_installed:
+        monkeypatch.setitem(sys.modules, "pydicom", None)
+    plan = plan_of(burnt_in, "folder")
+    reason = "says that text is burnt" if is_installed else "needs the library pydicom"
+    assert [entry["file"] for entry in plan.quarantined] == ["unread file 1"]
+    assert plan.hides_names and plan.quarantined[0]["reason"].startswith(reason)
+    assert NAME not in summary.of_plan(plan) and NAME in "".join(summary.account(plan, plan.quarantined))
+
+
+def test_a_file_that_only_begins_as_dicom_hides_none(burnt_in: Path) -> None:
+    (burnt_in / "naevus" / f"{NAME}.dcm").write_bytes(bytes(128) + b"DICM" + bytes(300))
+    plan = plan_of(burnt_in, "folder")
+    assert [entry["reason"] for entry in plan.quarantined] == [dicom.STRAY] and not plan.hides_names
+
+
+def test_no_path_of_dicom_is_quoted_where_no_group_is_found(burnt_in: Path) -> None:
+    shutil.move(burnt_in / "naevus" / f"{NAME}.dcm", burnt_in / f"{NAME}.dcm")
+    with pytest.raises(ValueError, match="'zzz' finds a group in no path$"):
+        plan_of(burnt_in, "dicom", Options(group_from="zzz"))
+    with pytest.raises(ValueError, match="the first path is"):
+        plan_of(burnt_in, "folder", Options(group_from="zzz"))

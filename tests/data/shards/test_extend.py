@@ -314,3 +314,21 @@ def test_shards_of_earlier_code_grow_where_all_their_files_are_there(raw: Path, 
     next(raw.rglob("005.png")).unlink()
     with pytest.raises(ValueError, match="did not store the checksums of raw files, and 1 image of it are not in"):
         grown(raw, earlier)
+
+
+def test_new_images_of_patients_whose_stored_images_are_not_there_to_tell_are_refused(
+    clinic: tuple[Path, Shards, dict[str, str]], tmp_path: Path
+) -> None:
+    """Names of patients are not stored: new images alone may be of any of them."""
+    raw, old, _ = clinic
+    for number in range(20):
+        put(tmp_path / "alone", f"p{number % 10}", 200 + number, noise(200 + number))
+    with pytest.raises(ValueError, match="stores no names of patients or lesions.* 40 images of it are not in the raw"):
+        grown(tmp_path / "alone", old, Patients())
+    plan = plan_of(raw, settings=replace(GROUPED, keep_names=True), dataset=Patients())
+    named = grown(tmp_path / "alone", written(plan, tmp_path / "named"), Patients())
+    parts = {sample.record.group: sample.split for sample in plan.samples}
+    assert {parts[sample.record.group] for sample in named.samples} == {"train"}
+    assert len(named.samples) == 2 * sum(part == "train" for part in parts.values()) < 20
+    without_patients = grown(tmp_path / "alone", old)
+    assert len(without_patients.samples) == 20

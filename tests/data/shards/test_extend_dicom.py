@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import hospital
+import numpy as np
+import pyarrow.parquet as parquet
+import pydicom
 import pytest
 from small_shards import rows_of, written
 
 from pipeline.core.console import silent
-from pipeline.data.formats.reading import Reading
+from pipeline.data.formats.reading import Reading, Secret
 from pipeline.data.layouts import UserDataset
 from pipeline.data.layouts.options import Options
 from pipeline.data.shards.extend import extended_plan, settings_of
 from pipeline.data.shards.index import Shards
+from pipeline.data.shards.parent import SOURCES
 from pipeline.data.shards.plan import ShardPlan, make_plan
 from pipeline.data.shards.transcode import AUTO, ShardSettings
 
@@ -96,3 +102,86 @@ def test_without_a_key_the_files_that_are_stored_tell_the_patients(folders: tupl
     shutil.copytree(alone, few, dirs_exist_ok=True)
     new = check(grown(few, old), old, held_out, tmp_path / "out")
     assert grown(few, new).samples == []
+
+
+def test_a_name_of_a_file_is_hidden_where_the_shards_that_grow_are_of_dicom(
+    folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    few, alone = folders
+    old, _ = sharded(few, tmp_path / "out", KEY)
+    cut = alone / "0-2.dcm"
+    (alone / "Doe_John_1970.dcm").write_bytes(cut.read_bytes()[:200])
+    for path in alone.glob("[0-9]*.dcm"):
+        path.unlink()
+    for layout in ("dicom", "folder"):
+        dataset = UserDataset("mine", layout)
+        plan = extended_plan(dataset, alone, old, workers=1, progress=silent, id_key=KEY)
+        assert plan.hides_names and [entry["file"] for entry in plan.quarantined] == ["unread file 1"]
+
+
+def mr(path: Path, number: int, *, patient: str = "PAT0", study: int = 1) -> None:
+    """A slice of a series without a window; each is brighter than those before."""
+    values = np.random.default_rng([study, number]).uniform(0, 100, (16, 16)) * 3**number
+    ds = hospital.header("MR", patient=patient, study=study, number=number)
+    hospital.save(hospital.with_pixels(ds, values.astype(np.uint16)), path)
+
+
+MR = replace(SETTINGS, split="image", reading=Reading())
+
+
+@pytest.mark.parametrize("key", [None, KEY])
+def test_a_new_slice_gets_the_window_that_its_series_has(key: bytes | None, tmp_path: Path) -> None:
+    """Without a key the stored slice comes with the new one; with a key the new one comes alone."""
+    for patient in range(10):
+        mr(tmp_path / "raw" / f"{patient}", 1, patient=f"PAT{patient}", study=patient + 1)
+    old = written(
+        make_plan(mine(tmp_path / "raw"), tmp_path / "raw", MR, workers=1, progress=silent, id_key=key), tmp_path
+    )
+    ends = {row["key"]: row["ends"] for row in parquet.read_table(old.folder / SOURCES).to_pylist()}
+    new = tmp_path / "new"
+    shutil.copytree(tmp_path / "raw", new)
+    if key:
+        shutil.rmtree(new)
+    mr(new / "later", 2)
+    (sample,) = grown(new, old, key).samples
+    first = next(row for row in rows_of(old) if row["key"] == _key_of(tmp_path / "raw" / "0", key))
+    assert json.dumps(sample.source.ends) == ends[first["key"]] and sample.source.ends[1] < 350
+
+
+def _key_of(path: Path, key: bytes | None) -> str:
+    secret = Secret(key or b"", key is not None)
+    return secret.lasting_hash("sop", str(pydicom.dcmread(path).SOPInstanceUID))
+
+
+def test_slices_of_a_new_series_that_come_in_parts_are_another_dataset_than_at_once(tmp_path: Path) -> None:
+    """The first alone has another window than both together."""
+    raw = tmp_path / "raw"
+    for patient in range(1, 10):
+        mr(raw / f"{patient}", 1, patient=f"PAT{patient}", study=patient + 1)
+    old = written(make_plan(mine(raw), raw, MR, workers=1, progress=silent), tmp_path)
+    mr(raw / "f1", 1)
+    one = written(grown(raw, old), tmp_path)
+    mr(raw / "f2", 2)
+    in_parts, at_once = grown(raw, one), grown(raw, old)
+    assert len(in_parts.samples) == 1 and len(at_once.samples) == 2
+    assert in_parts.fingerprint != at_once.fingerprint
+    two = written(in_parts, tmp_path)
+    kept = {row["key"]: row["ends"] for row in parquet.read_table(two.folder / SOURCES).to_pylist()}
+    assert kept[_key_of(raw / "f1", None)] == kept[_key_of(raw / "f2", None)]
+
+
+def test_with_a_key_a_file_without_a_patient_is_known_by_its_study_or_needs_the_stored_ones(tmp_path: Path) -> None:
+    raw, new = tmp_path / "raw", tmp_path / "new"
+    for patient in range(10):
+        mr(raw / f"{patient}", 1, patient=f"PAT{patient}", study=patient + 1)
+    plan = make_plan(mine(raw), raw, replace(MR, split="grouped"), workers=1, progress=silent, id_key=KEY)
+    held_out = next(sample for sample in plan.samples if sample.split == "test")
+    study = int(held_out.record.path.name) + 1
+    old = written(plan, tmp_path)
+    mr(new / "later", 2, patient="", study=study)
+    with pytest.raises(ValueError, match="grow by images whose headers name no patient"):
+        grown(new, old, KEY)
+    shutil.copytree(raw, new, dirs_exist_ok=True)
+    grown_plan = grown(new, old, KEY)
+    assert grown_plan.samples == []
+    assert "new images of a lesion or patient in test" in {passed.kind for passed in grown_plan.listing.passed_over}
