@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, cast
 
 from pipeline.core.console import counted, visible
 from pipeline.data import members
@@ -28,10 +28,26 @@ from pipeline.data.records import Listing, PassedOver, Record
 IMAGES = frozenset("jpg jpeg png webp bmp gif ppm tif tiff dcm".split())
 """Members that are images unless a flag names another."""
 OURS = "cls"  # the label unless a flag says otherwise
-LONGEST = 1 << 20  # bytes of a member that holds a label
+LONGEST = 1 << 20  # bytes of a member that holds a label, and of what comes before one
 LINKS = "links and devices in tars"
 META = "members that WebDataset passes over"
 TWICE = "second members of one name"
+
+
+class _Headers:
+    """A tar as tarfile reads it, which takes names and lists of any length into memory."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+        self.seek, self.tell = file.seek, file.tell
+        self.left = LONGEST
+        """How many bytes may be read before the next member."""
+
+    def read(self, size: int) -> bytes:
+        self.left -= size
+        if self.left < 0:
+            raise tarfile.ReadError(f"it has a header of more than {LONGEST:,} bytes")
+        return self.file.read(size)
 
 
 class Span(NamedTuple):
@@ -104,7 +120,7 @@ def _read_tar(tar: Path, options: Options, found: _Found, split: str | None) -> 
             for span in _members(tar, found):
                 last[:] = [span]
                 yield {"fname": span.name, "data": span, "__url__": ""}
-        except (tarfile.TarError, OSError, ValueError, OverflowError, EOFError) as error:
+        except (tarfile.TarError, OSError, ValueError, OverflowError, EOFError, RecursionError) as error:
             broken.append(str(error) or type(error).__name__)
 
     def skip(error: Exception) -> bool:
@@ -125,8 +141,9 @@ def _members(tar: Path, found: _Found) -> Iterator[Span]:
     """The files in a tar, in order; raises `tarfile.TarError` where it breaks off."""
     size = tar.stat().st_size
     end = 0
-    with tarfile.open(tar, "r:") as opened:
+    with open(tar, "rb") as file, tarfile.open(fileobj=cast(Any, headers := _Headers(file)), mode="r:") as opened:
         for info in opened:
+            headers.left = LONGEST
             opened.members = []  # type: ignore[attr-defined]  # it keeps them all
             end = info.offset_data + (-(-info.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE if info.isreg() else 0)
             place = members.member_path(tar, info.offset_data, info.size, info.name)

@@ -231,6 +231,8 @@ def _read(path: Path, *, reading: Reading) -> _File | images.BadImage:
             before = changed.kind_of(file)
             file.seek(0)
             return _File(checksum, before, kinds.kind_of(file, reading, in_tar=member is not None), stamp)
+    except MemoryError:
+        return images.BadImage("takes more memory to read than there is")
     except ValueError:
         return images.BadImage("its path holds a NUL byte")
     except OSError as error:

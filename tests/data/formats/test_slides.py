@@ -113,7 +113,7 @@ def test_slides_are_sharded_by_slide_with_a_sheet_of_each(tmp_path: Path, monkey
         column, line = record.part
         tile = wanted[record.path][line * CELL : (line + 1) * CELL, column * CELL : (column + 1) * CELL]
         assert (images.decode_stored(data) == tile).all()
-    drawn = sorted((shards.folder / sheets.FOLDER).iterdir())
+    drawn = sorted((shards.folder / sheets.SLIDES).iterdir())
     assert [path.stem for path in drawn] == sorted({sample.checksum[:12] for sample in plan.samples})
     sheet = np.asarray(Image.open(drawn[0]))
     assert sheet.shape == (512, 768, 3) and (sheet[CELL, 2 * CELL + 5] == 0).all() and (sheet[10, 10] == 255).all()
