@@ -50,6 +50,12 @@ def shown(path: Path) -> Path:
     return found.tar / found.name if found else path
 
 
+def relative_name(path: Path, root: Path) -> str:
+    """The path as a person is to read it, relative to the raw folder `root`; the whole path if it is outside."""
+    path = shown(path)
+    return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
+
+
 def open_raw(path: Path) -> BinaryIO:
     """An image's file, or a member as one; raises `OSError` as `open` does, and for a member above LARGEST."""
     found = member_of(path)

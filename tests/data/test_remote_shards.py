@@ -244,6 +244,24 @@ def test_where_nothing_fits_batches_come_in_their_order_read_ahead(
     assert sum(path.endswith(".tar") for _, path in server.asked) <= 2 * 70, "no image is asked for twice"
 
 
+def test_what_is_too_much_to_be_kept_is_read_later_and_once(
+    site: Cluster, local: Shards, server: WebServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "MOST", 20)
+    monkeypatch.setattr(remote, "GAP", -1)  # each image alone
+    tars = remote.RemoteTars(shards_at(site), f"{server.address}/{local.folder.name}")
+    read, order = [], [int(row) for row in np.random.default_rng(0).permutation(COUNT)]
+    monkeypatch.setattr(tars.web, "read", lambda name, span: read.append((name, span)) or bytes(span[1] - span[0]))
+    tars.expect(range(80, COUNT))  # never asked for
+    for place in range(0, 80, 8):
+        tars.expect([row for row in order if row < 80][place : place + 40])
+        for row in [row for row in order if row < 80][place : place + 8]:
+            assert len(tars.bytes_of(row)) == local.rows["size"][row]
+            assert len(tars.waiting) <= 20
+    assert len(read) == len(set(read)) == COUNT
+    tars.pool.shutdown()
+
+
 def test_a_run_that_is_stopped_again_and_again_ends_with_the_weights_of_local_shards(
     site: Cluster, local: Shards, server: WebServer, tmp_path: Path
 ) -> None:

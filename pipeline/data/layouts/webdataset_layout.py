@@ -11,13 +11,13 @@ import json
 import re
 import tarfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
 from pipeline.core.console import counted, visible
-from pipeline.data import members
+from pipeline.data import folders, members
 from pipeline.data.labels import listed, unify
 from pipeline.data.layouts.groups import groups_from_paths
 from pipeline.data.layouts.options import Options
@@ -75,7 +75,7 @@ def webdataset_listing(root: Path, options: Options) -> Listing:
     by_name = all(splits) and not options.split_member
     found = _Found(passed_over=passed_over)
     for tar, split in zip(tars, splits, strict=True):
-        _read_tar(tar, options, found, split if by_name else None)
+        _read_tar(tar, root, options, found, split if by_name else None)
     notes = [f"read {counted(len(tars), 'tar')}"]
     if by_name and tars:
         notes.append("the split is how the names of the tars begin")
@@ -108,16 +108,17 @@ def _split_of(tar: Path) -> str | None:
     return SPLITS.get(word[0]) if word else None
 
 
-def _read_tar(tar: Path, options: Options, found: _Found, split: str | None) -> None:
+def _read_tar(tar: Path, root: Path, options: Options, found: _Found, split: str | None) -> None:
     """Add the samples of a tar; one that breaks off is a record with a problem after those that can be read."""
     from webdataset.tariterators import group_by_keys
 
+    passes = _passes(tar, root, options)
     last: list[Span] = []
     broken: list[str] = []
 
     def spans() -> Iterator[dict[str, Any]]:
         try:
-            for span in _members(tar, found):
+            for span in _members(tar, found, passes):
                 last[:] = [span]
                 yield {"fname": span.name, "data": span, "__url__": ""}
         except (tarfile.TarError, OSError, ValueError, OverflowError, EOFError, RecursionError) as error:
@@ -137,7 +138,25 @@ def _read_tar(tar: Path, options: Options, found: _Found, split: str | None) -> 
         found.records.append(Record(key=None, path=tar, labels=None, problem=problem))
 
 
-def _members(tar: Path, found: _Found) -> Iterator[Span]:
+def _passes(tar: Path, root: Path, options: Options) -> Callable[[str], str | None]:
+    """What says why a member of that name is passed over, if it is."""
+    from webdataset.tariterators import base_plus_ext
+
+    above = members.relative_name(tar, root)
+
+    def reason(name: str) -> str | None:
+        base = name.rpartition("/")[2]
+        if options.leave_out and folders.is_left_out(f"{above}/{name}", options.leave_out):
+            return folders.LEFT_OUT
+        if base.startswith("."):
+            return folders.SYSTEM if base.startswith(folders.SYSTEM_FILES) else folders.HIDDEN
+        ending = base_plus_ext(name)[1]
+        return META if ending is None or ending.startswith("__") or re.match(r"__[^/]*__($|/)", name) else None
+
+    return reason
+
+
+def _members(tar: Path, found: _Found, passes: Callable[[str], str | None]) -> Iterator[Span]:
     """The files in a tar, in order; raises `tarfile.TarError` where it breaks off."""
     size = tar.stat().st_size
     end = 0
@@ -151,8 +170,8 @@ def _members(tar: Path, found: _Found) -> Iterator[Span]:
                 found.passed_over += [] if info.isdir() else [PassedOver(place, LINKS)]  # a sparse file too
             elif info.offset_data + info.size > size:
                 raise tarfile.ReadError(f"it ends in {visible(info.name)}")
-            elif re.match(r"__[^/]*__($|/)", info.name) or "." not in info.name.rpartition("/")[2][1:]:
-                found.passed_over.append(PassedOver(place, META))
+            elif (kind := passes(info.name)) is not None:
+                found.passed_over.append(PassedOver(place, kind))
             else:
                 yield Span(info.name, info.offset_data, info.size)
     with open(tar, "rb") as file:

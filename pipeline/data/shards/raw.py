@@ -154,9 +154,10 @@ def _images_of(record: Record, file: _File, found: Found | None) -> list[RawImag
         return [RawImage(record=record, source=Source(record.path, file.checksum), changed=file.changed)]
     several = found.parts != ((),)
     group = record.group or found.group or (f"file {file.checksum[:20]}" if several else None)
+    kind = kinds.PAGES if file.kind == kinds.SLIDE and not found.kind else file.kind  # pages of what is no slide
     out = []
     for part in found.parts:
-        source = Source(record.path, file.checksum, file.kind, part, file.stamp if several else None)
+        source = Source(record.path, file.checksum, kind, part, file.stamp if several else None)
         out.append(
             RawImage(record=replace(record, part=part, group=group), source=source, changed=file.changed, found=found)
         )

@@ -7,7 +7,9 @@ import json
 import os
 import shlex
 import tarfile
+from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,10 +23,12 @@ from small_shards import contents, plan_of, rows_of, written
 from web_server import serving
 
 from pipeline.core import files
-from pipeline.data import members
+from pipeline.data import folders, members
 from pipeline.data.formats.reading import Reading
 from pipeline.data.layouts import UserDataset
 from pipeline.data.layouts.options import Options
+from pipeline.data.layouts.tars import find_tars
+from pipeline.data.layouts.webdataset_layout import META
 from pipeline.data.records import Listing
 from pipeline.data.shards import raw, summary, write
 from pipeline.data.shards.read import read_pixels
@@ -412,3 +416,25 @@ def test_a_tar_may_be_called_anything(tmp_path: Path, name: str) -> None:
     assert members.shown(other.samples[0].record.path).parent == tmp_path / name
     folder = tmp_path / "x.tar" / "@5+6"
     assert members.member_of(folder / "a.png") is None
+
+
+def test_members_without_a_name_and_those_left_out_are_counted(tmp_path: Path) -> None:
+    kept = [(f"{n}.{ending}", image(n)) for n in range(4) for ending in ("png", "cls")]
+    extra = ["x/._0.png", ".h0.png", "x.\n/c.png", "9.__bad__", "__m__/0.png", "README"]
+    tar(tmp_path / "0.tar", [*kept, *((name, b"x") for name in extra), ("old/7.png", image(7)), ("8.bmp", image(8))])
+    found = listing(tmp_path, label_member="json:a", leave_out=("0.tar/old", "*.bmp"))
+    assert [members.shown(record.path).name for record in found.records] == [f"{n}.png" for n in range(4)]
+    told = Counter(passed.kind for passed in found.passed_over)
+    assert told == {folders.SYSTEM: 1, folders.HIDDEN: 1, META: 4, folders.LEFT_OUT: 2}
+    with pytest.raises(ValueError, match="--leave-out 'old' fits no file"):
+        listing(tmp_path, label_member="json:a", leave_out=("old",))
+
+
+def test_of_two_commands_that_fetch_a_tar_the_second_waits(tmp_path: Path) -> None:
+    there = foreign(tmp_path / "there", tars=1) / "00000.tar"
+    (home := tmp_path / "home").mkdir()
+    pipe = f"pipe:echo >> {shlex.quote(str(home / 'asked'))}; sleep 0.3; cat {shlex.quote(str(there))}"
+    with ThreadPoolExecutor(2) as pool:
+        one, two = pool.map(lambda _: find_tars(home, Options(tars=(pipe,)))[0], range(2))
+    assert one == two and one[0].read_bytes() == there.read_bytes()
+    assert (home / "asked").read_text() == "\n" and list((home / "fetched").iterdir()) == one
