@@ -162,7 +162,7 @@ def test_damage_of_a_copy_and_of_a_server_is_found(
     assert not list(Path(site.scratch).glob("*.images"))
 
 
-def test_a_run_goes_on_where_its_copy_is_found_damaged(
+def test_a_run_continues_where_its_copy_is_found_damaged(
     site: Cluster, local: Shards, server: WebServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     outcomes = iter([staged.DamagedCopy("x.images is deleted"), "done"])

@@ -26,7 +26,7 @@ VIEW = 2048  # the longest side of the view that background is told in
 SHEET = 1024  # of the drawn sheet
 STRIP = 8_000_000  # pixels that are read at once for a view
 MAX_VIEW = 2_000_000_000  # pixels of the level that a view is made of
-MAX_GRID = 10_000_000  # tiles with background, each of which is looked at
+MAX_GRID = 10_000_000  # places for tiles, each of which is checked
 
 
 class Grid(NamedTuple):
