@@ -175,7 +175,11 @@ def shard(
     else:
         plan = extended_plan(dataset, raw, open_shards(args.extend), **how)
         if not plan.samples:
+            if not args.dry_run:
+                total = len(plan.listing.records)
+                quarantine.check(plan.quarantined, total=total, max_bad=args.max_bad, strict=args.strict)
             print(f"{summary.of_plan(plan)}\n\nthere is nothing to add to {args.extend}; nothing to do")
+            write_list(args.list, plan, plan.quarantined)
             return 0
     folder = out / plan.folder_name
     if args.dry_run:

@@ -1,7 +1,8 @@
 """A copy of the stored images of shards on scratch, for shards that lie far away and whose pixel map does not fit.
 
 It holds the images' bytes in the order of the index, each compared with its checksum when it is copied and whenever it
-is read. As a pixel map it is made once for all jobs of a node, kept by whoever has it open, and deleted to make room.
+is read; one that was changed is deleted. As a pixel map it is made once for all jobs of a node, kept by whoever has it
+open, and deleted to make room.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.core import disks, files
+from pipeline.core import disks, files, seals
 from pipeline.core.console import progress
 from pipeline.data import scratch
 from pipeline.data.shards.index import Shards
@@ -41,6 +42,13 @@ NETWORK = (
 AHEAD = 512  # images that are read before they are written
 
 
+class DamagedCopy(seals.Damaged):
+    """A copy is not what was copied; it is deleted. Nothing was made of what was changed."""
+
+
+_of_others: set[Path] = set()  # damaged copies that this process may not delete
+
+
 class Staged:
     """The copy at `path`, which is complete; it is kept as long as this lives."""
 
@@ -62,6 +70,32 @@ class Staged:
     def name_of(self, row: int) -> str:
         return str(self.path)
 
+    def discard(self) -> None:
+        """Delete the copy, unless it is made again already."""
+        try:
+            if os.path.samestat(self.path.stat(), os.fstat(self.file.fileno())):
+                self.path.unlink()
+        except FileNotFoundError:
+            pass
+        except PermissionError:
+            _of_others.add(self.path)
+
+
+class StagedReader(TarReader):
+    """The images of shards from a copy; raises `DamagedCopy` where it was changed."""
+
+    source: Staged
+
+    def checked_bytes(self, row: int) -> bytes:
+        try:
+            return super().checked_bytes(row)
+        except seals.Damaged:
+            self.source.discard()
+            raise DamagedCopy(
+                f"{self.source.path}: the bytes of {self.shards.rows['key'][row]} were changed after they were copied; "
+                "the copy is deleted, and whoever needs it next makes it again"
+            ) from None
+
 
 def is_far(tars: TarReader) -> bool:
     """Whether the tars are behind an address or on the disk of another machine."""
@@ -79,13 +113,15 @@ def open_staged(tars: TarReader, cluster: Cluster) -> TarReader:
     folder = cluster.scratch_folder
     path = folder / f"{shards.name}-{shards.size}-{shards.index_checksum[:12]}.images"
     path = files.own_if_unreadable(path)
+    if path in _of_others:
+        path = path.with_name(f"{path.stem}-{os.geteuid()}{path.suffix}")
     with files.lock(path.with_suffix(".images.lock"), patience=3600, what=str(path)):
         if (found := _open(path, shards, ends)) is None:
             files.remove_temporaries(folder, path.name)
             _copy(path, tars, int(ends[-1]), cluster.scratch_gb * 1e9)
             found = _open(path, shards, ends)
     assert found is not None
-    return TarReader(shards, found)
+    return StagedReader(shards, found)
 
 
 def _open(path: Path, shards: Shards, ends: np.ndarray) -> Staged | None:

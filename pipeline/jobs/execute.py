@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.core import disks, files
 from pipeline.data.pixel_map import DamagedMap
+from pipeline.data.staged import DamagedCopy
 from pipeline.jobs import milestones
 from pipeline.jobs.gpus import gpus, use_assigned_gpu
 from pipeline.jobs.heartbeat import heartbeat
@@ -146,6 +147,8 @@ def _train_on_whole_map(run: Run, stop: Callable[[], bool]) -> Result:
         except DamagedMap as error:
             print(f"{error}; this run starts from the beginning: it may have learnt from them", flush=True)
             forget(run, str(error))
+        except DamagedCopy as error:
+            print(f"{error}; this run continues from its last checkpoint", flush=True)
     return _train(run, stop)
 
 

@@ -250,6 +250,15 @@ def test_extend_adds_what_is_new_and_refuses_images_stored_otherwise(
     extend = ("--extend", str(old))
     assert command(monkeypatch, tmp_path, *arguments, *extend) == 0
     assert f"there is nothing to add to {old}; nothing to do" in capsys.readouterr().out
+    for name in "ab":
+        (tmp_path / "broken" / name).mkdir(parents=True)
+        (tmp_path / "broken" / name / "cut.png").write_bytes(b"")
+    broken = (*arguments, "--raw", "broken", *extend, "--list", "broken.lst")
+    assert command(monkeypatch, tmp_path, *broken, "--strict") == 2
+    assert "2 of 2 images cannot be used and --strict accepts none" in capsys.readouterr().err
+    assert command(monkeypatch, tmp_path, *broken, "--max-bad", "1") == 0
+    assert "there is nothing to add" in capsys.readouterr().out
+    assert (tmp_path / "broken.lst").read_text() == "".join(f"quarantined\tis empty\t{n}/cut.png\n" for n in "ab")
     (tmp_path / "raw" / "a" / "new.jpg").write_bytes(messy.encoded(messy.image_of("keratosis", rng), "JPEG"))
     assert command(monkeypatch, tmp_path, *arguments, *extend, "--size", "32") == 2
     assert "--size is 32, and the images of" in capsys.readouterr().err

@@ -146,13 +146,54 @@ def test_damage_of_a_copy_and_of_a_server_is_found(
     data = bytearray(copy.read_bytes())
     data[stored(local) // 2] ^= 1
     copy.write_bytes(data)
-    with pytest.raises(ValueError, match=r"\.images: the bytes of .* are not those that were written"):
+    again = open_pixels(shards_at(site), small)
+    with pytest.raises(staged.DamagedCopy, match=r"\.images: the bytes of .* were changed after they were copied"):
         every(pixels)
+    assert not copy.exists()
+    whole = open_pixels(shards_at(site), small)
+    assert (every(whole) == read_pixels(local, range(COUNT))).all()
+    with pytest.raises(staged.DamagedCopy):
+        every(again)
+    assert copy.exists(), "it is made again already"
     copy.unlink()
     monkeypatch.setattr(remote.Web, "read", lambda self, name, span: bytes(span[1] - span[0]))
     with pytest.raises(ValueError, match=r"http://.*\.tar: the bytes of .* are not those that were written"):
         open_pixels(shards_at(site), small)
     assert not list(Path(site.scratch).glob("*.images"))
+
+
+def test_a_run_continues_where_its_copy_is_found_damaged(
+    site: Cluster, local: Shards, server: WebServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outcomes = iter([staged.DamagedCopy("x.images is deleted"), "done"])
+
+    def train(run: object, stop: object) -> object:
+        if isinstance(outcome := next(outcomes), Exception):
+            raise outcome
+        return outcome
+
+    monkeypatch.setattr(execute, "_train", train)
+    assert execute._train_on_whole_map(None, lambda: False) == "done"  # type: ignore[arg-type,comparison-overlap]
+    assert "x.images is deleted; this run continues from its last checkpoint" in capsys.readouterr().out
+
+
+def test_a_damaged_copy_of_another_user_is_left_and_one_of_ones_own_is_made(
+    site: Cluster, local: Shards, server: WebServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuses(path: Path, **how: object) -> None:
+        raise PermissionError
+
+    small = smaller(site, 3 * stored(local))
+    monkeypatch.setattr(staged, "_of_others", set())
+    reader = staged.open_staged(TarReader(shards_at(site)), small)
+    (copy,) = Path(site.scratch).glob("*.images")
+    copy.write_bytes(bytes(stored(local)))
+    with monkeypatch.context() as patched, pytest.raises(staged.DamagedCopy):
+        patched.setattr(Path, "unlink", refuses)
+        reader.checked_bytes(0)
+    own = staged.open_staged(TarReader(shards_at(site)), small)
+    assert (every(own) == read_pixels(local, range(COUNT))).all()
+    assert len(list(Path(site.scratch).glob("*.images"))) == 2
 
 
 def test_a_copy_killed_half_way_is_made_again(site: Cluster, local: Shards, server: WebServer) -> None:
@@ -201,6 +242,24 @@ def test_where_nothing_fits_batches_come_in_their_order_read_ahead(
             if step == 0:
                 assert len(pixels.source.waiting) >= 6 * 8, "later steps are asked for"  # type: ignore[union-attr]
     assert sum(path.endswith(".tar") for _, path in server.asked) <= 2 * 70, "no image is asked for twice"
+
+
+def test_what_is_too_much_to_be_kept_is_read_later_and_once(
+    site: Cluster, local: Shards, server: WebServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "MOST", 20)
+    monkeypatch.setattr(remote, "GAP", -1)  # each image alone
+    tars = remote.RemoteTars(shards_at(site), f"{server.address}/{local.folder.name}")
+    read, order = [], [int(row) for row in np.random.default_rng(0).permutation(COUNT)]
+    monkeypatch.setattr(tars.web, "read", lambda name, span: read.append((name, span)) or bytes(span[1] - span[0]))
+    tars.expect(range(80, COUNT))  # never asked for
+    for place in range(0, 80, 8):
+        tars.expect([row for row in order if row < 80][place : place + 40])
+        for row in [row for row in order if row < 80][place : place + 8]:
+            assert len(tars.bytes_of(row)) == local.rows["size"][row]
+            assert len(tars.waiting) <= 20
+    assert len(read) == len(set(read)) == COUNT
+    tars.pool.shutdown()
 
 
 def test_a_run_that_is_stopped_again_and_again_ends_with_the_weights_of_local_shards(

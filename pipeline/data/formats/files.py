@@ -57,7 +57,9 @@ def find_images(task: tuple[Path, str], *, reading: Reading, secret: Secret) -> 
     if kind == kinds.NIFTI:
         return nifti.find_images(path, reading)
     if kind == kinds.SLIDE:
-        return slides.find_images(path, reading) or Found()
+        found_tiles = slides.find_images(path, reading)
+        if found_tiles or reading.frames is None:
+            return found_tiles or Found()
     return pages.find_images(path if members.member_of(path) is None else members.read_raw(path), reading)
 
 

@@ -30,6 +30,7 @@ from pipeline.data.formats.reading import (
     Reading,
     Stamp,
     Window,
+    check_count,
     missing,
     parse_window,
     pick,
@@ -60,6 +61,7 @@ def find_images(path: Path, reading: Reading) -> Found:
     with no_words(DAMAGED), _opened(path) as image:
         count = _shape(image, path)[_axis(image, reading.axis)]
         if reading.slices == NONBLANK:
+            check_count(count)
             volume = _load(image, reading.window)
             numbers = [n for n in range(count) if not _is_blank(_plane(volume, reading.axis, n))]
             if not numbers:

@@ -9,10 +9,9 @@ from PIL import Image, TiffImagePlugin
 
 from pipeline.data.decoders import formats
 from pipeline.data.decoders.formats import BadImage
-from pipeline.data.formats.reading import Found, Reading, pick
+from pipeline.data.formats.reading import Found, Reading, check_count, pick
 
 SMALLER, MASK = 1, 4  # bits of a TIFF page's tag 254: a smaller copy of another page, or its mask
-MOST = 100_000  # images in a file
 
 
 def find_images(source: bytes | Path, reading: Reading) -> Found:
@@ -25,8 +24,7 @@ def find_images(source: bytes | Path, reading: Reading) -> Found:
         try:
             with formats.open_image(source) as image:
                 count = getattr(image, "n_frames", 1)
-                if count > MOST:
-                    raise BadImage(f"holds {count:,} images, more than {MOST:,}")
+                check_count(count)
                 numbers = [n for n in range(count) if _is_whole(image, n)] if count > 1 else []
         except BadImage:
             raise

@@ -20,6 +20,7 @@ Stamp = tuple[int, int]
 STORED, VOI, PERCENTILES = "stored", "voi", "percentiles"
 NONBLANK = "nonblank"
 AXES = ("sagittal", "coronal", "axial")
+MOST = 100_000  # images that are taken of a file: a few bytes can claim to hold any number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,14 +76,25 @@ class Reading:
 
 
 def pick(text: str, count: int, flag: str, known: str = "all, middle or every=N") -> list[int]:
-    """The numbers of the images that `all`, `middle` or `every=N` takes of `count`; raises `ValueError`."""
+    """The numbers of the images that `all`, `middle` or `every=N` takes of `count`; raises `ValueError`.
+
+    Raises `BadImage` for more than MOST.
+    """
     if text == "all":
+        check_count(count)
         return list(range(count))
     if text == "middle":
         return [(count - 1) // 2]
     if match := re.fullmatch(r"every=([1-9][0-9]{0,8})", text, re.ASCII):
+        check_count(len(range(0, count, int(match[1]))))
         return list(range(0, count, int(match[1])))
     raise ValueError(f"{flag} is {text!r}; give {known}")
+
+
+def check_count(count: int) -> None:
+    """Raise `BadImage` for more images than are taken of a file."""
+    if count > MOST:
+        raise BadImage(f"holds {count:,} images, more than {MOST:,}")
 
 
 def parse_tiles(text: str) -> tuple[str, float]:

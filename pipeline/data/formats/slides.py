@@ -16,7 +16,7 @@ import numpy as np
 
 from pipeline.core.seeds import derive
 from pipeline.data.decoders.formats import BadImage
-from pipeline.data.formats.reading import Found, Part, Reading, Stamp, missing, parse_tiles
+from pipeline.data.formats.reading import Found, Part, Reading, Stamp, check_count, missing, parse_tiles
 from pipeline.data.formats.words import no_words
 from pipeline.data.images import Decoded
 
@@ -26,6 +26,7 @@ VIEW = 2048  # the longest side of the view that background is told in
 SHEET = 1024  # of the drawn sheet
 STRIP = 8_000_000  # pixels that are read at once for a view
 MAX_VIEW = 2_000_000_000  # pixels of the level that a view is made of
+MAX_GRID = 10_000_000  # places for tiles, each of which is checked
 
 
 class Grid(NamedTuple):
@@ -55,6 +56,7 @@ def find_images(path: Path, reading: Reading) -> Found | None:
         if reading.tiles_most is not None and len(parts) > reading.tiles_most:
             rng = np.random.default_rng(derive("tiles", grid.columns, grid.rows, len(parts)))
             parts = [parts[n] for n in sorted(rng.permutation(len(parts))[: reading.tiles_most])]
+        check_count(len(parts))
         return Found(parts=tuple(parts), kind="slide")
 
 
@@ -122,6 +124,8 @@ def _grid(slide: Any, reading: Reading) -> Grid:
     step = (reading.tile_side - reading.tile_overlap) * wanted
     width, height = slide.dimensions
     columns, rows = (max(0, int((length - side) // step) + 1) for length in (width, height))
+    if columns * rows > MAX_GRID:
+        raise BadImage(f"is a slide of {columns:,} × {rows:,} tiles, too many; give a larger --tile-side")
     return Grid(level, float(slide.level_downsamples[level]), side, step, columns, rows)
 
 

@@ -21,6 +21,7 @@ from pipeline.data.layouts.dicom_layout import dicom_listing
 from pipeline.data.layouts.folder_layout import folder_listing
 from pipeline.data.layouts.options import LAYOUTS, Options
 from pipeline.data.layouts.webdataset_layout import webdataset_listing
+from pipeline.data.members import relative_name
 from pipeline.data.records import Dataset, Listing
 
 
@@ -76,5 +77,5 @@ class UserDataset(Dataset):
     def _check_patterns(self, listing: Listing, root: Path) -> None:
         left_out = [passed.path for passed in listing.passed_over if passed.kind == LEFT_OUT]
         for pattern in self.options.leave_out:
-            if not any(is_left_out(path.relative_to(root).as_posix(), [pattern]) for path in left_out):
+            if not any(is_left_out(relative_name(path, root), [pattern]) for path in left_out):
                 raise ValueError(f"--leave-out {pattern!r} fits no file or folder under {root}; correct or omit it")

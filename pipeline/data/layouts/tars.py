@@ -22,6 +22,7 @@ from pipeline.data.records import PassedOver
 FETCHED = "fetched"  # the folder of fetched tars in the raw folder
 SCHEME = re.compile(r"(pipe|[a-z][a-z0-9+.-]*)(?=:)", re.IGNORECASE)
 BLOCK = 1 << 20
+PATIENCE = 24 * 3600.0  # seconds that another command may take to fetch a tar
 EXTRA = 'reading tar shards needs webdataset: pip install "cass-pipeline[webdataset]"'
 
 
@@ -60,10 +61,13 @@ def _local(address: str, root: Path) -> Path:
         return path
     target = root / FETCHED / _name(address)
     if not target.exists():
-        if scheme[1] in ("http", "https"):
-            _fetch(address, target)
-        else:
-            _copy(address, target, scheme[1])
+        with files.only_writer(target, patience=PATIENCE):
+            if target.exists():  # another command fetched it
+                return target
+            if scheme[1] in ("http", "https"):
+                _fetch(address, target)
+            else:
+                _copy(address, target, scheme[1])
     return target
 
 

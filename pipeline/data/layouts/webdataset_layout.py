@@ -11,13 +11,13 @@ import json
 import re
 import tarfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, cast
 
 from pipeline.core.console import counted, visible
-from pipeline.data import members
+from pipeline.data import folders, members
 from pipeline.data.labels import listed, unify
 from pipeline.data.layouts.groups import groups_from_paths
 from pipeline.data.layouts.options import Options
@@ -28,10 +28,26 @@ from pipeline.data.records import Listing, PassedOver, Record
 IMAGES = frozenset("jpg jpeg png webp bmp gif ppm tif tiff dcm".split())
 """Members that are images unless a flag names another."""
 OURS = "cls"  # the label unless a flag says otherwise
-LONGEST = 1 << 20  # bytes of a member that holds a label
+LONGEST = 1 << 20  # bytes of a member that holds a label, and of what comes before one
 LINKS = "links and devices in tars"
 META = "members that WebDataset passes over"
 TWICE = "second members of one name"
+
+
+class _Headers:
+    """A tar as tarfile reads it, which takes names and lists of any length into memory."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+        self.seek, self.tell = file.seek, file.tell
+        self.left = LONGEST
+        """How many bytes may be read before the next member."""
+
+    def read(self, size: int) -> bytes:
+        self.left -= size
+        if self.left < 0:
+            raise tarfile.ReadError(f"it has a header of more than {LONGEST:,} bytes")
+        return self.file.read(size)
 
 
 class Span(NamedTuple):
@@ -59,7 +75,7 @@ def webdataset_listing(root: Path, options: Options) -> Listing:
     by_name = all(splits) and not options.split_member
     found = _Found(passed_over=passed_over)
     for tar, split in zip(tars, splits, strict=True):
-        _read_tar(tar, options, found, split if by_name else None)
+        _read_tar(tar, root, options, found, split if by_name else None)
     notes = [f"read {counted(len(tars), 'tar')}"]
     if by_name and tars:
         notes.append("the split is how the names of the tars begin")
@@ -92,19 +108,20 @@ def _split_of(tar: Path) -> str | None:
     return SPLITS.get(word[0]) if word else None
 
 
-def _read_tar(tar: Path, options: Options, found: _Found, split: str | None) -> None:
+def _read_tar(tar: Path, root: Path, options: Options, found: _Found, split: str | None) -> None:
     """Add the samples of a tar; one that breaks off is a record with a problem after those that can be read."""
     from webdataset.tariterators import group_by_keys
 
+    passes = _passes(tar, root, options)
     last: list[Span] = []
     broken: list[str] = []
 
     def spans() -> Iterator[dict[str, Any]]:
         try:
-            for span in _members(tar, found):
+            for span in _members(tar, found, passes):
                 last[:] = [span]
                 yield {"fname": span.name, "data": span, "__url__": ""}
-        except (tarfile.TarError, OSError, ValueError, OverflowError, EOFError) as error:
+        except (tarfile.TarError, OSError, ValueError, OverflowError, EOFError, RecursionError) as error:
             broken.append(str(error) or type(error).__name__)
 
     def skip(error: Exception) -> bool:
@@ -121,12 +138,31 @@ def _read_tar(tar: Path, options: Options, found: _Found, split: str | None) -> 
         found.records.append(Record(key=None, path=tar, labels=None, problem=problem))
 
 
-def _members(tar: Path, found: _Found) -> Iterator[Span]:
+def _passes(tar: Path, root: Path, options: Options) -> Callable[[str], str | None]:
+    """What says why a member of that name is passed over, if it is."""
+    from webdataset.tariterators import base_plus_ext
+
+    above = members.relative_name(tar, root)
+
+    def reason(name: str) -> str | None:
+        base = name.rpartition("/")[2]
+        if options.leave_out and folders.is_left_out(f"{above}/{name}", options.leave_out):
+            return folders.LEFT_OUT
+        if base.startswith("."):
+            return folders.SYSTEM if base.startswith(folders.SYSTEM_FILES) else folders.HIDDEN
+        ending = base_plus_ext(name)[1]
+        return META if ending is None or ending.startswith("__") or re.match(r"__[^/]*__($|/)", name) else None
+
+    return reason
+
+
+def _members(tar: Path, found: _Found, passes: Callable[[str], str | None]) -> Iterator[Span]:
     """The files in a tar, in order; raises `tarfile.TarError` where it breaks off."""
     size = tar.stat().st_size
     end = 0
-    with tarfile.open(tar, "r:") as opened:
+    with open(tar, "rb") as file, tarfile.open(fileobj=cast(Any, headers := _Headers(file)), mode="r:") as opened:
         for info in opened:
+            headers.left = LONGEST
             opened.members = []  # type: ignore[attr-defined]  # it keeps them all
             end = info.offset_data + (-(-info.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE if info.isreg() else 0)
             place = members.member_path(tar, info.offset_data, info.size, info.name)
@@ -134,8 +170,8 @@ def _members(tar: Path, found: _Found) -> Iterator[Span]:
                 found.passed_over += [] if info.isdir() else [PassedOver(place, LINKS)]  # a sparse file too
             elif info.offset_data + info.size > size:
                 raise tarfile.ReadError(f"it ends in {visible(info.name)}")
-            elif re.match(r"__[^/]*__($|/)", info.name) or "." not in info.name.rpartition("/")[2][1:]:
-                found.passed_over.append(PassedOver(place, META))
+            elif (kind := passes(info.name)) is not None:
+                found.passed_over.append(PassedOver(place, kind))
             else:
                 yield Span(info.name, info.offset_data, info.size)
     with open(tar, "rb") as file:

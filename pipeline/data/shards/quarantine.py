@@ -9,6 +9,7 @@ from pathlib import Path
 from pipeline.core.console import counted, visible
 from pipeline.data import members
 from pipeline.data.folders import UNREADABLE
+from pipeline.data.members import relative_name as relative_name
 
 LONGEST = 500  # characters of a reason: a cell of a table can be of any length
 LISTED = 20  # entries that an error message lists; it counts the others
@@ -20,12 +21,6 @@ Entry = dict[str, str]
 def entry(name: str, reason: str) -> Entry:
     """`name` as `Names` gives it."""
     return {"file": name, "reason": visible(reason[:LONGEST])}
-
-
-def relative_name(path: Path, root: Path) -> str:
-    """`path` relative to the raw folder `root`; the whole path if it is outside."""
-    path = members.shown(path)
-    return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
 
 
 @dataclass(frozen=True)

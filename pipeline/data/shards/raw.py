@@ -116,9 +116,10 @@ def _images_of(record: Record, file: _File, found: Found | None) -> list[RawImag
         return [RawImage(record=record, source=Source(record.path, file.checksum), changed=file.changed)]
     several = found.parts != ((),)
     group = record.group or found.group or (group_of_file(file.checksum) if several else None)
+    kind = kinds.PAGES if file.kind == kinds.SLIDE and not found.kind else file.kind  # pages of what is no slide
     out = []
     for part in found.parts:
-        source = Source(record.path, file.checksum, file.kind, part, file.stamp if several else None)
+        source = Source(record.path, file.checksum, kind, part, file.stamp if several else None)
         out.append(
             RawImage(record=replace(record, part=part, group=group), source=source, changed=file.changed, found=found)
         )
@@ -176,6 +177,8 @@ def _read(path: Path, *, reading: Reading) -> _File | images.BadImage:
             before = changed.kind_of(file)
             file.seek(0)
             return _File(checksum, before, kinds.kind_of(file, reading, in_tar=member is not None), stamp)
+    except MemoryError:
+        return images.BadImage("takes more memory to read than there is")
     except ValueError:
         return images.BadImage("its path holds a NUL byte")
     except OSError as error:

@@ -14,7 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
-from pipeline.core import files
+from pipeline.core import files, seals
 from pipeline.data import images
 from pipeline.data.shards import remote
 from pipeline.data.shards.index import MOVE, Shards
@@ -107,12 +107,12 @@ class TarReader:
         images.decode_stored(self.checked_bytes(row), out)
 
     def checked_bytes(self, row: int) -> bytes:
-        """The stored bytes of an image; `ValueError` that names tar and key if they are not those in the index."""
+        """The stored bytes of an image; `Damaged` that names tar and key if they are not those in the index."""
         data = self.source.bytes_of(row)
         rows = self.shards.rows
         if files.sha256_bytes(data) != rows["sha256"][row]:
             where = self.source.name_of(row)
-            raise ValueError(f"{where}: the bytes of {rows['key'][row]} are not those that were written; {MOVE}")
+            raise seals.Damaged(f"{where}: the bytes of {rows['key'][row]} are not those that were written; {MOVE}")
         return data
 
     @cached_property

@@ -142,17 +142,18 @@ class RemoteTars:
         """By row: what reads a part of a tar, and where in it the image is."""
 
     def expect(self, rows: Sequence[int] | np.ndarray) -> None:
-        """Begin to read what will be asked for soon; the rest is dropped where too much is never asked for."""
+        """Begin to read what will be asked for soon, the first of it first; what is too much is left for later."""
         with self.lock:
-            new = sorted({int(row) for row in rows if int(row) not in self.waiting})
-            for span in self._spans(new):
-                start = self.rows["offset"][span[0]]
-                end = self.rows["offset"][span[-1]] + self.rows["size"][span[-1]]
-                future = self.pool.submit(self.web.read, self.rows["tar"][span[0]], (start, end))
-                for row in span:
-                    self.waiting[row] = (future, self.rows["offset"][row] - start, self.rows["size"][row])
-            while len(self.waiting) > MOST:
-                self.waiting.popitem(last=False)
+            new = dict.fromkeys(int(row) for row in rows if int(row) not in self.waiting)
+            for span in self._spans(sorted(list(new)[: max(0, MOST - len(self.waiting))])):
+                self._read(span)
+
+    def _read(self, span: Sequence[int]) -> None:
+        start = self.rows["offset"][span[0]]
+        end = self.rows["offset"][span[-1]] + self.rows["size"][span[-1]]
+        future = self.pool.submit(self.web.read, self.rows["tar"][span[0]], (start, end))
+        for row in span:
+            self.waiting[row] = (future, self.rows["offset"][row] - start, self.rows["size"][row])
 
     def _spans(self, rows: Sequence[int]) -> list[list[int]]:
         """Rows whose images are close to each other in one tar, together."""
@@ -170,7 +171,10 @@ class RemoteTars:
     def bytes_of(self, row: int) -> bytes:
         """The stored bytes of an image; raises `ValueError` if they cannot be read."""
         with self.lock:
-            self.expect([row])
+            if int(row) not in self.waiting:
+                if len(self.waiting) >= MOST:  # perhaps of what was expected once and is never asked for
+                    self.waiting.popitem(last=False)
+                self._read([int(row)])
             future, start, size = self.waiting.pop(int(row))
         return future.result()[start : start + size]
 

@@ -125,3 +125,13 @@ def test_the_files_cover_what_is_claimed() -> None:
     }
     grey, colour = {"MONOCHROME1", "MONOCHROME2", "PALETTE COLOR"}, {"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT"}
     assert interpretations == grey | colour
+
+
+def test_a_few_bytes_that_claim_any_number_of_frames_are_refused(tmp_path: Path) -> None:
+    ds = hospital.with_pixels(hospital.header("CR"), np.zeros((8, 8), np.uint16))
+    ds.NumberOfFrames = 300_000
+    ds.file_meta.TransferSyntaxUID = pydicom.uid.DeflatedExplicitVRLittleEndian
+    path = tmp_path / "packed.dcm"
+    ds.save_as(path, enforce_file_format=True)
+    assert path.stat().st_size < 2000
+    assert str(find(path)) == "holds 300,000 images, more than 100,000"

@@ -140,6 +140,16 @@ def test_what_is_cut_off_coloured_or_flat_is_refused(tmp_path: Path) -> None:
         shown(tmp_path / "short.nii.gz", 0)
 
 
+def test_a_few_bytes_that_claim_a_million_slices_are_refused(tmp_path: Path) -> None:
+    image = nibabel.Nifti2Image(np.zeros((1, 1, 1_000_000), np.uint8), np.eye(4))
+    nibabel.save(image, path := tmp_path / "long.nii.gz")
+    assert path.stat().st_size < 5000
+    for slices in ("all", "every=2", "nonblank"):
+        assert "images, more than 100,000" in str(find(path, slices=slices))
+    found = find(path, slices="middle")
+    assert isinstance(found, Found) and found.parts == ((499_999,),)
+
+
 def plan_of(raw: Path, slices: str | None = "all", **options: Any) -> ShardPlan:
     reading = Reading(slices=slices)
     settings = ShardSettings(size=16, split=AUTO, format="png", quality=None, keep_names=False, reading=reading)

@@ -157,3 +157,16 @@ def test_a_file_that_changes_between_the_passes_is_not_written(tmp_path: Path) -
 def test_what_is_no_choice_is_refused(which: str) -> None:
     with pytest.raises(ValueError, match=r"--frames is .*; give all, middle or every=N"):
         Reading(frames=which)
+
+
+def test_pages_of_a_file_that_is_no_slide_are_samples_where_tiles_are_asked_for_too(tmp_path: Path) -> None:
+    pytest.importorskip("openslide", reason="the extra medical is not installed")
+    pages = frames(3)
+    (raw := tmp_path / "raw").mkdir()
+    save(raw / "three.tif", pages)
+    reading = Reading(frames="all", tiles="level=0")
+    settings = ShardSettings(size=16, split=AUTO, format="png", quality=None, keep_names=False, reading=reading)
+    found = stored(
+        make_plan(UserDataset("mine", "folder"), raw, settings, workers=1, progress=silent), tmp_path / "out"
+    )
+    assert all((found[number,] == page).all() for number, page in enumerate(pages)) and len(found) == 3

@@ -15,7 +15,7 @@ from small_shards import rows_of, written
 from pipeline.core.console import silent
 from pipeline.data import images
 from pipeline.data.decoders.formats import BadImage
-from pipeline.data.formats import files, kinds
+from pipeline.data.formats import files, kinds, reading, slides
 from pipeline.data.formats.reading import Found, Reading, Secret
 from pipeline.data.layouts import UserDataset
 from pipeline.data.shards import sheets
@@ -68,6 +68,15 @@ def test_at_most_so_many_tiles_of_a_slide_are_taken_always_the_same(tmp_path: Pa
     first, again = (find(path, tiles="level=0", tile_side=CELL, tiles_most=6) for _ in range(2))
     assert isinstance(first, Found) and first == again
     assert len(first.parts) == 6 and set(first.parts) < set(TISSUE)
+
+
+def test_a_slide_of_more_tiles_than_are_taken_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = save(tmp_path / "slide", scan_of())
+    monkeypatch.setattr(reading, "MOST", 19)
+    assert str(find(path, tiles="level=0", tile_side=CELL)) == "holds 20 images, more than 19"
+    assert isinstance(find(path, tiles="level=0", tile_side=CELL, tiles_most=19), Found)
+    monkeypatch.setattr(slides, "MAX_GRID", 95)
+    assert "is a slide of 12 × 8 tiles, too many" in str(find(path, tiles="level=0", tile_side=CELL))
 
 
 def test_what_no_tile_can_be_taken_of_is_refused(tmp_path: Path) -> None:

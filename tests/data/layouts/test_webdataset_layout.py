@@ -7,7 +7,9 @@ import json
 import os
 import shlex
 import tarfile
+from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,12 +22,15 @@ from messy import CLASSES, encoded, image_of
 from small_shards import contents, plan_of, rows_of, written
 from web_server import serving
 
-from pipeline.data import members
+from pipeline.core import files
+from pipeline.data import folders, members
 from pipeline.data.formats.reading import Reading
 from pipeline.data.layouts import UserDataset
 from pipeline.data.layouts.options import Options
+from pipeline.data.layouts.tars import find_tars
+from pipeline.data.layouts.webdataset_layout import META
 from pipeline.data.records import Listing
-from pipeline.data.shards import summary, write
+from pipeline.data.shards import raw, summary, write
 from pipeline.data.shards.read import read_pixels
 from pipeline.data.shards.transcode import AUTO, ShardSettings, transcode
 
@@ -338,3 +343,98 @@ def test_labels_of_every_kind(tmp_path: Path) -> None:
     found = listing(tmp_path, label_member="json:of.x")
     assert [record.labels for record in found.records] == [("a",), ("a", "b"), (), None, ("3",), ("true",)]
     assert found.task == "multi-label" and found.classes == ("3", "a", "b", "true")
+
+
+def test_a_member_is_read_as_a_file_of_its_own(tmp_path: Path) -> None:
+    path = tar(tmp_path / "0.tar", [("a.jpg", b"before"), ("b.jpg", b"0123456789"), ("c.jpg", b"behind")])
+    place = listing(tmp_path).records[1].path
+    with members.open_raw(place) as file:
+        assert (file.read(3), file.seek(-2, io.SEEK_END), file.read(), file.read(1)) == (b"012", 8, b"89", b"")
+        assert (file.seek(20), file.read(), file.seek(4), file.read(2), file.tell()) == (20, b"", 4, b"45", 6)
+        with pytest.raises(ValueError, match="no place in a file"):
+            file.seek(-1)
+        file.seek(0)
+        assert files.sha256_stream(file) == files.sha256_bytes(b"0123456789")
+    path.unlink()
+    with pytest.raises(FileNotFoundError):
+        members.open_raw(place)
+
+
+def sparse(path: Path, info: tarfile.TarInfo, size: int) -> None:
+    """A tar of one member of zeros that takes no room on the disk."""
+    info.size = size
+    with open(path, "wb") as file:
+        file.write(info.tobuf(tarfile.GNU_FORMAT))
+        file.truncate(size + 4 * tarfile.BLOCKSIZE)
+
+
+@pytest.mark.usefixtures("inline")
+def test_a_member_of_a_terabyte_is_a_bad_file_and_the_others_are_read(tmp_path: Path) -> None:
+    foreign(tmp_path, tars=1)
+    sparse(tmp_path / "sparse.tar", tarfile.TarInfo("huge.png"), 1 << 40)
+    plan = plan_of(tmp_path, dataset=of(tmp_path))
+    assert len(plan.samples) == 10
+    assert plan.quarantined == [{"file": "sparse.tar/huge.png", "reason": "cannot be read: File too large"}]
+
+
+@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE])
+def test_a_name_of_any_length_is_not_taken_into_memory(tmp_path: Path, kind: bytes) -> None:
+    info = tarfile.TarInfo("long")
+    info.type = kind
+    sparse(tmp_path / "0.tar", info, 1 << 33)
+    (only,) = listing(tmp_path).records
+    assert only.problem == f"{members.UNREADABLE}: it has a header of more than 1,048,576 bytes"
+
+
+def test_names_of_names_without_end_are_a_bad_tar(tmp_path: Path) -> None:
+    info = tarfile.TarInfo("long")
+    info.type, info.size = tarfile.GNUTYPE_LONGNAME, 1
+    (tmp_path / "0.tar").write_bytes((info.tobuf(tarfile.GNU_FORMAT) + bytes(512)) * 600)
+    (only,) = listing(tmp_path).records
+    assert str(only.problem).startswith(members.UNREADABLE)
+
+
+@pytest.mark.usefixtures("inline")
+def test_a_file_that_takes_too_much_memory_is_a_bad_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(file: object) -> str:
+        raise MemoryError
+
+    foreign(tmp_path, tars=1)
+    monkeypatch.setattr(raw.files, "sha256_stream", fails)
+    plan = plan_of(tmp_path, dataset=of(tmp_path))
+    assert {bad["reason"] for bad in plan.quarantined} == {"takes more memory to read than there is"}
+
+
+@pytest.mark.parametrize("name", ["UP.TAR", "tar.of.mine", "shard"])
+@pytest.mark.usefixtures("inline")
+def test_a_tar_may_be_called_anything(tmp_path: Path, name: str) -> None:
+    foreign(tmp_path, tars=1)
+    one = plan_of(tmp_path, dataset=of(tmp_path))
+    (tmp_path / "00000.tar").rename(tmp_path / name)
+    other = plan_of(tmp_path, dataset=of(tmp_path, tars=(name,)))
+    assert len(other.samples) == 10 and other.fingerprint == one.fingerprint
+    assert members.shown(other.samples[0].record.path).parent == tmp_path / name
+    folder = tmp_path / "x.tar" / "@5+6"
+    assert members.member_of(folder / "a.png") is None
+
+
+def test_members_without_a_name_and_those_left_out_are_counted(tmp_path: Path) -> None:
+    kept = [(f"{n}.{ending}", image(n)) for n in range(4) for ending in ("png", "cls")]
+    extra = ["x/._0.png", ".h0.png", "x.\n/c.png", "9.__bad__", "__m__/0.png", "README"]
+    tar(tmp_path / "0.tar", [*kept, *((name, b"x") for name in extra), ("old/7.png", image(7)), ("8.bmp", image(8))])
+    found = listing(tmp_path, label_member="json:a", leave_out=("0.tar/old", "*.bmp"))
+    assert [members.shown(record.path).name for record in found.records] == [f"{n}.png" for n in range(4)]
+    told = Counter(passed.kind for passed in found.passed_over)
+    assert told == {folders.SYSTEM: 1, folders.HIDDEN: 1, META: 4, folders.LEFT_OUT: 2}
+    with pytest.raises(ValueError, match="--leave-out 'old' fits no file"):
+        listing(tmp_path, label_member="json:a", leave_out=("old",))
+
+
+def test_of_two_commands_that_fetch_a_tar_the_second_waits(tmp_path: Path) -> None:
+    there = foreign(tmp_path / "there", tars=1) / "00000.tar"
+    (home := tmp_path / "home").mkdir()
+    pipe = f"pipe:echo >> {shlex.quote(str(home / 'asked'))}; sleep 0.3; cat {shlex.quote(str(there))}"
+    with ThreadPoolExecutor(2) as pool:
+        one, two = pool.map(lambda _: find_tars(home, Options(tars=(pipe,)))[0], range(2))
+    assert one == two and one[0].read_bytes() == there.read_bytes()
+    assert (home / "asked").read_text() == "\n" and list((home / "fetched").iterdir()) == one
