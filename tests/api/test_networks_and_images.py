@@ -148,8 +148,8 @@ def test_images_are_sharded_from_python_once(tmp_path, monkeypatch):
     before = (folder / "manifest.json").stat().st_mtime_ns
     assert api.shard_images("mine", raw, size=24, workers=1) == folder
     assert (folder / "manifest.json").stat().st_mtime_ns == before
-    with pytest.raises(ValueError, match="there is no option 'labels'; known: path_column, "):
-        api.shard_images("mine", raw, size=24, labels="x")
+    with pytest.raises(ValueError, match="there is no option 'label'; known: path_column, "):
+        api.shard_images("mine", raw, size=24, label="x")
     with pytest.raises(ValueError, match="split is 'all'; known: train, val, test"):
         api.torch_dataset("mine", "all")
     with pytest.raises(ValueError, match="there are no shards of nothing"):
