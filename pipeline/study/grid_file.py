@@ -194,7 +194,7 @@ class GridFile:
         out = []
         for dataset in datasets:
             chosen = replace(
-                dataset, label_fractions=tuple(map(float, self.label_fractions)) or dataset.label_fractions
+                dataset, label_fractions=tuple(map(float, self.label_fractions or dataset.label_fractions))
             )
             for seed in seeds:
                 for method in self.methods:

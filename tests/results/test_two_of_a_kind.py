@@ -12,6 +12,7 @@ from pipeline.jobs.plan import Plan, PlannedRun
 from pipeline.results import collect, differences, methods_section, tables, times
 from pipeline.results.claims import abstract, controls
 from pipeline.results.ensembles import ensembles
+from pipeline.results.figures.series import groups
 from pipeline.runs.cluster import load_cluster
 from pipeline.runs.folder import Run
 from pipeline.runs.identity import run_id
@@ -108,6 +109,15 @@ def test_times_of_dino_are_told_apart_and_summed(plan: Plan) -> None:
 def test_both_networks_of_each_technique_are_combined(plan: Plan) -> None:
     found = ensembles(collect.cells(plan))
     assert {cell.row for cell in found} == {(technique, "ResNet-50 + resnet18") for technique, _ in SCORES}
+
+
+def test_a_figure_has_every_technique_with_its_network(plan: Plan) -> None:
+    found = {(group.title, group.arm): [each.title for each in group.series] for group in groups(collect.cells(plan))}
+    techniques = {technique for technique, _ in SCORES}
+    assert {key: set(titles) for key, titles in found.items()} == {
+        ("ResNet-50", "cnn"): techniques,
+        ("resnet18", "cnn"): techniques,
+    }
 
 
 def test_one_network_of_each_kind_keeps_the_papers_columns(plan: Plan) -> None:
