@@ -91,7 +91,8 @@ def web_dataset(
     """The same pairs as a `webdataset.WebDataset` that reads the tars of a split in order (extra `webdataset`).
 
     shuffle: mixes the images of a buffer of so many, and the tars; 0: none. image: float32 [3, size, size] in [0, 1].
-    target: as of `torch_dataset`. Raises `ValueError` where the extra is missing or there are no such shards.
+    target: as of `torch_dataset`. Raises `ValueError` where the extra is missing, there are no such shards, or they are
+    behind an address.
     """
     from pipeline.api.torch_shards import web_pipeline
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.data.shards.index import Shards, shards_named
+from pipeline.data.shards.remote import copy_small_files
 from pipeline.runs.cluster import load_cluster
 
 SPLITS = ("train", "val", "test")
@@ -30,7 +31,9 @@ def choose(name: str | Path, split: str, image_size: int | None, unlabelled: boo
     """The images of a split; raises `ValueError` as `torch_dataset`."""
     if split not in SPLITS:
         raise ValueError(f"split is {split!r}; known: {', '.join(SPLITS)}")
-    shards = shards_named(Path(load_cluster(str(cluster)).shards), str(name), image_size)
+    site = load_cluster(str(cluster))
+    copy_small_files(site.shards_from, Path(site.shards))
+    shards = shards_named(Path(site.shards), str(name), image_size)
     rows = shards.of_split(split)
     labels = shards.labels(rows)
     if not unlabelled:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch.utils.data import Dataset
 from pipeline.api.samples import Samples
 from pipeline.data import images
 from pipeline.data.shards.read import TarReader
+from pipeline.data.shards.remote import address_of
 
 
 class TorchShards(Dataset[tuple[Any, Any]]):
@@ -20,10 +22,21 @@ class TorchShards(Dataset[tuple[Any, Any]]):
         self.classes = samples.shards.classes
         self.keys: list[str] = [samples.shards.rows["key"][row] for row in samples.rows]
         self._samples, self._transform = samples, transform
-        self._reader = TarReader(samples.shards)
+        self._opened: tuple[int, TarReader] | None = None
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For a worker that is not forked: it opens the tars itself."""
+        return {**self.__dict__, "_opened": None}
+
+    @property
+    def _reader(self) -> TarReader:
+        """This process's own: the threads and connections of another do not work in a forked one."""
+        if self._opened is None or self._opened[0] != os.getpid():
+            self._opened = os.getpid(), TarReader(self._samples.shards)
+        return self._opened[1]
 
     def __getitem__(self, index: int) -> tuple[Any, Any]:
         pixels = torch.from_numpy(self._reader.image(self._samples.rows[index])).permute(2, 0, 1)
@@ -41,6 +54,11 @@ def web_pipeline(samples: Samples, shuffle: int) -> Any:
             f'web_dataset needs the extra webdataset: pip install "cass-pipeline[webdataset]" ({error})'
         ) from error
     rows, shards = samples.shards.rows, samples.shards
+    if address := address_of(shards):
+        raise ValueError(
+            f"the tars of {shards.name} are at {address}, and web_dataset reads those of a folder; use torch_dataset, "
+            "or copy the whole folder of shards and give its path"
+        )
     targets = {rows["key"][row]: target for row, target in zip(samples.rows, samples.targets, strict=True)}
     tars = [str(shards.folder / name) for name in dict.fromkeys(rows["tar"][row] for row in samples.rows)]
     extension = images.FORMATS[str(shards.manifest["settings"].get("format", "jpeg"))]

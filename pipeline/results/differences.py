@@ -194,4 +194,4 @@ def comparisons(cells: Sequence[Cell]) -> list[Comparison]:
 
 
 def _place(cell: Cell, technique: str) -> tuple[str, ...]:
-    return cell.experiment, cell.dataset, technique, cell.arm, cell.column
+    return cell.experiment, cell.dataset, technique, cell.backbone, cell.column

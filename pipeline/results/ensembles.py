@@ -73,7 +73,7 @@ def ensembles(cells: Sequence[Cell]) -> list[Ensemble]:
         else:
             continue
         pairs.setdefault((cell.experiment, cell.dataset, shared, f"{cell.label_fraction}"), []).append(cell)
-    two = [pair for pair in pairs.values() if len(pair) == 2 and pair[0].arm != pair[1].arm]
+    two = [pair for pair in pairs.values() if len(pair) == 2 and len({(cell.arm, cell.backbone) for cell in pair}) == 2]
     return [_ensemble(one, other) for one, other in two if one.runs.keys() & other.runs.keys()]
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from pipeline.core.console import counted, duration
 from pipeline.jobs.plan import Plan
-from pipeline.results import texts, training_text
+from pipeline.results import texts, times, training_text
 from pipeline.results.bootstrap import RESAMPLES
 from pipeline.results.collect import Cell
 from pipeline.results.datasets import DataSection
@@ -45,7 +45,7 @@ def paragraphs(plan: Plan, data: Sequence[DataSection], cells: Sequence[Cell], *
         "Frozen features": training_text.frozen(frozen),
         "Scores": _scores(cells),
         "Statistics": _statistics(plan, compared) if cells else "",
-        "Software and hardware": _software(results),
+        "Software and hardware": _software(plan, results),
     }
     return [Paragraph(heading, text) for heading, text in made.items() if text]
 
@@ -123,7 +123,7 @@ def _statistics(plan: Plan, compared: bool) -> str:
     return " ".join(out)
 
 
-def _software(results: Sequence[Result]) -> str:
+def _software(plan: Plan, results: Sequence[Result]) -> str:
     if not results:
         return ""
     devices = each_of(f"{result.device} in {result.precision}" for result in results)
@@ -132,7 +132,7 @@ def _software(results: Sequence[Result]) -> str:
     code = each_of(sorted({code for result in results for code in result.codes or [result.code]}))
     return (
         f"CASS-Pipeline, code {code}; {said or 'versions not known'}. {counted(len(results), 'run')} on {devices}, "
-        f"{duration(sum(result.seconds for result in results if not result.published_by))} of training together."
+        f"{duration(times.compute_seconds(plan, results))} of training together."
     )
 
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.results import per_class, texts
+from pipeline.results import per_class, texts, times
 from pipeline.results.claims.verdict import Verdict
 from pipeline.results.collect import METRICS, Cell
 from pipeline.results.content import Report
@@ -71,7 +71,7 @@ def _software(report: Report) -> dict[str, Any]:
         "versions": {name: sorted(found) for name, found in versions.items()},
         "devices": sorted({result.device for result in results}),
         "precisions": sorted({result.precision for result in results}),
-        "seconds": sum(r.seconds for r in results if r.published_by not in report.plan.runs),
+        "seconds": times.compute_seconds(report.plan, results),
     }
 
 

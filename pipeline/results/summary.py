@@ -8,7 +8,7 @@ from statistics import fmean
 
 from pipeline.core.console import counted, duration
 from pipeline.jobs.plan import Plan
-from pipeline.results import texts
+from pipeline.results import texts, times
 from pipeline.results.collect import Cell
 from pipeline.results.datasets import DataSection
 from pipeline.results.differences import Comparison
@@ -82,8 +82,7 @@ def _specs(plan: Plan) -> list[Spec]:
 
 def _facts(plan: Plan, data: Sequence[DataSection]) -> list[tuple[str, str]]:
     done = {planned.run.id: planned.run.result() for planned in plan.in_state("done")}
-    # the time of a run that a longer run published is part of the longer run's time
-    seconds = sum(result.seconds for result in done.values() if result.published_by not in plan.runs)
+    seconds = times.compute_seconds(plan, done.values())
     images = {
         f"{section.title}: {' / '.join(section.counts)}": " / ".join(
             f"{part.images:,}" for part in section.counts.values()

@@ -6,7 +6,7 @@ number or a column of the paper. `texts` writes the values.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from pipeline.jobs.plan import Plan
@@ -101,22 +101,23 @@ def experiment_table(cells: Sequence[Cell], plan: Plan) -> Table:
 
 def table_1(main: Sequence[Cell]) -> Table:
     """Tables 3 to 6 in one, without their deviations: ours | paper, where the grid repeats the paper's runs."""
-    found = {(c.dataset, _technique(c), c.arm, c.column): c for c in main}
+    kinds, head = _heads([c for c in main if c.spec.given is None])
+    found = {(c.dataset, _technique(c), head(c), c.column): c for c in main}
     fractions = sorted({c.column for c in main}, key=_percentage)
-    arms = dict.fromkeys((paper.CNN, paper.TRANSFORMER, *(c.arm for c in main)))
-    columns = [(fraction, arm) for fraction in fractions for arm in arms]
+    networks = dict.fromkeys((*kinds, *map(head, main)))
+    columns = [(fraction, network) for fraction in fractions for network in networks]
     with_paper = any(cell.printed for cell in main)
     rows: list[tuple[str, ...]] = []
     shown: dict[tuple[int, int], Cell] = {}
     for dataset in dict.fromkeys(c.dataset for c in main):
         for technique in dict.fromkeys(_technique(c) for c in main):
             row = [dataset, technique]
-            for fraction, arm in columns:
-                if cell := found.get((dataset, technique, arm, fraction)):
+            for fraction, network in columns:
+                if cell := found.get((dataset, technique, network, fraction)):
                     shown[len(rows), len(row)] = cell
                 row.append(texts.both_means(cell) if with_paper else texts.our_mean(cell))
             rows.append(tuple(row))
-    header = ("dataset", "technique", *(f"{fraction} {arm}" for fraction, arm in columns))
+    header = ("dataset", "technique", *(f"{fraction} {network}" for fraction, network in columns))
     what = "ours | paper: means over seeds" if with_paper else "means over seeds"
     of = ", ".join(f"{dataset}: {metric}" for dataset, metric in texts.metrics_of(main).items())
     notes = (f"{what}, on the test images, of each dataset's own metric ({of})",)
@@ -127,25 +128,30 @@ def table_1(main: Sequence[Cell]) -> Table:
 def table_2(plan: Plan, main: Sequence[Cell]) -> Table:
     """Time of pretraining, as finished runs recorded it, next to the paper's hours where the grid repeats its runs."""
     recorded = times.pretraining_seconds(plan, main)
+    dino = [cell for cell in main if cell.method == "dino"]
+    kinds, head = _heads(dino)
+    networks = kinds or tuple(dict.fromkeys(map(head, dino)))
     rows = []
     for dataset in dict.fromkeys(cell.dataset for cell in main):
         cass = times.mean(recorded.get((dataset, "cass", ""), {}).values())
-        cnn, transformer = (
-            times.mean(recorded.get((dataset, "dino", arm), {}).values()) for arm in (paper.CNN, paper.TRANSFORMER)
-        )
-        both = cnn + transformer if cnn is not None and transformer is not None else None
+        backbones = {head(cell): cell.backbone for cell in dino if cell.dataset == dataset}
+        each = [times.mean(recorded.get((dataset, "dino", backbones.get(n, "")), {}).values()) for n in networks]
+        known = [value for value in each if value is not None]
+        both = sum(known) if len(known) == len(networks) else None
         name = next(cell.spec.dataset.name for cell in main if cell.dataset == dataset)
         printed_dino, printed_cass = (paper.TABLE_2_HOURS[method].get(name) for method in ("dino", "cass"))
         rows.append(
             (
                 dataset,
-                *map(texts.seconds, (cnn, transformer, both, cass)),
+                *map(texts.seconds, (*each, both, cass)),
                 texts.saving(cass, both),
                 *map(texts.hours, (printed_dino, printed_cass)),
                 texts.saving(printed_cass, printed_dino),
             )
         )
-    header: tuple[str, ...] = ("dataset", "DINO CNN", "DINO Transformer", "DINO both", "CASS", "saved")
+    titles = {paper.CNN: "CNN", paper.TRANSFORMER: "Transformer"}
+    every = "DINO both" if len(networks) == 2 else "DINO all"
+    header: tuple[str, ...] = ("dataset", *(f"DINO {titles.get(n, n)}" for n in networks), every, "CASS", "saved")
     notes = ["ours: mean over seeds of the time recorded for steps and validation; CASS trains both networks at once"]
     with_paper = any(cell.printed for cell in main)
     if with_paper:
@@ -191,6 +197,14 @@ def comparison_table(found: Sequence[Comparison]) -> Table:
         "would show: the smallest true difference that so many seeds and images would show with a chance of 80 %",
     )
     return Table(None, "techniques compared", 4, header, rows, notes)
+
+
+def _heads(cells: Sequence[Cell]) -> tuple[tuple[str, ...], Callable[[Cell], str]]:
+    """The columns that there are anyway, and what a cell's column is called: by the kind of its network, as in the
+    paper, where there is one network of each kind; else by the network, and no column is there anyway."""
+    pairs = {(c.dataset, c.arm, c.backbone) for c in cells}
+    alone = len({(dataset, arm) for dataset, arm, _ in pairs}) == len({(d, b) for d, _, b in pairs}) == len(pairs)
+    return ((paper.CNN, paper.TRANSFORMER), lambda cell: cell.arm) if alone else ((), texts.network_title)
 
 
 def _technique(cell: Cell) -> str:

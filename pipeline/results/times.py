@@ -14,7 +14,7 @@ from pipeline.runs.spec import PretrainSpec, method_of
 def pretraining_seconds(plan: Plan, cells: Iterable[Cell]) -> dict[tuple[str, str, str], dict[int, float]]:
     """Seconds of each finished pretraining run that runs of these cells start from.
 
-    By (dataset, method, arm), then by seed; arm is "" for a method that trains several arms at once.
+    By (dataset, method, backbone), then by seed; backbone is "" for a method that trains several at once.
     """
     found: dict[str, tuple[str, PretrainSpec, Result]] = {}
     for cell in cells:
@@ -28,9 +28,14 @@ def pretraining_seconds(plan: Plan, cells: Iterable[Cell]) -> dict[tuple[str, st
                 found[parent] = cell.dataset, spec, plan.runs[parent].run.result()
     out: dict[tuple[str, str, str], dict[int, float]] = {}
     for dataset, spec, result in found.values():
-        arm = spec.arms[0].name if len(spec.arms) == 1 else ""
-        out.setdefault((dataset, method_of(spec), arm), {})[spec.seed] = result.seconds
+        backbone = spec.arms[0].backbone if len(spec.arms) == 1 else ""
+        out.setdefault((dataset, method_of(spec), backbone), {})[spec.seed] = result.seconds
     return out
+
+
+def compute_seconds(plan: Plan, results: Iterable[Result]) -> float:
+    """The seconds of finished runs together; those of a run that a longer run of the plan published are in its own."""
+    return sum(result.seconds for result in results if result.published_by not in plan.runs)
 
 
 def mean(seconds: Iterable[float]) -> float | None:

@@ -193,10 +193,10 @@ class GridFile:
             raise ValueError(f"weights ({', '.join(weights)}) make rows of frozen features; add 'frozen' to methods")
         out = []
         for dataset in datasets:
-            chosen = replace(dataset, label_fractions=self.label_fractions or dataset.label_fractions)
+            own = replace(dataset, label_fractions=tuple(map(float, self.label_fractions or dataset.label_fractions)))
             for seed in seeds:
                 for method in self.methods:
-                    out += self._rows(method, chosen, seed, preset, list(weights.values()))
+                    out += self._rows(method, own, seed, preset, list(weights.values()))
         return out
 
     def _rows(

@@ -197,5 +197,7 @@ def with_optim(spec: PretrainSpec, optim: Optim) -> PretrainSpec:
 
 
 def with_options(spec: PretrainSpec, options: Options) -> PretrainSpec:
-    """The run with these options of its method in place of its own."""
-    return replace(spec, method=replace(spec.method, options={**spec.method.options, **options}))
+    """The run with these options of its method in place of its own; where its own is a float, 2 is 2.0."""
+    own = spec.method.options
+    like = {name: float(value) if isinstance(own.get(name), float) else value for name, value in options.items()}
+    return replace(spec, method=replace(spec.method, options={**own, **like}))

@@ -114,6 +114,12 @@ class Mlflow:
         """The loss of each epoch that the server holds, by step."""
         return {metric.step: metric.value for metric in self.client.get_metric_history(run.info.run_id, "loss")}
 
+    def _untold(self, identity: str, point: Point) -> Point:
+        """What the server lacks of a point that it was told: the probes of the end come to the last one later."""
+        step, values = point
+        told = {name: self.client.get_metric_history(identity, _name(name)) for name in values}
+        return step, {name: values[name] for name in values if step not in {metric.step for metric in told[name]}}
+
     def _tell(self, run: MlflowRun, record: Record, steps: dict[int, float]) -> None:
         """Tell what is not there yet, the digest last: what a kill leaves untold is told by the next call.
 
@@ -127,6 +133,8 @@ class Mlflow:
             self.client.log_batch(identity, params=some)
         when = run.info.start_time
         new = [_metrics(epoch, when) for epoch in record.epochs if epoch[-1][0] not in steps]
+        if record.ended is not None and record.epochs and (last := record.epochs[-1][-1])[0] in steps:
+            new.append(_metrics([self._untold(identity, last)], when))
         new.append(_metrics([(0, {k: v for k, v in record.result.items() if _name(k) not in known.metrics})], when))
         for request in _whole(new, METRICS):
             self.client.log_batch(identity, metrics=request)

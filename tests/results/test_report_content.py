@@ -339,13 +339,19 @@ frame.onload = () => { const page = frame.contentDocument, wide = [...page.query
   const unsaid = hidden.filter(part => getComputedStyle(part.previousElementSibling).display === "none").length;
   const out = [...page.querySelectorAll("td, p, li, th, summary")].filter(part =>
     part.getClientRects().length && part.getBoundingClientRect().right > 391).length;
-  document.title = "PHONE " + [page.documentElement.scrollWidth, hidden.length, unsaid, out, wide.length].join(" "); };
+  const phone = [page.documentElement.scrollWidth, unsaid, out, wide.length];
+  const front = page.querySelector("#found .wide"), named = front.querySelectorAll("tbody tr:first-child .text");
+  frame.style.width = "1280px";
+  named[0].textContent = "brain_mri-grouped"; named[2].textContent = "CASS + variance–covariance · ResNet-10-T";
+  document.title = "PHONE " + [...phone, front.scrollWidth - front.clientWidth].join(" "); };
 frame.srcdoc = PAGE; document.body.append(frame);
 </script>"""
 
 
 @pytest.mark.skipif(not shutil.which("chromium"), reason="Chromium is not installed; it would lay out the page")
-def test_on_a_phone_nothing_is_out_of_sight_without_a_sign(page: str, tmp_path: Path) -> None:
+def test_nothing_is_out_of_sight_without_a_sign_on_a_phone_and_the_first_table_fits_a_desktop(
+    page: str, tmp_path: Path
+) -> None:
     text = json.dumps(page).replace("</", "<\\/")
     (tmp_path / "page.html").write_text("<!doctype html><body>" + ASKED.replace("PAGE", text))
     flags = "--headless --no-sandbox --disable-gpu --disable-background-networking --no-first-run".split()
@@ -353,5 +359,6 @@ def test_on_a_phone_nothing_is_out_of_sight_without_a_sign(page: str, tmp_path: 
     done = subprocess.run(
         ["chromium", *flags, str(tmp_path / "page.html")], capture_output=True, text=True, timeout=120
     )
-    width, _, unsaid, out, wide = map(int, re.search(r"<title>PHONE ([\d ]+)</title>", done.stdout)[1].split())
+    width, unsaid, out, wide, cut = map(int, re.search(r"<title>PHONE ([\d ]+)</title>", done.stdout)[1].split())
     assert width <= 390 and unsaid == out == 0 and wide > 5
+    assert cut <= 1, "the first table fits a small desktop"

@@ -126,6 +126,21 @@ def test_its_numbers_reach_the_runs(tmp_path: Path) -> None:
     assert [arm.optim.lr for arm in guarded.arms] == [1e-3, 1e-4]
 
 
+def test_a_number_has_one_meaning_with_and_without_a_point(tmp_path: Path) -> None:
+    text = DEMO.replace("seeds = 2", "seeds = 2\nlabel_fractions = [0.5, 1]")
+    text = text.replace("epochs = 12,", "epochs = 12, options = { variance = 2, head_dim = 64 },")
+    text = text.replace("lr = { cnn = 1e-3,", "lr = { cnn = 1,")
+    other = text.replace("[0.5, 1]", "[0.5, 1.0]").replace("variance = 2", "variance = 2.0").replace("= 1,", "= 1.0,")
+    found, wanted = specs(tmp_path, text), specs(tmp_path, other)
+    assert text != other and list(map(run_id, found)) == list(map(run_id, wanted))
+    guarded = next(s.pretrain for s in found if s.pretrain and s.pretrain.method.name == "cass_vc")
+    assert guarded is not None and guarded.method.options["head_dim"] == 64
+    dino = SMALL.replace("{ out_dim = 4096 }", "{ out_dim = 4096, student_temperature = 1 }")
+    alike = dino.replace("temperature = 1 ", "temperature = 1.0 ")
+    found, wanted = specs(tmp_path, dino), specs(tmp_path, alike)
+    assert dino != alike and list(map(run_id, found)) == list(map(run_id, wanted))
+
+
 def test_the_preset_decides_what_the_file_leaves_open(tmp_path: Path) -> None:
     assert {spec.loss.class_weights for spec in specs(tmp_path, DEMO, preset="sound")} == {"inverse"}
     fixed = DEMO + 'class_weights = "none"\n'

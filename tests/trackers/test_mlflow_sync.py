@@ -124,6 +124,30 @@ def test_a_run_is_followed_through_a_resume_to_its_result(tmp_path: Path, tracke
     assert Path(where).read_bytes() == run["result"].read_bytes()
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # MLflow's of its file store, which needs no server
+def test_probes_of_the_end_are_told_of_an_epoch_that_was_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("mlflow", reason="the extra `track` is not installed")
+    from pipeline.trackers.to_mlflow import Mlflow
+
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    there = Mlflow((tmp_path / "store").as_uri(), "probed")
+    run = tracked.pretrain(tmp_path)
+    tracked.train(run, 3)
+    assert there.send(tracked.record(run)) == "new"
+    *rows, last = files.read_jsonl(run["metrics"])
+    files.write_jsonl(run["metrics"], [*rows, {**last, "cnn_val_knn": 0.25, "images_per_second": 50}])
+    tracked.finish(run)
+    assert there.send(tracked.record(run)) == "more" and there.send(tracked.record(run)) == ""
+
+    def told(name: str) -> list[tuple[int, float]]:
+        history = there.client.get_metric_history(there.there[run.id].info.run_id, name)
+        return [(metric.step, metric.value) for metric in history]
+
+    assert told("cnn_val_knn") == [(0, 0.25), (30, 0.25)]  # the same value as before the first step
+    assert told("loss") == [(10, 1), (20, 1 / 2), (30, 1 / 3)]
+    assert told("images_per_second") == [(10, 100), (20, 100), (30, 100)]
+
+
 class Killed(BaseException):
     """In place of a process that dies: what called the server goes no further."""
 

@@ -47,11 +47,11 @@ def _gain(plan: Plan, main: Sequence[Cell], fraction: str, claimed: float, other
     of_tables = printed_gains(fraction, other)
     printed = f"{points(claimed)} claimed; its own tables give {points(statistics.fmean(of_tables.values()))}"
     printed += f" over {counted(len(of_tables), 'dataset')}"
-    found = {(c.dataset, c.arm, c.row[0]): c for c in main if c.column == fraction}
+    found = {(c.dataset, c.backbone, c.row[0]): c for c in main if c.column == fraction}
     pairs: list[Pair] = [
         (ours, theirs)
-        for (dataset, arm, technique), ours in found.items()
-        if technique == "CASS" and (theirs := found.get((dataset, arm, other)))
+        for (dataset, backbone, technique), ours in found.items()
+        if technique == "CASS" and (theirs := found.get((dataset, backbone, other)))
     ]
     source = "Abstract; Tables 1 and 3 to 6"
     if not pairs:
@@ -96,15 +96,15 @@ def _saving(plan: Plan, main: Sequence[Cell]) -> Verdict:
 
 
 def _savings(plan: Plan, timed: Sequence[Cell]) -> dict[str, dict[int, float]]:
-    """By dataset and seed: the part of DINO's time that CASS saves, where all three runs are done."""
+    """By dataset and seed: the part of DINO's time with the same networks that CASS saves, where all runs are done."""
     seconds = times.pretraining_seconds(plan, timed)
     out: dict[str, dict[int, float]] = {}
-    for dataset in dict.fromkeys(cell.dataset for cell in timed):
-        keys = [(dataset, "cass", ""), (dataset, "dino", paper.CNN), (dataset, "dino", paper.TRANSFORMER)]
-        cass, cnn, transformer = (seconds.get(key, {}) for key in keys)
-        shared = sorted(cass.keys() & cnn.keys() & transformer.keys())
-        if shared:
-            out[dataset] = {seed: 1 - cass[seed] / (cnn[seed] + transformer[seed]) for seed in shared}
+    pairs = {cell.dataset: cell.spec.pretrain.arms for cell in timed if cell.method == "cass" and cell.spec.pretrain}
+    for dataset, arms in pairs.items():
+        cass = seconds.get((dataset, "cass", ""), {})
+        each = [seconds.get((dataset, "dino", arm.backbone), {}) for arm in arms]
+        if shared := sorted(cass.keys() & set.intersection(*map(set, each))):
+            out[dataset] = {seed: 1 - cass[seed] / sum(dino[seed] for dino in each) for seed in shared}
     return out
 
 

@@ -59,6 +59,6 @@ def verdict(plan: Plan, cells: Sequence[Cell]) -> Verdict:
 
 def _pairs(main: Sequence[Cell], ours: str, theirs: str) -> list[Pair]:
     """The cells of one method, each with that of another on the same dataset, network and labels."""
-    found = {(cell.dataset, cell.arm, cell.column): cell for cell in main if cell.method == theirs}
-    each = [(cell, found.get((cell.dataset, cell.arm, cell.column))) for cell in main if cell.method == ours]
+    found = {(cell.dataset, cell.backbone, cell.column): cell for cell in main if cell.method == theirs}
+    each = [(cell, found.get((cell.dataset, cell.backbone, cell.column))) for cell in main if cell.method == ours]
     return [(cell, rival) for cell, rival in each if rival]

@@ -66,8 +66,9 @@ def groups(cells: Sequence[Cell]) -> list[Group]:
     """
     out = []
     cells = [c for c in cells if c.experiment == "main"] or cells
-    for dataset, arm, backbone in dict.fromkeys((c.dataset, c.arm, c.backbone) for c in cells):
-        members = [c for c in cells if (c.dataset, c.arm, c.backbone) == (dataset, arm, backbone)]
+    for dataset, kind, backbone in dict.fromkeys((c.dataset, _kind(c), c.backbone) for c in cells):
+        members = [c for c in cells if (c.dataset, _kind(c), c.backbone) == (dataset, kind, backbone)]
+        arm = min(c.arm for c in members)
         names = sorted({(c.method, c.variant): None for c in members}, key=lambda name: _position(name[0]))
         methods = [method for method, _ in names]
         series = []
@@ -83,6 +84,13 @@ def groups(cells: Sequence[Cell]) -> list[Group]:
         if taken[group.name] > 1:
             group.suffix = f"-{group.arm}-{number}"
     return out
+
+
+def _kind(cell: Cell) -> str:
+    """Its arm, without the number of a second network of one kind, which other techniques with that network lack."""
+    arms = cell.spec.pretrain.arms if cell.spec.pretrain else ()
+    twice = sum(arm.backbone == cell.backbone for arm in arms) > 1
+    return cell.arm if twice else cell.arm.removesuffix("_2")
 
 
 def _position(method: str) -> int:
