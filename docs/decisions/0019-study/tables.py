@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-from pipeline.results.statistics import paired
+from scipy.stats import ttest_1samp
 
 ARMS = {"cnn": "CNN", "transformer": "ViT"}
 PROBES = {"knn": "k-NN", "linear_10": "10 %"}
@@ -19,7 +18,10 @@ Lines = list[dict[str, Any]]
 def group(line: dict[str, Any]) -> tuple[str, str]:
     """Dataset, and what was trained how."""
     rates = f"{line['lr']:g} / {line['lr_transformer']:g}"
-    return line["shards"].split("-")[0], f"{line['variant']} {line['a']:g} · {rates} · {line['steps']}"
+    loss = line["variant"] if line["variant"] == "simsiam" else f"{line['variant']} {line['a']:g}"
+    loss += " of features" if line["where"] == "features" else ""
+    loss += f", batch {line['batch']}" if line["batch"] != 16 else ""
+    return line["shards"].split("-")[0], f"{loss} · {rates} · {line['steps']}"
 
 
 def row(*cells: object) -> str:
@@ -43,10 +45,10 @@ def runs(lines: Lines, part: str) -> list[str]:
 
 
 def difference(ours: dict[int, float], theirs: dict[int, float]) -> list[str]:
-    found = paired(ours, theirs)
-    assert found is not None
-    deviation = "–" if found.deviation is None else f"{found.deviation:.3f}"
-    return [f"{found.mean:+.3f}", deviation, "–" if found.p is None else f"{found.p:.3f}"]
+    """Mean and deviation of ours − theirs, seed by seed, and the p-value of a paired t-test of three seeds or more."""
+    each = np.array([ours[seed] - theirs[seed] for seed in sorted(ours)])
+    deviation = f"{each.std(ddof=1):.3f}" if len(each) > 1 else "–"
+    return [f"{each.mean():+.3f}", deviation, f"{ttest_1samp(each, 0).pvalue:.3f}" if len(each) > 2 else "–"]
 
 
 def gains(lines: Lines) -> list[str]:
@@ -84,18 +86,19 @@ def finetuned(lines: Lines) -> list[str]:
     return out
 
 
-def main() -> None:
+def tables() -> str:
+    """All tables in Markdown."""
     text = (Path(__file__).parent / "results.jsonl").read_text()
     lines = [json.loads(line) for line in text.splitlines()]
     pretrained = [line for line in lines if line["what"] == "pretrain"]
-    tables = [
+    found = [
         ("Test images, every run", runs(pretrained, "test")),
         ("Validation images, every run", runs(pretrained, "val")),
         ("Gains over the start", gains(pretrained)),
         ("Fine-tuning, test images", finetuned([line for line in lines if line["what"] == "finetune"])),
     ]
-    print("\n\n".join("\n".join([f"**{title}**", "", *table]) for title, table in tables))
+    return "\n\n".join("\n".join([f"**{title}**", "", *table]) for title, table in found)
 
 
 if __name__ == "__main__":
-    main()
+    print(tables())
