@@ -69,7 +69,7 @@ def test_the_notebook_ends_with_a_table_a_figure_and_new_scores(tmp_path: Path) 
     table = dict(said[5])["text/html"]
     assert table.count("<tr") == 4 + 2 and re.search(r"<td>[01]\.\d+</td>", table)
     assert [kind for kind, _ in said[6] if kind == "image/png"] == ["image/png"]
-    assert re.search(r"\(\('large', 'small'\), array\(\[\[[\d., e-]+\],\s+\[[\d., e-]+\]\]", texts[7])
+    assert re.search(r"\(\('large', 'small'\),\s+array\(\[\[[\d., e-]+\],\s+\[[\d., e-]+\]\]", texts[7])
 
 
 if __name__ == "__main__":
