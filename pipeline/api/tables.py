@@ -11,14 +11,14 @@ import numpy as np
 
 from pipeline.api.plans import read_plan
 from pipeline.core import files
-from pipeline.jobs.plan import Plan
+from pipeline.jobs.plan import Plan, PlannedRun
 from pipeline.results import collect
 from pipeline.results.collect import METRICS
 from pipeline.runs.cluster import load_cluster
 from pipeline.runs.folder import Run, find_run
 from pipeline.runs.identity import to_json
 from pipeline.runs.result import Result
-from pipeline.runs.spec import FinetuneSpec, Spec, kind_of, method_of
+from pipeline.runs.spec import FinetuneSpec, kind_of, method_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -45,7 +45,7 @@ def results(
     import pyarrow as pa
 
     plan = read_plan(grid, datasets, seeds, preset, weights, cluster)
-    rows = [_run_row(plan, planned.run, planned.spec, str(planned.state), planned.parent) for planned in _runs(plan)]
+    rows = [_run_row(plan, planned) for planned in plan.runs.values()]
     text, number, real = pa.string(), pa.int64(), pa.float64()
     fields = [(name, text) for name in ("run", "kind", "state", "dataset", "method", "backbone", "arm", "parent")]
     fields += [("seed", number), ("label_fraction", real), ("image_size", number), ("epochs", number)]
@@ -53,24 +53,21 @@ def results(
     return pa.Table.from_pylist(rows, schema=pa.schema(fields))
 
 
-def _runs(plan: Plan) -> list[Any]:
-    return list(plan.runs.values())
-
-
-def _run_row(plan: Plan, run: Run, spec: Spec, state: str, parent: str | None) -> dict[str, Any]:
+def _run_row(plan: Plan, planned: PlannedRun) -> dict[str, Any]:
+    run, spec = planned.run, planned.spec
     row: dict[str, Any] = {
         "run": run.id,
         "kind": kind_of(spec),
-        "state": state,
+        "state": planned.state,
         "dataset": plan.title_of(spec.dataset),
         "method": method_of(spec),
-        "parent": parent,
+        "parent": planned.parent,
         "seed": spec.seed,
         "image_size": spec.image_size,
     }
     if isinstance(spec, FinetuneSpec):
         row |= {"backbone": spec.backbone, "arm": spec.arm, "label_fraction": spec.label_fraction}
-    if state == "done":
+    if planned.state == "done":
         result = run.result()
         row |= {"epochs": result.epochs, "seconds": result.seconds, "collapsed": result.collapsed}
         row |= {name: result.metrics.get(name) for name in METRICS}
