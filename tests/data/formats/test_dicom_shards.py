@@ -27,11 +27,6 @@ from pipeline.data.shards.plan import ShardPlan, make_plan
 from pipeline.data.shards.transcode import AUTO, ShardSettings
 
 
-@pytest.fixture
-def inline(monkeypatch: pytest.MonkeyPatch) -> None:
-    small_shards.work_inline(monkeypatch)
-
-
 def plan_of(raw: Path, *, labels: Path | None = None, key: bytes | None = None, **more: Any) -> ShardPlan:
     reading = Reading(**{name: more.pop(name) for name in ("frames", "window") if name in more})
     options = Options(labels=labels, **{name: more.pop(name) for name in ("group_column",) if name in more})
@@ -184,7 +179,7 @@ def test_every_frame_of_a_loop_is_a_sample_of_one_group_and_frames_says_which(tm
         assert (images.decode_stored(data) == pixels[part[row["key"]]]).all()
 
 
-@pytest.mark.usefixtures("small_tars_here")
+@pytest.mark.usefixtures("small_tars")
 def test_parts_written_apart_and_a_stop_between_tars_give_the_same_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -200,11 +195,6 @@ def test_parts_written_apart_and_a_stop_between_tars_give_the_same_bytes(
     parts = written(plan, tmp_path / "parts")
     assert contents(whole.folder) == contents(parts.folder)
     assert len(list(whole.folder.glob("*.tar"))) > 2
-
-
-@pytest.fixture
-def small_tars_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    small_shards.make_small_tars(monkeypatch)
 
 
 def test_keys_follow_from_ids_of_images_and_groups_from_contents(tmp_path: Path, inline: None) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import small_shards
 from PIL import Image
 from small_shards import rows_of, written
 
@@ -19,10 +18,7 @@ from pipeline.data.layouts import UserDataset
 from pipeline.data.shards.plan import ShardPlan, make_plan
 from pipeline.data.shards.transcode import AUTO, ShardSettings
 
-
-@pytest.fixture(autouse=True)
-def inline(monkeypatch: pytest.MonkeyPatch) -> None:
-    small_shards.work_inline(monkeypatch)
+pytestmark = pytest.mark.usefixtures("inline")
 
 
 def frames(count: int, seed: int = 0) -> list[np.ndarray]:

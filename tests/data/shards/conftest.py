@@ -1,4 +1,4 @@
-"""Drawn images, and sharding without worker processes."""
+"""Drawn images."""
 
 from __future__ import annotations
 
@@ -7,16 +7,6 @@ from pathlib import Path
 
 import pytest
 import small_shards
-
-
-@pytest.fixture
-def inline(monkeypatch: pytest.MonkeyPatch) -> None:
-    small_shards.work_inline(monkeypatch)
-
-
-@pytest.fixture
-def small_tars(monkeypatch: pytest.MonkeyPatch) -> None:
-    small_shards.make_small_tars(monkeypatch)
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Sharding without worker processes."""
+"""Sharding without worker processes, and into small tars."""
 
 from __future__ import annotations
 
