@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pipeline.core.console import counted, visible
 from pipeline.data.labels import storable
-from pipeline.data.members import shown
+from pipeline.data.members import relative_name
 from pipeline.data.records import Record
 
 
@@ -23,10 +23,10 @@ def groups_from_paths(
     expression = re.compile(pattern)
     out = []
     for record in records:
-        out.append(replace(record, group=group_in(_relative(record.path, root), expression)))
+        out.append(replace(record, group=group_in(relative_name(record.path, root), expression)))
     without = sum(record.group is None for record in out)
     if records and without == len(out):
-        first = f"; the first path is {visible(_relative(records[0].path, root))!r}"
+        first = f"; the first path is {visible(relative_name(records[0].path, root))!r}"
         raise ValueError(f"--group-from {pattern!r} finds a group in no path{'' if hides_names else first}")
     if without:
         notes.append(f"--group-from finds a group in {len(out) - without:,} of {counted(len(out), 'path')}")
@@ -38,8 +38,3 @@ def group_in(path: str, expression: re.Pattern[str]) -> str | None:
     match = expression.search(path)
     found = match[1 if expression.groups else 0] if match else None
     return storable(found) if found else None
-
-
-def _relative(path: Path, root: Path) -> str:
-    path = shown(path)
-    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
