@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -62,13 +64,13 @@ def load_grid(name: str) -> Grid:
     A Python file has DATASETS (names), SEEDS (how many), IMAGE_SIZE and one of two functions of (datasets, seeds,
     preset): `entries`, which returns table entries, or `grid`, which returns specs. It may have WEIGHTS (names of start
     weights) and a fourth parameter `weights`, the networks with them by name. `ValueError` for an unknown name, a file
-    that lacks any of these, and one that uses names of earlier versions.
+    that lacks any of these, one that uses names of earlier versions, and one whose code fails.
     """
     if name.endswith(".toml"):
         own = read_grid(Path(name))
         return Grid(Path(name).stem, own.datasets, own.seeds, own.image_size, own.entries)
     if name.endswith(".py"):
-        with explained(name):
+        with _own_code(name):
             module = plugins.load_file(Path(name))
         return _of_module(name, module)
     if name not in known_grids():
@@ -85,6 +87,22 @@ def network(name: str, folder: Path) -> Backbone:
     found = weights.known(name, folder)
     tag = found.backbone
     return Backbone(tag, tag.split(".")[0], found.role, weights="given", given=found.weights)
+
+
+@contextlib.contextmanager
+def _own_code(name: str) -> Iterator[None]:
+    """Turn an error in the code of a user's grid file into a `ValueError` that names its line."""
+    try:
+        with explained(name):
+            yield
+    except (ValueError, OSError):
+        raise
+    except Exception as error:
+        if not name.endswith(".py"):
+            raise
+        lines = [at.lineno for at in traceback.extract_tb(error.__traceback__) if Path(at.filename) == Path(name)]
+        where = f"{name}, line {lines[-1]}" if lines else name
+        raise ValueError(f"{where}: {type(error).__name__}: {error}") from error
 
 
 def _grid_of(experiment: str) -> str:
@@ -120,7 +138,7 @@ def _with_weights(name: str, listing: Callable[..., Any]) -> Build:
                 f"the grid {name} takes no weights ({', '.join(weights)}); frozen, small and demo do, and a file of "
                 "yours whose function has a fourth parameter `weights`"
             )
-        with explained(name):
+        with _own_code(name):
             return list(listing(datasets, seeds, preset, *([weights] if takes else [])))  # it may be a generator
 
     return build

@@ -162,12 +162,15 @@ def test_a_function_that_uses_what_moved_is_told_its_new_name(tmp_path: Path) ->
         grid.runs(dataset_infos(["toy"]), [77], paper.preset("paper"))
 
 
-def test_other_errors_of_a_file_stay_what_they_are(tmp_path: Path) -> None:
-    with pytest.raises(ModuleNotFoundError, match="no_such_library"):
-        load_grid(write(tmp_path, f"import no_such_library\n{SPECS}"))
+def test_other_errors_of_a_file_name_its_line(tmp_path: Path) -> None:
+    path = write(tmp_path, f"import no_such_library\n{SPECS}")
+    with pytest.raises(ValueError, match=r"mine\.py, line 1: ModuleNotFoundError: .*no_such_library"):
+        load_grid(path)
     grid = load_grid(write(tmp_path, SPECS.replace("datasets[0].ref", "datasets[0].no_such_field")))
-    with pytest.raises(AttributeError, match="no_such_field"):
+    with pytest.raises(ValueError, match=r"mine\.py, line 6: AttributeError: .*no_such_field"):
         grid.runs(dataset_infos(["toy"]), [77], paper.preset("paper"))
+    with pytest.raises(ValueError, match=r"mine\.py: SyntaxError: .*line 1"):
+        load_grid(write(tmp_path, "def\n"))
 
 
 def test_a_command_ends_with_the_message_and_without_a_traceback(tmp_path: Path) -> None:

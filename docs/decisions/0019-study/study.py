@@ -5,8 +5,8 @@
 
 Appends one JSON line to `--out`. Variants that lost live here alone. Images, order, augmentation, start weights,
 optimizer, collapse monitor and probes are those of a run with the same seed. Give shards of `--split grouped`: nothing
-of their test images is in training. Networks and probes compute in bfloat16, which halves the time here; loss and
-collapse monitor in float32.
+of their test images is in training. Networks and probes compute in `--precision`, bfloat16 where the processor has it
+(it halves the time; without it takes eight times as long); loss and collapse monitor in float32.
 """
 
 from __future__ import annotations
@@ -42,7 +42,6 @@ from pipeline.study.grids import demo, small
 SCALES = {"small": small.SCALE, "demo": demo.SCALE}
 FRACTIONS = (0.01, 0.1)
 FINETUNE_STEPS = 100
-TRAINING = Hardware(device="cpu", model="", precision="bfloat16", threads=1)
 
 
 # --- Variants --------------------------------------------------------------------------------------------------------
@@ -148,7 +147,7 @@ def pretrain(o: argparse.Namespace, shards: Shards, cluster: Cluster) -> dict[st
     """The figures of both arms at start and end, and the mean loss of each epoch; writes `o.save`."""
     program = Pretraining(spec_of(o, shards), cluster, torch.device("cpu"))
     pixels = probes.open_pixels(shards, cluster)
-    program.probes = probes.Probes(shards, pixels, program.spec.augment, TRAINING, seed=o.seed, most=o.images)
+    program.probes = probes.Probes(shards, pixels, program.spec.augment, o.hardware, seed=o.seed, most=o.images)
     method = program.method = Variant(dict(program.method.arms()), program.spec, o)
     method.networks["cnn"].to(memory_format=torch.channels_last)
     if method.extra:
@@ -161,7 +160,7 @@ def pretrain(o: argparse.Namespace, shards: Shards, cluster: Cluster) -> dict[st
                 done = epoch * program.steps_per_epoch + step
                 optim.schedule(optimizer, rates, step=done, epoch=epoch, progress=program.progress(epoch, step))
                 optimizer.zero_grad()
-            with TRAINING.autocast():
+            with o.hardware.autocast():
                 loss = program.loss(*program.inputs(epoch, step)[0])["loss"]
             loss.backward()
             for optimizer, _ in program.optimizers:
@@ -197,7 +196,7 @@ def finetune(o: argparse.Namespace, shards: Shards, cluster: Cluster) -> dict[st
                 labels = shards.labels(train.rows.tolist())
                 few = np.asarray(label_fraction(labels, shards.classes, fraction, o.seed))
                 fit(o, network, train, few, arm.optim.lr)
-                found[f"{what}_{arm.name}_{probes.percent(fraction)}"] = round(score(network, test, shards), 4)
+                found[f"{what}_{arm.name}_{probes.percent(fraction)}"] = round(score(o, network, test, shards), 4)
                 print(found, flush=True)
     return {"finetuned": found}
 
@@ -212,17 +211,17 @@ def fit(o: argparse.Namespace, network: nn.Module, train: Labelled, few: np.ndar
         rows = rng.choice(few, min(16, len(few)), replace=False)
         images = augment(train.samples.take(rows), paper.AUGMENT, draws("augment", o.seed, step))
         optimizer.zero_grad()
-        with TRAINING.autocast():
+        with o.hardware.autocast():
             logits = network(images)
         cross_entropy(logits.float(), train.targets[rows].argmax(1)).backward()
         optimizer.step()
 
 
-def score(network: nn.Module, test: Labelled, shards: Shards) -> float:
+def score(o: argparse.Namespace, network: nn.Module, test: Labelled, shards: Shards) -> float:
     """The dataset's metric on its test images."""
     blocks = np.array_split(np.arange(len(test)), -(-len(test) // 64))
     images = (normalise(unit(block), paper.AUGMENT) for block in test.samples.blocks(blocks))
-    with TRAINING.autocast():
+    with o.hardware.autocast():
         said = backbones.forward_in_batches(network, images).softmax(1).numpy()
     scores = metrics.score(test.targets.numpy().astype(int), said, shards.classes, str(shards.manifest["task"]))
     return float(scores[str(shards.manifest["metric"])])
@@ -243,6 +242,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--images", type=int, default=2000, help="that the probes learn from, at most")
+    parser.add_argument("--precision", choices=("bfloat16", "float32"), default="bfloat16")
     parser.add_argument("--out", type=Path, default=Path("study.jsonl"))
     parser.add_argument("--save", type=Path, help="where the arms' weights go")
     o = parser.parse_args()
@@ -250,6 +250,7 @@ def main() -> None:
     began = time.time()
     shards = open_shards(o.shards)
     line = {key: value for key, value in vars(o).items() if key not in ("out", "save")}
+    o.hardware = Hardware(device="cpu", model="", precision=o.precision, threads=1)
     line |= {"shards": shards.folder.name, "variant": Path(o.variant).stem}
     with tempfile.TemporaryDirectory() as scratch:
         cluster = Cluster(shards=str(o.shards.parent), scratch=scratch, device="cpu")
