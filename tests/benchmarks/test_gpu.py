@@ -16,7 +16,7 @@ import torch
 from commands import command
 from repository import ROOT
 
-from pipeline.benchmarks.gpu import machine, page, runner, speed, steps
+from pipeline.benchmarks.gpu import machine, page, runner, speed, steps, worker
 from pipeline.benchmarks.gpu.programme import Programme, Sheet, Unfinished
 from pipeline.data import images, resizing
 from pipeline.learn.board import add_scalars, open_board
@@ -103,16 +103,25 @@ class FakeStep:
             raise RuntimeError(part)
         return {"value": 1}
 
+    def parts(self, programme):
+        return ["bad\nin two lines", "good", "never"]
+
+    def sheets(self, programme, found):
+        return [Sheet(title="Fake", header=("found",), rows=[(f"{len(found)} of the parts is good",)])]
+
 
 def test_each_part_has_a_result_of_its_own_and_a_lost_gpu_ends_the_process(programme, monkeypatch, capsys):
-    monkeypatch.setattr(steps, "STEPS", {"fake": FakeStep()})
-    assert steps.work("fake", programme, ["bad\nin two lines", "good"]) == 0
+    for module in (worker, page):
+        monkeypatch.setattr(module, "STEPS", {"fake": FakeStep()})
+    assert worker.work("fake", programme, ["bad\nin two lines", "good"]) == 0
+    text = (programme.out / "gpu.md").read_text()
+    assert "- failed: fake, bad" in text and "1 of the parts is good" in text and "- not done yet: fake: never" in text
     assert programme.found("fake", "bad\nin two lines")["error"] == "RuntimeError: bad"
     assert programme.found("fake", "good")["value"] == 1
     assert programme.is_done("fake", "good") and not programme.is_done("fake", "bad\nin two lines")
-    assert steps.work("fake", programme, ["CUDA error: lost", "good"]) == 1
+    assert worker.work("fake", programme, ["CUDA error: lost", "good"]) == 1
     assert steps.current(programme, "fake").read_text() == "CUDA error: lost"
-    assert steps.work("fake", programme, ["stopped", "good"]) == 75
+    assert worker.work("fake", programme, ["stopped", "good"]) == 75
     assert programme.found("fake", "stopped") is None
     assert "good" in capsys.readouterr().err
 
