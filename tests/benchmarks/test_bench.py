@@ -299,7 +299,7 @@ def test_the_rehearsal_of_a_gpu_prints_its_table(tmp_path, monkeypatch, capsys):
     assert set(rehearsed.some_cases()) < set(cases)
     monkeypatch.setattr(rehearsed, "some_cases", lambda: [rehearsed.Case("finetune", paper.RESNET18, "float16")])
     rehearsed.run_rehearsal(tmp_path, quick=True)
-    written = json.loads((tmp_path / "rehearsal-quick.json").read_text())
+    written = json.loads((tmp_path / "rehearsal.json").read_text())
     (row,) = written["rows"]
     found = dict(zip(written["header"], row, strict=True))
     assert (found["program"], found["backbone"], found["waits"]) == ("finetune", "ResNet-18", "1")
@@ -311,5 +311,5 @@ def test_the_rehearsal_of_a_gpu_prints_its_table(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(rehearsed, "rehearse_step", None)  # a second call takes the row
     rehearsed.run_rehearsal(tmp_path, quick=True)
     assert capsys.readouterr().out == printed
-    of = {name: written[name] for name in ("bench", "quick", "code", "libraries", "rehearsal")}
-    assert rehearsed.earlier(tmp_path / "rehearsal-quick.json", {**of, "code": "other"}) == {}
+    of = {name: written[name] for name in ("bench", "code", "libraries", "rehearsal")}
+    assert rehearsed.earlier(tmp_path / "rehearsal.json", {**of, "code": "other"}) == {}
