@@ -115,7 +115,11 @@ def test_each_part_has_a_result_of_its_own_and_a_lost_gpu_ends_the_process(progr
         monkeypatch.setattr(module, "STEPS", {"fake": FakeStep()})
     assert worker.work("fake", programme, ["bad\nin two lines", "good"]) == 0
     text = (programme.out / "gpu.md").read_text()
-    assert "- failed: fake, bad" in text and "1 of the parts is good" in text and "- not done yet: fake: never" in text
+    assert (
+        "- failed: fake, bad" in text
+        and "1 of the parts is good" in text
+        and "- not done yet: fake: 1 of 3 parts, the next is never" in text
+    )
     assert programme.found("fake", "bad\nin two lines")["error"] == "RuntimeError: bad"
     assert programme.found("fake", "good")["value"] == 1
     assert programme.is_done("fake", "good") and not programme.is_done("fake", "bad\nin two lines")
@@ -214,7 +218,17 @@ def test_the_page_says_what_failed_and_what_is_left(programme):
     programme.write("exactness", "GPU tests", {"error": "no | luck"})
     text = page.page_text(
         programme,
-        [{"name": "exactness", "title": "t", "tables": [], "failed": {"GPU tests": "no | luck"}, "left": ["kills"]}],
+        [
+            {
+                "name": "exactness",
+                "title": "t",
+                "tables": [],
+                "failed": {"GPU tests": "no | luck"},
+                "left": ["kills"],
+                "parts": {},
+            }
+        ],
     )
     assert r"# Measured on a\|b" in text and r"- failed: exactness, GPU tests: no \| luck" in text
-    assert "- not done yet: exactness: kills" in text and "A REHEARSAL" in text
+    assert "- not done yet: exactness: 1 of 1 parts, the next is kills" in text
+    assert "A REHEARSAL" in text and "by `make gpu REHEARSE=1`, which continues" in text

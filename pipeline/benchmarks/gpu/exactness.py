@@ -64,7 +64,9 @@ def kills(programme: Programme) -> Found:
     command = [sys.executable, "tests/support/kill.py", str(folder), str(count), programme.device]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if done.returncode not in (0, 1) or not done.stdout:
-        raise RuntimeError(done.stderr[-TAIL:])
+        print(done.stderr[-TAIL:], file=sys.stderr, flush=True)
+        reason = done.stderr.strip().splitlines()[-1:] or [f"its process ended with code {done.returncode}"]
+        raise RuntimeError(f"the killed runs could not be compared: {reason[0]}")
     return {"kills": count, "same": done.returncode == 0, "output": done.stdout[-TAIL:]}
 
 
