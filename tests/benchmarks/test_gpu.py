@@ -115,11 +115,8 @@ def test_each_part_has_a_result_of_its_own_and_a_lost_gpu_ends_the_process(progr
         monkeypatch.setattr(module, "STEPS", {"fake": FakeStep()})
     assert worker.work("fake", programme, ["bad\nin two lines", "good"]) == 0
     text = (programme.out / "gpu.md").read_text()
-    assert (
-        "- failed: fake, bad" in text
-        and "1 of the parts is good" in text
-        and "- not done yet: fake: 1 of 3 parts, the next is never" in text
-    )
+    assert "- failed: fake, bad" in text and "1 of the parts is good" in text
+    assert "- not done yet: fake: 1 of 3 parts, the next is never" in text
     assert programme.found("fake", "bad\nin two lines")["error"] == "RuntimeError: bad"
     assert programme.found("fake", "good")["value"] == 1
     assert programme.is_done("fake", "good") and not programme.is_done("fake", "bad\nin two lines")

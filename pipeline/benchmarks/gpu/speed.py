@@ -6,6 +6,7 @@ import contextlib
 import gc
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import torch
@@ -68,11 +69,17 @@ def run(programme: Programme, part: str) -> Found:
 
 
 def prepare(programme: Programme) -> Setup:
-    """What every row trains: shards of raw images of ISIC's sizes, made by the first part that needs them."""
+    """What every row trains, with the process set to compute as runs do."""
+    setup = data(programme)
+    hardware.make_deterministic(setup.hardware)
+    return setup
+
+
+@cache
+def data(programme: Programme) -> Setup:
+    """Shards of raw images of ISIC's sizes, made or checked by the first part of this process that needs them."""
     settings = programme.settings("speed")
     site = this_machine(settings, programme.device)
-    chosen = hardware.choose(site, "auto")
-    hardware.make_deterministic(chosen)
     steps = WARMUP_STEPS + (2 if programme.quick else 40)
     raw, note = raw_folder(settings, -(-(steps + 1) * step.BATCH * 10 // 8))  # 80 % of the images are for training
     return Setup(
@@ -81,7 +88,7 @@ def prepare(programme: Programme) -> Setup:
         note=note,
         dataset=make_dataset(settings, raw, programme.size),
         site=site,
-        hardware=chosen,
+        hardware=hardware.choose(site, "auto"),
         pair=programme.pair,
         size=programme.size,
         steps=steps,
