@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
 import zipfile
 from pathlib import Path
 
+import bare
 import numpy as np
 import pytest
 import torch
 from commands import command
-from repository import ROOT
 
 from pipeline.benchmarks.gpu import machine, page, runner, speed, steps, worker
 from pipeline.benchmarks.gpu.programme import Programme, Sheet, Unfinished
@@ -22,7 +21,6 @@ from pipeline.data import images, resizing
 from pipeline.learn.board import add_scalars, open_board
 from pipeline.runs.folder import Run
 
-ABSENT = ("ray", "submitit", "webdataset", "simplejpeg", "cykooz_resizer", "tensorboard", "pytest", "matplotlib")
 TABLES = [
     "Machine",
     "Bits",
@@ -41,21 +39,12 @@ def programme(tmp_path) -> Programme:
     return Programme(quick=True, raw=None, minutes=1.0, **folders)
 
 
-@pytest.fixture
-def bare(tmp_path) -> dict[str, str]:
-    """The environment of a Python in which the optional packages cannot be imported."""
-    folder = tmp_path / "bare"
-    folder.mkdir()
-    (folder / "sitecustomize.py").write_text(f"import sys\nsys.modules.update(dict.fromkeys({ABSENT!r}))\n")
-    return {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{folder}"}
-
-
 @pytest.mark.slow
-def test_a_rehearsal_on_a_bare_machine_that_is_killed_continues_where_it_was(tmp_path, bare):
+def test_a_rehearsal_on_a_bare_machine_that_is_killed_continues_where_it_was(tmp_path):
     words = [sys.executable, "-m", "pipeline.bench", "gpu", "--quick", "--raw", "nowhere"]
     words += ["--scratch", "scratch", "--out", "out"]
-    out = tmp_path / "out" / "gpu-quick"
-    first = subprocess.Popen(words, cwd=tmp_path, env=bare, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    out, environment = tmp_path / "out" / "gpu-quick", bare.environment(tmp_path / "bare")
+    first = subprocess.Popen(words, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     deadline = time.monotonic() + 600
     while not (out / "speed" / "ours.json").exists():
         assert first.poll() is None and time.monotonic() < deadline, first.stderr.read().decode()
@@ -66,7 +55,7 @@ def test_a_rehearsal_on_a_bare_machine_that_is_killed_continues_where_it_was(tmp
     before = {path: path.read_bytes() for path in out.glob("*/*.json") if path.parent.name != "machine"}
     assert "rehearsal" in json.loads((out / "gpu.json").read_text())
 
-    done = subprocess.run(words, cwd=tmp_path, env=bare, capture_output=True, text=True)
+    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert {path: path.read_bytes() for path in before} == before
     written = json.loads((out / "gpu.json").read_text())

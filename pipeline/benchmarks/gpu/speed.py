@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
@@ -60,8 +59,6 @@ def run(programme: Programme, part: str) -> Found:
     variation = next(v for v in VARIATIONS if v.name == part)
     if lacks := variation.lacks(programme.device):
         return {"skipped": lacks}
-    gc.collect()  # what an earlier row left, also one that failed
-    torch.cuda.empty_cache()
     try:
         return plain(setup, variation) if variation.plain else ours(setup, variation)
     except torch.cuda.OutOfMemoryError:  # of no use to the next call either

@@ -5,12 +5,15 @@ The page is written after each part, so that it holds what is known whenever the
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
 import threading
 import time
 import traceback
+
+import torch
 
 from pipeline.benchmarks.gpu import page
 from pipeline.benchmarks.gpu.programme import Programme, Unfinished
@@ -41,6 +44,8 @@ def work(name: str, programme: Programme, parts: list[str]) -> int:
         else:
             programme.write(name, part, {**found, "took": round(time.monotonic() - started, 1)})
         page.write(programme)
+        gc.collect()  # the next part, or a process that it starts, needs the GPU's memory
+        torch.cuda.empty_cache()
     current(programme, name).unlink(missing_ok=True)
     return 0
 
