@@ -82,10 +82,11 @@ def spec_of(
 
 
 def row(case: Case, step: Step, seconds: float) -> tuple[str, ...]:
-    """The table's row of one step."""
+    """The table's row of one step; what a graph keeps in memory is not seen at its replay."""
     numbers = [sum(step.launches.values()), *(step.launches.get(part, 0) for part in PARTS), step.captured]
     numbers += [sum(step.seen.waits.values()), sum(step.seen.uploads.values())]
-    sizes = (f"{step.pinned / 1e6:.1f}", f"{step.peak_bytes / 1e9:.2f}", f"{seconds:.1f}")
+    peak = "–" if case.graphs else f"{step.peak_bytes / 1e9:.2f}"
+    sizes = (f"{step.pinned / 1e6:.1f}", peak, f"{seconds:.1f}")
     return (*case.words, *map(str, numbers), *sizes)
 
 
