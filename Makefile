@@ -51,7 +51,8 @@ RAW ?= ../shared/data
 MINUTES ?= 60
 OUT ?= reports/bench
 gpu: ## ask a GPU what only a GPU can answer; MINUTES, RAW, OUT, REHEARSE=1
-	@if $(PYTHON) -c "import torch, timm" 2>/dev/null; then run=$(PYTHON); else $(MAKE) setup && run=$(BIN)/python; fi; \
+	@if why=$$($(PYTHON) -c "import torch, timm" 2>&1); then run=$(PYTHON); else run=$(BIN)/python; \
+		echo "$(PYTHON) is not used, .venv is: $$(echo "$$why" | tail -n 1)"; $(MAKE) setup || exit 1; fi; \
 		$$run -m pipeline.bench gpu --raw $(RAW) --minutes $(MINUTES) --out $(OUT) $(if $(REHEARSE),--quick)
 
 # The peers of the benchmarks, in an environment of their own: their dependencies conflict with ours. ffcv is built here

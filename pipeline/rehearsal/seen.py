@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from pipeline.rehearsal.capture import CannotCapture, Recording
@@ -90,8 +91,15 @@ def place() -> str:
     """The innermost line of the package that is at work, such as `learn/loop.py:172`; `torch` where there is none."""
     frame = sys._getframe(1)
     while frame is not None:
-        path = Path(frame.f_code.co_filename)
-        if PACKAGE in path.parents and "rehearsal" not in path.parts:
-            return f"{path.relative_to(PACKAGE).as_posix()}:{frame.f_lineno}"
+        if name := _in_package(frame.f_code.co_filename):
+            return f"{name}:{frame.f_lineno}"
         frame = frame.f_back  # type: ignore[assignment]
     return "torch"
+
+
+@cache
+def _in_package(filename: str) -> str:
+    """The file's path in the package; empty where it is elsewhere, or a part of the rehearsal."""
+    path = Path(filename)
+    inside = PACKAGE in path.parents and "rehearsal" not in path.parts
+    return path.relative_to(PACKAGE).as_posix() if inside else ""

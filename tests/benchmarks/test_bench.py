@@ -11,7 +11,6 @@ from commands import command
 
 from pipeline.benchmarks import BENCHMARKS
 from pipeline.benchmarks.augment import OPERATIONS
-from pipeline.benchmarks.gpu import rehearsed
 from pipeline.benchmarks.support import limits
 from pipeline.benchmarks.support.measure import Case, Settings, compare
 from pipeline.benchmarks.support.tables import Row, Table, number
@@ -291,18 +290,3 @@ def test_numbers_have_three_significant_digits(value, text):
 @pytest.mark.parametrize("backbone", paper.STANDARD, ids=lambda backbone: backbone.title)
 def test_torch_counts_the_arithmetic_that_the_estimates_use(backbone):
     assert limits.gigaflops([backbone], paper.IMAGE_SIZE) == pytest.approx(backbone.gflops, abs=0.05)
-
-
-def test_the_rehearsal_of_a_gpu_prints_its_table(tmp_path, monkeypatch, capsys):
-    assert len(rehearsed.cases()) == 117
-    assert set(rehearsed.some_cases()) < set(rehearsed.cases())
-    monkeypatch.setattr(rehearsed, "some_cases", lambda: [("finetune", paper.RESNET18, "float16")])
-    rehearsed.run_rehearsal(tmp_path, quick=True)
-    written = json.loads((tmp_path / "rehearsal-quick.json").read_text())
-    (row,) = written["rows"]
-    found = dict(zip(written["header"], row, strict=True))
-    assert (found["program"], found["backbone"], found["waits"]) == ("finetune", "ResNet-18", "1")
-    launches = [int(found[name]) for name in rehearsed.PARTS]
-    assert int(found["launches"]) == sum(launches) and min(launches[:4]) > 0
-    printed = capsys.readouterr().out
-    assert rehearsed.text([row]) in printed and "1 step in" in printed

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
 import zipfile
 from pathlib import Path
 
+import bare
 import numpy as np
 import pytest
 import torch
 from commands import command
-from repository import ROOT
 
-from pipeline.benchmarks.gpu import machine, page, runner, speed, steps
+from pipeline.benchmarks.gpu import machine, page, runner, speed, steps, worker
 from pipeline.benchmarks.gpu.programme import Programme, Sheet, Unfinished
 from pipeline.data import images, resizing
 from pipeline.learn.board import add_scalars, open_board
 from pipeline.runs.folder import Run
 
-ABSENT = ("ray", "submitit", "webdataset", "simplejpeg", "cykooz_resizer", "tensorboard", "pytest", "matplotlib")
 TABLES = [
     "Machine",
     "Bits",
@@ -41,21 +39,12 @@ def programme(tmp_path) -> Programme:
     return Programme(quick=True, raw=None, minutes=1.0, **folders)
 
 
-@pytest.fixture
-def bare(tmp_path) -> dict[str, str]:
-    """The environment of a Python in which the optional packages cannot be imported."""
-    folder = tmp_path / "bare"
-    folder.mkdir()
-    (folder / "sitecustomize.py").write_text(f"import sys\nsys.modules.update(dict.fromkeys({ABSENT!r}))\n")
-    return {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{folder}"}
-
-
 @pytest.mark.slow
-def test_a_rehearsal_on_a_bare_machine_that_is_killed_continues_where_it_was(tmp_path, bare):
+def test_a_rehearsal_on_a_bare_machine_that_is_killed_continues_where_it_was(tmp_path):
     words = [sys.executable, "-m", "pipeline.bench", "gpu", "--quick", "--raw", "nowhere"]
     words += ["--scratch", "scratch", "--out", "out"]
-    out = tmp_path / "out" / "gpu-quick"
-    first = subprocess.Popen(words, cwd=tmp_path, env=bare, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    out, environment = tmp_path / "out" / "gpu-quick", bare.environment(tmp_path / "bare")
+    first = subprocess.Popen(words, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     deadline = time.monotonic() + 600
     while not (out / "speed" / "ours.json").exists():
         assert first.poll() is None and time.monotonic() < deadline, first.stderr.read().decode()
@@ -66,7 +55,7 @@ def test_a_rehearsal_on_a_bare_machine_that_is_killed_continues_where_it_was(tmp
     before = {path: path.read_bytes() for path in out.glob("*/*.json") if path.parent.name != "machine"}
     assert "rehearsal" in json.loads((out / "gpu.json").read_text())
 
-    done = subprocess.run(words, cwd=tmp_path, env=bare, capture_output=True, text=True)
+    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert {path: path.read_bytes() for path in before} == before
     written = json.loads((out / "gpu.json").read_text())
@@ -103,16 +92,26 @@ class FakeStep:
             raise RuntimeError(part)
         return {"value": 1}
 
+    def parts(self, programme):
+        return ["bad\nin two lines", "good", "never"]
+
+    def sheets(self, programme, found):
+        return [Sheet(title="Fake", header=("found",), rows=[(f"{len(found)} of the parts is good",)])]
+
 
 def test_each_part_has_a_result_of_its_own_and_a_lost_gpu_ends_the_process(programme, monkeypatch, capsys):
-    monkeypatch.setattr(steps, "STEPS", {"fake": FakeStep()})
-    assert steps.work("fake", programme, ["bad\nin two lines", "good"]) == 0
+    for module in (worker, page):
+        monkeypatch.setattr(module, "STEPS", {"fake": FakeStep()})
+    assert worker.work("fake", programme, ["bad\nin two lines", "good"]) == 0
+    text = (programme.out / "gpu.md").read_text()
+    assert "- failed: fake, bad" in text and "1 of the parts is good" in text
+    assert "- not done yet: fake: 1 of 3 parts, the next is never" in text
     assert programme.found("fake", "bad\nin two lines")["error"] == "RuntimeError: bad"
     assert programme.found("fake", "good")["value"] == 1
     assert programme.is_done("fake", "good") and not programme.is_done("fake", "bad\nin two lines")
-    assert steps.work("fake", programme, ["CUDA error: lost", "good"]) == 1
+    assert worker.work("fake", programme, ["CUDA error: lost", "good"]) == 1
     assert steps.current(programme, "fake").read_text() == "CUDA error: lost"
-    assert steps.work("fake", programme, ["stopped", "good"]) == 75
+    assert worker.work("fake", programme, ["stopped", "good"]) == 75
     assert programme.found("fake", "stopped") is None
     assert "good" in capsys.readouterr().err
 
@@ -205,7 +204,17 @@ def test_the_page_says_what_failed_and_what_is_left(programme):
     programme.write("exactness", "GPU tests", {"error": "no | luck"})
     text = page.page_text(
         programme,
-        [{"name": "exactness", "title": "t", "tables": [], "failed": {"GPU tests": "no | luck"}, "left": ["kills"]}],
+        [
+            {
+                "name": "exactness",
+                "title": "t",
+                "tables": [],
+                "failed": {"GPU tests": "no | luck"},
+                "left": ["kills"],
+                "parts": {},
+            }
+        ],
     )
     assert r"# Measured on a\|b" in text and r"- failed: exactness, GPU tests: no \| luck" in text
-    assert "- not done yet: exactness: kills" in text and "A REHEARSAL" in text
+    assert "- not done yet: exactness: 1 of 1 parts, the next is kills" in text
+    assert "A REHEARSAL" in text and "by `make gpu REHEARSE=1`, which continues" in text

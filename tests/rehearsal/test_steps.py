@@ -40,7 +40,7 @@ def printed() -> Iterator[None]:
 
 def rehearse(case: Case, spec: Spec) -> Step:
     started = time.monotonic()
-    step = rehearse_step(spec, precision=case[2])
+    step = rehearse_step(spec, precision=case.precision, cuda_graphs=case.graphs)
     ROWS.append(rehearsed.row(case, step, time.monotonic() - started))
     return step
 
@@ -55,6 +55,7 @@ def check(step: Step, precision: str) -> None:
     assert step.without_gradient == ()
     for operation in ("convolution", "addmm"):
         assert seen.dtypes.get(("forward", operation), {precision}) == {precision}
+    assert (step.captured > 100) == ("replay" in step.launches)
     assert seen.dtypes["augmentation", "div_"] == {"float32"}
     launched = {operation for _, operation in seen.launches}
     assert not launched & {name for names in NO_DETERMINISTIC_KERNEL.values() for name in names}
@@ -62,16 +63,18 @@ def check(step: Step, precision: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", CASES, ids=[f"{p}-{b.title}-{d}" for p, b, d in CASES])
+@pytest.mark.parametrize("case", CASES, ids=["-".join(case.words) for case in CASES])
 def test_a_step_of_the_papers_networks(case):
-    check(rehearse(case, rehearsed.spec_of(*case[:2])), case[2])
+    step = rehearse(case, rehearsed.spec_of(case.program, case.backbone))
+    check(step, case.precision)
+    assert ("replay" in step.launches) == case.graphs
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("arm", [0, 1], ids=["cnn", "transformer"])
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_a_step_of_small_networks(program, arm, precision):
-    check(rehearse((program, TINY[arm], precision), tiny_spec(program, arm)), precision)
+    check(rehearse(Case(program, TINY[arm], precision), tiny_spec(program, arm)), precision)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

@@ -6,8 +6,6 @@ python tests/support/kill.py [FOLDER] [KILLS] [DEVICE]
 from __future__ import annotations
 
 import dataclasses
-import multiprocessing
-import os
 import random
 import shutil
 import sys
@@ -19,41 +17,21 @@ from typing import Any
 
 import tiny
 import torch
+from starter import Process
 
 from pipeline.core import files
-from pipeline.jobs import execute, submissions
-from pipeline.jobs.signals import Stop
+from pipeline.jobs import submissions
 from pipeline.runs.folder import Run
 from pipeline.runs.spec import Spec
 
 BITS = ("weights", "last_weights", "predictions", "val_predictions")
 TIMES = ("images_per_second", "seconds", "epoch_seconds")
 PATIENCE = 300.0
-SERVER = multiprocessing.get_context("forkserver")  # what it imported once, every run's process has at its start
-SERVER.set_forkserver_preload(
-    [
-        *("pipeline.jobs.execute", "pipeline.learn.pretrain", "pipeline.learn.finetune", "pipeline.learn.metrics"),
-        *("pipeline.data.shards.write", "pipeline.study.recipes", "timm"),
-        *("sklearn.linear_model", "sklearn.multiclass", "sklearn.neighbors", "sklearn.pipeline", "threadpoolctl"),
-        "torch.utils.tensorboard",
-    ]
-)
 
 
-def start(run: Run) -> multiprocessing.process.BaseProcess:
-    """Execute the run in a process of its own, as `python -m pipeline.jobs.execute` does."""
-    process = SERVER.Process(target=_execute, args=(run.folder,))
-    process.start()
-    return process
-
-
-def _execute(folder: Path) -> None:
-    run = Run(folder)
-    with open(run["log"], "ab") as log:
-        os.dup2(log.fileno(), 1)
-        os.dup2(log.fileno(), 2)
-    with Stop() as asked:
-        sys.exit(execute.execute_run(run, asked))
+def start(run: Run) -> Process:
+    """Execute the run in a process of its own."""
+    return Process(run.folder)
 
 
 def undisturbed(run: Run) -> Run:
@@ -139,9 +117,10 @@ def differences(run: Run, other: Run) -> list[str]:
 def main(folder: Path, kills: int, device: str = "cpu", seed: int = 0) -> dict[str, list[str]]:
     """Differences by kind of run; empty lists mean that every bit is the same."""
     shards = tiny.make_shards(folder)
-    epochs = 3 * kills
-    calm = tiny.make_cluster(folder, runs=str(folder / "calm"), keep_state=True, device=device)
-    rough = dataclasses.replace(calm, runs=str(folder / "rough"))
+    epochs = 2 * kills
+    # a run that is killed writes a checkpoint after every step; one that is not needs none before its end
+    rough = tiny.make_cluster(folder, runs=str(folder / "rough"), keep_state=True, device=device)
+    calm = dataclasses.replace(rough, runs=str(folder / "calm"), checkpoint_minutes=60.0)
     pretrain = tiny.make_pretrain(shards, epochs=epochs)
     finetune = tiny.make_finetune(shards, pretrain, epochs=epochs, patience=epochs)
     specs: dict[str, Spec] = {"pretraining": pretrain, "fine-tuning": finetune}

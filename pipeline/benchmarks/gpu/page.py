@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,11 @@ def page_text(programme: Programme, steps: list[dict[str, Any]]) -> str:
     """The page: every table, and what failed or is still to do."""
     facts = programme.found("machine", "facts") or {}
     lines = [f"# Measured on {markdown(str(facts.get('gpu') or facts.get('cpu') or 'an unknown machine'))}", ""]
+    command = "make gpu" + " REHEARSE=1" * programme.quick
+    lines += [
+        f"Written {time.strftime('%Y-%m-%d %H:%M')} by `{command}`, which continues with what is not done yet.",
+        "",
+    ]
     if programme.quick:
         lines += ["A REHEARSAL on the CPU, in little: it shows that every step works, and measures nothing.", ""]
     for step in steps:
@@ -62,7 +68,8 @@ def page_text(programme: Programme, steps: list[dict[str, Any]]) -> str:
         for part, error in step["failed"].items():
             lines += [f"- failed: {markdown(step['name'])}, {markdown(part)}: {markdown(error)}"]
         if step["left"]:
-            lines += [f"- not done yet: {markdown(step['name'])}: {markdown(', '.join(step['left']))}"]
+            of = f"{len(step['left'])} of {len(step['left']) + len(step['parts'])} parts"
+            lines += [f"- not done yet: {markdown(step['name'])}: {of}, the next is {markdown(step['left'][0])}"]
         lines += [""] * bool(step["failed"] or step["left"])
     return "\n".join(lines)
 

@@ -22,7 +22,7 @@ GRACE = 90.0  # seconds from the request to stop to the kill: a checkpoint is wr
 
 
 def run_programme(programme: Programme, say: Callable[[str], None]) -> int:
-    """Do every step; returns how many parts have no result. The page and the JSON are written after each step.
+    """Do every step; returns how many parts have no result. The page and the JSON are written after each part.
 
     Raises `ValueError` where there is no GPU, or results of another one.
     """
@@ -62,7 +62,7 @@ def run_step(name: str, programme: Programme, environment: dict[str, str], say: 
     deadline = time.monotonic() + 60 * minutes
     tried: set[str] = set()
     while todo := [part for part in parts if part not in tried and not programme.is_done(name, part)]:
-        command = [sys.executable, "-m", "pipeline.benchmarks.gpu.steps", name, to_json(programme), *todo]
+        command = [sys.executable, "-m", "pipeline.benchmarks.gpu.worker", name, to_json(programme), *todo]
         process = subprocess.Popen(command, env=environment, start_new_session=True)
         code = wait(process, deadline)
         if code is None:

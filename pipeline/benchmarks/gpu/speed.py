@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from pipeline.benchmarks import step
 from pipeline.benchmarks.gpu.programme import Found, Programme, Sheet
+from pipeline.benchmarks.gpu.variations import (
+    GRAPH,
+    LOADED,
+    OURS,
+    PLAIN_LOADED,
+    TF32_FROM,
+    VARIATIONS,
+    Variation,
+    change,
+)
 from pipeline.benchmarks.step import Setup
 from pipeline.benchmarks.support import limits, plain_loop
 from pipeline.benchmarks.support.raw_images import raw_folder
@@ -21,66 +30,10 @@ from pipeline.benchmarks.support.training import WARMUP_STEPS, TimedPretraining,
 from pipeline.core import files
 from pipeline.jobs.footprints import key_of, known
 from pipeline.learn import hardware
-from pipeline.learn.methods.cass import Cass
 
 TITLE = "the step: precision, layout, streams, compilation, graphs, batches"
 MINUTES = 20.0
 MULTIPLICATION = "multiplying matrices"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Variation:
-    """One row of the table. As it is by default, it is the project's step with its batch in memory."""
-
-    name: str
-    precision: str = ""
-    """Empty: what the GPU computes best."""
-    batch: int = step.BATCH
-    loading: bool = False
-    plain: bool = False
-    """The reference's style: another loop, in a process of its own."""
-    tf32: bool = False
-    channels_last: bool = False
-    streams: bool = False
-    compiled: bool = False
-    graphs: bool = False
-    """The forward and backward pass replayed as one CUDA graph (`cuda_graphs` in a cluster file)."""
-    any_algorithms: bool = False
-
-    def lacks(self, device: str) -> str:
-        """Why it cannot be measured on the device; empty if it can."""
-        only_gpu = self.tf32 or self.streams or self.compiled or self.precision == "float16"
-        if device == "cpu":
-            return "needs a GPU" if only_gpu else ""
-        if (self.tf32 or self.precision == "bfloat16") and torch.cuda.get_device_capability() < (8, 0):
-            return "needs compute capability 8.0"
-        if self.compiled and not limits.can_compile(device):
-            return "torch cannot compile here"
-        return ""
-
-
-OURS, LOADED = Variation(name="ours"), Variation(name="ours, with its loading", loading=True)
-GRAPH = Variation(name="ours, as a CUDA graph", graphs=True)
-PLAIN = Variation(name="reference's style", plain=True)
-PLAIN_LOADED = Variation(name="reference's style, with its loader", plain=True, loading=True)
-VARIATIONS = (
-    OURS,
-    LOADED,
-    PLAIN_LOADED,
-    PLAIN,
-    Variation(name="ours, batches of 32", batch=32),
-    Variation(name="ours, batches of 64", batch=64),
-    Variation(name="ours, float32", precision="float32"),
-    Variation(name="ours, float32 with TF32", precision="float32", tf32=True),
-    Variation(name="ours, float16", precision="float16"),
-    Variation(name="ours, bfloat16", precision="bfloat16"),
-    Variation(name="ours, CNN in channels_last", channels_last=True),
-    Variation(name="ours, an arm a stream", streams=True),
-    Variation(name="ours, both arms compiled", compiled=True),
-    GRAPH,
-    Variation(name="ours, any algorithms", any_algorithms=True),
-    Variation(name="ours, channels_last, any algorithms", channels_last=True, any_algorithms=True),
-)
 
 
 class Measured(TimedPretraining):
@@ -95,27 +48,6 @@ class Measured(TimedPretraining):
         return super().end_epoch(epoch)
 
 
-class TwoStreams(Cass):
-    """CASS whose second arm has a stream of its own."""
-
-    def __init__(self, other: Cass) -> None:
-        super().__init__(dict(other.networks.items()), other.augmentation)
-        self.side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-
-    def loss(self, *inputs: Tensor) -> dict[str, Tensor]:
-        (images,) = inputs
-        first, second = self.networks.values()
-        here = torch.cuda.current_stream()
-        self.side.wait_stream(here)
-        with torch.cuda.stream(self.side):
-            t = second(images)
-        r = first(images)
-        here.wait_stream(self.side)
-        images.record_stream(self.side)
-        with torch.autocast(images.device.type, enabled=False):
-            return self.scalars(r, t)
-
-
 def parts(programme: Programme) -> list[str]:
     return [MULTIPLICATION, *(variation.name for variation in VARIATIONS)]
 
@@ -127,15 +59,24 @@ def run(programme: Programme, part: str) -> Found:
     variation = next(v for v in VARIATIONS if v.name == part)
     if lacks := variation.lacks(programme.device):
         return {"skipped": lacks}
-    return plain(setup, variation) if variation.plain else ours(setup, variation)
+    try:
+        return plain(setup, variation) if variation.plain else ours(setup, variation)
+    except torch.cuda.OutOfMemoryError:  # of no use to the next call either
+        return {"skipped": "the GPU's memory is too small"}
 
 
 def prepare(programme: Programme) -> Setup:
-    """What every row trains: shards of raw images of ISIC's sizes, made by the first part that needs them."""
+    """What every row trains, with the process set to compute as runs do."""
+    setup = data(programme)
+    hardware.make_deterministic(setup.hardware)
+    return setup
+
+
+@cache
+def data(programme: Programme) -> Setup:
+    """Shards of raw images of ISIC's sizes, made or checked by the first part of this process that needs them."""
     settings = programme.settings("speed")
     site = this_machine(settings, programme.device)
-    chosen = hardware.choose(site, "auto")
-    hardware.make_deterministic(chosen)
     steps = WARMUP_STEPS + (2 if programme.quick else 40)
     raw, note = raw_folder(settings, -(-(steps + 1) * step.BATCH * 10 // 8))  # 80 % of the images are for training
     return Setup(
@@ -144,7 +85,7 @@ def prepare(programme: Programme) -> Setup:
         note=note,
         dataset=make_dataset(settings, raw, programme.size),
         site=site,
-        hardware=chosen,
+        hardware=hardware.choose(site, "auto"),
         pair=programme.pair,
         size=programme.size,
         steps=steps,
@@ -157,7 +98,7 @@ def multiplication(programme: Programme, setup: Setup) -> Found:
     rates = {"float32": limits.teraflops(replace(setup.hardware, precision="float32"), side, seconds)}
     if setup.hardware.precision != "float32":
         rates[setup.hardware.precision] = limits.teraflops(setup.hardware, side, seconds)
-    if programme.device == "cuda":
+    if programme.device == "cuda" and torch.cuda.get_device_capability() >= TF32_FROM:
         torch.backends.cuda.matmul.allow_tf32 = True
         rates["tf32"] = limits.teraflops(replace(setup.hardware, precision="float32"), side, seconds)
     return {"teraflops": rates, "side": side, "gigaflops": limits.gigaflops(setup.pair, setup.size), "raw": setup.note}
@@ -180,38 +121,18 @@ def plain(setup: Setup, variation: Variation) -> Found:
 def ours(setup: Setup, variation: Variation) -> Found:
     """Seconds a step and peak memory of this project's step."""
     chosen = replace(setup.hardware, precision=variation.precision or setup.hardware.precision)
+    hardware.reset_peak_memory(chosen)
     spec = setup.cass(variation.batch)
     program = Measured(spec, setup.site, setup.steps, in_memory=not variation.loading)
     change(program, variation)
-    if chosen.device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
     with limits.any_algorithms() if variation.any_algorithms else contextlib.nullcontext():
-        train(program, setup.settings, chosen, graphs=variation.graphs)
+        train(program, setup.settings, chosen, graphs=variation.graphs, saves=False)
     allocated, reserved = program.peak or (None, None)
     found = {"seconds": program.seconds_a_step(), "batch": variation.batch, "precision": chosen.precision}
     found |= {"allocated": allocated, "reserved": reserved, "kind": key_of(spec, chosen.precision)}
     if variation in (OURS, GRAPH):  # the same images, draws and steps
         found["bits"] = bits_of(program.module)
-    del program
-    gc.collect()
-    if chosen.device == "cuda":
-        torch.cuda.empty_cache()
     return found
-
-
-def change(program: Measured, variation: Variation) -> None:
-    """Make the program train in the variation's way."""
-    method = program.method
-    assert isinstance(method, Cass)
-    if variation.tf32:
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
-    if variation.channels_last:
-        next(iter(method.networks.values())).to(memory_format=torch.channels_last)
-    if variation.streams:
-        program.method = program.module = TwoStreams(method)
-    if variation.compiled:
-        for network in method.networks.values():
-            network.compile(dynamic=False)
 
 
 def bits_of(module: torch.nn.Module) -> str:

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pipeline.benchmarks.gpu import speed
 from pipeline.benchmarks.gpu.programme import Found, Programme, Sheet, Unfinished
+from pipeline.benchmarks.gpu.variations import LOADED
 from pipeline.benchmarks.support.raw_images import make_shards
 from pipeline.core import files
 from pipeline.core.console import counted
@@ -95,7 +95,7 @@ def plan(programme: Programme) -> Found:
     """The epochs of pretraining, chosen once by the measured speed and the time; the start weights that are here."""
     epochs, reason = 1, "a rehearsal"
     if not programme.quick:
-        measured = programme.found("speed", speed.LOADED.name) or {}
+        measured = programme.found("speed", LOADED.name) or {}
         seconds = measured.get("seconds", 0.0) / measured.get("batch", 1) * paper.IMAGES[NAME][0]
         epochs, reason = 3, "the speed is not measured yet"
         if seconds:

@@ -137,10 +137,12 @@ def train(
     checkpoint_seconds: float = 600.0,
     should_stop: Callable[[], bool] = lambda: False,
     graphs: bool = False,
+    saves: bool = True,
 ) -> list[float]:
     """Train until the end or until `should_stop()`, in a temporary run folder; clears the program's times first.
 
-    Returns the times (perf_counter) at which the epochs ended.
+    Returns the times (perf_counter) at which the epochs ended. Without `saves` it ends with its epoch, before the last
+    checkpoint is written.
     """
     program.clear_times()
     with tempfile.TemporaryDirectory(dir=settings.scratch) as folder, contextlib.redirect_stdout(io.StringIO()):
@@ -156,4 +158,6 @@ def train(
         with contextlib.suppress(loop.Stopped), contextlib.closing(trainer.epochs()) as epochs:
             for _ in epochs:
                 ended.append(time.perf_counter())
+                if not saves:
+                    break
         return ended
