@@ -78,7 +78,7 @@ def _cluster() -> str:
         "# Cluster file",
         "",
         "A TOML file in `slurm/` says where runs happen; nothing in it changes a run's id. `--cluster NAME` names it.",
-        "[Operations](../operations.md#the-cluster-file) says how to write one.",
+        "[The cluster file](../cluster_file.md) says how to write one.",
         "",
     ]
     tables = {

@@ -108,12 +108,12 @@ def _row(planned: PlannedRun, plan: Plan, queue: QueueView | None) -> Row:
         row["says"] = f"waits for {plan.runs[planned.parent].name}, which is {plan.runs[planned.parent].state}"
     elif queue and planned.run.id in queue.ended:
         row["job"], how = queue.ended[planned.run.id]
-        row["says"] = f"its job ended: {how}; the next launch continues it"
+        row["says"] = f"its job ended: {how}; the next launch continues it" + _waits_for(planned.run)
     return row
 
 
 def _waits_for(run: Run) -> str:
-    """What a job was requeued to wait for; empty where it was not."""
+    """What a run left its job to wait for; empty where it did not."""
     with contextlib.suppress(FileNotFoundError):
         return f", waits for {run['waits'].read_text(encoding='utf-8').strip()}"
     return ""

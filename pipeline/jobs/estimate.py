@@ -19,7 +19,7 @@ from pipeline.runs.spec import FinetuneSpec, PretrainSpec, Spec
 from pipeline.study import paper
 
 DECODED = 1754  # images of 384 pixels a second, into a map on two cores (docs/benchmarks.md, Loading)
-CHECKPOINTS = 3  # of one run, at the moment when it writes its third (docs/operations.md)
+CHECKPOINTS = 3  # of one run, at the moment when it writes its third (docs/storage.md)
 
 
 @dataclass

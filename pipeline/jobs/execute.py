@@ -23,7 +23,7 @@ from pipeline.jobs import milestones
 from pipeline.jobs.gpus import gpus, use_assigned_gpu
 from pipeline.jobs.heartbeat import heartbeat
 from pipeline.jobs.output import output_to
-from pipeline.jobs.signals import REQUEUE, STOP_FILE, STOPPED, Stop, grace_of, leave, requeue_with
+from pipeline.jobs.signals import REQUEUE, STOP_FILE, STOPPED, Stop, grace_of, leave, requeue_with, starts_left
 from pipeline.jobs.start import OtherCard, ParentDamaged, begin, inputs
 from pipeline.runs import cluster
 from pipeline.runs.folder import Run
@@ -104,7 +104,8 @@ def _execute_locked(run: Run, stop: Callable[[], bool]) -> int:
             print("stopped as asked; the checkpoint is on disk", flush=True)
             return STOPPED
     except OtherCard as error:
-        print(f"{error}; the job is requeued to wait for it", flush=True)
+        again = "the job is requeued" if starts_left(site_of(run).slurm.requeues) else "the next launch sends it again"
+        print(f"{error}; {again} to wait for it", flush=True)
         files.write_text(run["waits"], error.waits_for + "\n")
         requeue_with(error.request)
         return REQUEUE

@@ -94,6 +94,11 @@ def leave(code: int, stop: Stop) -> None:
         sys.exit(code)
 
 
+def starts_left(requeues: int) -> bool:
+    """Whether the batch shell may put this job back into the queue; `requeues` is the site's limit of that."""
+    return int(os.environ.get("SLURM_RESTART_COUNT") or 0) < requeues
+
+
 def requeue_with(request: str) -> None:
     """Have the batch shell change the job before it starts again; `request` is what `scontrol update` takes."""
     Path(os.environ[BATCH_SHELL]).write_text(f"{request}\n", encoding="utf-8")

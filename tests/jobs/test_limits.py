@@ -21,7 +21,7 @@ from pipeline.study import paper
 ME = getpass.getuser()
 SLURM = Slurm(partition="main", gres="gpu:rtx8000:2", cpus=4, memory_gb=32.0)
 ASSOC = "format=account,user,partition,parentname,defaultqos,maxsubmit,maxjobs,maxtres,grpsubmit,grpjobs,grptres"
-QOS = "format=maxsubmitpu,maxjobspu,maxtrespu,maxtres,grpsubmit,grpjobs,grptres"
+QOS = "format=maxsubmitpu,maxjobspu,maxtrespu,maxtres,grpsubmit,grpjobs,grptres,flags"
 SITE = {
     "scontrol show config": "AccountingStorageEnforce = associations,limits,qos\nMaxArraySize = 1001\n",
     f"sacctmgr -nP show user {ME} format=defaultaccount": "lab|\n",
@@ -31,7 +31,7 @@ SITE = {
     f"sacctmgr -nP show assoc account=faculty {ASSOC}": "faculty|||root||||||8|\n",
     f"sacctmgr -nP show assoc account=root {ASSOC}": "root||||||||||\n",
     "scontrol --all --oneliner show partition": "PartitionName=main Default=YES QoS=short ExclusiveUser=YES State=UP\n",
-    f"sacctmgr -nP show qos name=short {QOS}": "3||cpu=16,gres/gpu:rtx8000=6||||mem=128G\n",
+    f"sacctmgr -nP show qos name=short {QOS}": "3||cpu=16,gres/gpu:rtx8000=6||||mem=128G|\n",
     "squeue -h -r -o %u|%a|%q|%P": f"{ME}|lab|normal|main\n{ME}|home|normal|main\nanna|lab|normal|fat\n",
 }
 
@@ -104,13 +104,24 @@ def test_a_limit_of_a_qos_counts_instead_of_an_associations_of_its_kind(site: di
         ("gres/gpu=6", ["gpu=6 of partition main (QOS short)"]),
         ("cpu=9", [ME]),
     ):
-        site[command] = f"|7||{mine}|||gres/gpu=24\n"
+        site[command] = f"|7||{mine}|||gres/gpu=24|\n"
         found = limits.read_limits(slurm)
         assert [limit.jobs for limit in found if limit.kind == "MaxJobs"] == [7]
         assert [limit.of for limit in found if limit.kind == "GrpTRES gres/gpu"] == ["partition main (QOS short)"]
         said = limits.too_large(found)
         assert len(said) == len(problems) and all(word in line for word, line in zip(problems, said, strict=True))
         assert not any("PerJob" in line for line in limits.limit_lines(found, 99, max_jobs=0) if not problems)
+
+
+@pytest.mark.parametrize(("flags", "most"), [("DenyOnLimit", 3), ("DenyOnLimit,OverPartQOS", 9), ("", 3)])
+def test_the_partitions_qos_counts_before_the_jobs_own_unless_that_says_otherwise(
+    site: dict[str, str], flags: str, most: int
+) -> None:
+    site[f"sacctmgr -nP show qos name=long {QOS}"] = f"9|2|||||mem=64G|{flags}\n"
+    found = limits.read_limits(dataclasses.replace(SLURM, qos="long"))
+    assert [limit.jobs for limit in found if limit.kind == "MaxSubmitJobs"] == [most]
+    assert [limit.jobs for limit in found if limit.kind == "GrpTRES mem"] == [2 if most == 9 else 4]
+    assert [limit.of for limit in found if limit.kind == "MaxJobs"] == ["QOS long"]  # the partition's has none
 
 
 @pytest.mark.parametrize(
@@ -165,6 +176,18 @@ def test_a_launch_sends_what_fits_and_says_what_it_left(
     assert queue.sent == [1] and [len(each.tasks) for each in submissions] == [1]
     assert "6 of 7 jobs left for a later launch: MaxSubmitJobs of partition main (QOS short) is 3" in said[1]
     assert all("left for a later launch" in line for line in said[1:]) and len(said) > 2
+
+
+def test_the_script_for_sbatch_keeps_to_the_limits_too(
+    site: dict[str, str], plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Queue(monkeypatch, most=1)
+    script = reconcile.script(plan)
+    assert script.count("sbatch --parsable") == 1 and "#SBATCH --array" not in script
+    assert "6 of 7 jobs left for a later script: MaxSubmitJobs of partition main (QOS short) is 3" in script
+    plan.cluster = dataclasses.replace(plan.cluster, slurm=dataclasses.replace(SLURM, gres="gpu:8"))
+    with pytest.raises(ValueError, match="nothing is printed; first:\n  MaxTRESPerJob gres/gpu=4 of user"):
+        reconcile.script(plan)
 
 
 def test_where_limits_are_hidden_a_refused_array_is_sent_in_part(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -148,14 +148,17 @@ def test_a_gpu_and_a_cpu_are_never_exchanged(begun):
             begin(run, {**RTX, "device": "cpu", "model": "a CPU"}, {}, chosen(site, how))
 
 
-def test_a_run_that_waits_has_not_failed_and_tells_the_batch_shell(begun, monkeypatch):
+@pytest.mark.parametrize(("restarts", "says"), [("0", "the job is requeued"), ("1000", "the next launch sends it")])
+def test_a_run_that_waits_has_not_failed_and_tells_the_batch_shell(begun, monkeypatch, capsys, restarts, says):
     run, site = begun
 
     def train(run, stop):
         return begin(run, A100, {}, site)
 
     monkeypatch.setattr(execute, "_train", train)
+    monkeypatch.setenv("SLURM_RESTART_COUNT", restarts)
     assert execute.execute_run(run) == REQUEUE
+    assert f"has NVIDIA A100-SXM4-80GB; {says}" in capsys.readouterr().out
     assert run.state() == "interrupted" and run["waits"].read_text() == "Quadro RTX 8000 (gres:rtx8000)\n"
     assert Path(site.runs).parent.joinpath("request").read_text() == "ExcNodeList=n4,n[6-7],c[1-9]\n"
 

@@ -91,7 +91,9 @@ def read_limits(slurm: Slurm) -> list[Limit]:
         out = [limit for row in own for limit in _of_user(row, me, slurm)]
         out += _of_accounts(account, slurm)
         qos = slurm.qos or next((row["defaultqos"] for row in own if row["defaultqos"]), "")
-        return _in_force(out, _of_qos(qos, slurm) + _of_qos(_partition_qos(partition), slurm, partition=partition))
+        of_job, over = _of_qos(qos, slurm)
+        of_partition, _ = _of_qos(_partition_qos(partition), slurm, partition=partition)
+        return _in_force(*((of_job, of_partition) if over else (of_partition, of_job)), out)
     except (KeyError, ValueError):  # some sites do not let users ask; sbatch will tell
         return []
 
@@ -158,13 +160,15 @@ def partition_notes(slurm: Slurm) -> list[str]:
 # --- Reading ---------------------------------------------------------------------------------------------------------
 
 
-def _in_force(of_associations: list[Limit], of_qos: list[Limit]) -> list[Limit]:
-    """Those that hold: a limit of a QOS counts instead of all associations' of its kind, whichever is tighter.
+def _in_force(*groups: list[Limit]) -> list[Limit]:
+    """Those that hold: a limit of an earlier group counts instead of all later ones of its kind, whichever is tighter.
 
     Those of one job that it keeps to are left out.
     """
-    kinds = {limit.kind for limit in of_qos}
-    found = [limit for limit in of_associations if limit.kind not in kinds] + of_qos
+    found: list[Limit] = []
+    for group in groups:
+        kinds = {limit.kind for limit in found}
+        found += [limit for limit in group if limit.kind not in kinds]
     return [limit for limit in found if not (limit.name.startswith(TRES["maxtres"]) and limit.jobs)]
 
 
@@ -200,16 +204,19 @@ def _partition_qos(partition: str) -> str:
     return found[0].get("QoS", "").replace("N/A", "") if found else ""
 
 
-def _of_qos(name: str, slurm: Slurm, partition: str = "") -> list[Limit]:
-    """Those of a QOS: of jobs that ask for it or, where it is a partition's, of all jobs there."""
+def _of_qos(name: str, slurm: Slurm, partition: str = "") -> tuple[list[Limit], bool]:
+    """Those of a QOS: of jobs that ask for it or, where it is a partition's, of all jobs there; and whether its limits
+    count instead of those of the partition's QOS (its flag OverPartQOS)."""
     whose = {"of": f"QOS {name}", "qos": name}
     if partition:
         whose = {"of": f"partition {partition} (QOS {name})", "partition": partition}
     out: list[Limit] = []
-    for row in records.accounted((*QOS, *GROUP), "qos", f"name={name}") if name else []:
+    over = False
+    for row in records.accounted((*QOS, *GROUP, "flags"), "qos", f"name={name}") if name else []:
+        over = "overpartqos" in row["flags"].lower().split(",")
         out += _limits({key: row[column] for column, key in QOS.items()}, slurm, **whose)
         out += _limits({key: row[key] for key in GROUP}, slurm, everyone=True, **whose)
-    return out
+    return out, over
 
 
 def _limits(values: Mapping[str, str], slurm: Slurm, **whose: Any) -> list[Limit]:

@@ -116,9 +116,7 @@ def submit_missing(
         sent: list[Submission] = []
         for array in arrays:
             whole = len(array.jobs)
-            if room is not None:
-                fits = room if array.parents <= set(jobs) else 0
-                array = dataclasses.replace(array, jobs=array.jobs[: max(0, fits)])
+            array = _fitting(array, room, jobs)
             after = sorted(jobs[run] for run in array.parents) if array.jobs else []
             while array.jobs:
                 submission = submissions.publish(runs, array, code)
@@ -138,6 +136,14 @@ def submit_missing(
             if left := whole - len(array.jobs):
                 said.append(f"{array.name}: {left} of {counted(whole, 'job')} left for a later launch: {why}")
     return sent, said
+
+
+def _fitting(array: JobArray, room: int | None, jobs: Container[str]) -> JobArray:
+    """What may be sent of an array now: as many jobs as there is room for, once all that it waits for have theirs."""
+    if room is None:
+        return array
+    fits = room if all(parent in jobs for parent in array.parents) else 0
+    return dataclasses.replace(array, jobs=array.jobs[: max(0, fits)])
 
 
 @contextlib.contextmanager
@@ -217,14 +223,28 @@ def cancel_jobs(runs: Path, jobs: Sequence[QueuedJob]) -> None:
 
 
 def script(plan: Plan) -> str:
-    """A shell script that sends what is to be sent with sbatch alone; it publishes the plan and its submissions."""
+    """A shell script that sends what is to be sent with sbatch alone; it publishes the plan and its submissions.
+
+    It keeps to the site's limits as `submit_missing` does; `ValueError` where one job alone exceeds one.
+    """
     runs = Path(plan.cluster.runs)
+    site = limits.read_limits(plan.cluster.slurm)
+    if found := limits.too_large(site):
+        raise ValueError("nothing is printed; first:\n  " + "\n  ".join(found))
     lines = ["#!/bin/bash", "set -euo pipefail"]
     with launch_lock(runs):
         live = queued_runs(runs, queued_jobs(runs))
         jobs = {run: job.id for run, job in live.items()}
         code = snapshot(runs)
-        for number, array in enumerate(arrays_to_send(plan, live, limit=max_array_size())):
+        room, why = limits.room(site, plan.cluster.slurm.max_jobs)
+        for number, whole in enumerate(arrays_to_send(plan, live, limit=max_array_size())):
+            array = _fitting(whole, room, jobs)
+            if left := len(whole.jobs) - len(array.jobs):
+                said = f"{whole.name}: {left} of {counted(len(whole.jobs), 'job')} left for a later script: {why}"
+                lines += ["", f"echo {shlex.quote(said)}"]
+            if not array.jobs:
+                continue
+            room = None if room is None else room - len(array.jobs)
             publish(plan, [planned for job in array.jobs for planned in job.runs])
             submission = submissions.publish(runs, array, code, by_hand=True)
             text = submit.sbatch_text(submission, plan.cluster, code, parallelism=array.parallelism)
