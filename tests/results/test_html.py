@@ -62,7 +62,7 @@ def report(folder, *flags: str) -> str:
 def test_the_page_needs_no_other_file_and_every_score_leads_to_its_run(folder):
     page = Page(text := report(folder))
     assert page.open == []
-    assert all(source.startswith("data:image/png;base64,") for source in page.sources) and page.sources
+    assert all(source.startswith("data:image/webp;base64,") for source in page.sources) and page.sources
     assert "http" not in re.sub(r"base64,[^\"]*", "", text)
     assert {anchor[1:] for anchor in page.anchors} <= set(page.ids)
     assert len(set(page.ids)) == len(page.ids)
