@@ -99,7 +99,7 @@ LOWEST_TESTS ?= tests/core tests/runs tests/study tests/data tests/learn tests/m
 
 lowest: setup ## the tests with the lowest versions that are allowed (LOWEST_PYTHON, LOWEST_TESTS)
 	$(BIN)/uv venv --quiet --allow-existing --python $(LOWEST_PYTHON) .venv-lowest
-	$(BIN)/uv pip compile --quiet --resolution lowest-direct --python-version $(LOWEST_PYTHON) --no-header --no-annotate \
+	$(BIN)/uv pip compile --quiet --resolution lowest-direct --python .venv-lowest/bin/python --no-header --no-annotate \
 		--extra dev pyproject.toml -o .venv-lowest/requirements.txt
 	$(BIN)/uv pip install --quiet --python .venv-lowest/bin/python -r .venv-lowest/requirements.txt
 	$(BIN)/uv pip install --quiet --python .venv-lowest/bin/python --no-deps -e .
