@@ -95,11 +95,17 @@ def _table(table: Table, intervals: Intervals) -> dict[str, Any]:
         for column, text in enumerate(line):
             cell = table.cells.get((number, column))
             kind = "label" if column < table.labels else "value"
-            kind += " long" if len(text) > LONG and not cell else ""
             kind += " paper" if table.header[column].endswith("paper") else ""
-            row.append(_score(text, cell, intervals, kind) if cell else TableText(text, kind))
+            row.append(_score(text, cell, intervals, kind) if cell else _plain(text, kind))
         rows.append(row)
     return {"title": table.title, "header": table.header, "rows": rows, "notes": table.notes}
+
+
+def _plain(text: str, kind: str) -> TableText:
+    """A text that is no score; the gain that follows `start → end` in brackets goes under it."""
+    shown, bracket, gain = text.partition(" (") if "→" in text else (text, "", "")
+    more = [gain.removesuffix(")")] if bracket else []
+    return TableText(shown, f"{kind} long" if len(shown) > LONG else kind, more=more)
 
 
 def _score(text: str, cell: Cell, intervals: Intervals, kind: str) -> TableText:
