@@ -95,13 +95,14 @@ lock: ## write requirements.lock again
 	$(BIN)/uv pip compile --universal --python-version 3.10 --generate-hashes --no-header --quiet --all-extras pyproject.toml -o requirements.lock
 
 # The lowest versions that pyproject.toml allows, in an environment of their own, with the tests that need no scheduler.
+# Old libraries warn of new ones that they use: warnings are no errors here. LOWEST_PYTHON: a version or an interpreter.
 LOWEST_PYTHON ?= 3.10
 LOWEST_TESTS ?= tests/core tests/runs tests/study tests/data tests/learn tests/models tests/results tests/api
 
 lowest: setup ## the tests with the lowest versions that are allowed (LOWEST_PYTHON, LOWEST_TESTS)
 	$(BIN)/uv venv --quiet --allow-existing --python $(LOWEST_PYTHON) .venv-lowest
-	$(BIN)/uv pip compile --quiet --resolution lowest-direct --python-version $(LOWEST_PYTHON) --no-header --no-annotate \
+	$(BIN)/uv pip compile --quiet --resolution lowest-direct --python .venv-lowest/bin/python --no-header --no-annotate \
 		--extra dev pyproject.toml -o .venv-lowest/requirements.txt
 	$(BIN)/uv pip install --quiet --python .venv-lowest/bin/python -r .venv-lowest/requirements.txt
 	$(BIN)/uv pip install --quiet --python .venv-lowest/bin/python --no-deps -e .
-	.venv-lowest/bin/python -m pytest $(LOWEST_TESTS)
+	.venv-lowest/bin/python -m pytest -W default $(LOWEST_TESTS)

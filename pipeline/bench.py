@@ -17,14 +17,14 @@ import sys
 from pathlib import Path
 
 from pipeline.benchmarks import BENCHMARKS
+from pipeline.cli import flags
 from pipeline.core.console import run_command
 
 GPU, REHEARSAL = "gpu", "rehearsal"
 
 
 def parser() -> argparse.ArgumentParser:
-    out = argparse.ArgumentParser(prog="python -m pipeline.bench", description=__doc__, allow_abbrev=False)
-    out.formatter_class = argparse.RawDescriptionHelpFormatter
+    out = flags.described("bench", __doc__, quiet=False)
     add = out.add_argument
     add("names", nargs="*", metavar="NAME", help=f"{', '.join(BENCHMARKS.names())} (default: all)")
     add("--raw", type=Path, default=Path("../shared/data"), help="folder of real images (default: ../shared/data)")
@@ -67,7 +67,7 @@ def run_on_gpu(args: argparse.Namespace) -> int:
 
 
 def main() -> int:
-    args = parser().parse_args()
+    args = flags.given(parser())
     if args.rounds < 1:
         raise ValueError(f"--rounds is {args.rounds}; give 1 or more")
     if args.names == [GPU]:
@@ -80,9 +80,9 @@ def main() -> int:
         return 0
     names = [BENCHMARKS.check(name) for name in args.names or BENCHMARKS.names()]
     if len(names) > 1:  # one process each: threads, memory and random numbers of one must not affect the next
-        flags = [f"--{flag}={getattr(args, flag)}" for flag in ("raw", "scratch", "out", "peers", "rounds")]
-        flags += ["--quick"] * args.quick
-        codes = [subprocess.run([sys.executable, "-m", "pipeline.bench", name, *flags]).returncode for name in names]
+        same = [f"--{flag}={getattr(args, flag)}" for flag in ("raw", "scratch", "out", "peers", "rounds")]
+        same += ["--quick"] * args.quick
+        codes = [subprocess.run([sys.executable, "-m", "pipeline.bench", name, *same]).returncode for name in names]
         return max(codes)
     from pipeline.benchmarks.support.measure import Settings
     from pipeline.benchmarks.support.report import run_and_report

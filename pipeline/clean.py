@@ -11,12 +11,11 @@ import argparse
 from pathlib import Path
 
 from pipeline.cli import flags
-from pipeline.core.console import counted, run_command, table
+from pipeline.core.console import answer, counted, run_command, table
 
 
 def parser() -> argparse.ArgumentParser:
-    out = argparse.ArgumentParser(prog="python -m pipeline.clean", description=__doc__, allow_abbrev=False)
-    out.formatter_class = argparse.RawDescriptionHelpFormatter
+    out = flags.described("clean", __doc__, as_json="what is or could be removed, with sizes")
     add = out.add_argument
     flags.add_cluster_flag(out)
     add("--yes", action="store_true", help="remove what is listed")
@@ -30,7 +29,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main() -> int:
-    args = parser().parse_args()
+    args = flags.given(parser())
     from pipeline.jobs import cleanup
     from pipeline.runs.cluster import load_cluster
 
@@ -38,16 +37,19 @@ def main() -> int:
     if args.restart:
         return restart(Path(cluster.runs), args.restart, sure=args.yes)
     found = cleanup.find_removable(cluster, scratch=args.scratch)
+    sizes = [each.size() for each in found]
+    if found:
+        rows = [[each.what, f"{size / 1e6:,.1f} MB", each.path] for each, size in zip(found, sizes, strict=True)]
+        print(table(rows, header=("what", "size", "path")))
     if not found:
         print("nothing to remove")
-        return 0
-    rows = [[removable.what, f"{removable.size() / 1e6:,.1f} MB", removable.path] for removable in found]
-    print(table(rows, header=("what", "size", "path")))
-    if not args.yes:
+    elif args.yes:
+        cleanup.remove(found, Path(cluster.runs))
+        print(f"removed {counted(len(found), 'file or folder', 'files and folders')}")
+    else:
         print("nothing removed; add --yes to remove it")
-        return 0
-    cleanup.remove(found, Path(cluster.runs))
-    print(f"removed {counted(len(found), 'file or folder', 'files and folders')}")
+    listed = [{**each._asdict(), "bytes": size} for each, size in zip(found, sizes, strict=True)]
+    answer({"removable": listed, "removed": bool(found) and args.yes})
     return 0
 
 
@@ -61,6 +63,7 @@ def restart(runs: Path, name: str, *, sure: bool) -> int:
         raise ValueError(f"{run.id} is done; add --yes to delete its weights and result and restart it")
     cleanup.restart(run)
     print(f"the next launch restarts {run.id}")
+    answer({"restarted": run.id})
     return 0
 
 

@@ -45,13 +45,13 @@ SHELLS = {"bash": "", "zsh": "autoload -U +X bashcompinit && bashcompinit\n"}
 
 
 def parser() -> argparse.ArgumentParser:
-    out = flags.described("completion", __doc__)
+    out = flags.described("completion", __doc__, quiet=False)
     out.add_argument("shell", choices=tuple(SHELLS), help="the shell that reads what is printed")
     return out
 
 
 def main() -> int:
-    args = parser().parse_args()
+    args = flags.given(parser())
     print(SHELLS[args.shell] + script(), end="")
     return 0
 

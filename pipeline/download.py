@@ -11,13 +11,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from pipeline.cli import flags
 from pipeline.core.console import progress, run_command
 from pipeline.data.datasets import DATASETS
 
 
 def parser() -> argparse.ArgumentParser:
-    out = argparse.ArgumentParser(prog="python -m pipeline.download", description=__doc__, allow_abbrev=False)
-    out.formatter_class = argparse.RawDescriptionHelpFormatter
+    out = flags.described("download", __doc__)
     out.add_argument("name", help="isic, the only dataset of the paper whose files have a public address")
     out.add_argument("--out", type=Path, required=True, help="the folder for the raw files")
     out.add_argument("--from", dest="mirror", metavar="URL", help="a folder on the web that offers the same files")
@@ -26,7 +26,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main() -> int:
-    args = parser().parse_args()
+    args = flags.given(parser())
     from pipeline.data import sources
 
     dataset = DATASETS.find(args.name).DATASET

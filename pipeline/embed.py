@@ -29,7 +29,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main() -> int:
-    args = parser().parse_args()
+    args = flags.given(parser())
     from pipeline.data.shards.index import shards_named
     from pipeline.data.shards.remote import copy_small_files
     from pipeline.learn import weights

@@ -15,11 +15,12 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from pipeline.cli import flags
-from pipeline.core.console import counted, progress, run_command, table, visible
+from pipeline.core.console import answer, counted, progress, run_command, table, visible
 
 if TYPE_CHECKING:
     from pipeline.data.shards.index import Shards
@@ -30,8 +31,7 @@ T = TypeVar("T")
 
 
 def parser() -> argparse.ArgumentParser:
-    out = argparse.ArgumentParser(prog="python -m pipeline.evaluate", description=__doc__, allow_abbrev=False)
-    out.formatter_class = argparse.RawDescriptionHelpFormatter
+    out = flags.described("evaluate", __doc__, as_json="metrics of each run there and at home, what was left out")
     add = out.add_argument
     add("run", metavar="RUN", nargs="?", help="a finished fine-tune: its id, a part of it, or its folder")
     add("--on", required=True, metavar="DATASET", help="another dataset with shards, by name, or their folder")
@@ -48,12 +48,13 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main() -> int:
-    args = parser().parse_args()
+    args = flags.given(parser())
     if (args.run is None) == (args.grid is None):
         raise ValueError("give either RUN or --grid")
     from pipeline.data.shards.remote import copy_small_files
     from pipeline.models.evaluate import Evaluator
     from pipeline.runs.cluster import load_cluster
+    from pipeline.runs.evaluation import Evaluation
 
     site = load_cluster(args.cluster)
     copy_small_files(site.shards_from, Path(site.shards))
@@ -72,6 +73,9 @@ def main() -> int:
             found[run.id] = attempt(evaluator.evaluate, run)
     print_found(runs, found, str(shards.manifest["metric"]))
     refused = {name: error for name, error in found.items() if isinstance(error, ValueError)}
+    tested = {run: each for run in runs if isinstance(each := found[run.id], Evaluation)}
+    told = [{"run": run.id, "own_test": run.result().metrics, **asdict(each)} for run, each in tested.items()]
+    answer({"on": shards.folder, "runs": told, "not_tested": {name: str(error) for name, error in refused.items()}})
     if args.run is not None and refused:
         raise refused[runs[0].id]
     for name, error in refused.items():

@@ -26,7 +26,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main() -> int:
-    args = parser().parse_args()
+    args = flags.given(parser())
     from pipeline.models.info import ModelInfo
     from pipeline.runs.cluster import load_cluster
     from pipeline.runs.folder import find_run

@@ -17,8 +17,7 @@ from pipeline.results.figures.gallery import KINDS, draw
 
 
 def parser() -> argparse.ArgumentParser:
-    out = argparse.ArgumentParser(prog="python -m pipeline.figures", description=__doc__, allow_abbrev=False)
-    out.formatter_class = argparse.RawDescriptionHelpFormatter
+    out = flags.described("figures", __doc__)
     lines = [f"  {name:<18}{what}" for name, what in KINDS.items()]
     out.epilog = "\n".join(["names for --only:", *lines, "* shows single images: needs --with-images"])
     flags.add_grid_flags(out)
@@ -37,7 +36,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main() -> int:
-    args = parser().parse_args()
+    args = flags.given(parser())
     kinds = [name.strip() for name in args.only.split(",")] if args.only else list(KINDS)
     if unknown := [name for name in kinds if name not in KINDS]:
         raise ValueError(f"--only: there is no figure {unknown[0]!r}; known: {', '.join(KINDS)}")

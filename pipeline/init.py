@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 
 def parser() -> argparse.ArgumentParser:
-    out = flags.described("init", __doc__)
+    out = flags.described("init", __doc__, quiet=False)
     out.add_argument("folder", metavar="DIR", type=Path, help="a new folder, or one that lacks some of the files")
     out.add_argument("--dry-run", action="store_true", help="print the files, write nothing")
     return out
 
 
 def main() -> int:
-    args = parser().parse_args()
+    args = flags.given(parser())
     from pipeline.cli import working_folder
     from pipeline.core import files
 

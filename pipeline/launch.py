@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.cli import flags
-from pipeline.core.console import run_command
+from pipeline.core.console import answer, hand_over, run_command
 
 if TYPE_CHECKING:
     from pipeline.jobs.plan import Plan
@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 
 
 def parser() -> argparse.ArgumentParser:
-    out = argparse.ArgumentParser(prog="python -m pipeline.launch", description=__doc__, allow_abbrev=False)
-    out.formatter_class = argparse.RawDescriptionHelpFormatter
+    out = flags.described("launch", __doc__, as_json="states of runs; with --dry-run tables, hours, what is not met")
     flags.add_grid_flags(out)
     add = out.add_argument
     add(
@@ -56,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main() -> int:
-    args = parser().parse_args()
+    args = flags.given(parser())
     from pipeline.jobs import preflight
     from pipeline.jobs.plan import TO_DO, missing_labels, retry_failed
 
@@ -105,9 +104,9 @@ def print_plan(plan: Plan) -> None:
 
 def dry_run(plan: Plan) -> int:
     """Print what would be submitted, what it would take and what is missing; 3 if something is."""
-    from pipeline.cli.estimate_text import estimate_lines
+    from pipeline.cli.estimate_text import estimate_facts, estimate_lines
     from pipeline.cli.memory_text import memory_text
-    from pipeline.cli.plan_text import arrays_text, milestones_text, tables_text
+    from pipeline.cli.plan_text import arrays_text, milestones_text, plan_facts, tables_text
     from pipeline.jobs import footprints, memory, preflight
     from pipeline.jobs.estimate import estimate
     from pipeline.jobs.plan import missing_labels
@@ -117,10 +116,12 @@ def dry_run(plan: Plan) -> int:
     texts += [memory_text(plan), "".join(f"{line}\n" for line in uncounted)]
     for text in filter(None, texts):
         print(text)
-    print("\n".join(estimate_lines(estimate(plan, plan.cluster))))
+    expected = estimate(plan, plan.cluster)
+    print("\n".join(estimate_lines(expected)))
     found = preflight.problems(plan.cluster, plan) + missing_labels(plan)
     if found:
         print("\nnot met:\n  " + "\n  ".join(found))
+    answer({**plan_facts(plan), "estimate": estimate_facts(expected), "not_met": found})
     return 3 if found else 0
 
 
@@ -130,17 +131,19 @@ def print_sbatch(plan: Plan) -> int:
 
     if plan.cluster.executor != "slurm":
         raise ValueError('--print-sbatch needs a cluster file with executor = "slurm"; give --cluster')
-    print(reconcile.script(plan))
+    hand_over(f"{reconcile.script(plan)}\n")
     return 0
 
 
 def submit(plan: Plan, hint: str) -> int:
     """Submit what is to be submitted to Slurm, and leave."""
+    from pipeline.cli.plan_text import plan_facts
     from pipeline.jobs.slurm import reconcile
 
     _, said = reconcile.submit_missing(plan)
     print("\n".join(said) if said else "nothing to send: every run to do has a job in the queue")
     print(f"their states: python -m pipeline.status {hint}")
+    answer({**plan_facts(plan), "sent": said})
     return 0
 
 
@@ -155,6 +158,7 @@ def start_in_background(runs: Path) -> int:
         command = [sys.executable, "-m", "pipeline.launch", *arguments]
         process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True)
     print(f"running as process {process.pid}; log: {path}")
+    answer({"process": process.pid, "log": path})
     return 0
 
 
@@ -184,10 +188,11 @@ def run_to_end(plan: Plan, hint: str) -> int:
 
 def print_end(plan: Plan, hint: str) -> int:
     """Print which runs are not done; 0 if all are, else 1."""
-    from pipeline.cli.plan_text import end_text
+    from pipeline.cli.plan_text import end_text, plan_facts
 
     print(end_text(plan))
     print(f"the table: python -m pipeline.report {hint}")
+    answer(plan_facts(plan))
     return 0 if len(plan.in_state("done")) == len(plan.runs) else 1
 
 

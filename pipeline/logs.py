@@ -22,8 +22,7 @@ POLL_SECONDS = 1.0
 
 
 def parser() -> argparse.ArgumentParser:
-    out = argparse.ArgumentParser(prog="python -m pipeline.logs", description=__doc__, allow_abbrev=False)
-    out.formatter_class = argparse.RawDescriptionHelpFormatter
+    out = flags.described("logs", __doc__, quiet=False)
     add = out.add_argument
     add("run", metavar="RUN", help="a run's id, or any part of it that only one run has")
     add("--follow", action="store_true", help="continue to print until the run has ended")
@@ -33,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main() -> int:
-    args = parser().parse_args()
+    args = flags.given(parser())
     from pipeline.runs.cluster import load_cluster
     from pipeline.runs.folder import find_run
 

@@ -14,12 +14,11 @@ import sys
 from pathlib import Path
 
 from pipeline.cli import flags
-from pipeline.core.console import progress, run_command, visible
+from pipeline.core.console import answer, hand_over, progress, run_command, visible
 
 
 def parser() -> argparse.ArgumentParser:
-    out = argparse.ArgumentParser(prog="python -m pipeline.predict", description=__doc__, allow_abbrev=False)
-    out.formatter_class = argparse.RawDescriptionHelpFormatter
+    out = flags.described("predict", __doc__, as_json="classes and scores of each image or group, and what was skipped")
     add = out.add_argument
     add("network", metavar="DIR_OR_RUN", help="an export's folder, a fine-tuning run's folder, or a part of its id")
     add("images", metavar="IMAGE", nargs="+", type=Path, help="files, folders with everything below them, or shards")
@@ -39,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main() -> int:
-    args = parser().parse_args()
+    args = flags.given(parser())
     from pipeline.core import files
     from pipeline.data import images
     from pipeline.data.shards.observed import range_hint
@@ -71,10 +70,13 @@ def main() -> int:
         print(grouping.text(), file=sys.stderr)
         rows = groups.by_group(predicted, grouping, classifier.info)
         csv, shown = groups.as_csv(rows, classes), groups.as_table(rows, classes)
+        told = {"rule": grouping.choice.rule, "groups": groups.as_json(rows, classes)}
     else:
         csv, shown = predict.as_csv(predicted, classes), predict.as_table(predicted, classes)
+        told = {"images": predict.as_json(predicted, classes)}
+    answer({**told, "skipped": [{"image": each.path, "reason": each.reason} for each in skipped]})
     if args.csv == "-":
-        print(csv, end="")
+        hand_over(csv)
     elif predicted:
         print(shown)
     if args.csv and args.csv != "-":

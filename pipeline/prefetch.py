@@ -55,7 +55,7 @@ def three(text: str) -> tuple[float, ...]:
 
 
 def main() -> int:
-    args = parser().parse_args()
+    args = flags.given(parser())
     from pipeline.runs.cluster import load_cluster
     from pipeline.study.grid import load_grid
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.cli import flags
-from pipeline.core.console import counted, progress, run_command
+from pipeline.core.console import answer, counted, progress, run_command
 from pipeline.results.figures.gallery import SPECIFICITY
 
 if TYPE_CHECKING:
@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 
 
 def parser() -> argparse.ArgumentParser:
-    out = argparse.ArgumentParser(prog="python -m pipeline.report", description=__doc__, allow_abbrev=False)
-    out.formatter_class = argparse.RawDescriptionHelpFormatter
+    out = flags.described("report", __doc__, as_json="the files; what they say is in report.json")
     flags.add_grid_flags(out, required=False)
     add = out.add_argument
     add("--run", metavar="RUN", help="of this run alone instead of a grid")
@@ -47,7 +46,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main() -> int:
-    args = parser().parse_args()
+    args = flags.given(parser())
     if not 0 < args.specificity < 1:
         raise ValueError(f"--specificity is {args.specificity}; give a fraction between 0 and 1")
     if bool(args.grid) == bool(args.run):
@@ -72,6 +71,7 @@ def main() -> int:
             print(f"no figure {entry['name']}: {entry['reason']}")
     print(documents.as_text(made))
     print("written: " + ", ".join(map(str, written)))
+    answer({"written": written, "unfinished": made.unfinished})
     if made.unfinished:
         left = counted(made.unfinished, "run is", "runs are")
         print(f"{left} not done" + ("" if args.run else f": python -m pipeline.status {flags.grid_flags(args)}"))

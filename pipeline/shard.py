@@ -15,8 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.cli import flags
 from pipeline.cli.shard_flags import add_format_flags, add_layout_flags, layout_options, read_id_key, reading_of
-from pipeline.core.console import counted, progress, run_command
+from pipeline.core.console import answer, counted, progress, run_command
 from pipeline.data.datasets import DATASETS, find_dataset
 
 if TYPE_CHECKING:
@@ -27,8 +28,7 @@ if TYPE_CHECKING:
 
 
 def parser() -> argparse.ArgumentParser:
-    out = argparse.ArgumentParser(prog="python -m pipeline.shard", description=__doc__, allow_abbrev=False)
-    out.formatter_class = argparse.RawDescriptionHelpFormatter
+    out = flags.described("shard", __doc__, as_json="the closing table, with the folder")
     add = out.add_argument
     names = ", ".join(DATASETS.names())
     add("name", help=f"{names}, or a name of your own with --layout")
@@ -85,7 +85,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main() -> int:
-    args = parser().parse_args()
+    args = flags.given(parser())
     from pipeline.runs.cluster import Cluster, load_cluster  # not at the top: every worker process imports this module
 
     cluster = load_cluster(args.cluster) if args.cluster else Cluster()
@@ -179,12 +179,14 @@ def shard(
                 total = len(plan.listing.records)
                 quarantine.check(plan.quarantined, total=total, max_bad=args.max_bad, strict=args.strict)
             print(f"{summary.of_plan(plan)}\n\nthere is nothing to add to {args.extend}; nothing to do")
+            answer({"folder": args.extend, "state": "complete already", **summary.json_of_plan(plan)})
             write_list(args.list, plan, plan.quarantined)
             return 0
     folder = out / plan.folder_name
     if args.dry_run:
         print(f"would write {counted(len(plan.samples), 'image')} in {counted(len(plan.tars()), 'tar')} to {folder}")
         print(summary.of_plan(plan))
+        answer({"folder": folder, "state": "planned", **summary.json_of_plan(plan)})
         write_list(args.list, plan, plan.quarantined)
         return 0
     if (folder / "manifest.json").exists():
@@ -196,6 +198,7 @@ def shard(
         if not Observed.is_in(shards.manifest):
             print("an earlier version wrote it and did not look for damage; delete the folder to shard and check again")
         print(summary.of_shards(shards, plan))
+        answer({"folder": folder, "state": "complete already", **summary.json_of_shards(shards, plan)})
         write_list(args.list, plan, bad)
         return 0
     if cluster.executor == "slurm":
@@ -203,12 +206,14 @@ def shard(
 
         print(summary.of_plan(plan))
         print("\n".join(sharding.submit_missing(plan, out, cluster, **limits)))
+        answer({"folder": folder, "state": "sent to Slurm", **summary.json_of_plan(plan)})
         write_list(args.list, plan, plan.quarantined)
         return 0
     shards = write_shards(plan, out, workers=args.workers, progress=progress, **limits)
     print(summary.of_shards(shards, plan))
     write_list(args.list, plan, shards.manifest["quarantined"])
     print(f"\n{folder}")
+    answer({"folder": folder, "state": "written", **summary.json_of_shards(shards, plan)})
     return 0
 
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from pipeline.cli import flags
 from pipeline.core.console import progress, run_command
 from pipeline.data.datasets import DATASETS
 
 
 def parser() -> argparse.ArgumentParser:
-    out = argparse.ArgumentParser(prog="python -m pipeline.standin", description=__doc__, allow_abbrev=False)
-    out.formatter_class = argparse.RawDescriptionHelpFormatter
+    out = flags.described("standin", __doc__)
     out.add_argument("name", help="isic, brain_mri, dermofit or autoimmune")
     out.add_argument("--out", type=Path, required=True, help="a new folder for the images")
     out.add_argument(
@@ -28,7 +28,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main() -> int:
-    args = parser().parse_args()
+    args = flags.given(parser())
     from pipeline.data.standins import draw_standin
 
     draw_standin(DATASETS.find(args.name).DATASET, args.out, scale=args.scale, progress=progress)

@@ -11,14 +11,13 @@ python -m pipeline.status --grid main --parquet runs.parquet
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.cli import flags
-from pipeline.core.console import run_command
+from pipeline.core.console import answer, run_command
 
 if TYPE_CHECKING:
     from pipeline.cli.status_text import Row
@@ -29,8 +28,7 @@ WATCH_SECONDS = 10.0
 
 
 def parser() -> argparse.ArgumentParser:
-    out = argparse.ArgumentParser(prog="python -m pipeline.status", description=__doc__, allow_abbrev=False)
-    out.formatter_class = argparse.RawDescriptionHelpFormatter
+    out = flags.described("status", __doc__, quiet=False, as_json="a row a run, as --parquet has them")
     flags.add_grid_flags(out, required=False)
     add = out.add_argument
     add(
@@ -40,12 +38,11 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--failed", action="store_true", help="only failed runs, with the reason and the log")
     add("--parquet", type=Path, metavar="FILE", help="write a row a run too: spec, state, result (docs/operations.md)")
-    add("--json", action="store_true", help="one JSON object, for programs")
     return out
 
 
 def main() -> int:
-    args = parser().parse_args()
+    args = flags.given(parser())
     from pipeline.cli.status_text import lives
 
     while True:
@@ -86,7 +83,7 @@ def read_status(args: argparse.Namespace) -> tuple[Path, list[Row], str]:
 
         write_registry(args.parquet, rows, {} if args.grid is None else plan.runs, runs)
     if args.json:
-        print(json.dumps({**head, "runs": rows}, indent=2))
+        answer({**head, "runs": rows})
         return runs, rows, ""
     text = status_text(rows, runs, failed_only=args.failed)
     if args.grid is not None and not args.failed:

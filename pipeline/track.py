@@ -53,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main() -> int:
-    args = parser().parse_args()
+    args = flags.given(parser())
     from pipeline.cli.status_text import lives, read_queue, status_rows
 
     plan = flags.read_plan(args)

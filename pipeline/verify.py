@@ -17,10 +17,10 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline.cli import flags
-from pipeline.core.console import counted, progress, run_command, table, visible
+from pipeline.core.console import answer, counted, progress, run_command, table, visible
 from pipeline.data.datasets import DATASETS
 
 if TYPE_CHECKING:
@@ -30,8 +30,7 @@ PLACES = ("runs", "shards", "scratch")
 
 
 def parser() -> argparse.ArgumentParser:
-    out = argparse.ArgumentParser(prog="python -m pipeline.verify", description=__doc__, allow_abbrev=False)
-    out.formatter_class = argparse.RawDescriptionHelpFormatter
+    out = flags.described("verify", __doc__, as_json="counts and findings")
     out.add_argument("name", nargs="?", help="isic, brain_mri, dermofit or autoimmune")
     out.add_argument("--raw", type=Path, help="the folder that holds the raw files of that dataset")
     for place in PLACES:
@@ -41,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main() -> int:
-    args = parser().parse_args()
+    args = flags.given(parser())
     places = [place for place in PLACES if getattr(args, place) is not None]
     if (args.name is None) == (not places) or (args.name is None) != (args.raw is None):
         raise ValueError("give a dataset and --raw, or some of --runs, --shards and --scratch")
@@ -50,16 +49,17 @@ def main() -> int:
 
         cluster = load_cluster(args.cluster)
         usual = {"runs": cluster.runs, "shards": cluster.shards}
-        whole = [
+        told = [
             check_place(place, Path(getattr(args, place) or usual.get(place) or cluster.scratch_folder))
             for place in places
         ]
-        return 0 if all(whole) else 1
+        answer({"places": told})
+        return 1 if any(each["damaged"] for each in told) else 0
     return compare(args.name, args.raw)
 
 
-def check_place(place: str, folder: Path) -> bool:
-    """Check all that is in a folder, and print what is damaged; returns whether nothing is."""
+def check_place(place: str, folder: Path) -> dict[str, Any]:
+    """Check all that is in a folder, and print what is damaged; returns what `--json` says of it."""
     from pipeline.jobs import audit
 
     found, check = {
@@ -73,7 +73,8 @@ def check_place(place: str, folder: Path) -> bool:
         print(f"{finding.kind:<10} {visible(finding.text)}")
     damaged = sum(finding.kind == "damaged" for finding in findings)
     print(f"{place}: {len(paths)} checked in {folder}, {damaged} damaged files")
-    return not damaged
+    told = [finding._asdict() for finding in findings]
+    return {"place": place, "folder": folder, "checked": len(paths), "damaged": damaged, "findings": told}
 
 
 def all_findings(paths: list[Path], check: Callable[[Path], Iterable[Finding]], what: str) -> Iterable[Finding]:
@@ -90,6 +91,7 @@ def compare(name: str, raw: Path) -> int:
         comparison = published.compare_folder(dataset, raw, progress=progress)
     except published.Incomplete as error:
         print(f"missing    {error}")
+        answer({"dataset": dataset.name, "raw": raw, "findings": [{"kind": "missing", "text": str(error)}]})
         return 1
     print(f"{dataset.name} in {raw}, compared with {dataset.published.source}\n")
     rows = [(part, label, here, "–" if known is None else known) for part, label, here, known in comparison.counts]
@@ -98,6 +100,18 @@ def compare(name: str, raw: Path) -> int:
     for kind, text in comparison.findings:
         print(f"{kind:<10} {text}")
     print(f"\n{dataset.obtain}" if comparison.differs else "\nit is as published")
+    answer(
+        {
+            "dataset": dataset.name,
+            "raw": raw,
+            "source": dataset.published.source,
+            "counts": [count._asdict() for count in comparison.counts],
+            "usable": comparison.usable,
+            "published": comparison.published,
+            "findings": [finding._asdict() for finding in comparison.findings],
+            "differs": comparison.differs,
+        }
+    )
     return 1 if comparison.differs else 0
 
 

@@ -61,7 +61,7 @@ def _block(block: str) -> list[str]:
 
 def _options(parser: argparse.ArgumentParser) -> Iterator[str]:
     formatter = parser._get_formatter()
-    for action in parser._actions:
+    for action in sorted(parser._actions, key=lambda action: action.dest in ("quiet", "json")):  # those last
         if action.help == argparse.SUPPRESS:
             continue
         names = ", ".join(f"`{text}`" for text in action.option_strings)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pipeline.core.console import counted
 from pipeline.jobs.costs import (
     CASS_GFLOPS,
@@ -27,6 +29,20 @@ def estimate_lines(estimate: Estimate) -> list[str]:
     if estimate.unknown_sizes:
         out.append(f"of unknown size, and not in the storage: {', '.join(estimate.unknown_sizes)}")
     return out
+
+
+def estimate_facts(estimate: Estimate) -> dict[str, Any]:
+    """What `--json` says of it: hours by kind of run and how many have them from where, bytes, hours in all."""
+    kinds = {"pretrain": estimate.pretrain, "finetune": estimate.finetune}
+    return {
+        "unit": estimate.unit,
+        **{name: {"hours": kind.hours, "runs_by_source": dict(kind.runs)} for name, kind in kinds.items()},
+        "jobs": estimate.jobs,
+        "wall_hours": estimate.wall_hours,
+        "final_bytes": estimate.final_bytes,
+        "peak_bytes": estimate.peak_bytes,
+        "unknown_sizes": estimate.unknown_sizes,
+    }
 
 
 def hours_lines(estimate: Estimate) -> list[str]:

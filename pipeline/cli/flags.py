@@ -6,6 +6,8 @@ import argparse
 import shlex
 from typing import TYPE_CHECKING
 
+from pipeline.core import console
+
 if TYPE_CHECKING:
     from pipeline.jobs.plan import Plan
 
@@ -39,12 +41,28 @@ def add_network_flags(out: argparse.ArgumentParser, *, metavar: str, writes: str
     add_cluster_flag(out)
 
 
-def described(command: str, text: str | None) -> argparse.ArgumentParser:
-    """The parser of a command, described by the text of its module."""
+def described(command: str, text: str | None, *, quiet: bool = True, as_json: str = "") -> argparse.ArgumentParser:
+    """The parser of a command, described by the text of its module.
+
+    quiet: whether it has `--quiet`; as_json: what its object with `--json` says, for a command that has one.
+    """
     form = argparse.RawDescriptionHelpFormatter
-    return argparse.ArgumentParser(
+    out = argparse.ArgumentParser(
         prog=f"python -m pipeline.{command}", description=text, allow_abbrev=False, formatter_class=form
     )
+    said = out.add_argument_group("what it prints")
+    if quiet:
+        said.add_argument("--quiet", action="store_true", help="nothing but warnings, errors and what --json gives")
+    if as_json:
+        said.add_argument("--json", action="store_true", help=f"one JSON object instead of text: {as_json}")
+    return out
+
+
+def given(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """The flags as they were given; from here on the command prints what `--json` and `--quiet` leave of it."""
+    args = parser.parse_args()
+    console.speak(as_json=getattr(args, "json", False), quiet=getattr(args, "quiet", False))
+    return args
 
 
 def add_cluster_flag(out: argparse.ArgumentParser) -> None:

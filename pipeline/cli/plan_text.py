@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from pipeline.core.console import counted, table
 from pipeline.jobs.plan import Plan
@@ -20,6 +22,19 @@ def plan_text(plan: Plan) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def plan_facts(plan: Plan) -> dict[str, Any]:
+    """What `--json` says of a plan: its tables, how many runs are in which state, and the runs that are not done."""
+    overviews = table_overview(plan.entries, paper_runs(plan.entries, plan.datasets, plan.preset))
+    left = [planned for planned in plan.runs.values() if planned.state != "done"]
+    return {
+        "grid": plan.grid,
+        "preset": plan.preset.name,
+        "tables": [asdict(overview) for overview in overviews],
+        "states": plan.counts(),
+        "not_done": [{"run": each.run.id, "state": each.state, "reason": each.run.reason()} for each in left],
+    }
 
 
 def _state_table(plan: Plan) -> str:

@@ -35,9 +35,10 @@ def files_of(site: SiteAnswers | None) -> dict[Path, str]:
 
 
 def local_text() -> str:
-    """The cluster file of this machine alone."""
+    """The cluster file of this machine alone; without Ray, which does not start on a machine that is very busy."""
     text = (cluster.FOLDER / "local.toml").read_text(encoding="utf-8")
-    return "# This machine, without Slurm. Relative paths start at the folder that a command runs in.\n" + _body(text)
+    head = "# This machine, without Slurm. Relative paths start at the folder that a command runs in.\n"
+    return head + with_values(_body(text), {"ray": False})
 
 
 def slurm_text(site: SiteAnswers) -> str:

@@ -6,8 +6,8 @@ import io
 import re
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NoReturn, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import NoReturn, TextIO, TypeVar
 
 from pipeline.core import disks
 
@@ -24,6 +24,7 @@ def run_command(main: Callable[[], int]) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal of another encoding
+    stdout = sys.stdout
     try:
         code = main()
         sys.stdout.flush()
@@ -49,6 +50,48 @@ def run_command(main: Callable[[], int]) -> NoReturn:
         sys.exit(2)
     except Exception as error:
         sys.exit(_fault(error))
+    finally:
+        sys.stdout = stdout
+        voice.as_json = voice.quiet = False
+
+
+class _Nowhere(io.TextIOBase):
+    """A stream for what nobody wants to read."""
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+
+class _Voice:
+    """How the command of this process speaks."""
+
+    as_json = False
+    quiet = False
+    stdout: TextIO
+
+
+voice = _Voice()
+
+
+def speak(*, as_json: bool, quiet: bool) -> None:
+    """From here on print no text: with `as_json` only `answer`, with `quiet` no progress either. Errors are printed."""
+    voice.as_json, voice.quiet, voice.stdout = as_json, quiet, sys.stdout
+    if as_json or quiet:
+        sys.stdout = _Nowhere()
+
+
+def answer(value: Mapping[str, object]) -> None:
+    """With `--json`: print what the command found as one JSON object. Else nothing: its text says the same."""
+    if voice.as_json:
+        import json
+
+        print(json.dumps(value, indent=2, default=str), file=voice.stdout, flush=True)
+
+
+def hand_over(text: str) -> None:
+    """Print what was asked for as text, also with `--quiet`."""
+    if not voice.as_json:
+        print(text, end="", file=voice.stdout, flush=True)
 
 
 def _fault(error: Exception) -> int:
@@ -75,6 +118,9 @@ def _fault(error: Exception) -> int:
 
 def progress(items: Iterable[T], *, total: int, what: str) -> Iterator[T]:
     """Yield `items` and show how many are done: a bar on a terminal, a plain line every 30 seconds elsewhere."""
+    if voice.quiet:
+        yield from items
+        return
     if sys.stderr.isatty():
         from tqdm import tqdm
 
@@ -86,7 +132,8 @@ def progress(items: Iterable[T], *, total: int, what: str) -> Iterator[T]:
         if (now := time.monotonic()) - printed > 30:
             printed = now
             rate = done / (now - started)
-            print(f"{what}: {done} of {total}, {rate:.0f} a second", file=sys.stderr, flush=True)
+            left = duration(max(total - done, 0) / rate)
+            print(f"{what}: {done} of {total}, {rate:.1f} a second, {left} left", file=sys.stderr, flush=True)
 
 
 def silent(items: Iterable[T], *, total: int, what: str) -> Iterator[T]:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 import tarfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from pipeline.core import files, seals
 from pipeline.data import pixel_map
@@ -22,8 +22,7 @@ from pipeline.runs.folder import FILES, SEALED, Run
 READER = "verify"
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(NamedTuple):
     """What is wrong with a file, or that it has no checksums."""
 
     kind: str

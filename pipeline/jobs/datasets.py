@@ -15,6 +15,8 @@ from pipeline.runs.cluster import Cluster
 from pipeline.runs.spec import DatasetRef
 from pipeline.study.setting import Chosen, DatasetInfo
 
+OTHER = {"image": "grouped", "grouped": "image"}
+
 
 def find_datasets(wanted: Sequence[Chosen], cluster: Cluster, *, size: int) -> tuple[list[DatasetInfo], list[str]]:
     """What a grid knows of each dataset, once each, and the commands that make the shards that are missing.
@@ -39,6 +41,9 @@ def _find(chosen: Chosen, cluster: Cluster, *, size: int) -> tuple[DatasetInfo, 
     shards = find_shards(Path(cluster.shards), name, size=size, split=split, version=chosen.version)
     if shards is not None:
         return info_of(shards), None
+    other = find_shards(Path(cluster.shards), name, size=size, split=OTHER[split], version=chosen.version)
+    if other is not None and split == "image" and chosen.usual and name not in DATASETS.names():
+        return info_of(other), None  # own images sharded with --split grouped
     if chosen.version:
         raise ValueError(
             f"{cluster.shards} has no shards of {name} at {size} pixels, split {split}, whose fingerprint begins with "
@@ -53,8 +58,9 @@ def _find(chosen: Chosen, cluster: Cluster, *, size: int) -> tuple[DatasetInfo, 
         return info, command
     known = ", ".join(DATASETS.names())
     raise ValueError(
-        f"there are no shards of {name!r} at {size} pixels under {cluster.shards}, and it is none of {known}; "
-        f"make them: python -m pipeline.shard {name} --layout folder --raw DIR {flags}"
+        f"there are no shards of {name!r} at {size} pixels, split {split}, under {cluster.shards}, and it is none of "
+        f"{known}; make them: python -m pipeline.shard {name} --layout folder --raw DIR {flags}"
+        + (f"; or name the split that is there: {name}:{OTHER[split]}" if other is not None else "")
     )
 
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from pipeline.data.layouts.groups import group_in
 from pipeline.data.shards.index import Shards, shards_of
 from pipeline.learn.by_group import DEFAULT, Choice, Units, choose
 from pipeline.models.info import ModelInfo, is_export
-from pipeline.models.predict import Prediction, predicted_classes
+from pipeline.models.predict import Prediction, named_scores, predicted_classes
 from pipeline.runs.cluster import Cluster
 from pipeline.runs.folder import find_run
 from pipeline.runs.predictions import read_predictions
@@ -122,3 +123,16 @@ def as_csv(found: Sequence[GroupPrediction], classes: Sequence[str]) -> str:
     """CSV with the columns `group`, `images`, `predicted` (several joined by `;`) and `score:<class>`."""
     rows = [[each.name, str(each.images), ";".join(each.classes), *map(str, each.scores)] for each in found]
     return files.csv_text([["group", "images", "predicted", *(f"score:{name}" for name in classes)], *rows])
+
+
+def as_json(found: Sequence[GroupPrediction], classes: Sequence[str]) -> list[dict[str, Any]]:
+    """What `--json` says of each group."""
+    return [
+        {
+            "group": each.name,
+            "images": each.images,
+            "predicted": each.classes,
+            "scores": named_scores(each.scores, classes),
+        }
+        for each in found
+    ]

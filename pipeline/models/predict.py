@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -127,3 +128,16 @@ def as_csv(predicted: Sequence[Prediction], classes: Sequence[str]) -> str:
     header = ["picture", "predicted", *(f"score:{name}" for name in classes)]
     rows = [[str(each.path), ";".join(each.classes), *map(str, each.scores)] for each in predicted]
     return files.csv_text([header, *rows])
+
+
+def as_json(found: Sequence[Prediction], classes: Sequence[str]) -> list[dict[str, Any]]:
+    """What `--json` says of each image."""
+    return [
+        {"image": str(each.path), "predicted": each.classes, "scores": named_scores(each.scores, classes)}
+        for each in found
+    ]
+
+
+def named_scores(scores: np.ndarray, classes: Sequence[str]) -> dict[str, float]:
+    """Scores by class, in the digits that float32 has."""
+    return {name: float(str(score)) for name, score in zip(classes, scores, strict=True)}

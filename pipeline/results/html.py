@@ -6,8 +6,8 @@ Its tables can be sorted, every score shows its interval and leads to its runs; 
 from __future__ import annotations
 
 import base64
+import io
 import json
-import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,8 @@ from pipeline.runs.spec import kind_of, method_of
 PIXELS_PER_INCH = 96  # of CSS; figures have 200 (figures/style)
 FIGURE_DPI = 200
 COLUMN = 720  # CSS pixels: a wider figure has a row of its own; others share one at no less than 0.8 of their size
+SMALL = 250_000  # bytes of a picture that is kept without any loss
+QUALITY = 92  # of WebP where the picture would be larger, such as one of many photographs; no difference is seen
 LONG = 20  # characters: longer texts may take several lines, of this width
 
 Intervals = Mapping[int, tuple[float, float] | None]
@@ -72,7 +74,7 @@ def page(report: Report, figures: Sequence[Mapping[str, Any]], folder: Path, *, 
         tables=[_table(table, intervals) for table in report.tables],
         probes=[_table(table, {}) for table in report.probes],
         data=[
-            {**_table(each.table, {}), "pairs": _base64(each.pairs) if each.pairs and with_images else ""}
+            {**_table(each.table, {}), "pairs": _embedded(each.pairs)[1] if each.pairs and with_images else ""}
             for each in report.data
         ],
         verdicts=report.claims,
@@ -93,11 +95,17 @@ def _table(table: Table, intervals: Intervals) -> dict[str, Any]:
         for column, text in enumerate(line):
             cell = table.cells.get((number, column))
             kind = "label" if column < table.labels else "value"
-            kind += " long" if len(text) > LONG and not cell else ""
             kind += " paper" if table.header[column].endswith("paper") else ""
-            row.append(_score(text, cell, intervals, kind) if cell else TableText(text, kind))
+            row.append(_score(text, cell, intervals, kind) if cell else _plain(text, kind))
         rows.append(row)
     return {"title": table.title, "header": table.header, "rows": rows, "notes": table.notes}
+
+
+def _plain(text: str, kind: str) -> TableText:
+    """A text that is no score; the gain that follows `start → end` in brackets goes under it."""
+    shown, bracket, gain = text.partition(" (") if "→" in text else (text, "", "")
+    more = [gain.removesuffix(")")] if bracket else []
+    return TableText(shown, f"{kind} long" if len(shown) > LONG else kind, more=more)
 
 
 def _score(text: str, cell: Cell, intervals: Intervals, kind: str) -> TableText:
@@ -115,25 +123,29 @@ def _score(text: str, cell: Cell, intervals: Intervals, kind: str) -> TableText:
 
 
 def _figure(figure: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """A figure with the bytes of its PNG file in base64, its own width in CSS pixels, and the
-    paper's figure that it repeats or resembles."""
+    """A figure for the page, with its own width in CSS pixels and the paper's figure that it repeats or resembles."""
     paper = figure["paper"]
     if paper:
         paper = f"Like the paper's {paper[3:]}" if paper.startswith("as ") else f"The paper's {paper}"
     (name,) = [name for name in figure["files"] if name.endswith(".png")]
-    width = round(_png_width(folder / name) * PIXELS_PER_INCH / FIGURE_DPI)
-    caption = figure["caption"]
-    return {"caption": caption, "paper": paper, "data": _base64(folder / name), "width": width, "wide": width > COLUMN}
+    pixels, data = _embedded(folder / name)
+    width = round(pixels * PIXELS_PER_INCH / FIGURE_DPI)
+    return {"caption": figure["caption"], "paper": paper, "data": data, "width": width, "wide": width > COLUMN}
 
 
-def _png_width(path: Path) -> int:
-    """In pixels, from the header."""
-    with open(path, "rb") as file:
-        return int(struct.unpack(">I", file.read(20)[16:])[0])
+def _embedded(path: Path) -> tuple[int, str]:
+    """The width in pixels of a PNG file, and the same as a `data:` address: WebP, a third of its bytes."""
+    from PIL import Image
 
-
-def _base64(path: Path) -> str:
-    return base64.b64encode(path.read_bytes()).decode()
+    with Image.open(path) as file:
+        image = file.convert("RGB")
+    out = io.BytesIO()
+    image.save(out, "WEBP", lossless=True, method=4)
+    if out.tell() > SMALL:
+        lossy = io.BytesIO()
+        image.save(lossy, "WEBP", quality=QUALITY, method=4)
+        out = min(out, lossy, key=io.BytesIO.tell)
+    return image.width, "data:image/webp;base64," + base64.b64encode(out.getvalue()).decode()
 
 
 def _cost(report: Report, results: Mapping[str, Result]) -> dict[str, Any]:

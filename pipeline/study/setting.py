@@ -52,6 +52,8 @@ class Chosen:
     """Whether the grid has both splits of the dataset."""
     several_versions: bool = False
     """Whether it has several shards of this split."""
+    usual: bool = field(default=False, compare=False)
+    """Whether the split is the usual one because the text names none."""
 
 
 def chosen_shards(datasets: Sequence[str], usual: str) -> list[Chosen]:
@@ -67,7 +69,7 @@ def chosen_shards(datasets: Sequence[str], usual: str) -> list[Chosen]:
             raise ValueError(f"{text}: there is no split {split!r}; known: {', '.join(SPLIT_MODES)}")
         if at and not re.fullmatch("[0-9a-f]{4,16}", version):
             raise ValueError(f"{text}: {version!r} is not how a fingerprint begins; give 4 to 16 of its digits")
-        out.append(Chosen(name, split or usual, version))
+        out.append(Chosen(name, split or usual, version, usual=not split))
     out = list(dict.fromkeys(out))
     splits = {name: len({one.split for one in out if one.name == name}) for name in (one.name for one in out)}
     same = [(one.name, one.split) for one in out]

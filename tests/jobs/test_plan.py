@@ -9,11 +9,13 @@ import pytest
 import tiny
 
 from pipeline.core import files
+from pipeline.data.layouts import UserDataset
 from pipeline.jobs import datasets
 from pipeline.jobs import plan as plans
 from pipeline.runs.folder import Run
 from pipeline.runs.identity import run_id
 from pipeline.runs.spec import PretrainSpec
+from pipeline.study.setting import chosen_shards
 
 GRID = """
 import dataclasses
@@ -97,6 +99,20 @@ def test_missing_shards_are_named_with_the_command_that_makes_them(site):
 def test_a_users_dataset_without_shards_is_an_error_with_the_command(site):
     with pytest.raises(ValueError, match="python -m pipeline.shard my_lesions --layout folder --raw DIR --size 64"):
         plans.make_plan("small", site, datasets=["my_lesions"])
+
+
+def test_own_images_sharded_by_patient_need_no_split_in_their_name(tmp_path):
+    made = tiny.make_patients(tmp_path)
+    site = tiny.make_cluster(tmp_path, shards=str(made.folder.parent))
+    size = {"size": tiny.SIZE}
+    for text in ("patients", "patients:grouped"):
+        (info,), missing = datasets.find_datasets(chosen_shards([text], "image"), site, **size)
+        assert (info.ref.fingerprint, info.grouped, missing) == (made.fingerprint, True, [])
+    with pytest.raises(ValueError, match=r"split image, .*or name the split that is there: patients:grouped$"):
+        datasets.find_datasets(chosen_shards(["patients:image"], "image"), site, **size)
+    by_image = tiny.shard(UserDataset("patients", "csv"), tmp_path / "raw", made.folder.parent)
+    (info,), _ = datasets.find_datasets(chosen_shards(["patients"], "image"), site, **size)
+    assert (info.ref.fingerprint, info.grouped) == (by_image.fingerprint, False)
 
 
 def test_every_method_of_the_main_grid_can_start_once_its_shards_are_there(shards, site, monkeypatch):

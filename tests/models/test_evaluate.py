@@ -57,6 +57,8 @@ def test_twins_of_training_images_are_found_left_out_and_named(home, first, seco
     assert done.returncode == 0, done.stderr
     (path,) = run.evaluations()
     found, predictions = evaluation.read(run, path)
+    again = json.loads(command("evaluate", run.id, "--on", "second", "--map", "ring=disc", "--json", cwd=home).stdout)
+    assert again["runs"][0] | dataclasses.asdict(found) == again["runs"][0] and again["runs"][0]["run"] == run.id
     assert {twin[0] for twin in found.twins} == planted and len(planted) == elsewhere.PLANTED
     assert {twin[1] for twin in found.twins} == {"near", "mirrored"}
     assert sum(twin[1] == "mirrored" for twin in found.twins) == elsewhere.PLANTED // 5

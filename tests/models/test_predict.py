@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import json
 import re
 import shutil
 from pathlib import Path
@@ -159,6 +160,11 @@ def test_broken_images_are_named_and_skipped_with_exit_code_1(vit, home, tmp_pat
     assert [row["picture"] for row in rows_of(done.stdout)] == [str(good)]
     skipped = [line for line in done.stderr.splitlines() if line.startswith("skipped: ")]
     assert [line.split()[1] for line in skipped] == [str(tmp_path / "empty.jpg"), str(tmp_path / "torn.png"), str(gone)]
+    told = json.loads(command("predict", vit.id, tmp_path, gone, "--json", cwd=home).stdout)
+    (row,) = rows_of(done.stdout)
+    assert told["images"][0]["scores"] == {name: float(row[f"score:{name}"]) for name in ("cross", "disc")}
+    assert (told["images"][0]["image"], told["images"][0]["predicted"]) == (str(good), [row["predicted"]])
+    assert [each["image"] for each in told["skipped"]] == [line.split()[1] for line in skipped]
     assert "is empty" in skipped[0] and "is truncated or damaged" in skipped[1] and "no such file" in skipped[2]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import re
 import shutil
@@ -9,12 +11,15 @@ import subprocess
 from html.parser import HTMLParser
 
 import finished
+import numpy as np
 import pytest
 import tiny
 from commands import command
+from PIL import Image
 
 from pipeline.jobs.plan import make_plan
 from pipeline.report import parser
+from pipeline.results import html
 
 
 class Page(HTMLParser):
@@ -62,13 +67,34 @@ def report(folder, *flags: str) -> str:
 def test_the_page_needs_no_other_file_and_every_score_leads_to_its_run(folder):
     page = Page(text := report(folder))
     assert page.open == []
-    assert all(source.startswith("data:image/png;base64,") for source in page.sources) and page.sources
+    assert all(source.startswith("data:image/webp;base64,") for source in page.sources) and page.sources
     assert "http" not in re.sub(r"base64,[^\"]*", "", text)
     assert {anchor[1:] for anchor in page.anchors} <= set(page.ids)
     assert len(set(page.ids)) == len(page.ids)
     runs = [name for name in page.ids if name.startswith("tiny-")]
     assert len(runs) == len(list((folder / "runs").glob("*/spec.json")))
     assert 'class="value partial"' in text and 'class="value complete"' in text
+
+
+def test_a_gain_is_under_its_score() -> None:
+    gain = html._plain("0.746 → 0.786 (+0.040 ± 0.012, 3)", "value")
+    assert (gain.text, gain.more, gain.kind) == ("0.746 → 0.786", ["+0.040 ± 0.012, 3"], "value")
+    assert html._plain("resnet10t (cnn)", "label").text == "resnet10t (cnn)"
+
+
+@pytest.mark.parametrize("photograph", [False, True])
+def test_a_drawn_figure_keeps_every_pixel_and_a_large_photograph_nearly_all(photograph, tmp_path):
+    pixels = np.zeros((600, 800, 3), dtype=np.uint8)
+    pixels[200:300, 100:700] = (0, 114, 178)
+    if photograph:  # grain on a slope: without loss it is above the limit
+        slope = np.linspace(60, 190, 800)[None, :, None]
+        pixels[:] = np.clip(slope + np.random.default_rng(0).normal(0, 6, pixels.shape), 0, 255)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    width, address = html._embedded(tmp_path / "a.png")
+    encoded = base64.b64decode(address.removeprefix("data:image/webp;base64,"))
+    again = np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB"), dtype=int)
+    assert width == 800 and len(encoded) < (tmp_path / "a.png").stat().st_size / (3 if photograph else 1)
+    assert abs(again - pixels).mean() < 6 if photograph else (again == pixels).all()
 
 
 def test_images_are_embedded_only_when_asked(folder):

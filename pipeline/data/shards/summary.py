@@ -9,7 +9,7 @@ from typing import Any
 from pipeline.core.console import counted, table, visible
 from pipeline.data.records import PassedOver
 from pipeline.data.shards import facts
-from pipeline.data.shards.counts import SplitCounts, count_images, counts_of, gaps
+from pipeline.data.shards.counts import SplitCounts, count_images, counts_of, gaps, to_json
 from pipeline.data.shards.index import Shards
 from pipeline.data.shards.manifest import every_sample, kinds, leaks
 from pipeline.data.shards.observed import Observed
@@ -28,6 +28,14 @@ def of_plan(plan: ShardPlan) -> str:
     return _summary(title, counts, known, [], plan, plan.quarantined, Observed())
 
 
+def json_of_plan(plan: ShardPlan) -> dict[str, Any]:
+    """The same for programs."""
+    samples = every_sample(plan)
+    counts = count_images(((sample.split, sample.record.labels) for sample in samples), plan.listing.classes)
+    head = {"name": plan.dataset.name, "task": plan.listing.task}
+    return head | _facts(counts, leaks(samples), plan, plan.quarantined)
+
+
 def of_shards(shards: Shards, plan: ShardPlan) -> str:
     """The summary of the shards that were written after this plan."""
     manifest = shards.manifest
@@ -35,6 +43,33 @@ def of_shards(shards: Shards, plan: ShardPlan) -> str:
     observed = Observed.of_json(manifest)
     said = [*facts.twins(manifest), *_read_back(manifest)]
     return _summary(title, counts_of(manifest), facts.groups_of(shards), said, plan, manifest["quarantined"], observed)
+
+
+def json_of_shards(shards: Shards, plan: ShardPlan) -> dict[str, Any]:
+    """The same for programs."""
+    manifest = shards.manifest
+    head = {name: manifest[name] for name in ("name", "task", "fingerprint")}
+    head["twins"] = manifest.get("twins")
+    return head | _facts(counts_of(manifest), facts.groups_of(shards), plan, manifest["quarantined"])
+
+
+def _facts(
+    counts: Mapping[str, SplitCounts], leaks: Mapping[str, Any], plan: ShardPlan, quarantined: Sequence[Entry]
+) -> dict[str, Any]:
+    names = ("groups", "without_group", "test_sharing_group_with_train", "identical_across_splits")
+    return {
+        "images": to_json(counts),
+        **{name: leaks[name] for name in names},
+        "written": _written(counts, plan),
+        "stored_already": plan.parent.matched if plan.parent else 0,
+        "quarantined": quarantined,
+        "passed_over": Counter(passed.kind for passed in plan.listing.passed_over),
+    }
+
+
+def _written(counts: Mapping[str, SplitCounts], plan: ShardPlan) -> int:
+    """How many images are new; the others are in the shards that grow."""
+    return sum(each.images for each in counts.values()) - (len(plan.parent.rows) if plan.parent else 0)
 
 
 def _read_back(manifest: Mapping[str, Any]) -> list[str]:
@@ -80,8 +115,7 @@ def _summary(
     quarantined: Sequence[Entry],
     observed: Observed,
 ) -> str:
-    stored, matched = (len(plan.parent.rows), plan.parent.matched) if plan.parent else (0, 0)
-    written = sum(each.images for each in counts.values()) - stored
+    written, matched = _written(counts, plan), plan.parent.matched if plan.parent else 0
     passed_over = plan.listing.passed_over
     found = written + matched + len(quarantined) + len(passed_over)
     already = f", {matched} stored already" if plan.parent else ""
