@@ -108,7 +108,7 @@ def test_the_files_of_the_shards_get_the_keys_and_the_scores_of_the_shards(
         assert NAME not in done.stdout + done.stderr
         assert "27 images: CT in the window -400,1600" in done.stderr
         assert "passed over: 1 file, DICOM that is no image: Comprehensive SR Storage" in done.stderr
-        assert "skipped: unread file 1 is DICOM" in done.stderr
+        assert "skipped: unread file 1 has no pixels although it is made to hold an image" in done.stderr
         lines = dict(line.split("\t") for line in listed.read_text().splitlines())
         assert lines.keys() == {*found, "unread file 1"} and lines["unread file 1"].endswith(f"{NAME}-cut.dcm")
         assert sum(path.endswith(f"{NAME}-loop.dcm, image 4") for path in lines.values()) == 1
