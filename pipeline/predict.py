@@ -67,7 +67,7 @@ def main() -> int:
     site = load_cluster(args.cluster)
     shards = inputs.find_shards(args.images)
     if shards and (args.attention or args.list):
-        raise ValueError("--attention and --list are about files; give image files instead of shards")
+        raise ValueError("--attention draws files and --list names them; give image files instead of shards")
     classifier = network.open_classifier(args.network, site)
     info = classifier.info.with_prepared(Path(site.shards))
     settings = contents.settings_for(info, {name: getattr(args, name) for name in FORMAT_FLAGS})
