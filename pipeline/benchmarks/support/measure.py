@@ -5,6 +5,8 @@ Because the cases take turns, a machine that becomes slower slows all of them do
 
 from __future__ import annotations
 
+import contextlib
+import subprocess
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -85,3 +87,24 @@ def memory_bytes(pid: int, *kinds: str) -> int:
     except (FileNotFoundError, ProcessLookupError):
         return 0
     return sum(1024 * int(line.split()[1]) for line in lines if line.split(":")[0] in kinds)
+
+
+def peak_memory(command: list[str | Path]) -> float:
+    """The peak memory of a command and its children, in MiB."""
+    peak = 0.0
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        while process.poll() is None:
+            pids = (process.pid, *_children(process.pid))
+            peak = max(peak, sum(memory_bytes(pid, "Pss") for pid in pids) / 2**20)
+            time.sleep(0.05)
+    assert process.returncode == 0
+    return peak
+
+
+def _children(pid: int) -> list[int]:
+    """The children of a process and their children; none if the process has ended."""
+    children: list[int] = []
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            children += map(int, path.read_text().split())
+    return children + [below for child in children for below in _children(child)]
