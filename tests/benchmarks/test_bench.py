@@ -13,7 +13,7 @@ from pipeline.benchmarks import BENCHMARKS
 from pipeline.benchmarks.augment import OPERATIONS
 from pipeline.benchmarks.gpu import rehearsed
 from pipeline.benchmarks.support import limits
-from pipeline.benchmarks.support.measure import Case, Settings, compare
+from pipeline.benchmarks.support.measure import Case, Settings, compare, processor_seconds
 from pipeline.benchmarks.support.tables import Row, Table, number
 from pipeline.study import paper
 
@@ -48,6 +48,14 @@ QUICK_TABLES = {
             "ours: 2 at once, 1 thread each, worker processes",
             "ours: 1 at once, 1 thread each, worker processes",
         ],
+    },
+    "formats": {
+        **{
+            kind: ["ours: pipeline.shard", "peer: a plain loop", "limit: decoding alone"]
+            for kind in ("DICOM, 16 bits, raw", "DICOM, JPEG", "NIfTI, compressed", "slide tiles", "webdataset")
+        },
+        "planning, time": ["ours: 200 frames"],
+        "planning, memory": ["ours: 200 frames"],
     },
     "load": {
         "batches of 16": [
@@ -306,3 +314,10 @@ def test_the_rehearsal_of_a_gpu_prints_its_table(tmp_path, monkeypatch, capsys):
     assert int(found["launches"]) == sum(launches) and min(launches[:4]) > 0
     printed = capsys.readouterr().out
     assert rehearsed.text([row]) in printed and "1 step in" in printed
+
+
+def test_the_processor_time_of_processes_that_are_left_behind_counts() -> None:
+    busy = "import time\nwhile time.process_time() < 0.3: pass"
+    leaves = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {busy!r}])"
+    taken = processor_seconds(lambda: subprocess.run([sys.executable, "-c", leaves], check=True))
+    assert taken >= 0.3

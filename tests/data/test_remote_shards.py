@@ -286,3 +286,5 @@ def test_a_plan_finds_the_datasets_behind_an_address(site: Cluster, local: Shard
 
     (info,), commands = find_datasets([Chosen("tiny", "image")], site, size=SIDE)
     assert info.ref == tiny.ref(local) and not commands
+    with pytest.raises(ValueError, match="have the split image, and the grid asks for grouped; write tiny:image"):
+        find_datasets([Chosen("tiny", "grouped")], site, size=SIDE)

@@ -103,14 +103,14 @@ def volumes(out: Path, count: int, side: int, slices: int) -> None:
 
 
 def slide(out: Path, side: int) -> None:
-    """A pyramid of tiles in JPEG, tissue all over."""
+    """A pyramid of deflated tiles, tissue all over."""
     import tifffile
 
     rng = np.random.default_rng(3)
     pixels = np.stack([patches(rng, side, side, 255) for _ in range(3)], 2).astype(np.uint8)
     pixels[..., 1] //= 3
     with tifffile.TiffWriter(out / "slide.tif") as file:
-        common: dict[str, Any] = {"photometric": "rgb", "tile": (256, 256), "compression": "jpeg"}
+        common: dict[str, Any] = {"photometric": "rgb", "tile": (256, 256), "compression": "deflate"}
         file.write(pixels, resolution=(20_000, 20_000), resolutionunit="CENTIMETER", **common)
         file.write(np.ascontiguousarray(pixels[::4, ::4]), subfiletype=1, **common)
 
