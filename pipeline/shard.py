@@ -205,6 +205,7 @@ def shard(
         print("\n".join(sharding.submit_missing(plan, out, cluster, **limits)))
         write_list(args.list, plan, plan.quarantined)
         return 0
+    write_list(args.list, plan, plan.quarantined)  # also where too many cannot be used
     shards = write_shards(plan, out, workers=args.workers, progress=progress, **limits)
     print(summary.of_shards(shards, plan))
     write_list(args.list, plan, shards.manifest["quarantined"])

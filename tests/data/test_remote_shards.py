@@ -280,6 +280,13 @@ def test_a_run_that_is_stopped_again_and_again_ends_with_the_weights_of_local_sh
     assert not kept(site)
 
 
+@pytest.mark.slow
+def test_a_run_that_is_killed_ends_with_the_weights_of_local_shards(tmp_path: Path) -> None:
+    import kill_remote
+
+    assert kill_remote.main(tmp_path, kills=2, epochs=3, seed=1) == []
+
+
 def test_a_plan_finds_the_datasets_behind_an_address(site: Cluster, local: Shards) -> None:
     from pipeline.jobs.datasets import find_datasets
     from pipeline.study.setting import Chosen
