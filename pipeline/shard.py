@@ -209,6 +209,7 @@ def shard(
         answer({"folder": folder, "state": "sent to Slurm", **summary.json_of_plan(plan)})
         write_list(args.list, plan, plan.quarantined)
         return 0
+    write_list(args.list, plan, plan.quarantined)  # also where too many cannot be used
     shards = write_shards(plan, out, workers=args.workers, progress=progress, **limits)
     print(summary.of_shards(shards, plan))
     write_list(args.list, plan, shards.manifest["quarantined"])

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import shutil
-import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from pipeline.benchmarks.support.exactness import decode_exactly, exactness
-from pipeline.benchmarks.support.measure import Case, Settings, compare, memory_bytes, rate
+from pipeline.benchmarks.support.measure import Case, Settings, compare, peak_memory, rate
 from pipeline.benchmarks.support.raw_images import raw_folder
 from pipeline.benchmarks.support.shard_jobs import (
     PROCESSES,
@@ -157,28 +154,7 @@ def _memory(settings: Settings, raw: Path, note: str) -> Table:
                 link.symlink_to(path)
         name = f"{times * len(paths)} images"
         settings.say(f"memory at {name}")
-        peak = _peak_memory(shard_command(folder, settings.scratch / "shards"))
+        peak = peak_memory(shard_command(folder, settings.scratch / "shards"))
         rows.append(Row(name=name, role="ours", values=[peak]))
     notes = [note, "proportional set size of the parent and its workers together; its peak, read every 50 ms"]
     return Table(title="memory", unit="MiB", rows=rows, more_is_better=False, notes=notes)
-
-
-def _peak_memory(command: list[str | Path]) -> float:
-    """The peak memory of a command and its children, in MiB."""
-    peak = 0.0
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
-        while process.poll() is None:
-            pids = (process.pid, *_children(process.pid))
-            peak = max(peak, sum(memory_bytes(pid, "Pss") for pid in pids) / 2**20)
-            time.sleep(0.05)
-    assert process.returncode == 0
-    return peak
-
-
-def _children(pid: int) -> list[int]:
-    """The children of a process and their children; none if the process has ended."""
-    children: list[int] = []
-    for path in Path(f"/proc/{pid}/task").glob("*/children"):
-        with contextlib.suppress(OSError):
-            children += map(int, path.read_text().split())
-    return children + [below for child in children for below in _children(child)]

@@ -59,9 +59,9 @@ def add_layout_flags(out: argparse.ArgumentParser) -> None:
         )
 
 
-def add_format_flags(out: argparse.ArgumentParser) -> None:
+def add_format_flags(out: argparse.ArgumentParser, *, title: str = "a hospital's own files") -> None:
     """The flags that say how files of several images and DICOM are to be read, the fields of `Reading`."""
-    group = out.add_argument_group("a hospital's own files")
+    group = out.add_argument_group(title)
     add = group.add_argument
     add("--frames", metavar="WHICH", help="of multi-page TIFF, animations, DICOM: all, middle, every=N (DICOM: all)")
     add("--slices", metavar="WHICH", help="of NIfTI volumes: all, middle, every=N, nonblank")

@@ -67,9 +67,9 @@ def outside(folder: Path, known: Iterable[str]) -> list[PassedOver]:
     return [PassedOver(path, OUTSIDE) for path in sorted(folder.iterdir()) if path.name not in set(known)]
 
 
-def images_under(root: Path) -> list[Path]:
+def images_under(root: Path, *, volumes: bool = False) -> list[Path]:
     """Every file below `root` that may be an image; raises `ValueError` for a folder that cannot be read."""
-    found = walk(root)
+    found = walk(root, volumes=volumes)
     for record in found.unreadable:
         raise ValueError(f"{visible(str(record.path))} is {record.problem}; make it readable, or give other folders")
     return found.images

@@ -56,6 +56,12 @@ def _find(chosen: Chosen, cluster: Cluster, *, size: int) -> tuple[DatasetInfo, 
         command = f"python -m pipeline.shard {name} {raw}{flags}"
         info = DatasetInfo(DatasetRef(name=name, fingerprint=""), plugin.label_fractions, plugin.metric)
         return info, command
+    other = "grouped" if split == "image" else "image"
+    if find_shards(Path(cluster.shards), name, size=size, split=other) is not None:
+        raise ValueError(
+            f"the shards of {name!r} at {size} pixels under {cluster.shards} have the split {other}, and the grid asks "
+            f"for {split}; write {name}:{other}"
+        )
     known = ", ".join(DATASETS.names())
     raise ValueError(
         f"there are no shards of {name!r} at {size} pixels, split {split}, under {cluster.shards}, and it is none of "

@@ -39,6 +39,7 @@ def write(run: Run, info: ModelInfo, folder: Path, *, with_onnx: bool, shards: P
 
     shards: the folder of all shards, from which the model card takes what it says of the images.
     """
+    info = info.with_prepared(shards)
     network = Network.of_run(run, info)
     graph, difference = onnx.graph(network) if with_onnx else (b"", None)
     with files.publish_folder(folder) as temporary:

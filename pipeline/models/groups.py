@@ -14,6 +14,7 @@ from pipeline.core import console, files
 from pipeline.data.layouts.groups import group_in
 from pipeline.data.shards.index import Shards, shards_of
 from pipeline.learn.by_group import DEFAULT, Choice, Units, choose
+from pipeline.models.contents import Contents, Given
 from pipeline.models.info import ModelInfo, is_export
 from pipeline.models.predict import Prediction, named_scores, predicted_classes
 from pipeline.runs.cluster import Cluster
@@ -32,23 +33,24 @@ class GroupPrediction:
     classes: list[str]
 
 
-def groups_of_paths(paths: Sequence[Path], pattern: str, folders: Sequence[Path]) -> dict[str, str]:
-    """What a regular expression finds in each path below the folder it is in, as `shard --group-from`; by path.
+def groups_of_paths(images: Sequence[Given], pattern: str, folders: Sequence[Path]) -> dict[str, str]:
+    """What a regular expression finds in each path below the folder it is in, as `shard --group-from`; by name.
 
-    Paths in which it finds nothing are left out. Raises `ValueError` where it finds nothing in any.
+    Images in whose paths it finds nothing are left out. Raises `ValueError` where it finds nothing in any.
     """
     try:
         expression = re.compile(pattern)
     except re.error as error:
         raise ValueError(f"--by-group {pattern!r} is no regular expression: {error}") from error
     out = {}
-    for path in paths:
+    for image in images:
+        path = image.source.path
         root = next((folder for folder in folders if path.is_relative_to(folder) and path != folder), Path())
         below = path.relative_to(root) if path.is_relative_to(root) else path
         if (found := group_in(below.as_posix(), expression)) is not None:
-            out[str(path)] = found
-    if paths and not out:
-        raise ValueError(f"--by-group {pattern!r} finds a group in no path; the first path is {str(paths[0])!r}")
+            out[image.name] = found
+    if images and not out:
+        raise ValueError(f"--by-group {pattern!r} finds a group in no path; the first image is {images[0].name!r}")
     return out
 
 
@@ -75,7 +77,7 @@ class Grouping:
     """Which images belong together, and how the score of a group follows from theirs."""
 
     groups: Mapping[str, str]
-    """Of the images that have one, by path or key."""
+    """Of the images that have one, by the images' names."""
     choice: Choice
 
     def text(self) -> str:
@@ -83,17 +85,21 @@ class Grouping:
 
 
 def find(
-    text: str, pattern: str, shards: Shards | None, paths: Sequence[Path], folders: Sequence[Path], cluster: Cluster
+    text: str, pattern: str, shards: Shards | None, contents: Contents, folders: Sequence[Path], cluster: Cluster
 ) -> Grouping:
-    """The groups of shards by their index, of files by a regular expression, and the rule that fits the network.
+    """The groups of shards by their index, of files by a regular expression or by their headers, and the rule that fits
+    the network.
 
     Raises `ValueError` where there is no group.
     """
-    if shards is None and not pattern:
+    if shards is None and not pattern and not contents.groups:
         raise ValueError("--by-group needs a REGEX that finds the patient or lesion in the path of a file")
     if shards is not None and pattern:
         raise ValueError("the index of shards knows their groups; give --by-group without a REGEX")
-    groups = shards.groups() if shards else groups_of_paths(paths, pattern, folders)
+    if shards:
+        groups = shards.groups()
+    else:
+        groups = groups_of_paths(contents.images, pattern, folders) if pattern else contents.groups
     if not groups:
         raise ValueError(f"no image of {shards.folder if shards else folders} has a group")
     return Grouping(groups, rule_for(text, cluster))
@@ -103,7 +109,7 @@ def by_group(predicted: Sequence[Prediction], grouping: Grouping, info: ModelInf
     """The groups of some images, in the order of their first images; an image without a group is one of its own."""
     if not predicted:
         return []
-    units = Units.of_images([str(each.path) for each in predicted], grouping.groups)
+    units = Units.of_images([each.name for each in predicted], grouping.groups)
     scores = units.scores(np.stack([each.scores for each in predicted]), grouping.choice.rule).astype(np.float32)
     return [
         GroupPrediction(name, len(members), row, predicted_classes(row, info))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.core import files, seals
+from pipeline.data.shards.index import shards_of
 from pipeline.runs.folder import Run
 from pipeline.runs.identity import from_json, to_json
 from pipeline.runs.predictions import read_classes
@@ -41,6 +42,8 @@ class ModelInfo:
     spec: dict[str, Any]
     temperature: float | None = None
     """What the outputs are divided by where calibrated scores are asked for; None where it is not known."""
+    prepared: dict[str, Any] | None = None
+    """How its images were read: of the manifest of its shards the `settings` and `id_key`; None: not known."""
 
     @classmethod
     def of_run(cls, run: Run, arm: str | None = None) -> ModelInfo:
@@ -109,6 +112,18 @@ class ModelInfo:
             return None
         spec = from_json(self.spec)
         return (spec if isinstance(spec, FinetuneSpec) else spec.arm(self.network)).given
+
+    def with_prepared(self, shards: Path) -> ModelInfo:
+        """The same with how its images were read, if that is unknown and its shards are in the folder `shards`."""
+        if self.prepared is not None or not self.spec:
+            return self
+        try:
+            spec = from_json(self.spec)
+            manifest = shards_of(shards, spec.dataset, size=spec.image_size).manifest
+        except ValueError:
+            return self
+        prepared = {"settings": manifest["settings"], "id_key": manifest.get("id_key")}
+        return dataclasses.replace(self, prepared=prepared)
 
     def is_same_network(self, other: ModelInfo) -> bool:
         """Whether both are the same network of the same run, with the same weights."""

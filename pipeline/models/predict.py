@@ -13,8 +13,10 @@ import numpy as np
 from pipeline.core import console, files
 from pipeline.data.images import BadImage
 from pipeline.data.shards.index import Shards
+from pipeline.data.shards.transcode import ShardSettings
 from pipeline.learn.attention import attention_map
 from pipeline.models import inputs, maps
+from pipeline.models.contents import Given
 from pipeline.models.info import ModelInfo
 from pipeline.models.network import Network
 from pipeline.runs.cluster import Cluster
@@ -26,32 +28,35 @@ BATCH = 64
 class Prediction:
     """The scores of one image, float32 [classes], and the classes predicted from them."""
 
-    path: Path
+    name: str
     scores: np.ndarray
     classes: list[str]
     peak: int | None = None
     """The greatest stored value of a 16-bit grey image."""
+    remarks: tuple[str, ...] = ()
+    """How its grey levels came about, of DICOM and the like."""
 
 
 @dataclass(frozen=True)
 class Skipped:
-    """A file that cannot be used, and why."""
+    """An image that cannot be used, and why."""
 
-    path: Path
+    name: str
     reason: str
 
 
 def predictions(
     network: Network,
-    paths: Sequence[Path],
+    given: Sequence[Given],
     attention: Path | None,
+    settings: ShardSettings | None = None,
     bits: int | None = None,
     *,
     calibrated: bool = False,
 ) -> Iterator[Prediction | Skipped]:
-    """The prediction for each file in turn, or why it has none; `bits` as in `images.decode`.
+    """The prediction for each image in turn, or why it has none; `settings` and `bits` say how it is read.
 
-    With `attention` every image is also drawn there with its attention map, as `<its number>-<its name>.png`. Raises
+    With `attention` every image is also drawn there with its attention map, as `<its number>-<its stem>.png`. Raises
     `ValueError` before anything is drawn where the network has no such map, or no temperature for calibrated scores.
     """
     size = network.info.image_size
@@ -59,8 +64,9 @@ def predictions(
         network.known_temperature()
     if attention is not None:
         attention_map(network.model, network.images(np.zeros((1, size, size, 3), dtype=np.uint8)))
-    width = len(str(len(paths)))
-    numbered = enumerate(inputs.load_all(paths, size=size, show=attention is not None, bits=bits), start=1)
+    width = len(str(len(given)))
+    loaded_all = inputs.load_all(given, size=size, show=attention is not None, settings=settings, bits=bits)
+    numbered = enumerate(loaded_all, start=1)
     while batch := list(islice(numbered, BATCH)):
         good = [(number, image) for number, image in batch if isinstance(image, inputs.LoadedImage)]
         scores: dict[int, np.ndarray] = {}
@@ -72,16 +78,16 @@ def predictions(
                 all_maps = attention_map(network.model, images).cpu().numpy()
                 for (number, image), one_map in zip(good, all_maps, strict=True):
                     assert image.shown is not None
-                    name = f"{number:0{width}d}-{paths[number - 1].stem}.png"
+                    name = f"{number:0{width}d}-{given[number - 1].stem}.png"
                     said = prediction_text(scores[number], network.info)
                     maps.draw_attention(attention / name, image.shown, one_map, said)
         for number, loaded in batch:
-            path = paths[number - 1]
+            name = given[number - 1].name
             if isinstance(loaded, BadImage):
-                yield Skipped(path, str(loaded))
+                yield Skipped(name, str(loaded))
             else:
                 classes = predicted_classes(scores[number], network.info)
-                yield Prediction(path, scores[number], classes, loaded.peak)
+                yield Prediction(name, scores[number], classes, loaded.peak, loaded.remarks)
 
 
 def predictions_of_shards(
@@ -95,7 +101,7 @@ def predictions_of_shards(
     keys = shards.rows["key"].array.to_pylist()
     batches = network.scores_of(shards, np.arange(len(keys)), cluster, calibrated=calibrated)
     for key, scores in zip(keys, (row for batch in batches for row in batch), strict=True):
-        yield Prediction(Path(key), scores, predicted_classes(scores, network.info))
+        yield Prediction(key, scores, predicted_classes(scores, network.info))
 
 
 def predicted_classes(scores: np.ndarray, info: ModelInfo) -> list[str]:
@@ -118,7 +124,7 @@ def prediction_text(scores: np.ndarray, info: ModelInfo) -> str:
 def as_table(predicted: Sequence[Prediction], classes: Sequence[str]) -> str:
     """Aligned text: each image with its predicted classes and the score of every class."""
     rows = [
-        [each.path, ", ".join(each.classes) or "–", *(f"{score:.3f}" for score in each.scores)] for each in predicted
+        [each.name, ", ".join(each.classes) or "–", *(f"{score:.3f}" for score in each.scores)] for each in predicted
     ]
     return console.table(rows, header=("image", "predicted", *classes))
 
@@ -126,7 +132,7 @@ def as_table(predicted: Sequence[Prediction], classes: Sequence[str]) -> str:
 def as_csv(predicted: Sequence[Prediction], classes: Sequence[str]) -> str:
     """CSV with the columns `picture`, `predicted` (several joined by `;`) and `score:<class>`."""
     header = ["picture", "predicted", *(f"score:{name}" for name in classes)]
-    rows = [[str(each.path), ";".join(each.classes), *map(str, each.scores)] for each in predicted]
+    rows = [[each.name, ";".join(each.classes), *map(str, each.scores)] for each in predicted]
     return files.csv_text([header, *rows])
 
 

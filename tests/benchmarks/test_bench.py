@@ -12,7 +12,7 @@ from commands import command
 from pipeline.benchmarks import BENCHMARKS
 from pipeline.benchmarks.augment import OPERATIONS
 from pipeline.benchmarks.support import limits
-from pipeline.benchmarks.support.measure import Case, Settings, compare
+from pipeline.benchmarks.support.measure import Case, Settings, compare, processor_seconds
 from pipeline.benchmarks.support.tables import Row, Table, number
 from pipeline.study import paper
 
@@ -47,6 +47,14 @@ QUICK_TABLES = {
             "ours: 2 at once, 1 thread each, worker processes",
             "ours: 1 at once, 1 thread each, worker processes",
         ],
+    },
+    "formats": {
+        **{
+            kind: ["ours: pipeline.shard", "peer: a plain loop", "limit: decoding alone"]
+            for kind in ("DICOM, 16 bits, raw", "DICOM, JPEG", "NIfTI, compressed", "slide tiles", "webdataset")
+        },
+        "planning, time": ["ours: 200 frames"],
+        "planning, memory": ["ours: 200 frames"],
     },
     "load": {
         "batches of 16": [
@@ -290,3 +298,10 @@ def test_numbers_have_three_significant_digits(value, text):
 @pytest.mark.parametrize("backbone", paper.STANDARD, ids=lambda backbone: backbone.title)
 def test_torch_counts_the_arithmetic_that_the_estimates_use(backbone):
     assert limits.gigaflops([backbone], paper.IMAGE_SIZE) == pytest.approx(backbone.gflops, abs=0.05)
+
+
+def test_the_processor_time_of_processes_that_are_left_behind_counts() -> None:
+    busy = "import time\nwhile time.process_time() < 0.3: pass"
+    leaves = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {busy!r}])"
+    taken = processor_seconds(lambda: subprocess.run([sys.executable, "-c", leaves], check=True))
+    assert taken >= 0.3

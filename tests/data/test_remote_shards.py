@@ -280,9 +280,18 @@ def test_a_run_that_is_stopped_again_and_again_ends_with_the_weights_of_local_sh
     assert not kept(site)
 
 
+@pytest.mark.slow
+def test_a_run_that_is_killed_ends_with_the_weights_of_local_shards(tmp_path: Path) -> None:
+    import kill_remote
+
+    assert kill_remote.main(tmp_path, kills=2, epochs=3, seed=1) == []
+
+
 def test_a_plan_finds_the_datasets_behind_an_address(site: Cluster, local: Shards) -> None:
     from pipeline.jobs.datasets import find_datasets
     from pipeline.study.setting import Chosen
 
     (info,), commands = find_datasets([Chosen("tiny", "image")], site, size=SIDE)
     assert info.ref == tiny.ref(local) and not commands
+    with pytest.raises(ValueError, match="have the split image, and the grid asks for grouped; write tiny:image"):
+        find_datasets([Chosen("tiny", "grouped")], site, size=SIDE)

@@ -288,7 +288,7 @@ def test_what_cannot_be_predicted_is_an_error_that_names_the_next_step(vit, cnn,
 
 
 def test_cells_of_scores_are_no_formulas_for_a_spreadsheet():
-    made = [predict.Prediction(Path("=cmd.png"), np.array([0.25, 1e-7], dtype=np.float32), ["@evil"])]
+    made = [predict.Prediction("=cmd.png", np.array([0.25, 1e-7], dtype=np.float32), ["@evil"])]
     head, row = csv.reader(io.StringIO(predict.as_csv(made, ("@evil", "b\n"))))
     assert head == ["picture", "predicted", "score:@evil", "score:b\\n"]
     assert row == ["'=cmd.png", "'@evil", "0.25", "1e-07"]

@@ -28,6 +28,7 @@ from pathlib import Path
 import finished
 import kill
 import numpy as np
+import slides_drawn
 import tiny
 from commands import command
 from flips import flip
@@ -82,6 +83,8 @@ class Home:
         folder.mkdir()
         draw_twins(folder / "wide")
         fill_hospital(folder / "hospital")
+        for number in range(6):
+            slides_drawn.save(folder / "slides" / "ab"[number % 2] / f"{number}.tif", slides_drawn.scan_of(number))
         # In processes of their own: those that are killed must not share this one's worker server.
         in_process(lambda: len(tiny.make_shards(folder, each=20).classes) - 2, folder / LOG)
         self.shards = open_shards(next((folder / "shards").glob("tiny-*")))
@@ -131,6 +134,7 @@ def works(home: Home) -> dict[str, Work]:
     return {
         "sharding": Work(shard(home), file_differences),
         "sharding a hospital's files": Work(shard_hospital(home), file_differences),
+        "sharding slides": Work(shard_slides(home), file_differences),
         "worker processes": Work(shard(home), file_differences, workers=True),
         "pretraining with probes": of_run(home, pretrain),
         "a pretraining's end": replace(
@@ -161,6 +165,11 @@ def shard(home: Home) -> Callable[[Path], int]:
 def shard_hospital(home: Home) -> Callable[[Path], int]:
     flags = "--layout dicom --size 32 --workers 2 --format png --frames all --slices all --max-bad 1 --out out".split()
     return lambda where: code_of("shard", "clinic", "--raw", home.folder / "hospital", *flags, where=where)
+
+
+def shard_slides(home: Home) -> Callable[[Path], int]:
+    flags = "--layout folder --tiles mpp=0.5 --tile-side 32 --size 32 --workers 2 --format png --out out".split()
+    return lambda where: code_of("shard", "biopsies", "--raw", home.folder / "slides", *flags, where=where)
 
 
 def of_run(home: Home, spec: Spec) -> Work:

@@ -5,12 +5,18 @@ Because the cases take turns, a machine that becomes slower slows all of them do
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import os
+import subprocess
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.benchmarks.support.tables import ROLES, Row, Table
+
+PR_SET_CHILD_SUBREAPER = 36  # of Linux
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +81,32 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
+def processor_seconds(work: Callable[[], object]) -> float:
+    """The seconds of processor time that one call of `work` takes, with all processes that it starts.
+
+    On a machine that is shared they say more than those of the clock. It is called in a forked process, which waits for
+    those that others leave behind, such as servers of workers.
+    """
+    receiver, sender = os.pipe()
+    process = os.fork()
+    if not process:
+        try:
+            ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+            work()
+            with contextlib.suppress(ChildProcessError):
+                while True:
+                    os.waitpid(-1, 0)
+            used = os.times()
+            os.write(sender, repr(used.user + used.system + used.children_user + used.children_system).encode())
+        finally:
+            os._exit(0)
+    os.close(sender)
+    with open(receiver) as file:
+        text = file.read()
+    os.waitpid(process, 0)
+    return float(text)
+
+
 def memory_bytes(pid: int, *kinds: str) -> int:
     """The memory of a process in bytes; shared memory is divided among its sharers. 0 when the process has ended.
 
@@ -85,3 +117,24 @@ def memory_bytes(pid: int, *kinds: str) -> int:
     except (FileNotFoundError, ProcessLookupError):
         return 0
     return sum(1024 * int(line.split()[1]) for line in lines if line.split(":")[0] in kinds)
+
+
+def peak_memory(command: list[str | Path]) -> float:
+    """The peak memory of a command and its children, in MiB."""
+    peak = 0.0
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        while process.poll() is None:
+            pids = (process.pid, *_children(process.pid))
+            peak = max(peak, sum(memory_bytes(pid, "Pss") for pid in pids) / 2**20)
+            time.sleep(0.05)
+    assert process.returncode == 0
+    return peak
+
+
+def _children(pid: int) -> list[int]:
+    """The children of a process and their children; none if the process has ended."""
+    children: list[int] = []
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            children += map(int, path.read_text().split())
+    return children + [below for child in children for below in _children(child)]

@@ -59,7 +59,7 @@ class Table:
 
     def ratio_name(self) -> str:
         """The heading of the ratios: `speed-up` for times and rates, `ratio` for the rest (memory, dB, percent)."""
-        is_speed = self.unit.startswith("seconds") or self.unit.endswith(("/s", "a second"))
+        is_speed = self.unit.startswith("seconds") or self.unit.endswith(("/s", "a second", "/s of processor time"))
         return "speed-up" if is_speed else "ratio"
 
 

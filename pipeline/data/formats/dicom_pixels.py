@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import io
-from typing import Any, BinaryIO
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
+from pipeline.data import members
 from pipeline.data.decoders import budget, formats, jpeg
 from pipeline.data.decoders.formats import BadImage
 from pipeline.data.formats.dicom import DAMAGED, modality
 from pipeline.data.formats.levels import grey_levels, scaled, uses_percentiles
-from pipeline.data.formats.reading import Part, Reading, missing
+from pipeline.data.formats.reading import Part, Reading, Stamp, missing
 from pipeline.data.formats.words import no_words
 from pipeline.data.images import Decoded
 
@@ -36,12 +39,15 @@ def decode(
     channels: int,
     memory: int | None = None,
     ends: tuple[float, float] | None = None,
+    kept: tuple[Path, Stamp] | None = None,
 ) -> Decoded:
     """The pixels of a frame of an open DICOM file; raises `BadImage` with a reason that quotes no value.
 
-    `ends` are black and white where percentiles are the window.
+    `ends` are black and white where percentiles are the window. `kept` is the file's name, and what tells its version,
+    if more of its frames will be asked for.
     """
-    pixels, header = _stored(file, part, memory)
+    opened = _kept(*kept) if kept else _read_header(file, whole=not part)
+    pixels, header = _stored(file, opened, part, memory)
     with no_words(DAMAGED):
         rgb, said = _rgb(pixels, header, reading, channels, ends)
         return Decoded(rgb, rgb.shape[1], rgb.shape[0], (said,))
@@ -55,9 +61,9 @@ def sample_values(file: BinaryIO, parts: tuple[Part, ...], reading: Reading) -> 
     """
     out = []
     try:
+        opened = _read_header(file, whole=parts == ((),))
         for part in parts[:: -(-len(parts) // FRAMES)]:
-            file.seek(0)
-            pixels, header = _stored(file, part, None)
+            pixels, header = _stored(file, opened, part, None)
             with no_words(DAMAGED):
                 if pixels.ndim != 2 or not uses_percentiles(header, reading.window):
                     return None
@@ -68,30 +74,66 @@ def sample_values(file: BinaryIO, parts: tuple[Part, ...], reading: Reading) -> 
     return np.concatenate(out)
 
 
-def _stored(file: BinaryIO, part: Part, memory: int | None) -> tuple[np.ndarray, Any]:
-    """The pixels of a frame as they are stored, colours as RGB; and the header of that frame."""
+class Opened(NamedTuple):
+    """The header of a file, which may be long: it is read once for all of its frames."""
+
+    header: Any
+    """With the pixels if the file is read as a whole."""
+    start: int
+    """Where the element of the pixels begins."""
+    size: int
+    """Bytes of the file."""
+
+
+def _read_header(file: BinaryIO, *, whole: bool) -> Opened:
+    """The header of an open file. One that no frame can be read of alone is read as a whole."""
     try:
         import pydicom
-        from pydicom.pixels import pixel_array
     except ImportError:
         raise missing("medical", "pydicom") from None
-    index = part[0] if part else 0
     with no_words(DAMAGED):
-        header = pydicom.dcmread(file, force=True, stop_before_pixels=bool(part))
-        start, source = file.tell(), header
+        file.seek(0)
+        header = pydicom.dcmread(file, force=True, stop_before_pixels=not whole)
+        start = file.tell()
         was_named = _name_syntax(header)
-        _check(header, memory, 0 if part else 2 * file.seek(0, io.SEEK_END))
-        if part:  # one frame is read alone, if it can be
-            source, syntax = file, str(header.file_meta.TransferSyntaxUID)
-            if syntax == DEFLATED or not was_named:
-                file.seek(0)
-                source = pydicom.dcmread(file, force=True)
-                source.file_meta = header.file_meta
-        if str(header.file_meta.TransferSyntaxUID) in PLAIN_JPEG:
-            _check_jpeg(file if part else io.BytesIO(header.PixelData), start + 12 if part else 0, header, index)
+        if not whole and (header.file_meta.TransferSyntaxUID == DEFLATED or not was_named):
+            file.seek(0)
+            meta, header = header.file_meta, pydicom.dcmread(file, force=True)
+            header.file_meta = meta
+        return Opened(header, start, file.seek(0, io.SEEK_END))
+
+
+@lru_cache(maxsize=1)
+def _kept(path: Path, stamp: Stamp) -> Opened:
+    """The header of a file of many frames, which are asked for one after another."""
+    with members.open_raw(path) as file:
+        return _read_header(file, whole=False)
+
+
+def _stored(file: BinaryIO, opened: Opened, part: Part, memory: int | None) -> tuple[np.ndarray, Any]:
+    """The pixels of a frame as they are stored, colours as RGB; and the header of that frame."""
+    from pydicom.pixels import as_pixel_options, get_decoder, pixel_array
+
+    index, header = part[0] if part else 0, opened.header
+    has_pixels = "PixelData" in header
+    with no_words(DAMAGED):
+        syntax = header.file_meta.TransferSyntaxUID
+        _check(header, memory, 2 * opened.size if has_pixels else 0)
+        if str(syntax) in PLAIN_JPEG:
+            _check_jpeg(
+                io.BytesIO(header.PixelData) if has_pixels else file,
+                0 if has_pixels else opened.start + 12,
+                header,
+                index,
+            )
     try:
         with no_words(DAMAGED):
-            return pixel_array(source, index=index), _of_frame(header, index)
+            if has_pixels:
+                return pixel_array(header, index=index), _of_frame(header, index)
+            file.seek(opened.start + (8 if syntax.is_implicit_VR else 12))
+            options = {**as_pixel_options(header), "pixel_keyword": "PixelData"}
+            pixels = get_decoder(syntax).as_array(file, index=index, validate=True, **options)[0]
+            return pixels, _of_frame(header, index)
     except BadImage as error:
         raise BadImage(_why(header, str(error))) from None
 
@@ -156,10 +198,13 @@ def _why(header: Any, said: str) -> str:
 
 
 def _of_frame(header: Any, index: int) -> Any:
-    """The header with the scale and the window of a frame, where enhanced files keep them."""
+    """The header with the scale and the window of a frame, where enhanced files keep them; it is not changed."""
     shared = header.get("SharedFunctionalGroupsSequence") or []
     each = header.get("PerFrameFunctionalGroupsSequence") or []
     groups = [*shared[:1], *([each[index]] if index < len(each) else [])]
+    if not groups:
+        return header
+    header = header[:]  # a copy
     for group in groups:
         for sequence, words in FUNCTIONAL.items():
             for item in (group.get(sequence) or [])[:1]:

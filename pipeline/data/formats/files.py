@@ -86,9 +86,13 @@ def decode(
     """
     if source.kind == kinds.DICOM:
         with _opened(source, check) as file:
+            kept = None
             if source.stamp:
                 _compare(source.path, source.stamp)
-            return dicom_pixels.decode(file, source.part, reading, channels=channels, memory=memory, ends=source.ends)
+                kept = (source.path, source.stamp)
+            return dicom_pixels.decode(
+                file, source.part, reading, channels=channels, memory=memory, ends=source.ends, kept=kept
+            )
     if source.kind in (kinds.NIFTI, kinds.SLIDE) and source.stamp:
         _compare(source.path, source.stamp)
         if source.kind == kinds.SLIDE:

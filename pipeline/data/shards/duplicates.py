@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pipeline.core import memory
+from pipeline.core.console import counted
 from pipeline.data import images, twins
 from pipeline.data.formats.files import Source
 from pipeline.data.records import PassedOver, Record
@@ -75,6 +76,21 @@ def units(groups: Sequence[str | None], found: Twins) -> list[str | None]:
     every = Twins(found.first_of, Pairs(*ends, np.ones(len(ends[0])), np.zeros(len(ends[0]), np.int64))).groups()
     members = np.bincount(every, minlength=len(every))
     return [str(unit) if group or members[unit] > 1 else None for group, unit in zip(groups, every, strict=True)]
+
+
+def joined(groups: Sequence[str | None], units: Sequence[str | None]) -> list[str]:
+    """A note of how many patients or lesions are in units of several, which near duplicates join; empty for none."""
+    members: dict[str | None, set[str]] = {}
+    for group, unit in zip(groups, units, strict=True):
+        if group is not None:
+            members.setdefault(unit, set()).add(group)
+    several = [len(each) for each in members.values() if len(each) > 1]
+    if not several:
+        return []
+    return [
+        f"near duplicates join {sum(several)} patients or lesions to {counted(len(several), 'unit')}, each of which is "
+        f"in one part; the largest has {max(several)}"
+    ]
 
 
 def leaking(table: Sequence[str], found: Twins) -> dict[int, int]:

@@ -102,10 +102,28 @@ def lines(shards: Shards) -> list[str]:
         f"split {split}: {SPLITS.get(split, 'not known')}",
         groups(groups_of(shards), grouped=split == "grouped"),
         *twins(manifest),
+        *_by_header(manifest),
         _left_out(manifest),
     ]
     out += _grown(shards)
     return [*out, f"fingerprint {shards.fingerprint} (sources, labels, splits, size, codec)"]
+
+
+def _by_header(manifest: Mapping[str, Any]) -> list[str]:
+    """Modalities, patients and windows where headers were read."""
+    if "kinds" not in manifest:
+        return []
+
+    def counts(of: Mapping[str, int]) -> str:
+        return " / ".join(f"{of[split]:,}" for split in SPLITS_OF_IMAGES)
+
+    kinds = ", ".join(f"{name} {counts(of)}" for name, of in manifest["kinds"].items())
+    read = "; ".join(f"{counted(count, 'image')}: {visible(text)}" for text, count in manifest["remarks"].items())
+    return [
+        f"images by header (train / val / test): {kinds}",
+        f"patients, or files of several images (train / val / test): {counts(manifest['groups_by_split'])}",
+        f"how they were read: {read}",
+    ]
 
 
 def _grown(shards: Shards) -> list[str]:

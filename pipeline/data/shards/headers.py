@@ -26,7 +26,7 @@ def read_listing(
     listing = dataset.listing(root)
     raw = read_files(listing.records, reading, secret, workers=workers, progress=progress)
     listing = _with_labels(raw, listing, secret)
-    raw.images = _with_patients(raw.images)
+    raw.images = with_patients(raw.images)
     return listing, raw
 
 
@@ -84,7 +84,7 @@ def _with_labels(raw: RawFiles, listing: Listing, secret: Secret) -> Listing:
     return replace(listing, by_header=None, notes=notes)
 
 
-def _with_patients(found: Sequence[RawImage]) -> list[RawImage]:
+def with_patients(found: Sequence[RawImage]) -> list[RawImage]:
     """Files that share a patient, a study or a series are one group, also where a header names no patient.
 
     It is called by its patient; without one by its study, then by its series.

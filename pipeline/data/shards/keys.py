@@ -50,18 +50,25 @@ def keys_of(raw: RawFiles, root: Path, *, keep_names: bool, stored: Mapping[str,
 def _key(
     image: RawImage, root: Path, taken: Mapping[str, RawImage], stored: Mapping[str, str], *, keep_names: bool
 ) -> str:
-    record, found, checksum = image.record, image.found, image.source.checksum
+    record, checksum = image.record, image.source.checksum
     member = members.member_of(record.path)  # neither its tar nor its place in it is a part of its name
     name = member.name if member else quarantine.relative_name(record.path, root)
-    part = [str(number) for number in record.part]
-    whole = short_hash(checksum, name) if found is None or found.id is None else found.id
-    key = record.key or (short_hash(whole, *part) if part else whole)
+    key = record.key or hashed_key(image, name)
     if keep_names and record.key is None:
+        part = [str(number) for number in record.part]
         cleaned = re.sub(r"[^A-Za-z0-9-]+", "_", str(Path(name).with_suffix(""))).strip("_-")
         cleaned = "_".join([cleaned, *part]) if cleaned and part else cleaned
         is_taken = cleaned in taken or stored.get(cleaned, checksum) != checksum
         key = f"{cleaned}_{key[:8]}" if is_taken else cleaned or key
     return key
+
+
+def hashed_key(image: RawImage, name: str) -> str:
+    """A hash of the id in an image's header; without one, of its file's content and `name`."""
+    part = [str(number) for number in image.record.part]
+    found = image.found
+    whole = short_hash(image.source.checksum, name) if found is None or found.id is None else found.id
+    return short_hash(whole, *part) if part else whole
 
 
 def _again(one: Record, other: Record) -> str:

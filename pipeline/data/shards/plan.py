@@ -131,13 +131,13 @@ def make_plan(
     if settings.split == "grouped":
         sources = [image.source for image in raw.images]
         found = duplicates.find_raw_twins(sources, settings, workers=workers, progress=progress)
-    samples, left_out = _samples(raw.images, keys, listing, settings, found, keep_leaks=keep_leaks)
+    samples, left_out, joined = _samples(raw.images, keys, listing, settings, found, keep_leaks=keep_leaks)
     _check_train(dataset, samples)
     return plan_with(
         samples,
         raw,
         dataset=dataset,
-        listing=as_found(listing, raw, left_out),
+        listing=as_found(replace(listing, notes=(*listing.notes, *joined)), raw, left_out),
         settings=settings,
         root=root,
         fingerprint=_fingerprint(dataset, listing, settings, samples, raw.images),
@@ -229,13 +229,14 @@ def _samples(
     found: Twins | None,
     *,
     keep_leaks: bool,
-) -> tuple[list[Sample], list[tuple[Record, PassedOver]]]:
-    """Samples with their groups and splits, sorted by key; and the images that are left out because they leak."""
+) -> tuple[list[Sample], list[tuple[Record, PassedOver]], list[str]]:
+    """Samples with their groups and splits, sorted by key; the images that are left out because they leak; a note."""
     groups = groups_of(usable, keep_names=settings.keep_names)
     records = [image.record for image in usable]
+    units = groups if found is None else duplicates.units(groups, found)
     table = splits.split_table(
         [record.labels for record in records],
-        groups if found is None else duplicates.units(groups, found),
+        units,
         [record.split for record in records],
         listing.classes,
         grouped=settings.split == "grouped",
@@ -247,7 +248,7 @@ def _samples(
         if i not in leaks
     ]
     left_out = zip([records[i] for i in leaks], duplicates.left_out(records, table, leaks), strict=True)
-    return sorted(samples, key=lambda sample: sample.key), list(left_out)
+    return sorted(samples, key=lambda sample: sample.key), list(left_out), duplicates.joined(groups, units)
 
 
 def _check_train(dataset: Dataset, samples: list[Sample]) -> None:

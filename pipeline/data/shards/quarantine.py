@@ -66,7 +66,7 @@ def check(entries: list[Entry], *, total: int, max_bad: float, strict: bool) -> 
     rule = (
         "--strict accepts none; fix them or omit --strict"
         if strict
-        else f"--max-bad accepts {max_bad:g} of them; fix them or raise --max-bad"
+        else f"--max-bad accepts {max_bad:g} of them; fix them or raise --max-bad (--list FILE names all of them)"
     )
     raise ValueError(f"{len(entries)} of {total} images cannot be used and {rule}:\n{_lines(entries)}")
 

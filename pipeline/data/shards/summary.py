@@ -138,9 +138,22 @@ def _summary(
     if plan.hides_names and (quarantined or passed_over):
         parts.append("names of files are not shown, because they can be names of patients; --list FILE writes them")
     if quarantined:
-        rows = sorted([entry["file"], entry["reason"]] for entry in quarantined)
-        parts.append(table(rows, header=("file", "reason")))
+        parts.append(_quarantined_table(quarantined, plan))
     return "\n".join(parts)
+
+
+def _quarantined_table(quarantined: Sequence[Entry], plan: ShardPlan) -> str:
+    """Each file with its reason; where names are not shown, each reason with its number of files."""
+    if not plan.hides_names:
+        return table(sorted([bad["file"], bad["reason"]] for bad in quarantined), header=("file", "reason"))
+    by_reason: dict[str, list[str]] = {}
+    for bad in quarantined:
+        by_reason.setdefault(bad["reason"], []).append(bad["file"])
+    rows = [
+        [reason, len(names), ", ".join(names[:NAMED]) + (", …" if len(names) > NAMED else "")]
+        for reason, names in sorted(by_reason.items())
+    ]
+    return table(rows, header=("quarantined", "number", "for example"))
 
 
 def _passed_over_table(passed_over: Sequence[PassedOver], plan: ShardPlan) -> str:

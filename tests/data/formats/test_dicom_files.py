@@ -5,21 +5,16 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 
+import dicom_coverage
 import hospital
 import numpy as np
 import pydicom
 import pytest
-from pydicom.dataset import Dataset
-from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut, apply_windowing, pixel_array
+from dicom_coverage import FOLDER, READING, all_files, difference, find, header_of, source_of
+from repository import ROOT
 
-from pipeline.core import files as core_files
-from pipeline.data.decoders.formats import BadImage, is_dicom
-from pipeline.data.formats import files, kinds
-from pipeline.data.formats.files import Source
-from pipeline.data.formats.reading import Found, Reading, Secret
-
-FOLDER = hospital.test_files()
-READING = Reading(window="voi")
+from pipeline.data.decoders.formats import BadImage
+from pipeline.data.formats import files
 
 NO_IMAGE = "DICOM that is no image: "
 CUT = "has no pixels although it is made to hold an image; it may be cut off"
@@ -41,52 +36,13 @@ REFUSED = {
 """By their names; `IM…` are the images of TINY_ALPHA, which have no pixels."""
 
 
-def all_files() -> list[Path]:
-    """Those that begin as DICOM; of the 50 equal ones in TINY_ALPHA one."""
-    every = sorted(path for path in FOLDER.rglob("*") if path.is_file() and path.suffix not in (".json", ".txt"))
-    every = [path for path in every if not path.name.startswith("IM0000") or path.name == "IM000000"]
-    return [path for path in every if is_dicom(path.read_bytes()[:4096])]
-
-
-def find(path: Path, reading: Reading = READING) -> Found | BadImage:
-    return files.find_images((path, kinds.DICOM), reading=reading, secret=Secret(b"k", False))
-
-
-def source_of(path: Path, part: tuple[int, ...]) -> Source:
-    return Source(path, core_files.sha256_file(path), kinds.DICOM, part, files.stamp_of(path) if part else None)
-
-
-def by_pydicom(ds: Dataset, index: int) -> np.ndarray:
-    """uint8 [h, w, 3], by pydicom's own functions."""
-    pixels = pixel_array(ds, index=index)
-    interpretation = ds.PhotometricInterpretation
-    if interpretation == "PALETTE COLOR":
-        colours = apply_color_lut(pixels, ds)
-        return (colours >> (8 if colours.dtype == np.uint16 and colours.max() > 255 else 0)).astype(np.uint8)
-    if not interpretation.startswith("MONOCHROME"):
-        return (pixels >> (ds.BitsStored - 8)).astype(np.uint8)
-    scaled = apply_modality_lut(pixels, ds)
-    shown = apply_voi_lut(scaled, ds)
-    if "WindowCenter" in ds:
-        low, high = apply_windowing(np.array([-1e9, 1e9]), ds)
-    else:
-        signed, bits = ds.PixelRepresentation, ds.BitsStored
-        ends = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
-        low, high = apply_modality_lut(np.array(ends, np.float64), ds)
-    levels = np.floor(np.clip((shown - low) / (high - low), 0, 1) * 255 + 0.5)
-    levels = 255 - levels if interpretation == "MONOCHROME1" else levels
-    return np.repeat(levels.astype(np.uint8)[..., None], 3, axis=2)
-
-
 @pytest.mark.parametrize("path", all_files(), ids=lambda path: path.relative_to(FOLDER).as_posix())
 def test_a_file_is_written_as_pydicom_decodes_it_or_refused_with_the_truth(path: Path) -> None:
     found = find(path)
     if isinstance(found, BadImage):
         assert str(found) == (CUT if path.name.startswith("IM0000") else REFUSED[path.name])
         return
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        ds = pydicom.dcmread(path, force=True)
+    ds = header_of(path)
     if found.no_image:
         assert found.no_image.startswith(NO_IMAGE)
         assert "PixelData" not in ds or ds.SOPClassUID.name in ("Segmentation Storage", "RT Dose Storage")
@@ -99,11 +55,7 @@ def test_a_file_is_written_as_pydicom_decodes_it_or_refused_with_the_truth(path:
                 files.decode(source, READING, channels=3)
             continue
         decoded = files.decode(source, READING, channels=3)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            wanted = by_pydicom(ds, part[0] if part else 0)
-        assert (decoded.width, decoded.height) == (ds.Columns, ds.Rows)
-        assert np.abs(decoded.pixels.astype(int) - wanted).max() <= (1 if "WindowCenter" in ds else 0)
+        assert difference(path, ds, part) <= (1 if "WindowCenter" in ds else 0)
         four = files.decode(source, READING, channels=4)
         assert (four.pixels[..., :3] == decoded.pixels).all()
 
@@ -125,6 +77,10 @@ def test_the_files_cover_what_is_claimed() -> None:
     }
     grey, colour = {"MONOCHROME1", "MONOCHROME2", "PALETTE COLOR"}, {"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT"}
     assert interpretations == grey | colour
+
+
+def test_the_table_in_the_documents_is_what_is_found() -> None:
+    assert dicom_coverage.table() in (ROOT / "docs" / "datasets.md").read_text(encoding="utf-8")
 
 
 def test_a_few_bytes_that_claim_any_number_of_frames_are_refused(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from pipeline.data import images
 from pipeline.data.formats.reading import Reading, Secret, Window
 from pipeline.data.layouts import UserDataset
 from pipeline.data.layouts.options import Options
-from pipeline.data.shards import headers, summary
+from pipeline.data.shards import facts, headers, summary
 from pipeline.data.shards import write as writing
 from pipeline.data.shards.index import Shards
 from pipeline.data.shards.plan import ShardPlan, make_plan
@@ -65,6 +65,10 @@ def test_images_of_a_patient_stay_in_one_split_and_the_table_counts_patients_by_
     assert ["patients,", "or", "files", "of", "several", "images", "16", "2", "2"] in lines
     assert "60 images: CT in the window 40,400 (Hounsfield units), the default" in text
     assert shards.manifest["kinds"] == {"CT": {"train": 48, "val": 6, "test": 6}}
+    said = facts.lines(shards)
+    assert "images by header (train / val / test): CT 48 / 6 / 6" in said
+    assert "patients, or files of several images (train / val / test): 16 / 2 / 2" in said
+    assert "how they were read: 60 images: CT in the window 40,400 (Hounsfield units), the default" in said
     assert shards.manifest["groups_by_split"] == {"train": 16, "val": 2, "test": 2}
 
 

@@ -150,6 +150,14 @@ def test_units_join_groups_and_twins() -> None:
     assert units[3] is None and units[6] is None and units[4] not in (None, units[0])
 
 
+def test_it_is_said_how_many_patients_near_duplicates_join() -> None:
+    groups = ["a", "b", "c", None, "d", "e", "e"]
+    assert duplicates.joined(groups, ["1", "1", "1", "1", "2", "2", "2"]) == [
+        "near duplicates join 5 patients or lesions to 2 units, each of which is in one part; the largest has 3"
+    ]
+    assert duplicates.joined(groups, ["1", "2", "3", None, "4", "5", "5"]) == []
+
+
 def test_leaks_by_hand() -> None:
     table = ["train", "val", "test", "train", "val", "test", "train"]
     pairs = [Pair(*ends, 1, "as it is") for ends in ((0, 2), (1, 5), (3, 4), (2, 5))]
