@@ -1,4 +1,4 @@
-"""A machine on which only what the learning floor needs is installed, and what that needs."""
+"""A machine on which only what the learning layer needs is installed, and what that needs."""
 
 from __future__ import annotations
 

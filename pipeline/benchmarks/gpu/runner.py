@@ -62,8 +62,8 @@ def run_step(name: str, programme: Programme, environment: dict[str, str], say: 
     deadline = time.monotonic() + 60 * minutes
     tried: set[str] = set()
     while todo := [part for part in parts if part not in tried and not programme.is_done(name, part)]:
-        command = [sys.executable, "-m", "pipeline.benchmarks.gpu.worker", name, to_json(programme), *todo]
-        process = subprocess.Popen(command, env=environment, start_new_session=True)
+        command = [sys.executable, "-m", "pipeline.benchmarks.gpu.worker", str(os.getpid()), name, to_json(programme)]
+        process = subprocess.Popen([*command, *todo], env=environment, start_new_session=True)
         code = wait(process, deadline)
         if code is None:
             say(f"  the {minutes:g} minutes of this step are over")

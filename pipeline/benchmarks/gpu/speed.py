@@ -168,6 +168,7 @@ def sheets(programme: Programme, found: Mapping[str, Found]) -> list[Sheet]:
         + ", ".join(f"{name} {number(rate)} TFLOP/s" for name, rate in limit["teraflops"].items())
         + ")",
         "times as fast: compared with the reference's style with its loader (Pillow and torchvision, two workers)",
+        "allocated, reserved: the most that torch held during the steps; counted: what the model of memory says of it",
     ]
     if LOADED.name in found and OURS.name in found:
         waits = max(0.0, 1 - found[OURS.name]["seconds"] / found[LOADED.name]["seconds"])

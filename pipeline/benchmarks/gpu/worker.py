@@ -1,4 +1,6 @@
-"""Parts of one step in a process of their own: `python -m pipeline.benchmarks.gpu.worker STEP PROGRAMME PART …`.
+"""Parts of one step in a process of their own: `python -m pipeline.benchmarks.gpu.worker PARENT STEP PROGRAMME PART …`.
+
+PARENT is the process that starts this one, by its id: it may be gone before everything here is imported.
 
 The page is written after each part, so that it holds what is known whenever the machine goes away.
 """
@@ -58,5 +60,5 @@ def end_with_parent(parent: int) -> None:
 
 
 if __name__ == "__main__":
-    threading.Thread(target=end_with_parent, args=(os.getppid(),), daemon=True).start()
-    sys.exit(work(sys.argv[1], from_json(sys.argv[2]), sys.argv[3:]))
+    threading.Thread(target=end_with_parent, args=(int(sys.argv[1]),), daemon=True).start()
+    sys.exit(work(sys.argv[2], from_json(sys.argv[3]), sys.argv[4:]))

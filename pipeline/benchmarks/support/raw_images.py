@@ -29,7 +29,7 @@ def raw_folder(settings: Settings, count: int) -> tuple[Path, str]:
     sizes = [(width // scale, height // scale) for width, height in SIZES]
     folder = settings.scratch / f"raw-{kind}-{count}{'-quick' * settings.quick}"
     note = (
-        f"{count} {'real dermoscopic images, enlarged' if sources else 'drawn images'} "
+        f"{count} {'real dermoscopic' if sources else 'drawn'} images, enlarged "
         f"to {' and '.join(f'{width}×{height}' for width, height in sizes)}, JPEG {QUALITY}"
     )
     if not folder.exists():
