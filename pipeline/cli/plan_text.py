@@ -46,7 +46,7 @@ def _shared_lines(plan: Plan) -> list[str]:
             f"{counted(len(milestones), 'pretraining run is', 'pretraining runs are')} published on the way of "
             f"{counted(longer, 'longer one')}"
         )
-    repeated = len(plan.wanted) - sum(plan.counts()["finetune"].values())
+    repeated = len(plan.entries) - sum(plan.counts()["finetune"].values())
     if repeated:
         out.append(f"{counted(repeated, 'fine-tune is', 'fine-tunes are')} wanted more than once and run once")
     return out
