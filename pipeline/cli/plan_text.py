@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pipeline.core.console import counted, table
 from pipeline.jobs.plan import Plan
+from pipeline.runs.cluster import VARIABLE
 from pipeline.study.experiments import paper_runs
 from pipeline.study.overview import HEADER, table_overview
 
@@ -93,6 +94,11 @@ def arrays_text(plan: Plan) -> str:
     slurm, jobs = plan.cluster.slurm, sum(row[1] for row in rows)
     with contextlib.suppress(ValueError):  # the queue does not answer, which is said above
         out += limits.limit_lines(limits.read_limits(slurm), jobs, max_jobs=slurm.max_jobs)
+    if VARIABLE.search(plan.cluster.scratch):
+        out.append(
+            f"scratch is {plan.cluster.scratch!r}: only the first job tells whether the nodes set that; where one does "
+            "not, a run fails before it trains"
+        )
     return "\n".join([*out, *limits.partition_notes(slurm), ""])
 
 
