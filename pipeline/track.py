@@ -99,7 +99,7 @@ def send_all(plan: Plan, args: argparse.Namespace) -> int:
         print(f"upload them: wandb sync {shlex.quote(str(_folder(args)))}/*/wandb/offline-run-*", flush=True)
     if args.to == "trackio" and done["new"] + done["more"]:
         folder, project = shlex.quote(str(_folder(args).resolve())), shlex.quote(args.project)
-        print(f"look at them: TRACKIO_DIR={folder} trackio show --project {project}", flush=True)
+        print(f"see them: TRACKIO_DIR={folder} trackio show --project {project}", flush=True)
     return 1 if bad else 0
 
 
