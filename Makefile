@@ -5,7 +5,7 @@ BIN := .venv/bin
 
 PEERS := .venv-peers/bin
 
-.PHONY: help setup demo test chaos lint lock lowest docs bench peers mlflow gpu
+.PHONY: help setup demo test chaos lint lock lowest docs bench peers mlflow trackio gpu
 .DEFAULT_GOAL := setup
 
 help: ## this list
@@ -33,7 +33,7 @@ lint: setup ## style, types, import layers, lengths of files
 	$(BIN)/pytest -s tests/test_architecture.py -k longest
 
 # The tests that need Slurm run alone, at the end: they start real daemons and measure time.
-test: lint mlflow ## lint and every test
+test: lint mlflow trackio ## lint and every test
 	$(BIN)/pytest --ignore tests/slurm --numprocesses $(JOBS) --dist loadfile
 	$(BIN)/pytest tests/slurm
 
@@ -84,6 +84,17 @@ MLFLOW := .venv-mlflow/bin
 		rm -f .venv-mlflow/empty.db && \
 		$(MLFLOW)/mlflow db upgrade sqlite:///.venv-mlflow/empty.db && touch $@ || \
 		echo "MLflow's server cannot be installed here; the tests that need it are skipped"
+
+# Trackio with what `track` needs, in an environment of its own: it wants an older Pillow than the lock has.
+trackio: .venv-trackio/ready ## Trackio for `track --to trackio`, in an environment of its own
+
+TRACKIO := .venv-trackio/bin
+
+.venv-trackio/ready:
+	$(MAKE) setup
+	test -x $(TRACKIO)/python || $(PYTHON) -m venv --without-pip .venv-trackio
+	$(BIN)/uv pip install --quiet --python $(TRACKIO)/python "trackio>=0.43,<0.44" numpy "tomli; python_version < '3.11'" && \
+		touch $@ || echo "Trackio cannot be installed here; the test that needs it is skipped"
 
 # Start a real Slurm on this machine (root on Debian), run a grid on it and disturb it in every way; about ten minutes.
 chaos: setup ## a real Slurm on this machine, disturbed in every way (root on Debian); ten minutes

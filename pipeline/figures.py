@@ -41,9 +41,9 @@ def main() -> int:
     if unknown := [name for name in kinds if name not in KINDS]:
         raise ValueError(f"--only: there is no figure {unknown[0]!r}; known: {', '.join(KINDS)}")
     plan = flags.read_plan(args)
-    from pipeline.results import collect, report
+    from pipeline.results import collect
 
-    folder = args.out or report.default_folder(plan) / "figures"
+    folder = args.out or plan.report_folder / "figures"
     drawn = draw(
         plan,
         collect.cells(plan),

@@ -56,7 +56,7 @@ def main() -> int:
     plan = _plan_of_run(args) if args.run else flags.read_plan(args)
     from pipeline.results import documents, report
 
-    folder = args.out or (Path("reports") / plan.grid if args.run else report.default_folder(plan))
+    folder = args.out or (Path("reports") / plan.grid if args.run else plan.report_folder)
     made = report.make_report(plan, folder, args.specificity)
     written = report.write_report(made, folder)
     if args.html:

@@ -1,4 +1,4 @@
-"""Show runs in MLflow or Weights & Biases.
+"""Show runs in MLflow, Weights & Biases or Trackio.
 
 They are read from the run folders; training knows nothing of it. Run it wherever the folders and the tracker can be
 reached, such as on a login node, as often as you like: a run is one run of the tracker for ever, and what it holds
@@ -6,6 +6,7 @@ already is not sent again.
 
 python -m pipeline.track --grid main --cluster mysite --to mlflow --uri http://tracker:5000 --follow
 python -m pipeline.track --grid main --to wandb          offline; then wandb sync
+python -m pipeline.track --grid main --to trackio        in its own environment; then trackio show
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
     from pipeline.jobs.plan import Plan
     from pipeline.trackers.record import Tracker
 
-TRACKERS = ("mlflow", "wandb")
-FOLDER = Path("reports/wandb")
+TRACKERS = ("mlflow", "wandb", "trackio")
+FOLDER = Path("reports")  # of the trackers that are a folder
 FOLLOW_SECONDS = 60.0
 PATIENCE = 600.0  # seconds for another track to end
 WORDS = {"new": "new", "more": "continued", "again": "told again", "removed": "deleted there", "": "as they were"}
@@ -41,9 +42,9 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--uri",
         help="mlflow: the server (default: MLFLOW_TRACKING_URI); "
-        f"wandb: the folder of its offline runs (default: {FOLDER})",
+        f"wandb, trackio: the folder of their runs (default: {FOLDER}/wandb, {FOLDER}/trackio)",
     )
-    add("--project", default="cass-pipeline", help="experiment (mlflow) or project (wandb) (default: %(default)s)")
+    add("--project", default="cass-pipeline", help="experiment (mlflow) or project (default: %(default)s)")
     add(
         "--follow",
         action="store_true",
@@ -75,7 +76,6 @@ def main() -> int:
 def send_all(plan: Plan, args: argparse.Namespace) -> int:
     """Send the plan's runs that have started, and its report; 1 if a folder could not be read."""
     from pipeline.core import files
-    from pipeline.results.report import default_folder
     from pipeline.trackers.record import STARTED, report_record, run_record
 
     done: Counter[str] = Counter()
@@ -90,13 +90,16 @@ def send_all(plan: Plan, args: argparse.Namespace) -> int:
                 bad += 1
                 continue
             done[tracker.send(record)] += 1
-        if report := report_record(plan.grid, default_folder(plan)):
+        if report := report_record(plan.grid, plan.report_folder):
             done[tracker.send(report)] += 1
     told = ", ".join(f"{done[key]} {word}" for key, word in WORDS.items() if done[key]) or "nothing has started"
     waiting = len(plan.runs) - len(plan.in_state(*STARTED))
     print(f"{told}" + (f"; {counted(waiting, 'run has', 'runs have')} not started" if waiting else ""), flush=True)
     if args.to == "wandb" and done["new"] + done["more"]:
-        print(f"upload them: wandb sync {shlex.quote(str(args.uri or FOLDER))}/*/wandb/offline-run-*", flush=True)
+        print(f"upload them: wandb sync {shlex.quote(str(_folder(args)))}/*/wandb/offline-run-*", flush=True)
+    if args.to == "trackio" and done["new"] + done["more"]:
+        folder, project = shlex.quote(str(_folder(args).resolve())), shlex.quote(args.project)
+        print(f"see them: TRACKIO_DIR={folder} trackio show --project {project}", flush=True)
     return 1 if bad else 0
 
 
@@ -105,13 +108,21 @@ def open_tracker(args: argparse.Namespace) -> Tracker:
     if args.to == "wandb":
         from pipeline.trackers.to_wandb import Wandb
 
-        return Wandb(Path(args.uri or FOLDER), args.project)
+        return Wandb(_folder(args), args.project)
+    if args.to == "trackio":
+        from pipeline.trackers.to_trackio import Trackio
+
+        return Trackio(_folder(args), args.project)
     uri = args.uri or os.environ.get("MLFLOW_TRACKING_URI", "")
     if not uri:
         raise ValueError("no MLflow server is named; give --uri http://HOST:PORT, or set MLFLOW_TRACKING_URI")
     from pipeline.trackers.to_mlflow import Mlflow
 
     return Mlflow(uri, args.project)
+
+
+def _folder(args: argparse.Namespace) -> Path:
+    return Path(args.uri or FOLDER / args.to)
 
 
 if __name__ == "__main__":

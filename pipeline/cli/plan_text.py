@@ -9,6 +9,7 @@ from typing import Any
 
 from pipeline.core.console import counted, table
 from pipeline.jobs.plan import Plan
+from pipeline.runs.cluster import VARIABLE
 from pipeline.study.experiments import paper_runs
 from pipeline.study.overview import HEADER, table_overview
 
@@ -61,7 +62,7 @@ def _shared_lines(plan: Plan) -> list[str]:
             f"{counted(len(milestones), 'pretraining run is', 'pretraining runs are')} published on the way of "
             f"{counted(longer, 'longer one')}"
         )
-    repeated = len(plan.wanted) - sum(plan.counts()["finetune"].values())
+    repeated = len(plan.entries) - sum(plan.counts()["finetune"].values())
     if repeated:
         out.append(f"{counted(repeated, 'fine-tune is', 'fine-tunes are')} wanted more than once and run once")
     return out
@@ -108,6 +109,11 @@ def arrays_text(plan: Plan) -> str:
     slurm, jobs = plan.cluster.slurm, sum(row[1] for row in rows)
     with contextlib.suppress(ValueError):  # the queue does not answer, which is said above
         out += limits.limit_lines(limits.read_limits(slurm), jobs, max_jobs=slurm.max_jobs)
+    if VARIABLE.search(plan.cluster.scratch):
+        out.append(
+            f"scratch is {plan.cluster.scratch!r}: only the first job tells whether the nodes set that; where one does "
+            "not, a run fails before it trains"
+        )
     return "\n".join([*out, *limits.partition_notes(slurm), ""])
 
 

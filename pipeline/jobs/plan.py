@@ -81,6 +81,11 @@ class Plan:
         """The specs as the grid lists them; a spec may be listed more than once."""
         return [*self.pretrains, *(entry.spec for entry in self.entries)]
 
+    @property
+    def report_folder(self) -> Path:
+        """Where a report goes unless the user names another folder: reports/GRID, or reports/GRID-PRESET."""
+        return Path("reports") / (self.grid if self.preset.name == "paper" else f"{self.grid}-{self.preset.name}")
+
     def title_of(self, ref: DatasetRef) -> str:
         """The name of a dataset in tables and files."""
         return next((info.title for info in self.datasets if info.ref == ref), ref.name)

@@ -77,14 +77,8 @@ def make_report(plan: Plan, folder: Path | None = None, specificity: float = gal
         damaged=collect.damaged(plan, cells),
         unsealed=sum(not planned.run.sealed for planned in plan.in_state("done")),
         stand_in_note=texts.stand_in_note(plan),
-        figures=(folder or default_folder(plan)) / "figures",
+        figures=(folder or plan.report_folder) / "figures",
     )
-
-
-def default_folder(plan: Plan) -> Path:
-    """Where the files go unless the user names another folder: reports/GRID, or reports/GRID-PRESET."""
-    preset = plan.preset.name
-    return Path("reports") / (plan.grid if preset == "paper" else f"{plan.grid}-{preset}")
 
 
 def write_report(report: Report, folder: Path) -> list[Path]:

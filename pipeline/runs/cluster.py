@@ -205,8 +205,8 @@ class Cluster:
             name = found[1] or found[2]
             if not os.environ.get(name):
                 raise ValueError(
-                    f"scratch is {self.scratch!r}, and {name} is not set on {os.uname().nodename}; set it in the job "
-                    "([slurm] setup), or give a path"
+                    f"{name} is not set on {os.uname().nodename}; set it in the job ([slurm] setup), or give a path: "
+                    f"scratch is {self.scratch!r}"
                 )
             return os.environ[name]
 

@@ -49,8 +49,8 @@ class Mlflow:
         with self._asking():
             self.client: MlflowClient = MlflowClient(tracking_uri=uri)
             self.experiment = self._experiment(project)
-            self.there = self._find_all()
-            gone = self._search(deleted=True)
+            self.there = self._find("LIKE '%'")
+            gone = self._search("LIKE '%'", deleted=True)
             self.removed = {run.data.tags[RUN] for run in gone if REPLACED not in run.data.tags}
 
     def send(self, record: Record) -> str:
@@ -81,10 +81,10 @@ class Mlflow:
             )
         return str(found.experiment_id)
 
-    def _find_all(self) -> dict[str, MlflowRun]:
+    def _find(self, which: str) -> dict[str, MlflowRun]:
         """The server's runs of ours, by our id. Of two for one run, which a lost answer may leave, the older stays."""
         found: dict[str, MlflowRun] = {}
-        for run in self._search(deleted=False):
+        for run in self._search(which, deleted=False):
             name = run.data.tags[RUN]
             if name in found:
                 self.client.set_tag(run.info.run_id, REPLACED, "yes")
@@ -93,11 +93,11 @@ class Mlflow:
                 found[name] = run
         return found
 
-    def _search(self, *, deleted: bool) -> Iterator[MlflowRun]:
-        """The runs of ours, those that somebody deleted or the others, oldest first."""
+    def _search(self, which: str, *, deleted: bool) -> Iterator[MlflowRun]:
+        """The runs of ours whose id is `which` (`= 'ID'`), those that somebody deleted or the others, oldest first."""
         from mlflow.entities import ViewType
 
-        query = f"tags.`{RUN}` LIKE '%'"
+        query = f"tags.`{RUN}` {which}"
         view, token = ViewType.DELETED_ONLY if deleted else ViewType.ACTIVE_ONLY, None
         while True:
             page = self.client.search_runs([self.experiment], query, view, 200, ["attributes.start_time ASC"], token)
@@ -108,7 +108,8 @@ class Mlflow:
     def _create(self, record: Record) -> MlflowRun:
         tags = {RUN: record.id, **record.tags}
         began = round(record.began * 1000)
-        return self.client.create_run(self.experiment, start_time=began, tags=tags, run_name=record.id)
+        self.client.create_run(self.experiment, start_time=began, tags=tags, run_name=record.id)
+        return self._find(f"= '{record.id}'")[record.id]  # a slow server may have been asked twice
 
     def _steps(self, run: MlflowRun) -> dict[int, float]:
         """The loss of each epoch that the server holds, by step."""

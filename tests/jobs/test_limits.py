@@ -212,7 +212,9 @@ def test_a_refusal_for_another_reason_or_of_a_single_job_is_an_error(
 def test_a_dry_run_says_when_limits_will_bind(
     site: dict[str, str], plan: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    plan.cluster = dataclasses.replace(plan.cluster, scratch="$SLURM_TMPDIR/cass")
     said = plan_text.arrays_text(plan)
+    assert "scratch is '$SLURM_TMPDIR/cass': only the first job tells whether the nodes set that" in said
     assert re.search(r"1 of \d+ jobs can be sent now; launch --wait", said) and "ExclusiveUser" in said
     assert f"MaxJobs of user {ME} in account lab: 4 jobs run at once at most" in said
 

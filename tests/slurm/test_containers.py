@@ -35,9 +35,7 @@ def test_a_grid_in_a_container_is_requeued_from_outside_and_has_the_bits_of_outs
     (tmp_path / "outside").mkdir()
     outside = sites.Site(tmp_path / "outside", shards)
     outside.write_grid(epochs=EPOCHS)
-    code, out = outside.run("launch")
-    assert code == 0, out
-
+    calm = outside.start("launch")  # while jobs wait
     container = f'\n[slurm.container]\nruntime = "{bubblewrap()}"\n'
     site = sites.Site(tmp_path, shards, cluster=sites.SLURM + container)
     path = tmp_path / "here.toml"
@@ -56,6 +54,8 @@ def test_a_grid_in_a_container_is_requeued_from_outside_and_has_the_bits_of_outs
     said, _ = launch.communicate(timeout=240)
     assert launch.returncode == 0, said
     assert starts(run) == 3 and f"requeued job {job}" in site.run("logs", "tiny-cass-s77", "--job")[1]
-    calm = outside.runs()
-    assert [line for name, other in site.runs().items() for line in kill.differences(other, calm[name])] == []
+    said, _ = calm.communicate(timeout=240)
+    assert calm.returncode == 0, said
+    same = outside.runs()
+    assert [line for name, other in site.runs().items() for line in kill.differences(other, same[name])] == []
     assert not scheduler.queued_jobs(tmp_path / "runs")

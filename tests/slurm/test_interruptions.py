@@ -87,7 +87,7 @@ def test_a_grid_goes_through_arrays_and_dependencies_to_its_end_and_a_failed_see
 
 
 def test_the_time_limits_signal_saves_and_requeues_and_the_same_job_continues(site):
-    site.write_grid(epochs=LONG)
+    site.write_grid(epochs=LONG, alone=True)
     assert site.run("launch")[0] == 0
     run = site.wait_for_a_step("cass")
     job = job_of(site, "cass")
@@ -116,7 +116,7 @@ def test_scancel_saves_and_no_job_comes_back_until_the_next_launch(site):
 
 
 def test_a_preempted_job_saves_and_slurm_brings_it_back(site):
-    site.write_grid(epochs=LONG)
+    site.write_grid(epochs=LONG, alone=True)
     assert site.run("launch")[0] == 0
     run = site.wait_for_a_step("cass")
     urgent = [
@@ -129,7 +129,7 @@ def test_a_preempted_job_saves_and_slurm_brings_it_back(site):
 
 
 def test_a_killed_task_is_sent_again_by_the_next_launch_and_requeue_brings_it_back(site):
-    site.write_grid(epochs=LONG)
+    site.write_grid(epochs=LONG, alone=True)
     assert site.run("launch")[0] == 0
     run = site.wait_for_a_step("cass")
     call("scontrol", "requeue", job_of(site, "cass"))

@@ -55,7 +55,7 @@ def only(nodes: str) -> None:
 def test_it_waits_for_its_own_kind_or_continues_on_the_other_or_restarts_as_the_site_says(two_kinds, site):
     assert shutil.which("bwrap")
     only("gpu1")
-    site.write_grid(epochs=100000)
+    site.write_grid(epochs=100000, alone=True)
     assert site.run("launch")[0] == 0
     run = site.wait_for_a_step("cass")
     assert run.start().hardware["model"] == "GPU RTX 8000" and run.start().card == "gres:rtx8000"

@@ -47,16 +47,16 @@ def preempts(mode: str, grace: str = "15", signal: str = "user") -> None:
     call(str(ROOT / "slurm/devcluster/up"), "--preempt", mode, "--grace", grace, "--signal", signal)
 
 
-def take_every_node(seconds: int, *wanted: str) -> None:
-    for _ in range(3):
-        call(*URGENT, *wanted, "--wrap", f"sleep {seconds}")
+def take_every_node(seconds: int, *wanted: str) -> list[str]:
+    """Returns the ids of the jobs that do."""
+    return [call(*URGENT, *wanted, "--wrap", f"sleep {seconds}").strip() for _ in range(3)]
 
 
 @pytest.mark.parametrize(("grace", "signal"), [("15", "user"), ("0", "none")])
 def test_a_waiting_launch_sends_a_run_again_for_as_long_as_its_jobs_get_further(site, grace, signal):
     """With a signal of its own a job may put itself back into the queue before it is cancelled."""
     preempts("cancel", grace, signal)
-    site.write_grid(epochs=MANY)
+    site.write_grid(epochs=MANY, alone=True)
     launch = site.start("launch", "--wait")
     reached = 0
     for times in range(1, 4):  # as often as jobs that get no further are sent
@@ -86,15 +86,16 @@ def test_what_a_person_cancels_stays_cancelled(site):
 
 def test_a_suspended_job_continues_with_its_lock_and_its_time_when_it_may(site):
     preempts("suspend", "0")
-    site.write_grid(epochs=MANY)
+    site.write_grid(epochs=MANY, alone=True)
     assert site.run("launch")[0] == 0
     run = site.wait_for_a_step("cass")
     job = job_of(site, "cass")
-    take_every_node(20, "--cpus-per-task=2", "--mem=1G")  # a stopped job keeps its memory and its GPU
+    urgent = take_every_node(100, "--cpus-per-task=2", "--mem=1G")  # a stopped job keeps its memory and its GPU
     wait(lambda: "SUSPENDED" in {q.state for q in scheduler.queued_jobs(site.folder / "runs")}, "the job to stop")
     said = site.run("status")[1]
     assert run.state() == "running" and "suspended" in said, said
     assert "nothing to send" in site.run("launch")[1]
+    call("scancel", *urgent)
     site.wait_for_a_step("cass", after=time.time_ns())
     assert job_of(site, "cass") == job and starts(run) == 1
 

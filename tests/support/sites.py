@@ -27,6 +27,9 @@ def grid(datasets, seeds, preset):
         for seed in seeds:
             pretrain = tiny.make_pretrain(shards, seed=seed, epochs={epochs})
             {change}
+            if {alone}:
+                out.append(pretrain)
+                continue
             out.append(tiny.make_finetune(shards, pretrain, arm=0, seed=seed, epochs={finetune_epochs}))
             out.append(tiny.make_finetune(shards, None, arm=1, seed=seed, epochs={finetune_epochs}))
     return out
@@ -62,13 +65,23 @@ class Site:
         (folder / "here.toml").write_text(cluster.format(shards=shards, ray=str(ray).lower()))
         self.write_grid()
 
-    def write_grid(self, *, seeds: int = 1, epochs: int = 2, finetune_epochs: int = 2, change: str = "pass") -> None:
-        text = GRID.format(seeds=seeds, epochs=epochs, finetune_epochs=finetune_epochs, change=change)
+    def write_grid(
+        self,
+        *,
+        seeds: int = 1,
+        epochs: int = 2,
+        finetune_epochs: int = 2,
+        change: str = "pass",
+        alone: bool = False,
+    ) -> None:
+        """alone: the pretraining runs without fine-tunes, where those would only take time."""
+        text = GRID.format(seeds=seeds, epochs=epochs, finetune_epochs=finetune_epochs, change=change, alone=alone)
         (self.folder / "mine.py").write_text(text)
 
     def command(self, command: str, *arguments: str) -> list[str]:
         grid = [] if command == "logs" else ["--grid", "mine.py"]
-        return [sys.executable, "-m", f"pipeline.{command}", *grid, "--cluster", "here.toml", *arguments]
+        program = ["quick", command] if "--wait" in arguments else [f"pipeline.{command}"]
+        return [sys.executable, "-m", *program, *grid, "--cluster", "here.toml", *arguments]
 
     def start(self, command: str, *arguments: str) -> subprocess.Popen[str]:
         env = {**os.environ, "PYTHONPATH": str(ROOT / "tests" / "support")}
