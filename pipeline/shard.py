@@ -159,7 +159,6 @@ def shard(
     from pipeline.data.shards import quarantine, summary
     from pipeline.data.shards.extend import extended_plan
     from pipeline.data.shards.index import open_shards
-    from pipeline.data.shards.observed import Observed
     from pipeline.data.shards.plan import make_plan
     from pipeline.data.shards.write import write_shards
 
@@ -190,16 +189,7 @@ def shard(
         write_list(args.list, plan, plan.quarantined)
         return 0
     if (folder / "manifest.json").exists():
-        shards = open_shards(folder)
-        bad, total = shards.manifest["quarantined"], len(plan.listing.records)
-        quarantine.check(bad, total=total, max_bad=args.max_bad, strict=args.strict)
-        quarantine.check_blank(Observed.of_json(shards.manifest).blank, total=total, strict=args.strict)
-        print(f"{folder} is complete already; nothing to do")
-        if not Observed.is_in(shards.manifest):
-            print("an earlier version wrote it and did not look for damage; delete the folder to shard and check again")
-        print(summary.of_shards(shards, plan))
-        answer({"folder": folder, "state": "complete already", **summary.json_of_shards(shards, plan)})
-        write_list(args.list, plan, bad)
+        tell_complete(folder, plan, args)
         return 0
     if cluster.executor == "slurm":
         from pipeline.jobs.slurm import sharding
@@ -216,6 +206,24 @@ def shard(
     print(f"\n{folder}")
     answer({"folder": folder, "state": "written", **summary.json_of_shards(shards, plan)})
     return 0
+
+
+def tell_complete(folder: Path, plan: ShardPlan, args: argparse.Namespace) -> None:
+    """Print what shards hold that are there already; `ValueError` where the flags accept less than is in them."""
+    from pipeline.data.shards import quarantine, summary
+    from pipeline.data.shards.index import open_shards
+    from pipeline.data.shards.observed import Observed
+
+    shards = open_shards(folder)
+    bad, total = shards.manifest["quarantined"], len(plan.listing.records)
+    quarantine.check(bad, total=total, max_bad=args.max_bad, strict=args.strict)
+    quarantine.check_blank(Observed.of_json(shards.manifest).blank, total=total, strict=args.strict)
+    print(f"{folder} is complete already; nothing to do")
+    if not Observed.is_in(shards.manifest):
+        print("an earlier version wrote it and did not look for damage; delete the folder to shard and check again")
+    print(summary.of_shards(shards, plan))
+    answer({"folder": folder, "state": "complete already", **summary.json_of_shards(shards, plan)})
+    write_list(args.list, plan, bad)
 
 
 def write_list(path: Path | None, plan: ShardPlan, quarantined: list[dict[str, str]]) -> None:

@@ -112,7 +112,7 @@ def test_planning_status_and_tables_import_nothing_heavy(arguments, tmp_path):
     ("command", "flags"),
     [
         ("launch", {"--jobs", "--dry-run", "--retry", "--no-ray", "--print-sbatch"}),
-        ("status", {"--watch", "--failed", "--json", "--parquet"}),
+        ("status", {"--watch", "--failed", "--parquet"}),
         ("track", {"--to", "--uri", "--project", "--follow"}),
         ("cancel", {"--yes"}),
         ("report", {"--run", "--out", "--html", "--with-images", "--with-pictures", "--specificity"}),
@@ -124,7 +124,7 @@ def test_no_flag_changes_science(command, flags):
     parser = importlib.import_module(f"pipeline.{command}").parser()
     found = {option for action in parser._actions for option in action.option_strings if option.startswith("--")}
     grid = {"--grid", "--datasets", "--seeds", "--weights", "--preset", "--cluster"}
-    assert found - {"--help", "--wait", "--no-wait"} == grid | flags
+    assert found - {"--help", "--wait", "--no-wait", "--quiet", "--json"} == grid | flags
 
 
 # --- Layers and sizes ------------------------------------------------------------------------------------------------

@@ -26,8 +26,8 @@ from pipeline.runs.spec import kind_of, method_of
 PIXELS_PER_INCH = 96  # of CSS; figures have 200 (figures/style)
 FIGURE_DPI = 200
 COLUMN = 720  # CSS pixels: a wider figure has a row of its own; others share one at no less than 0.8 of their size
-SMALL = 250_000  # bytes of a picture that is kept without any loss
-QUALITY = 92  # of WebP where the picture would be larger, such as one of many photographs; no difference is seen
+SMALL = 250_000  # bytes of a figure that is kept without any loss
+QUALITY = 92  # of WebP where it would be larger, such as one of many photographs; no difference is seen
 LONG = 20  # characters: longer texts may take several lines, of this width
 
 Intervals = Mapping[int, tuple[float, float] | None]
