@@ -129,7 +129,7 @@ def bits_of(args: argparse.Namespace, settings: ShardSettings | None) -> int | N
 def say(
     args: argparse.Namespace, predicted: list[Prediction], skipped: list[Skipped], notes: list[str], bits: int | None
 ) -> None:
-    """What a person is to know besides the scores."""
+    """What a person is to know next to the scores."""
     from pipeline.data.shards.observed import range_hint
     from pipeline.models.contents import remarks
 

@@ -55,35 +55,59 @@ def _kinds(settings: Settings) -> list[Kind]:
     quick = settings.quick
     count, side = (8, 64) if quick else (300, 512)
     width, height = (90, 60) if quick else (600, 450)
-    volumes, across, slices = (2, 32, 4) if quick else (6, 256, 64)
-    long = 768 if quick else 3072
+    volumes, across, slices, long = (2, 32, 4, 768) if quick else (6, 256, 64, 3072)
     raw, note = raw_folder(settings, count)
-    paths = sorted(raw.rglob("*.jpg"))
-    many, plain = hospital_files, plain_readers
+    paths, many, plain = sorted(raw.rglob("*.jpg")), hospital_files, plain_readers
     return [
         Kind(
-            *("DICOM, 16 bits, raw", ("pydicom",), lambda out: many.ct_slices(out, count, side), "--layout dicom"),
-            *(plain.dicom, plain.dicom_alone, count, f"{count} CT slices of {side}×{side}; pydicom, Pillow, TarWriter"),
+            name="DICOM, 16 bits, raw",
+            needs=("pydicom",),
+            fill=lambda out: many.ct_slices(out, count, side),
+            flags="--layout dicom",
+            plain=plain.dicom,
+            alone=plain.dicom_alone,
+            images=count,
+            note=f"{count} CT slices of {side}×{side}; pydicom, Pillow, TarWriter",
         ),
         Kind(
-            *("DICOM, JPEG", ("pydicom",), lambda out: many.photographs(out, count, width, height), "--layout dicom"),
-            *(plain.dicom, plain.dicom_alone, count),
-            f"{count} photographs of {width}×{height}, baseline JPEG 95; the same loop",
+            name="DICOM, JPEG",
+            needs=("pydicom",),
+            fill=lambda out: many.photographs(out, count, width, height),
+            flags="--layout dicom",
+            plain=plain.dicom,
+            alone=plain.dicom_alone,
+            images=count,
+            note=f"{count} photographs of {width}×{height}, baseline JPEG 95; the same loop",
         ),
         Kind(
-            *("NIfTI, compressed", ("nibabel",), lambda out: many.volumes(out, volumes, across, slices)),
-            *("--layout dicom --slices all", plain.nifti, plain.nifti_alone, volumes * slices),
-            f"{volumes} volumes of {across}×{across}×{slices}; nibabel, percentiles, Pillow, TarWriter",
+            name="NIfTI, compressed",
+            needs=("nibabel",),
+            fill=lambda out: many.volumes(out, volumes, across, slices),
+            flags="--layout dicom --slices all",
+            plain=plain.nifti,
+            alone=plain.nifti_alone,
+            images=volumes * slices,
+            note=f"{volumes} volumes of {across}×{across}×{slices}; nibabel, percentiles, Pillow, TarWriter",
         ),
         Kind(
-            *("slide tiles", ("openslide", "tifffile"), lambda out: many.slide(out, long)),
-            *("--layout dicom --tiles level=0", plain.tiles, plain.tiles, (long // plain.TILE) ** 2),
-            f"a slide of {long}×{long} in deflated tiles of 256; openslide, Pillow, TarWriter; no background",
+            name="slide tiles",
+            needs=("openslide", "tifffile"),
+            fill=lambda out: many.slide(out, long),
+            flags="--layout dicom --tiles level=0",
+            plain=plain.tiles,
+            alone=plain.tiles,
+            images=(long // plain.TILE) ** 2,
+            note=f"a slide of {long}×{long} in deflated tiles of 256; openslide, Pillow, TarWriter; no background",
         ),
         Kind(
-            *("webdataset", ("webdataset",), lambda out: many.tars(out, paths, 100 if not quick else 4)),
-            *("--layout webdataset --label-member json:label", plain.webdataset_images, plain.jpegs_alone, count),
-            f"{note}, in tars as img2dataset's; webdataset with Pillow, TarWriter",
+            name="webdataset",
+            needs=("webdataset",),
+            fill=lambda out: many.tars(out, paths, 100 if not quick else 4),
+            flags="--layout webdataset --label-member json:label",
+            plain=plain.webdataset_images,
+            alone=plain.jpegs_alone,
+            images=count,
+            note=f"{note}, in tars as img2dataset's; webdataset with Pillow, TarWriter",
         ),
     ]
 
