@@ -93,7 +93,7 @@ def main() -> int:
     else:
         csv, shown = predict.as_csv(predicted, info.classes), predict.as_table(predicted, info.classes)
         told = {"images": predict.as_json(predicted, info.classes)}
-    answer({**told, "skipped": [{"image": each.path, "reason": each.reason} for each in skipped]})
+    answer({**told, "skipped": [{"image": each.name, "reason": each.reason} for each in skipped]})
     if args.csv == "-":
         hand_over(csv)
     elif predicted:

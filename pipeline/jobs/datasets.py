@@ -56,11 +56,10 @@ def _find(chosen: Chosen, cluster: Cluster, *, size: int) -> tuple[DatasetInfo, 
         command = f"python -m pipeline.shard {name} {raw}{flags}"
         info = DatasetInfo(DatasetRef(name=name, fingerprint=""), plugin.label_fractions, plugin.metric)
         return info, command
-    other = "grouped" if split == "image" else "image"
-    if find_shards(Path(cluster.shards), name, size=size, split=other) is not None:
+    if other is not None:
         raise ValueError(
-            f"the shards of {name!r} at {size} pixels under {cluster.shards} have the split {other}, and the grid asks "
-            f"for {split}; write {name}:{other}"
+            f"the shards of {name!r} at {size} pixels under {cluster.shards} have the split {OTHER[split]}, and the "
+            f"grid asks for {split}; write {name}:{OTHER[split]}"
         )
     known = ", ".join(DATASETS.names())
     raise ValueError(
