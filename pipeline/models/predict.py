@@ -139,8 +139,7 @@ def as_csv(predicted: Sequence[Prediction], classes: Sequence[str]) -> str:
 def as_json(found: Sequence[Prediction], classes: Sequence[str]) -> list[dict[str, Any]]:
     """What `--json` says of each image."""
     return [
-        {"image": each.name, "predicted": each.classes, "scores": named_scores(each.scores, classes)}
-        for each in found
+        {"image": each.name, "predicted": each.classes, "scores": named_scores(each.scores, classes)} for each in found
     ]
 
 

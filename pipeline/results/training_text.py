@@ -143,9 +143,9 @@ def finetuning(specs: Sequence[FinetuneSpec]) -> str:
         """Without what the rest of the section says: data, labels, network, start, augmentation."""
         assert isinstance(spec, FinetuneSpec)
         first = specs[0]
-        spec = dataclasses.replace(spec, seed=0, label_fraction=1.0, val_fraction=1.0, pretrain=None, given=None)
-        spec = dataclasses.replace(spec, dataset=first.dataset, augment=first.augment)
-        return dataclasses.replace(spec, backbone="", weights="random", arm="")
+        spec = dataclasses.replace(spec, weights="random", given=None, pretrain=None)
+        spec = dataclasses.replace(spec, seed=0, label_fraction=1.0, val_fraction=1.0)
+        return dataclasses.replace(spec, dataset=first.dataset, augment=first.augment, backbone="", arm="")
 
     for spec, members in _alike(specs, settings):
         assert isinstance(spec, FinetuneSpec)

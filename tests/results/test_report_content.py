@@ -25,6 +25,7 @@ from pipeline.results.content import Report
 from pipeline.runs.folder import Run
 from pipeline.runs.predictions import Predictions, read_predictions
 from pipeline.runs.spec import FinetuneSpec
+from pipeline.runs.start_weights import StartWeights
 from pipeline.study import experiments, paper
 from pipeline.study.setting import DatasetInfo
 
@@ -237,6 +238,17 @@ def test_a_change_of_a_spec_is_a_change_of_the_methods(folder: Path) -> None:
     assert "batches of 24" in text["Fine-tuning"] and "γ 1.5; rare classes weighing more" in text["Fine-tuning"]
     assert "the same part of the validation labels" in text["Labels"]
     assert "Scores" not in text and "Statistics" not in text
+
+
+def test_training_from_weights_of_ones_own_has_words(folder: Path) -> None:
+    from pipeline.results import training_text
+
+    specs = [one.spec for one in make_plan(str(folder / "mine.py"), tiny.make_cluster(folder)).runs.values()]
+    tuned = next(spec for spec in specs if isinstance(spec, FinetuneSpec) and spec.pretrain is None)
+    mean, std = tuned.augment.mean, tuned.augment.std
+    given = StartWeights(name="mine", sha256="0" * 64, licence="CC BY 4.0", mean=mean, std=std)
+    said = training_text.finetuning([dataclasses.replace(tuned, weights="given", given=given), tuned])
+    assert said.count("All weights of") == 1 and "the same from the weights mine and" in said
 
 
 def test_every_method_and_grid_of_the_package_has_words() -> None:
