@@ -28,6 +28,8 @@ class DataSection:
     """What is known of the split, of leaks and of what was left out, one sentence each; or why nothing is."""
     pairs: Path | None
     """The sheet's path, where there is one; it shows single images."""
+    leaks: Sequence[str] = ()
+    """Of `lines`, those on groups, on twins of test images and on what was left out."""
 
     @property
     def table(self) -> Table:
@@ -36,11 +38,6 @@ class DataSection:
         rows = [tuple(map(str, row)) for row in facts.count_rows(self.counts)] if self.counts else []
         shown = [f"the pairs nearest the limit of what counts as a twin: {self.pairs}"] if self.pairs else []
         return Table(None, caption, 1, ("", *self.counts), rows, (*self.lines, *shown))
-
-    @property
-    def leaks(self) -> Sequence[str]:
-        """The sentences on groups, on twins of test images and on what was left out."""
-        return [self.lines[1], self.lines[2], self.lines[-2]] if self.counts else []
 
 
 def sections(plan: Plan) -> list[DataSection]:
@@ -56,9 +53,9 @@ def sections(plan: Plan) -> list[DataSection]:
 def _section(plan: Plan, title: str, ref: DatasetRef, size: int) -> DataSection:
     try:
         shards = shards_of(Path(plan.cluster.shards), ref, size=size)
-        lines = facts.lines(shards)
+        lines, leaks = facts.lines(shards), facts.leaks(shards)
     except (ValueError, FileNotFoundError) as error:
         return DataSection(title, ref, "", {}, (str(error),), None)
     pairs = shards.folder / facts.SHEET
     split = str(shards.manifest["settings"].get("split", ""))
-    return DataSection(title, ref, split, counts_of(shards.manifest), lines, pairs if pairs.exists() else None)
+    return DataSection(title, ref, split, counts_of(shards.manifest), lines, pairs if pairs.exists() else None, leaks)

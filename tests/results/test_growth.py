@@ -96,3 +96,4 @@ def test_the_data_section_says_what_was_extended(grown: tuple[Path, Shards, Shar
     wanted = f"extends {old.fingerprint[:8]} with its 40 images; val and test are those of {old.fingerprint[:8]} "
     assert wanted + f"(test part {part})" in facts.lines(new)
     assert not any("extends" in line for line in facts.lines(old))
+    assert set(facts.leaks(new)) < set(facts.lines(new)) and "left out because they leak" in facts.leaks(new)[2]

@@ -98,15 +98,23 @@ def lines(shards: Shards) -> list[str]:
     """All that a report and a model card say of shards below the table of counts: one sentence each."""
     manifest = shards.manifest
     split = manifest["settings"].get("split", "")
+    shared, of_test, left_out = leaks(shards)
     out = [
         f"split {split}: {SPLITS.get(split, 'not known')}",
-        groups(groups_of(shards), grouped=split == "grouped"),
-        *twins(manifest),
+        shared,
+        of_test,
+        *twins(manifest)[1:],
         *_by_header(manifest),
-        _left_out(manifest),
+        left_out,
+        *_grown(shards),
     ]
-    out += _grown(shards)
     return [*out, f"fingerprint {shards.fingerprint} (sources, labels, splits, size, codec)"]
+
+
+def leaks(shards: Shards) -> tuple[str, str, str]:
+    """The sentences on groups in two splits, on twins of test images and on what was left out."""
+    grouped = shards.manifest["settings"].get("split", "") == "grouped"
+    return groups(groups_of(shards), grouped=grouped), twins(shards.manifest)[0], _left_out(shards.manifest)
 
 
 def _by_header(manifest: Mapping[str, Any]) -> list[str]:
