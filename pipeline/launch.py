@@ -131,7 +131,9 @@ def print_sbatch(plan: Plan) -> int:
 
     if plan.cluster.executor != "slurm":
         raise ValueError('--print-sbatch needs a cluster file with executor = "slurm"; give --cluster')
-    hand_over(f"{reconcile.script(plan)}\n")
+    script = reconcile.script(plan)
+    answer({"script": script})
+    hand_over(f"{script}\n")
     return 0
 
 

@@ -42,7 +42,8 @@ def _find(chosen: Chosen, cluster: Cluster, *, size: int) -> tuple[DatasetInfo, 
     if shards is not None:
         return info_of(shards), None
     other = find_shards(Path(cluster.shards), name, size=size, split=OTHER[split], version=chosen.version)
-    if other is not None and split == "image" and chosen.usual and name not in DATASETS.names():
+    own_split = chosen.usual and not chosen.several_splits and name not in DATASETS.names()
+    if other is not None and split == "image" and own_split:
         return info_of(other), None  # own images sharded with --split grouped
     if chosen.version:
         raise ValueError(
@@ -65,7 +66,6 @@ def _find(chosen: Chosen, cluster: Cluster, *, size: int) -> tuple[DatasetInfo, 
     raise ValueError(
         f"there are no shards of {name!r} at {size} pixels, split {split}, under {cluster.shards}, and it is none of "
         f"{known}; make them: python -m pipeline.shard {name} --layout folder --raw DIR {flags}"
-        + (f"; or name the split that is there: {name}:{OTHER[split]}" if other is not None else "")
     )
 
 

@@ -108,8 +108,10 @@ def test_own_images_sharded_by_patient_need_no_split_in_their_name(tmp_path):
     for text in ("patients", "patients:grouped"):
         (info,), missing = datasets.find_datasets(chosen_shards([text], "image"), site, **size)
         assert (info.ref.fingerprint, info.grouped, missing) == (made.fingerprint, True, [])
-    with pytest.raises(ValueError, match=r"split image, .*or name the split that is there: patients:grouped$"):
+    with pytest.raises(ValueError, match=r"have the split grouped, .*for image; write patients:grouped$"):
         datasets.find_datasets(chosen_shards(["patients:image"], "image"), site, **size)
+    with pytest.raises(ValueError, match=r"write patients:grouped$"):  # not the same shards under two names
+        datasets.find_datasets(chosen_shards(["patients", "patients:grouped"], "image"), site, **size)
     by_image = tiny.shard(UserDataset("patients", "csv"), tmp_path / "raw", made.folder.parent)
     (info,), _ = datasets.find_datasets(chosen_shards(["patients"], "image"), site, **size)
     assert (info.ref.fingerprint, info.grouped) == (by_image.fingerprint, False)

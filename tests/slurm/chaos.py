@@ -356,9 +356,9 @@ def main(folder: Path, *, events: int, seed: int, epochs: int, ray: bool = False
     try:
         chaos.disturb(events)
         chaos.bring_to_end()
-        out, _ = calm.communicate()
+        out, _ = calm.communicate(timeout=900)
     finally:
-        calm.kill()
+        calm.terminate()  # its jobs save and end
     assert calm.returncode == 0, out
     print(f"{time.monotonic() - chaos.started:6.0f} s  {len(chaos.runs('calm'))} runs undisturbed", flush=True)
     came_up(*MODES[0].split(), "--gpus", "rtx8000:1")

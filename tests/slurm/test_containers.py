@@ -30,12 +30,13 @@ def bubblewrap() -> str:
     return f"bwrap {own} {' '.join(hidden)} --tmpfs /etc/slurm --tmpfs /run/munge --"
 
 
-def test_a_grid_in_a_container_is_requeued_from_outside_and_has_the_bits_of_outside(tmp_path):
+def test_a_grid_in_a_container_is_requeued_from_outside_and_has_the_bits_of_outside(tmp_path, request):
     shards = tiny.make_shards(tmp_path).folder.parent
     (tmp_path / "outside").mkdir()
     outside = sites.Site(tmp_path / "outside", shards)
     outside.write_grid(epochs=EPOCHS)
     calm = outside.start("launch")  # while jobs wait
+    request.addfinalizer(calm.terminate)
     container = f'\n[slurm.container]\nruntime = "{bubblewrap()}"\n'
     site = sites.Site(tmp_path, shards, cluster=sites.SLURM + container)
     path = tmp_path / "here.toml"

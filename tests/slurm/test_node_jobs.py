@@ -37,7 +37,7 @@ def four_gpus():
     call(up, "--gpus", "rtx8000:1")
 
 
-def test_a_job_takes_four_runs_continues_with_those_left_and_one_that_fails_harms_no_other(four_gpus, tmp_path):
+def test_a_job_of_four_runs_continues_with_those_left_and_one_that_fails_harms_no_other(four_gpus, tmp_path, request):
     shards = tiny.make_shards(tmp_path).folder.parent
     (tmp_path / "alone").mkdir()
     alone = sites.Site(tmp_path / "alone", shards)
@@ -51,6 +51,7 @@ def test_a_job_takes_four_runs_continues_with_those_left_and_one_that_fails_harm
     files.write_json(tmp_path / "runs" / broken / "start.json", elsewhere)
 
     calm = alone.start("launch", "--seeds", "2")  # while jobs wait
+    request.addfinalizer(calm.terminate)
     code, out = site.run("launch")
     assert code == 0 and "mine.pretrain.s77-80: a job, 4 runs" in out and "more than once" not in out, out
     long, short = site.wait_for_a_step("cass"), site.wait_for_a_step("cass-s80")

@@ -110,7 +110,8 @@ def run_rehearsal(out: Path, *, quick: bool) -> None:
     """
     wanted = some_cases() if quick else cases()
     path = out / "rehearsal.json"
-    sources = b"".join(source.read_bytes() for source in sorted(Path(rehearsal.__file__).parent.glob("*.py")))
+    files_read = [*sorted(Path(rehearsal.__file__).parent.glob("*.py")), Path(__file__)]
+    sources = b"".join(source.read_bytes() for source in files_read)
     of: dict[str, Any] = {"bench": "rehearsal", "code": code_version(), "libraries": library_versions()}
     of["rehearsal"] = files.sha256_bytes(sources)[:12]
     rows = earlier(path, of)

@@ -62,6 +62,8 @@ def run(programme: Programme, part: str) -> Found:
     try:
         return plain(setup, variation) if variation.plain else ours(setup, variation)
     except torch.cuda.OutOfMemoryError:  # of no use to the next call either
+        if variation.graphs:
+            raise  # in the middle of a capture: the process must end
         return {"skipped": "the GPU's memory is too small"}
 
 
@@ -170,8 +172,9 @@ def sheets(programme: Programme, found: Mapping[str, Found]) -> list[Sheet]:
         "times as fast: compared with the reference's style with its loader (Pillow and torchvision, two workers)",
         "allocated, reserved: the most that torch held during the steps; counted: what the model of memory says of it",
     ]
-    if LOADED.name in found and OURS.name in found:
-        waits = max(0.0, 1 - found[OURS.name]["seconds"] / found[LOADED.name]["seconds"])
+    step, loaded = (found.get(variation.name, {}).get("seconds") for variation in (OURS, LOADED))
+    if step and loaded:
+        waits = max(0.0, 1 - step / loaded)
         notes.append(f"ours waits for its images during {waits:.1%} of a step")
     header = ["way", "precision", "batch", "images a second", "ms a step", "times as fast", "of the peak"]
     header += ["allocated GB", "reserved GB", "counted GB"]
@@ -189,14 +192,14 @@ def row(own: Found, variation: Variation, found: Mapping[str, Found], limit: Fou
     speed = own["batch"] / own["seconds"]
     tf32 = variation.tf32 or (variation.plain and has_tf32(limit))
     rate = limit["teraflops"].get("tf32" if tf32 else own["precision"])
-    peer = found.get(PLAIN_LOADED.name)
+    peer = found.get(PLAIN_LOADED.name, {})
     return [
         variation.name,
         own["precision"] + " with TF32" * tf32,
         str(own["batch"]),
         number(speed),
         number(own["seconds"] * 1000),
-        f"{speed * peer['seconds'] / peer['batch']:.2f}" if peer else "",
+        f"{speed * peer['seconds'] / peer['batch']:.2f}" if "seconds" in peer else "",
         f"{speed * limit['gigaflops'] / 1000 / rate:.1%}" if rate else "",
         *(f"{value / 1e9:.2f}" if (value := own.get(kind)) else "" for kind in ("allocated", "reserved")),
         _counted(own),

@@ -22,7 +22,7 @@ from pipeline.benchmarks.gpu.programme import Programme, Unfinished
 from pipeline.benchmarks.gpu.steps import STEPS, current, from_json
 from pipeline.core import files
 
-FATAL = ("AcceleratorError", "CUDA error", "device-side assert", "cannot be captured")
+FATAL = ("AcceleratorError", "CUDA error", "device-side assert", "cannot be captured", "OutOfMemoryError")
 """Of an error after which the process has lost the GPU, or would measure the next part in a state that nobody knows."""
 
 
@@ -42,6 +42,7 @@ def work(name: str, programme: Programme, parts: list[str]) -> int:
             text = f"{type(error).__name__}: {error}".splitlines()[0]
             programme.write(name, part, {"error": text})
             if any(mark in f"{type(error).__name__} {error}" for mark in FATAL):
+                page.write(programme)
                 return 1
         else:
             programme.write(name, part, {**found, "took": round(time.monotonic() - started, 1)})

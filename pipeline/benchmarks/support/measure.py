@@ -10,6 +10,7 @@ import ctypes
 import os
 import subprocess
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,6 +91,7 @@ def processor_seconds(work: Callable[[], object]) -> float:
     receiver, sender = os.pipe()
     process = os.fork()
     if not process:
+        status = 1
         try:
             ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
             work()
@@ -98,12 +100,17 @@ def processor_seconds(work: Callable[[], object]) -> float:
                     os.waitpid(-1, 0)
             used = os.times()
             os.write(sender, repr(used.user + used.system + used.children_user + used.children_system).encode())
+            status = 0
+        except BaseException:
+            traceback.print_exc()
         finally:
-            os._exit(0)
+            os._exit(status)
     os.close(sender)
     with open(receiver) as file:
         text = file.read()
-    os.waitpid(process, 0)
+    _, status = os.waitpid(process, 0)
+    if status:
+        raise RuntimeError("what was to be measured failed; its traceback is above")
     return float(text)
 
 
