@@ -87,11 +87,11 @@ class Trainer:
         """
         self._resume()
         counters, program = self.counters, self.program
-        board = open_board(self.run, counters.epoch)
         self._started = self._saved_at = self._beat_at = time.monotonic()
         self._first_step = counters.global_step
         self._watch = Stopwatch()
-        with checkpoint.Writer(self.run) as writer:
+        board = open_board(self.run, counters.epoch)
+        with contextlib.closing(board), checkpoint.Writer(self.run) as writer:
             while counters.epoch < program.epochs and not counters.finished:
                 while counters.step < program.steps_per_epoch:
                     self.take_step()
@@ -101,7 +101,6 @@ class Trainer:
                 yield counters
                 self._watch.lap()  # the caller's time is not the run's
             writer.save(self.state_dict(), counters.global_step)
-        board.close()
 
     def train(self) -> Counters:
         """Train to the end as `epochs`; returns the counters."""
