@@ -27,11 +27,13 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> int:
     args = flags.given(parser())
+    from pipeline.data.shards.remote import copy_small_files
     from pipeline.models.info import ModelInfo
     from pipeline.runs.cluster import load_cluster
     from pipeline.runs.folder import find_run
 
     site = load_cluster(args.cluster)
+    copy_small_files(site.shards_from, Path(site.shards))
     shards = Path(site.shards)
     run = find_run(Path(site.runs), args.run)
     info = ModelInfo.of_run(run, args.arm)

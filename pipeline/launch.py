@@ -155,7 +155,7 @@ def start_in_background(runs: Path) -> int:
 
     runs.mkdir(parents=True, exist_ok=True)
     path = runs / f"launch-{time.strftime('%Y%m%d-%H%M%S')}.log"
-    arguments = [argument for argument in sys.argv[1:] if argument != "--no-wait"]
+    arguments = [argument for argument in sys.argv[1:] if argument not in ("--no-wait", "--json", "--quiet")]
     with open(path, "ab") as log:
         command = [sys.executable, "-m", "pipeline.launch", *arguments]
         process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True)

@@ -59,11 +59,13 @@ def main() -> int:
     args = flags.given(parser())
     from pipeline.core import files
     from pipeline.data import images
+    from pipeline.data.shards.remote import copy_small_files
     from pipeline.models import contents, groups, inputs, network, predict
     from pipeline.runs.cluster import load_cluster
 
     images.check_bits(args.bits)
     site = load_cluster(args.cluster)
+    copy_small_files(site.shards_from, Path(site.shards))
     shards = inputs.find_shards(args.images)
     if shards and (args.attention or args.list):
         raise ValueError("--attention draws files and --list names them; give image files instead of shards")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 import sys
 import time
@@ -85,7 +86,16 @@ def answer(value: Mapping[str, object]) -> None:
     if voice.as_json:
         import json
 
-        print(json.dumps(value, indent=2, default=str), file=voice.stdout, flush=True)
+        print(json.dumps(_finite(value), indent=2, default=str, allow_nan=False), file=voice.stdout, flush=True)
+
+
+def _finite(value: object) -> object:
+    """The value with None in place of numbers that JSON has no word for."""
+    if isinstance(value, Mapping):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def hand_over(text: str) -> None:

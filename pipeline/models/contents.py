@@ -84,8 +84,10 @@ def _stored_settings(info: ModelInfo) -> ShardSettings | None:
 def differences(info: ModelInfo, settings: ShardSettings | None) -> list[str]:
     """What is read in another way than for the run, one sentence each."""
     stored = _stored_settings(info)
-    if stored is None or settings is None:
+    if settings is None:
         return []
+    if stored is None:
+        return ["the shards of this run are not here: what no flag says is read as `shard` does by default"]
     before, now = stored.reading, settings.reading
     return [
         f"--{each.name.replace('_', '-')} is {getattr(now, each.name)}; for the images of the run it was "
@@ -133,7 +135,9 @@ def _named(paths: Sequence[Path], special: set[Path], raw: RawFiles) -> Contents
     for path in paths:
         if path not in special:
             source = Source(path, _checksum(path) if hidden else "")
-            name = names.of(path, source.checksum) if hidden else str(path)
+            named = hidden and bool(source.checksum)
+            name = names.of(path, source.checksum) if named else names.of_unread(path, len(out.real) + 1)
+            name = name if hidden else str(path)
             _add(out, Given(name, source, name if hidden else path.stem), None)
         elif path in bad:
             name = names.of_unread(path, len(out.skipped) + 1) if hidden else str(path)
@@ -162,8 +166,14 @@ def _given(image: RawImage, hidden: bool) -> Given:
 
 
 def _add(out: Contents, image: Given, group: str | None) -> None:
+    real = f"{image.source.path}{said_part(image.source.part)}"
+    again, name = 1, image.name
+    while out.real.get(name, real) != real:  # files of the same content
+        again += 1
+        name = f"{image.name} ({again})"
+    image = replace(image, name=name)
     out.images.append(image)
-    out.real[image.name] = f"{image.source.path}{said_part(image.source.part)}"
+    out.real[name] = real
     if group is not None:
         out.groups[image.name] = group
 

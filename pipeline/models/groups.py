@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 
 from pipeline.core import console, files
+from pipeline.data.formats import kinds
 from pipeline.data.layouts.groups import group_in
 from pipeline.data.shards.index import Shards, shards_of
+from pipeline.data.shards.keys import short_hash
 from pipeline.learn.by_group import DEFAULT, Choice, Units, choose
 from pipeline.models.contents import Contents, Given
 from pipeline.models.info import ModelInfo, is_export
@@ -36,7 +38,8 @@ class GroupPrediction:
 def groups_of_paths(images: Sequence[Given], pattern: str, folders: Sequence[Path]) -> dict[str, str]:
     """What a regular expression finds in each path below the folder it is in, as `shard --group-from`; by name.
 
-    Images in whose paths it finds nothing are left out. Raises `ValueError` where it finds nothing in any.
+    Images in whose paths it finds nothing are left out. Of a set that holds DICOM a group's name, which can be that of
+    a patient, becomes a hash of its images, as in shards. Raises `ValueError` where it finds nothing in any.
     """
     try:
         expression = re.compile(pattern)
@@ -51,7 +54,17 @@ def groups_of_paths(images: Sequence[Given], pattern: str, folders: Sequence[Pat
             out[image.name] = found
     if images and not out:
         raise ValueError(f"--by-group {pattern!r} finds a group in no path; the first image is {images[0].name!r}")
-    return out
+    hidden = any(image.source.kind == kinds.DICOM for image in images)
+    return _hashed(out, images) if hidden else out
+
+
+def _hashed(groups: Mapping[str, str], images: Sequence[Given]) -> dict[str, str]:
+    checksums: dict[str, list[str]] = {}
+    for image in images:
+        if image.name in groups:
+            checksums.setdefault(groups[image.name], []).append(image.source.checksum)
+    hashes = {group: short_hash("group", *sorted(each)) for group, each in checksums.items()}
+    return {name: hashes[group] for name, group in groups.items()}
 
 
 def rule_for(text: str, cluster: Cluster) -> Choice:

@@ -27,6 +27,7 @@ PIXELS_PER_INCH = 96  # of CSS; figures have 200 (figures/style)
 FIGURE_DPI = 200
 COLUMN = 720  # CSS pixels: a wider figure has a row of its own; others share one at no less than 0.8 of their size
 SMALL = 250_000  # bytes of a figure that is kept without any loss
+WEBP_PIXELS = 16383  # on a side, the most that the format has
 QUALITY = 92  # of WebP where it would be larger, such as one of many photographs; no difference is seen
 LONG = 20  # characters: longer texts may take several lines, of this width
 
@@ -139,6 +140,8 @@ def _embedded(path: Path) -> tuple[int, str]:
 
     with Image.open(path) as file:
         image = file.convert("RGB")
+    if max(image.size) > WEBP_PIXELS:
+        return image.width, "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
     out = io.BytesIO()
     image.save(out, "WEBP", lossless=True, method=4)
     if out.tell() > SMALL:
