@@ -25,7 +25,7 @@ def fit(logits: np.ndarray, targets: np.ndarray, task: str) -> float:
         return negative_log_likelihood(exact / np.exp(log_temperature), targets, task)
 
     found = minimize_scalar(loss, bounds=np.log(LIMITS), method="bounded", options={"xatol": 1e-6})
-    return float(np.exp(found.x))
+    return min(float(np.exp(found.x)), *LIMITS, key=lambda temperature: loss(np.log(temperature)))
 
 
 def negative_log_likelihood(logits: np.ndarray, targets: np.ndarray, task: str) -> float:

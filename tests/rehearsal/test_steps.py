@@ -51,7 +51,7 @@ def check(step: Step, precision: str) -> None:
     assert {(part, kind) for part, kind, _ in seen.waits} == LOADING
     assert seen.uploads and all(upload.pinned and not upload.blocking for upload in seen.uploads)
     assert set(step.scalars.values()) == {"float32"}
-    assert step.inputs == {"float32"}
+    assert step.inputs == {"float32"} or (step.captured and not step.inputs)  # a replay calls no network
     assert step.without_gradient == ()
     for operation in ("convolution", "addmm"):
         assert seen.dtypes.get(("forward", operation), {precision}) == {precision}
