@@ -88,7 +88,7 @@ def test_the_temperature_is_that_of_the_stored_weights_on_the_validation_images(
     assert run.result().temperature == pytest.approx(calibration.fit(logits, targets, "multi-class"), rel=1e-4)
 
     def loss(temperature: float) -> float:
-        return calibration.negative_log_likelihood(logits / temperature, targets, "multi-class")
+        return calibration.negative_log_likelihood(logits.astype(float) / temperature, targets, "multi-class")
 
     assert loss(noted["temperature"]) <= min(map(loss, np.geomspace(*calibration.LIMITS, 99))) + 1e-9
 
