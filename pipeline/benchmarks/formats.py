@@ -58,27 +58,24 @@ def _kinds(settings: Settings) -> list[Kind]:
     volumes, across, slices, long = (2, 32, 4, 768) if quick else (6, 256, 64, 3072)
     raw, note = raw_folder(settings, count)
     paths, many, plain = sorted(raw.rglob("*.jpg")), hospital_files, plain_readers
+    scans = Kind(
+        name="DICOM, 16 bits, raw",
+        needs=("pydicom",),
+        fill=lambda out: many.ct_slices(out, count, side),
+        flags="--layout dicom",
+        plain=plain.dicom,
+        alone=plain.dicom_alone,
+        images=count,
+        note=f"{count} CT slices of {side}×{side}; pydicom, Pillow, TarWriter",
+    )
+    photographs = scans._replace(
+        name="DICOM, JPEG",
+        fill=lambda out: many.photographs(out, count, width, height),
+        note=f"{count} photographs of {width}×{height}, baseline JPEG 95; the same loop",
+    )
     return [
-        Kind(
-            name="DICOM, 16 bits, raw",
-            needs=("pydicom",),
-            fill=lambda out: many.ct_slices(out, count, side),
-            flags="--layout dicom",
-            plain=plain.dicom,
-            alone=plain.dicom_alone,
-            images=count,
-            note=f"{count} CT slices of {side}×{side}; pydicom, Pillow, TarWriter",
-        ),
-        Kind(
-            name="DICOM, JPEG",
-            needs=("pydicom",),
-            fill=lambda out: many.photographs(out, count, width, height),
-            flags="--layout dicom",
-            plain=plain.dicom,
-            alone=plain.dicom_alone,
-            images=count,
-            note=f"{count} photographs of {width}×{height}, baseline JPEG 95; the same loop",
-        ),
+        scans,
+        photographs,
         Kind(
             name="NIfTI, compressed",
             needs=("nibabel",),
