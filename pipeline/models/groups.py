@@ -14,7 +14,7 @@ from pipeline.core import console, files
 from pipeline.data.formats import kinds
 from pipeline.data.layouts.groups import group_in
 from pipeline.data.shards.index import Shards, shards_of
-from pipeline.data.shards.keys import short_hash
+from pipeline.data.shards.keys import group_hashes
 from pipeline.learn.by_group import DEFAULT, Choice, Units, choose
 from pipeline.models.contents import Contents, Given
 from pipeline.models.info import ModelInfo, is_export
@@ -54,17 +54,10 @@ def groups_of_paths(images: Sequence[Given], pattern: str, folders: Sequence[Pat
             out[image.name] = found
     if images and not out:
         raise ValueError(f"--by-group {pattern!r} finds a group in no path; the first image is {images[0].name!r}")
-    hidden = any(image.source.kind == kinds.DICOM for image in images)
-    return _hashed(out, images) if hidden else out
-
-
-def _hashed(groups: Mapping[str, str], images: Sequence[Given]) -> dict[str, str]:
-    checksums: dict[str, list[str]] = {}
-    for image in images:
-        if image.name in groups:
-            checksums.setdefault(groups[image.name], []).append(image.source.checksum)
-    hashes = {group: short_hash("group", *sorted(each)) for group, each in checksums.items()}
-    return {name: hashes[group] for name, group in groups.items()}
+    if any(image.source.kind == kinds.DICOM for image in images):
+        hashes = group_hashes((out[each.name], each.source.checksum) for each in images if each.name in out)
+        return {name: hashes[group] for name, group in out.items()}
+    return out
 
 
 def rule_for(text: str, cluster: Cluster) -> Choice:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -79,16 +79,20 @@ def _again(one: Record, other: Record) -> str:
 
 def groups_of(usable: Sequence[RawImage], *, keep_names: bool) -> list[str | None]:
     """The group of each image; a group that nobody published becomes a hash of its images, because it may be a name."""
-    of_group: dict[str, list[str]] = {}
-    for image in usable:
-        if image.record.group is not None:
-            of_group.setdefault(image.record.group, []).append(image.source.checksum)
-    hashes = {group: short_hash("group", *sorted(checksums)) for group, checksums in of_group.items()}
+    hashes = group_hashes((each.record.group, each.source.checksum) for each in usable if each.record.group is not None)
     out = []
     for image in usable:
         group = image.record.group
         out.append(group if group is None or keeps_group(image, keep_names=keep_names) else hashes[group])
     return out
+
+
+def group_hashes(members: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """A hash of the images of each group, which takes the place of its name; members: group and file's checksum."""
+    checksums: dict[str, list[str]] = {}
+    for group, checksum in members:
+        checksums.setdefault(group, []).append(checksum)
+    return {group: short_hash("group", *sorted(each)) for group, each in checksums.items()}
 
 
 def keeps_group(image: RawImage, *, keep_names: bool) -> bool:
