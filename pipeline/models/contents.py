@@ -6,8 +6,9 @@ of patients. All others are called by their paths.
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -127,7 +128,7 @@ def _kind(path: Path, reading: Reading) -> str | None:
 def _named(paths: Sequence[Path], special: set[Path], raw: RawFiles) -> Contents:
     """The contents, in the order of the paths."""
     hidden = raw.holds_dicom
-    names, out = Names(Path(), hidden), Contents()
+    names, unread, out = Names(Path(), hidden), itertools.count(1), Contents()
     by_path: dict[Path, list[tuple[RawImage, str | None]]] = {}
     for image, group in zip(raw.images, groups_of(raw.images, keep_names=False), strict=True):
         by_path.setdefault(image.record.path, []).append((image, group))
@@ -135,17 +136,15 @@ def _named(paths: Sequence[Path], special: set[Path], raw: RawFiles) -> Contents
     for path in paths:
         if path not in special:
             source = Source(path, _checksum(path) if hidden else "")
-            named = hidden and bool(source.checksum)
-            name = names.of(path, source.checksum) if named else names.of_unread(path, len(out.real) + 1)
-            name = name if hidden else str(path)
+            name = _file_name(path, source.checksum, names, unread)
             _add(out, Given(name, source, name if hidden else path.stem), None)
         elif path in bad:
-            name = names.of_unread(path, len(out.skipped) + 1) if hidden else str(path)
+            name = _file_name(path, "", names, unread)
             out.skipped.append((name, bad[path]))
             out.real[name] = str(path)
         for image, group in by_path.get(path, []):
             whole = group if is_of_header(image) or hidden else str(path)
-            _add(out, _given(image, hidden), whole if image.record.group else None)
+            _add(out, _given(image, names), whole if image.record.group else None)
     passed_over = Counter(passed.kind for passed in raw.passed_over)
     out.notes += [f"passed over: {counted(count, 'file')}, {what}" for what, count in sorted(passed_over.items())]
     if count := sum(image.source.ends is not None for image in raw.images):
@@ -154,13 +153,20 @@ def _named(paths: Sequence[Path], special: set[Path], raw: RawFiles) -> Contents
     return out
 
 
-def _given(image: RawImage, hidden: bool) -> Given:
+def _file_name(path: Path, checksum: str, names: Names, unread: Iterator[int]) -> str:
+    """What a file is called; one without a checksum could not be read, and has a number if its name is hidden."""
+    if not names.hidden:
+        return str(path)
+    return names.of(path, checksum) if checksum else names.of_unread(path, next(unread))
+
+
+def _given(image: RawImage, names: Names) -> Given:
     part = image.source.part
     if image.source.kind == kinds.DICOM:
         key = hashed_key(image, "")
         return Given(key, image.source, key)
-    if hidden:
-        name = Names(Path(), hidden).of(image.source.path, image.source.checksum, part)
+    if names.hidden:
+        name = names.of(image.source.path, image.source.checksum, part)
         return Given(name, image.source, name.replace("/", "-"))
     return Given(f"{image.source.path}{said_part(part)}", image.source, image.source.path.stem)
 

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import hospital
+
+from pipeline.core.console import silent
 from pipeline.data.formats import kinds
 from pipeline.data.formats.files import Source
-from pipeline.models.contents import Contents, Given, _add
+from pipeline.data.formats.reading import Reading, Secret
+from pipeline.data.shards.transcode import ShardSettings
+from pipeline.models.contents import Contents, Given, _add, read
 from pipeline.models.groups import groups_of_paths
 
 
@@ -29,3 +34,16 @@ def test_files_of_the_same_content_keep_names_of_their_own() -> None:
         _add(out, Given("file 0123", Source(Path(path), "0123"), "stem"), None)
     assert out.real == {"file 0123": "a/1.png", "file 0123 (2)": "b/1.png", "file 0123 (3)": "c/1.png"}
     assert [image.name for image in out.images] == ["file 0123", "file 0123 (2)", "file 0123 (3)", "file 0123"]
+
+
+def test_every_file_that_cannot_be_read_has_a_number_of_its_own(tmp_path: Path) -> None:
+    """DICOM without pixels, and missing files."""
+    paths = []
+    for number in range(2):
+        refused = tmp_path / f"DOE-{number}.dcm"
+        hospital.save(hospital.header("CT", patient="P", study=1, number=number), refused)
+        paths += [refused, tmp_path / f"ROE-{number}.png"]
+    settings = ShardSettings(size=8, split="image", format="png", quality=None, keep_names=False, reading=Reading())
+    found = read(paths, settings, Secret(b"k", False), workers=1, progress=silent)
+    assert len(found.real) == len(paths) and set(found.real.values()) == set(map(str, paths))
+    assert not any("DOE" in name or "ROE" in name for name in found.real)
