@@ -145,10 +145,7 @@ class TwinElsewhere(NamedTuple):
 def twins_elsewhere(
     shards: Shards, others: Sequence[tuple[Shards, Sequence[str]]], *, progress: Any
 ) -> list[TwinElsewhere]:
-    """The images that have a twin in some splits of other shards, in the order of the index.
-
-    As where sharding leaves images out, those that are a little less alike than twins count too.
-    """
+    """The images that have a twin in some splits of other shards, in the order of the index."""
     own = range(len(shards.rows["key"]))
     thumbnails, names = [stored_thumbnails(shards, own, progress)], []
     by_checksum: dict[str, tuple[str, str, str]] = {}
@@ -159,7 +156,7 @@ def twins_elsewhere(
             names += [(other.name, split, other.rows["key"][row]) for row in rows]
             checksums = (other.rows["sha256"][row] for row in rows)
             by_checksum |= dict(zip(checksums, names[len(names) - len(rows) :], strict=True))
-    found = twins.find_twins(np.concatenate(thumbnails), twins.ALIKE - MARGIN)
+    found = twins.find_twins(np.concatenate(thumbnails), twins.ALIKE)
     chosen = np.arange(len(own) + len(names)) >= len(own)
     upright, every = (each.twin_in(chosen) for each in (found.alike(0, mirrored=False), found))
     out = []

@@ -14,6 +14,7 @@ from small_shards import SETTINGS, plan_of, written
 
 from pipeline.core import files
 from pipeline.core.console import silent
+from pipeline.data import twins
 from pipeline.data.layouts import UserDataset
 from pipeline.data.shards import duplicates, summary
 from pipeline.data.shards.index import Shards, open_shards
@@ -172,3 +173,32 @@ def test_shards_of_earlier_versions_say_nothing_of_twins(fixed: Path, tmp_path: 
     files.write_json(shards.folder / "manifest.json", old)
     text = summary.of_shards(open_shards(shards.folder), plan)
     assert "have a twin" not in text and "near duplicates were not looked for" in text
+
+
+@pytest.mark.usefixtures("inline")
+def test_other_shards_have_the_twins_that_the_manifest_counts(fixed: Path, tmp_path: Path) -> None:
+    """An image in the margin, which raw files have and stored ones have not, is no twin here or there."""
+    alike = blended(fixed / "train" / "b" / "3.png", likeness=0.965)
+    (fixed / "test" / "b" / "margin.png").write_bytes(encoded(alike, "PNG"))
+    _, shards = written_as("image", fixed, tmp_path)
+    found = duplicates.twins_elsewhere(shards, [(shards, ["train"])], progress=silent)
+    splits = dict(zip(shards.rows["key"], shards.rows["split"], strict=True))
+    counted = [twin.kind for twin in found if splits[twin.key] == "test"]
+    assert shards.manifest["twins"]["test"] == {
+        "images": 5,
+        **{kind: counted.count(kind) for kind in ("exact", "near", "mirrored")},
+    }
+    assert sorted(counted) == ["exact", "mirrored", "near"]
+
+
+def blended(path: Path, *, likeness: float) -> Image.Image:
+    """An image and as much noise as leaves this likeness to the image alone, within 0.002."""
+    image = np.asarray(Image.open(path).convert("RGB"), float)
+    noise = np.random.default_rng(5).normal(0, 40, (64, 64, 1))
+    for share in np.linspace(0, 3, 300):
+        pixels = (image + share * noise).clip(0, 255).astype(np.uint8)
+        pair = np.stack([twins.thumbnail(np.ascontiguousarray(each)) for each in (image.astype(np.uint8), pixels)])
+        (near,) = twins.find_twins(pair, 0.5).pairs or [None]
+        if near is not None and abs(near.likeness - likeness) < 0.002:
+            return Image.fromarray(pixels)
+    raise AssertionError(f"no blend has a likeness of {likeness}")
