@@ -180,7 +180,7 @@ def _ends(values: np.ndarray, image: Any, window: str | None) -> tuple[float, fl
 
 def _plane(volume: Volume, plane: str, number: int) -> np.ndarray:
     """A slice as 0 to 1, not clipped: the head above or the face, the patient's right or the face at the left."""
-    section = np.take(volume.values, number, axis=AXES.index(plane)).T[::-1, ::-1]
+    section = np.moveaxis(volume.values, AXES.index(plane), 0)[number].T[::-1, ::-1]  # np.take would copy the volume
     shown: np.ndarray = (section - volume.black) / max(volume.white - volume.black, 1e-9)
     return shown
 
