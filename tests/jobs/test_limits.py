@@ -182,6 +182,7 @@ def test_the_script_for_sbatch_keeps_to_the_limits_too(
     site: dict[str, str], plan: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Queue(monkeypatch, most=1)
+    monkeypatch.setenv("PATH", "")  # a script is printed also where Slurm is not installed
     script = reconcile.script(plan)
     assert script.count("sbatch --parsable") == 1 and "#SBATCH --array" not in script
     assert "6 of 7 jobs left for a later script: MaxSubmitJobs of partition main (QOS short) is 3" in script
@@ -242,7 +243,8 @@ def test_reasons_are_explained_where_a_person_can_do_something(reason: str, said
     assert said in advice(reason, "12_3") and bool(said) == bool(advice(reason, "12_3"))
 
 
-def test_requeues_of_none_are_not_asked_for(tmp_path: Path, plan: Plan) -> None:
+def test_requeues_of_none_are_not_asked_for(tmp_path: Path, plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
     for requeues, wanted, unwanted in ((5, "--requeue", "--no-requeue"), (0, "--no-requeue", "--requeue")):
         cluster = dataclasses.replace(plan.cluster, slurm=dataclasses.replace(SLURM, requeues=requeues))
         made = reconcile.submissions.Submission(

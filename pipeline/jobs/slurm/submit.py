@@ -107,10 +107,17 @@ def executor_for(
     """submitit's executor with all settings of this site and this submission."""
     from submitit import SlurmExecutor
 
+    class Executor(SlurmExecutor):  # type: ignore[misc]
+        """Also where Slurm is not installed: `--print-sbatch` only writes; `preflight` asks for the programs."""
+
+        @classmethod
+        def affinity(cls) -> int:
+            return 1
+
     slurm = cluster.slurm
     folder = submission.folder / "submitit"
     folder.mkdir(exist_ok=True)
-    executor = SlurmExecutor(folder=folder, python=python_words(cluster, code))
+    executor = Executor(folder=folder, python=python_words(cluster, code))
     site = {"partition": slurm.partition, "account": slurm.account, "qos": slurm.qos, "constraint": slurm.constraint}
     further: dict[str, Any] = dict(flag.split("=", 1) for flag in slurm.sbatch)
     further["requeue" if slurm.requeues else "no-requeue"] = True
