@@ -32,10 +32,13 @@ lint: setup ## style, types, import layers, lengths of files
 	$(BIN)/lint-imports
 	$(BIN)/pytest -s tests/test_architecture.py -k longest
 
-# The tests that need Slurm run alone, at the end: they start real daemons and measure time.
+# The tests that need a Slurm wait more than they compute, so they run at the same time; their output comes at the end.
 test: lint mlflow trackio ## lint and every test
-	$(BIN)/pytest --ignore tests/slurm --numprocesses $(JOBS) --dist loadfile
-	$(BIN)/pytest tests/slurm
+	@mkdir -p build
+	@$(BIN)/pytest tests/slurm > build/slurm-tests.log 2>&1 & slurm=$$!; \
+		$(BIN)/pytest --ignore tests/slurm --numprocesses $(JOBS) --dist loadfile; others=$$?; \
+		echo "the tests on a real Slurm (build/slurm-tests.log as they run):"; \
+		wait $$slurm; status=$$?; cat build/slurm-tests.log; exit $$((others | status))
 
 docs: setup ## these documents as a site in build/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet

@@ -13,7 +13,6 @@ from pipeline.core import disks, files
 from pipeline.jobs import plan as plans
 from pipeline.jobs import preflight
 from pipeline.jobs.slurm import preflight as slurm_preflight
-from pipeline.jobs.slurm import scheduler
 from pipeline.runs.cluster import Slurm
 
 # Slurm 22.05.8, shortened; the second node in the manner of a larger site's
@@ -262,20 +261,3 @@ def test_a_full_disk_counts_checkpoints_that_are_there_already(tmp_path, monkeyp
     with open(planned.run.folder / "checkpoint-1-abc.pt", "wb") as file:
         file.truncate(10**11)  # sparse
     assert not any("the plan takes" in line for line in preflight.problems(cluster, plan))
-
-
-def test_a_real_slurm(request, tmp_path):
-    try:
-        request.getfixturevalue("devcluster")
-    except pytest.FixtureLookupError:
-        pytest.skip("there is no fixture devcluster")
-    slurm = Slurm(partition="main", gres="gpu:rtx8000:1", cpus=2, memory_gb=4.0, hours=2.0)
-    cluster = tiny.make_cluster(tmp_path, executor="slurm", slurm=slurm)
-    assert preflight.problems(cluster) == []
-    assert scheduler.max_array_size() == 1001
-    wrong = dataclasses.replace(slurm, gres="gpu:a100:1", hours=169.0, memory_gb=64.0)
-    assert preflight.problems(dataclasses.replace(cluster, slurm=wrong)) == [
-        "slurm.hours is 169, partition main allows 168; make it 168 or less",
-        'no node of partition main meets memory_gb = 64 nor gres = "gpu:a100:1"; change the table [slurm]. '
-        "It has: 3 × gpu:rtx8000:1, 2 CPUs, 58.5 GB",
-    ]

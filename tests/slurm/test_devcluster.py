@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -9,7 +10,12 @@ import time
 from pathlib import Path
 
 import pytest
+import tiny
 from repository import ROOT
+
+from pipeline.jobs import preflight
+from pipeline.jobs.slurm import scheduler
+from pipeline.runs.cluster import Slurm
 
 SCRIPTS = ROOT / "slurm" / "devcluster"
 DAEMONS = ("slurmdbd", "slurmctld", "slurmd-gpu1", "slurmd-gpu2", "slurmd-gpu3")
@@ -82,3 +88,16 @@ def test_another_slurms_configuration_is_refused_and_left_alone(devcluster: Path
     assert down.stdout == "Nothing is up.\n"
     assert [path.name for path in tmp_path.iterdir()] == ["slurm.conf"]
     assert theirs.read_text() == "ClusterName=theirs\n"
+
+
+def test_what_is_checked_before_a_launch_holds_on_a_real_slurm(devcluster: Path, tmp_path: Path) -> None:
+    slurm = Slurm(partition="main", gres="gpu:rtx8000:1", cpus=2, memory_gb=4.0, hours=2.0)
+    cluster = tiny.make_cluster(tmp_path, executor="slurm", slurm=slurm)
+    assert preflight.problems(cluster) == []
+    assert scheduler.max_array_size() == 1001
+    wrong = dataclasses.replace(slurm, gres="gpu:a100:1", hours=169.0, memory_gb=64.0)
+    assert preflight.problems(dataclasses.replace(cluster, slurm=wrong)) == [
+        "slurm.hours is 169, partition main allows 168; make it 168 or less",
+        'no node of partition main meets memory_gb = 64 nor gres = "gpu:a100:1"; change the table [slurm]. '
+        "It has: 3 × gpu:rtx8000:1, 2 CPUs, 58.5 GB",
+    ]
