@@ -54,10 +54,10 @@ class UserDataset(Dataset):
             listing = webdataset_listing(root, self.options)
         else:
             listing = csv_listing(root, self.options, any_marks=self.any_marks)
+        kinds = Counter(passed.kind for passed in listing.passed_over)
+        instead = f" (passed over: {', '.join(f'{n} {kind}' for kind, n in kinds.items())})" if kinds else ""
+        volumes = "; --slices all reads volumes" if VOLUME in kinds else ""
         if not listing.records:
-            kinds = Counter(passed.kind for passed in listing.passed_over)
-            instead = f" (passed over: {', '.join(f'{n} {kind}' for kind, n in kinds.items())})" if kinds else ""
-            volumes = "; --slices all reads volumes" if VOLUME in kinds else ""
             raise ValueError(f"{self.name}: no images under {root}{instead}{volumes}; {self.obtain}")
         labelled = [record for record in listing.records if record.labels and not record.problem]
         if labelled and len(listing.classes) < 2:
@@ -68,8 +68,8 @@ class UserDataset(Dataset):
                 )
             hint = f"; if its folders are the classes, give --raw {root / listing.classes[0]}"
             raise ValueError(
-                f"{self.name}: only one class, {listing.classes[0]!r}, under {root}; give each class a folder or column"
-                + (hint if self.layout == "folder" else "")
+                f"{self.name}: only one class, {listing.classes[0]!r}, under {root}{instead}{volumes}; give each "
+                "class a folder or column" + (hint if self.layout == "folder" else "")
             )
         self._check_patterns(listing, root)
         return listing

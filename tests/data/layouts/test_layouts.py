@@ -88,6 +88,11 @@ def test_a_single_class_is_an_error(tmp_path: Path) -> None:
         folders(tmp_path, "a/1.jpg", "a/2.jpg")
 
 
+def test_a_single_class_because_the_other_has_volumes_is_explained(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"under .* \(passed over: 1 \.nii\.gz\); --slices all reads"):
+        folders(tmp_path, "a/1.jpg", "b/2.nii.gz")
+
+
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="mine: there is no .*nowhere; give --raw"):
         UserDataset("mine", "folder").listing(tmp_path / "nowhere")
