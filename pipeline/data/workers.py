@@ -11,7 +11,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
 from typing import Any, TypeVar
 
 from pipeline.core import memory
@@ -21,6 +20,7 @@ from pipeline.data.processes import Death, WorkerProcess, leave_if_worker, start
 A = TypeVar("A")
 B = TypeVar("B")
 TIME_LIMIT = 120.0  # seconds of processor time for an image; one of 300 million pixels takes some ten
+BLOCK, MOST = 16, 64  # items that a process gets at once, and of those that belong together
 MAX_KILLS = 4  # for each process: deaths from outside that are made good before the job ends
 
 
@@ -61,18 +61,28 @@ class Workers:
                 process.kill()
         self.pool.shutdown(cancel_futures=True)
 
-    def map(self, function: Callable[[A], B], items: Iterable[A]) -> Iterator[B | BadImage]:
-        """The function's answer for each item, in order."""
-        source = iter(items)
+    def map(
+        self, function: Callable[[A], B], items: Iterable[A], *, together: Callable[[A], object] | None = None
+    ) -> Iterator[B | BadImage]:
+        """The function's answer for each item, in order.
+
+        Neighbours for which `together` is equal go to one process, as far as a block may grow: images of a file that
+        it then opens once.
+        """
+        blocks = _blocks(items, together)
         waiting: deque[Future[list[B | BadImage]]] = deque()
+        ahead = 0
 
         def refill() -> None:
-            while len(waiting) < 4 * self.count and (block := list(islice(source, 16))):
+            nonlocal ahead
+            while ahead < 4 * BLOCK * self.count and (block := next(blocks, None)):
+                ahead += len(block)
                 waiting.append(self.pool.submit(self.run, function, block))
 
         refill()
         while waiting:
             answers = waiting.popleft().result()
+            ahead -= len(answers)
             refill()
             yield from answers
 
@@ -148,6 +158,18 @@ class Workers:
                 self._note(Death(None, at_birth=True))
         self.mine.process = process
         return process
+
+
+def _blocks(items: Iterable[A], together: Callable[[A], object] | None) -> Iterator[list[A]]:
+    block: list[A] = []
+    for item in items:
+        belongs = together is not None and len(block) > 0 and together(item) == together(block[-1])
+        if len(block) >= (MOST if belongs else BLOCK):
+            yield block
+            block = []
+        block.append(item)
+    if block:
+        yield block
 
 
 def _map_block(function: Callable[[A], B], block: list[A]) -> list[B]:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from crash import (
     dies_at_birth,
@@ -26,7 +27,7 @@ from crash import (
 from repository import ROOT
 
 from pipeline.data import images, processes
-from pipeline.data.workers import MAX_KILLS, Workers, WorkersLost
+from pipeline.data.workers import MAX_KILLS, MOST, Workers, WorkersLost
 
 
 def children(pid: int) -> set[int]:
@@ -206,3 +207,12 @@ def test_few_items_are_read_ahead(threads: bool) -> None:
     with Workers(1, threads=threads) as pool:
         next(pool.map(tenfold, source()))
         assert taken < 200
+
+
+def test_what_belongs_together_goes_to_one_process_as_far_as_a_block_may_grow() -> None:
+    """Files of 40, 1, 1 and 200 images: the first one is opened by one process, the last by few."""
+    files = np.repeat([0, 1, 2, 3], [40, 1, 1, 200])
+    with Workers(3) as pool:
+        answers = np.array(list(pool.map(process, range(len(files)), together=lambda item: files[item])))
+    assert len(set(answers[files == 0])) == 1
+    assert np.count_nonzero(np.diff(answers[files == 3])) <= 200 // MOST

@@ -55,7 +55,8 @@ def raw_thumbnails(
     readable = np.ones(len(sources), bool)
     work = partial(raw_thumbnail, settings=settings, memory=memory.share_of_worker(workers))
     with Workers(workers) as pool:
-        answers = progress(pool.map(work, list(sources)), total=len(sources), what="looking for twins")
+        answers = pool.map(work, sources, together=lambda source: source.path)
+        answers = progress(answers, total=len(sources), what="looking for twins")
         for row, answer in enumerate(answers):
             if isinstance(answer, images.BadImage):
                 readable[row] = False

@@ -104,7 +104,8 @@ def _write_tars(
     tasks = [(sample.source, plan.settings) for _, members in missing for sample in members]
     with Workers(workers) as pool:
         work = partial(transcode, memory=memory.share_of_worker(workers))
-        answers = progress(pool.map(work, tasks), total=len(tasks), what="writing")
+        answers = pool.map(work, tasks, together=lambda task: task[0].path)
+        answers = progress(answers, total=len(tasks), what="writing")
         for tar, members in missing:
             _write_tar(folder, tar, members, plan, answers)
         for _ in answers:  # run the progress display to its end
