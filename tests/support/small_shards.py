@@ -35,7 +35,7 @@ class Inline:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def map(self, function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
+    def map(self, function: Callable[[Any], Any], items: Iterable[Any], **_: object) -> Iterator[Any]:
         return map(function, items)
 
 
