@@ -24,6 +24,8 @@ SIGNS = r"[^\w.-]"  # that trackers do not take in an id
 
 Point = tuple[int, dict[str, float]]
 """A training step and what was measured there."""
+CURVES = "epoch/"  # before the names of metrics that have a curve
+LOSS = CURVES + "loss"
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Record:
     """The spec with dotted names."""
     tags: dict[str, str] = field(default_factory=dict)
     epochs: list[list[Point]] = field(default_factory=list)
-    """The points of each epoch in order; the last of an epoch has its `loss`, and every point a step of its own."""
+    """The points of each epoch in order; the last of an epoch has its `epoch/loss`, and every point a step of its own."""
     result: dict[str, float] = field(default_factory=dict)
     """The numbers of the result, by names that begin with `result/`; empty before the run is done."""
     files: list[Path] = field(default_factory=list)
@@ -115,9 +117,14 @@ def _is_epoch(row: Mapping[str, Any]) -> bool:
 
 
 def _points(row: Mapping[str, Any]) -> list[Point]:
-    """The points of a line of metrics.jsonl; the first line also holds what was measured before the first step."""
-    start = _numbers(row.get("start") or {})
-    here = _numbers({name: value for name, value in row.items() if name not in ("start", "step")})
+    """The points of a line of metrics.jsonl; the first line also holds what was measured before the first step.
+
+    Trackers show metrics in groups by what is before the slash, in alphabetical order: curves before `result`.
+    """
+    start, here = (
+        {CURVES + name: value for name, value in _numbers(values).items() if name != "step"}
+        for values in (row.get("start") or {}, row)
+    )
     return [*([(0, start)] if start else []), (row["step"], here)]
 
 

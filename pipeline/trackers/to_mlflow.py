@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pipeline.trackers.record import Point, Record
+from pipeline.trackers.record import LOSS, Point, Record
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -113,7 +113,7 @@ class Mlflow:
 
     def _steps(self, run: MlflowRun) -> dict[int, float]:
         """The loss of each epoch that the server holds, by step."""
-        return {metric.step: metric.value for metric in self.client.get_metric_history(run.info.run_id, "loss")}
+        return {metric.step: metric.value for metric in self.client.get_metric_history(run.info.run_id, LOSS)}
 
     def _untold(self, identity: str, point: Point) -> Point:
         """What the server lacks of a point that it was told: the probes of the end come to the last one later."""
@@ -165,7 +165,7 @@ class Mlflow:
 
 def _begins(run: MlflowRun, steps: dict[int, float], record: Record) -> bool:
     """Whether what the server holds of a run is a beginning of the record."""
-    losses = {epoch[-1][0]: epoch[-1][1]["loss"] for epoch in record.epochs}
+    losses = {epoch[-1][0]: epoch[-1][1][LOSS] for epoch in record.epochs}
     same_losses = all(losses[step] == value for step, value in steps.items() if step in losses)
     params = {_name(name): _text(value) for name, value in record.params.items()}
     same_params = all(params.get(name, value) == value for name, value in run.data.params.items())

@@ -3,7 +3,8 @@ comparison of every bit with undisturbed runs.
 
 python tests/slurm/chaos.py [FOLDER] [--events 30] [--seed 0] [--epochs 120] [--ray] [--whole-nodes]
 
-A third of the events each with preemption that requeues jobs, cancels them without a word, and stops them for a while.
+A third of the events each with preemption that requeues jobs, cancels them without a word, and stops them for a while;
+each third begins with one.
 
 Jobs have two minutes at most, of which Slurm leaves them about one. Ray on three nodes that share two cores needs most
 of that to start, so plain workers execute the fan-outs unless --ray is given.
@@ -104,6 +105,7 @@ class Chaos:
         self.chance = random.Random(seed)
         self.done: Counter[str] = Counter()
         self.mode = ""
+        self.preempts_next = False
         self.results: dict[str, int] = {}
         self.changed: list[str] = []
         self.started = time.monotonic()
@@ -216,12 +218,14 @@ class Chaos:
         process.communicate()
         return True
 
-    def preempt_by(self, flags: str) -> None:
-        """Let preemption work in another mode from now on."""
+    def preempt_by(self, flags: str) -> bool:
+        """Let preemption work in this mode from now on; whether it is another one."""
         mode = flags.split()[1]
-        if mode != self.mode:
-            self.mode = mode
-            assert came_up(*flags.split())
+        if mode == self.mode:
+            return False
+        self.mode = mode
+        assert came_up(*flags.split())
+        return True
 
     # --- What is there ----------------------------------------------------------------------------------------------
 
@@ -275,13 +279,16 @@ class Chaos:
         self.launch()
         bag: list[Callable[[], bool]] = []
         while (number := sum(self.done.values())) < events:
-            self.preempt_by(MODES[min(len(MODES) * number // events, len(MODES) - 1)])
             bag = bag or self.chance.sample(wrong, len(wrong))
+            if self.preempt_by(MODES[min(len(MODES) * number // events, len(MODES) - 1)]) or self.preempts_next:
+                bag.append(self.preempt)
             event = bag.pop()
-            name = event.__name__
-            if event():
+            name = f"preempt ({self.mode})" if event == self.preempt else event.__name__
+            happened = event()
+            self.preempts_next = event == self.preempt and not happened  # no job runs: once one does
+            if happened:
                 self.done[name] += 1
-                self.say(name + (f" ({self.mode})" if name == "preempt" else ""))
+                self.say(name)
             elif all(run.state() == "done" for run in self.runs("rough")):
                 print(f"the grid was done after {sum(self.done.values())} events; give more epochs for more")
                 return
@@ -302,6 +309,8 @@ class Chaos:
         """What is not as it should be, once all is over."""
         self.note_results()
         out = [f"{name}: its result was written twice" for name in self.changed]
+        modes = [flags.split()[1] for flags in MODES]
+        out += [f"no job was preempted by {mode}" for mode in modes if not self.done[f"preempt ({mode})"]]
         calm = {run.id: run for run in self.runs("calm")}
         rough = {run.id: run for run in self.runs("rough")}
         if set(calm) != set(rough):

@@ -116,9 +116,9 @@ def test_a_run_is_followed_through_a_resume_to_its_result(tmp_path: Path, tracke
     assert found.data.params["arms.cnn.backbone"] == "test_resnet.r160_in1k"
     assert there.there[other.id].data.tags["fraction"] == "0.5"
     assert there.there[other.id].info.status == "KILLED"  # interrupted
-    knn = there.client.get_metric_history(found.info.run_id, "cnn_val_knn")
+    knn = there.client.get_metric_history(found.info.run_id, "epoch/cnn_val_knn")
     assert [(point.step, point.value) for point in knn] == [(0, 0.25)]
-    speeds = there.client.get_metric_history(found.info.run_id, "images_per_second")
+    speeds = there.client.get_metric_history(found.info.run_id, "epoch/images_per_second")
     assert [point.value for point in speeds] == [100, 100, 100, 50]  # an epoch that was told stays as it was told
     where = there.client.download_artifacts(found.info.run_id, "result.json", str(tmp_path))
     assert Path(where).read_bytes() == run["result"].read_bytes()
@@ -143,9 +143,9 @@ def test_probes_of_the_end_are_told_of_an_epoch_that_was_told(tmp_path: Path, mo
         history = there.client.get_metric_history(there.there[run.id].info.run_id, name)
         return [(metric.step, metric.value) for metric in history]
 
-    assert told("cnn_val_knn") == [(0, 0.25), (30, 0.25)]  # the same value as before the first step
-    assert told("loss") == [(10, 1), (20, 1 / 2), (30, 1 / 3)]
-    assert told("images_per_second") == [(10, 100), (20, 100), (30, 100)]
+    assert told("epoch/cnn_val_knn") == [(0, 0.25), (30, 0.25)]  # the same value as before the first step
+    assert told("epoch/loss") == [(10, 1), (20, 1 / 2), (30, 1 / 3)]
+    assert told("epoch/images_per_second") == [(10, 100), (20, 100), (30, 100)]
 
 
 class Killed(BaseException):
