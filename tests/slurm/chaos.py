@@ -106,6 +106,7 @@ class Chaos:
         self.done: Counter[str] = Counter()
         self.mode = ""
         self.preempts_next = False
+        self.ray = ray
         self.results: dict[str, int] = {}
         self.changed: list[str] = []
         self.started = time.monotonic()
@@ -327,8 +328,9 @@ class Chaos:
                 tables[cluster] = list(csv.DictReader(file))
         if tables["calm"] != tables["rough"]:
             out.append("report.csv differs")
-        left = [path for path in Path("/tmp").glob("cass-ray-*") if path.stat().st_uid == os.getuid()]
-        out += [f"{path} was left behind" for path in left]
+        if self.ray:  # without it, what is there belongs to another program of this user
+            left = [path for path in Path("/tmp").glob("cass-ray-*") if path.stat().st_uid == os.getuid()]
+            out += [f"{path} was left behind" for path in left]
         return out
 
 
