@@ -1,4 +1,4 @@
-"""List all commands: `python -m pipeline`. The installed command `cass-pipeline` also runs them."""
+"""List all commands: `python -m pipeline`; `--version` says the version. The installed command `cass-pipeline` also runs them."""
 
 from __future__ import annotations
 
@@ -37,11 +37,24 @@ def first_line(command: str) -> str:
     return text.partition("\n")[0]
 
 
+def version() -> str:
+    """The version of the installed package."""
+    from importlib import metadata  # the list does not wait for it
+
+    try:
+        return metadata.version("cass-pipeline")
+    except metadata.PackageNotFoundError:  # a copied folder, such as a job's snapshot
+        return "of an unknown version: it is not installed"
+
+
 def main(arguments: list[str]) -> int:
     """Print the list; for a command's name or an unknown word, print how to call a command and return 2."""
     word = arguments[0] if arguments else "--help"
     if word in ("--help", "-h"):
         print(listing())
+        return 0
+    if word == "--version":
+        print(f"cass-pipeline {version()}")
         return 0
     if word in COMMANDS:
         print(f"error: write a dot, not a space: python -m pipeline.{shlex.join(arguments)}", file=sys.stderr)

@@ -12,7 +12,7 @@ import argparse
 from pathlib import Path
 
 from pipeline.cli import flags
-from pipeline.core.console import counted, progress, run_command
+from pipeline.core.console import complain, counted, progress, run_command
 from pipeline.results.figures.gallery import KINDS, draw
 
 
@@ -58,7 +58,7 @@ def main() -> int:
     for entry in drawn.skipped:
         print(f"skipped  {entry['name']}: {entry['reason']}")
     for entry in drawn.failed:
-        print(f"FAILED   {entry['name']}: {entry['reason']}")
+        complain(f"FAILED   {entry['name']}: {entry['reason']}")
     count = counted(len(drawn.figures), "figure")
     print(f"{count} drawn, {len(drawn.skipped)} skipped, {len(drawn.failed)} failed; the list is")
     print(f"{folder / 'figures.json'}")

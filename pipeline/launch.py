@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.cli import flags
-from pipeline.core.console import answer, hand_over, run_command
+from pipeline.core.console import answer, complain, hand_over, run_command
 
 if TYPE_CHECKING:
     from pipeline.jobs.plan import Plan
@@ -69,7 +69,7 @@ def main() -> int:
     if found := preflight.problems(plan.cluster, plan):
         raise ValueError("nothing was started; first:\n  " + "\n  ".join(found))
     for line in missing_labels(plan):
-        print(f"not met: {line}", flush=True)
+        complain(f"not met: {line}")
     if args.retry:
         retry_failed(plan)
     if not plan.in_state(*TO_DO, "running"):
@@ -120,7 +120,8 @@ def dry_run(plan: Plan) -> int:
     print("\n".join(estimate_lines(expected)))
     found = preflight.problems(plan.cluster, plan) + missing_labels(plan)
     if found:
-        print("\nnot met:\n  " + "\n  ".join(found))
+        print()
+        complain("not met:\n  " + "\n  ".join(found))
     answer({**plan_facts(plan), "estimate": estimate_facts(expected), "not_met": found})
     return 3 if found else 0
 
@@ -192,10 +193,12 @@ def print_end(plan: Plan, hint: str) -> int:
     """Print which runs are not done; 0 if all are, else 1."""
     from pipeline.cli.plan_text import end_text, plan_facts
 
-    print(end_text(plan))
+    finished = len(plan.in_state("done")) == len(plan.runs)
+    tell = print if finished else complain
+    tell(end_text(plan))
     print(f"the table: python -m pipeline.report {hint}")
     answer(plan_facts(plan))
-    return 0 if len(plan.in_state("done")) == len(plan.runs) else 1
+    return 0 if finished else 1
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.cli import flags
-from pipeline.core.console import answer, counted, progress, run_command, table, visible
+from pipeline.core.console import answer, complain, counted, progress, run_command, table, visible
 from pipeline.data.datasets import DATASETS
 
 if TYPE_CHECKING:
@@ -70,7 +70,8 @@ def check_place(place: str, folder: Path) -> dict[str, Any]:
     paths = found(folder)
     findings = list(all_findings(paths, check, f"checking {place}"))
     for finding in findings:
-        print(f"{finding.kind:<10} {visible(finding.text)}")
+        tell = complain if finding.kind == "damaged" else print
+        tell(f"{finding.kind:<10} {visible(finding.text)}")
     damaged = sum(finding.kind == "damaged" for finding in findings)
     print(f"{place}: {len(paths)} checked in {folder}, {damaged} damaged files")
     told = [finding._asdict() for finding in findings]
@@ -90,7 +91,7 @@ def compare(name: str, raw: Path) -> int:
     try:
         comparison = published.compare_folder(dataset, raw, progress=progress)
     except published.Incomplete as error:
-        print(f"missing    {error}")
+        complain(f"missing    {error}")
         answer({"dataset": dataset.name, "raw": raw, "findings": [{"kind": "missing", "text": str(error)}]})
         return 1
     print(f"{dataset.name} in {raw}, compared with {dataset.published.source}\n")
@@ -98,7 +99,8 @@ def compare(name: str, raw: Path) -> int:
     print(table(rows, header=("part", "class", "here", "published")))
     print(f"\n{comparison.usable:,} of {counted(comparison.published, 'image')}")
     for kind, text in comparison.findings:
-        print(f"{kind:<10} {text}")
+        tell = print if kind == "note" else complain
+        tell(f"{kind:<10} {text}")
     print(f"\n{dataset.obtain}" if comparison.differs else "\nit is as published")
     answer(
         {

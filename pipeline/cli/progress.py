@@ -36,12 +36,13 @@ class LaunchProgress:
             return
         self.shown_at = now
         lines = [f"{planned.name}: {_position(planned.run)}" for planned in plan.in_state("running")]
-        self.say(changed if self.terminal else lines)
+        done, total = len(plan.in_state("done")), len(plan.runs)
+        whole = f"{done} of {counted(total, 'run')} done"
+        self.say(changed if self.terminal else [*lines, whole])
         if not self.terminal:
             return
-        done, total = len(plan.in_state("done")), len(plan.runs)
         filled = round(BAR * done / total)
-        lines.append(f"[{'#' * filled}{'.' * (BAR - filled)}] {done} of {counted(total, 'run')} done")
+        lines.append(f"[{'#' * filled}{'.' * (BAR - filled)}] {whole}")
         width = shutil.get_terminal_size().columns - 1  # a wrapped line would be erased in part only
         print("\n".join(line[:width] for line in lines), flush=True)
         self.drawn = len(lines)

@@ -104,6 +104,17 @@ def hand_over(text: str) -> None:
         print(text, end="", file=voice.stdout, flush=True)
 
 
+def complain(text: str) -> None:
+    """Print what is wrong with what was asked about: with `--quiet` too, then on standard error.
+
+    With `--json` the object says it.
+    """
+    if voice.quiet and not voice.as_json:
+        print(text, file=sys.stderr, flush=True)
+    else:
+        print(text, flush=True)
+
+
 def _fault(error: Exception) -> int:
     """Say that an error is a fault of the program, with its traceback in a file; returns the exit code."""
     import tempfile

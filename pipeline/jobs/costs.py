@@ -47,13 +47,15 @@ class Workload(NamedTuple):
 
 
 class RunHours(NamedTuple):
-    """The GPU-hours of one run."""
+    """The GPU-hours of one run, or its hours on a CPU."""
 
     hours: float
     source: str
     """`measured on DEVICE`, `MODELLED`, `TABLE_2`, `DERIVED` or `UNKNOWN`."""
     dino_excess: float = 0.0
     """Hours too many if Table 2's hours of DINO are those of both backbones, not of each."""
+    on_cpu: bool = False
+    """Whether they were measured on a CPU: then they are no GPU-hours."""
 
 
 def backbones_of(spec: Spec) -> tuple[str, ...]:
@@ -74,8 +76,8 @@ class RunCosts:
         self.cluster = cluster
         self.measured = of_cluster(cluster)
         self.image_counts: dict[tuple[DatasetRef, int], tuple[int, int, int] | None] = {}
-        self.speeds: dict[Workload, tuple[float, str]] = {}
-        """Images a second, validation images counted by `VALIDATION_COST`, and the devices."""
+        self.speeds: dict[Workload, tuple[float, str, bool]] = {}
+        """Images a second, validation images counted by `VALIDATION_COST`; the devices, and whether all are CPUs."""
         self.sizes: dict[tuple[str, ...], int | None] = {(b.tag,): b.parameters for b in paper.BACKBONES}
         self.gflops = {backbone.tag: backbone.gflops or 0.0 for backbone in paper.BACKBONES}
         self._read_finished(plan, {workload_of(planned.spec) for planned in todo})
@@ -85,6 +87,7 @@ class RunCosts:
         images: dict[Workload, float] = {}
         seconds: dict[Workload, float] = {}
         devices: dict[Workload, set[str]] = {}
+        on_gpus: set[Workload] = set()
         samples: Counter[Workload] = Counter()
         lacking = set(wanted)
         for run, spec in finished_runs(plan, Path(self.cluster.runs), wanted):
@@ -110,10 +113,16 @@ class RunCosts:
             images[workload] = images.get(workload, 0.0) + result.images_per_second * result.seconds + validated
             seconds[workload] = seconds.get(workload, 0.0) + result.seconds
             devices.setdefault(workload, set()).add(result.device)
+            if device != "cpu":
+                on_gpus.add(workload)
             if run["weights"].exists():
                 self.sizes.setdefault(workload.backbones, run["weights"].stat().st_size // FLOAT_BYTES)
         self.speeds = {
-            workload: (images[workload] / seconds[workload], " and ".join(sorted(devices[workload])))
+            workload: (
+                images[workload] / seconds[workload],
+                " and ".join(sorted(devices[workload])),
+                workload not in on_gpus,
+            )
             for workload in samples
             if seconds[workload] > 0 and images[workload] > 0
         }
@@ -155,8 +164,8 @@ class RunCosts:
         if images is None:
             return RunHours(0.0, UNKNOWN)
         if workload in self.speeds:
-            speed, device = self.speeds[workload]
-            return RunHours(images / speed / 3600, f"measured on {device}")
+            speed, device, on_cpu = self.speeds[workload]
+            return RunHours(images / speed / 3600, f"measured on {device}", on_cpu=on_cpu)
         if speed := self._speed_by_step(spec):
             return RunHours(images / speed / 3600, f"by the measured step of {self.measured.gpu}")
         if speed := self._modelled_speed(spec):

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pipeline.jobs.arrays import Job, jobs_of, side_by_side
-from pipeline.jobs.costs import FLOAT_BYTES, MODELLED, RunCosts, backbones_of
+from pipeline.jobs.costs import FLOAT_BYTES, MODELLED, UNKNOWN, RunCosts, backbones_of
 from pipeline.jobs.gpus import gpus_of_job, jobs_at_once
 from pipeline.jobs.plan import TO_DO, Plan, PlannedRun
 from pipeline.runs.cluster import VARIABLE, Cluster
@@ -63,12 +63,11 @@ def estimate(plan: Plan, cluster: Cluster) -> Estimate:
     """What a launch would take; failed runs, which wait for `--retry`, are left out."""
     todo = plan.in_state(*TO_DO, "running", "no shards")
     out = Estimate(jobs=jobs_at_once(cluster), gpu_model=cluster.gpu_model)
-    if cluster.device == "cpu":
-        out.unit = "hours"
     costs = RunCosts(plan, cluster, todo)
     unknown: set[str] = set()
     hours: dict[str, float] = {}
     checkpoints: dict[str, int] = {}
+    on_cpu: set[bool] = set()
     for planned in todo:
         spec = planned.spec
         parameters = costs.parameters(spec)
@@ -86,10 +85,14 @@ def estimate(plan: Plan, cluster: Cluster) -> Estimate:
         kind = out.pretrain if isinstance(spec, PretrainSpec) else out.finetune
         kind.hours += left * cost.hours
         kind.runs[cost.source] += 1
+        if cost.source != UNKNOWN:
+            on_cpu.add(cost.on_cpu)
         out.dino_excess += left * cost.dino_excess
         hours[planned.run.id] = left * cost.hours
         checkpoints[planned.run.id] = checkpoint * CHECKPOINTS
 
+    if cluster.device == "cpu" or on_cpu == {True}:
+        out.unit = "hours"
     out.unknown_sizes = tuple(sorted(unknown))
     _count_jobs(out, todo, hours, checkpoints, costs)
     return out

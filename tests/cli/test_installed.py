@@ -59,6 +59,8 @@ def test_its_command_works_where_the_current_folder_has_a_pipeline_of_its_own(in
     listing = run(installed, tmp_path)
     assert listing.returncode == 0 and "shard " in listing.stdout, listing.stderr
     assert listing.stdout.startswith("usage: cass-pipeline COMMAND [--help] ...\n")
+    named = run(installed, tmp_path, "--version")
+    assert (named.returncode, named.stdout) == (0, "cass-pipeline 0.1.0\n"), named.stderr
     planned = run(installed, tmp_path, "launch", "--grid", "demo", "--dry-run")
     assert planned.returncode == 3, planned.stderr
     assert "shards are missing; make them: cass-pipeline shard toy --size 64\n" in planned.stdout

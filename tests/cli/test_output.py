@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,23 @@ def test_verify_and_clean_give_what_they_found(home: Path) -> None:
     assert (place["place"], place["checked"], place["damaged"]) == ("shards", 1, 0)
     found = json.loads(command("clean", "--json", cwd=home).stdout)
     assert found == {"removable": [], "removed": False}
+
+
+def test_what_is_not_met_or_damaged_is_on_standard_error_when_quiet(home: Path, tmp_path: Path) -> None:
+    done = command("launch", "--grid", "demo", "--dry-run", "--quiet", cwd=home)
+    assert (done.returncode, done.stdout) == (3, "")
+    assert done.stderr.startswith("not met:\n  ") and "python -m pipeline.shard toy --size 64" in done.stderr
+    both = command("launch", "--grid", "demo", "--dry-run", "--quiet", "--json", cwd=home)
+    assert both.stderr == "" and json.loads(both.stdout)["not_met"]
+    assert command("verify", "--shards", "--quiet", cwd=home).stderr == ""
+    shutil.copytree(home / "shards", tmp_path / "shards")
+    tar = next((tmp_path / "shards").glob("toy-32-*/*.tar"))
+    data = bytearray(tar.read_bytes())
+    data[700] ^= 1
+    tar.write_bytes(data)
+    bad = command("verify", "--shards", "--quiet", cwd=tmp_path)
+    assert (bad.returncode, bad.stdout) == (1, "")
+    assert bad.stderr.startswith("damaged    ") and tar.name in bad.stderr
 
 
 def test_an_error_is_on_standard_error_with_either_flag(home: Path) -> None:

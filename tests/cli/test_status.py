@@ -100,4 +100,5 @@ def test_a_log_gets_a_stamped_line_for_each_change_and_each_run_now_and_then(
         f"running      {second.run.id}",
         f"{first.run.id}: starting",
         f"{second.run.id}: starting",
+        f"0 of {len(plan.runs)} runs done",
     ]

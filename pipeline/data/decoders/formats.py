@@ -32,7 +32,7 @@ ALLOWED = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "PPM")  # Pillow opens a
 NAMES = "JPEG, PNG, TIFF, WebP, BMP, GIF, PPM"
 DICOM_ADVICE = (
     "is DICOM: export it as 8- or 16-bit PNG or TIFF with its window applied and identifiers removed; only "
-    "python -m pipeline.shard reads it as it is"
+    "the commands shard and predict read it as it is"
 )
 NEXT_MOVE = "which is not read here; convert it to PNG or TIFF"
 
@@ -114,7 +114,7 @@ def why_not(head: bytes, file: IO[bytes]) -> str:
             return f"is a {name.replace('WEBP', 'WebP')} file that cannot be read{_cause(name, file)}"
     for name, pattern in _OTHERS.items():
         if re.match(pattern, head, re.DOTALL | re.IGNORECASE):
-            more = "; --slices of python -m pipeline.shard reads it" if name == "NIfTI" else ""
+            more = "; or read its slices: --slices" if name == "NIfTI" else ""
             return f"is {name}, {NEXT_MOVE} (read are {NAMES}){more}"
     return f"is no image format known here ({NAMES})"
 

@@ -76,13 +76,9 @@ def _read_back(manifest: Mapping[str, Any]) -> list[str]:
     """Whether the tars were read back; nothing of shards of earlier code."""
     if "read_back_by" not in manifest:
         return []
-    by = manifest["read_back_by"]
-    said = (
-        f"by {by}: every sample is as it was written"
-        if by
-        else "by nobody (webdataset is not installed, or --no-check)"
-    )
-    return [f"the new tars were read back {said}"]
+    if by := manifest["read_back_by"]:
+        return [f"the new tars were read back by {by}: every sample is as it was written"]
+    return ["the new tars were not read back by a second reader: --no-check, or the extra webdataset is not installed"]
 
 
 def account(plan: ShardPlan, quarantined: Sequence[Entry]) -> list[str]:
