@@ -1,4 +1,4 @@
-"""List all commands: `python -m pipeline`; `--version` says the version. The installed command `cass-pipeline` also runs them."""
+"""List all commands: `python -m pipeline`. The installed command `cass-pipeline` also runs them."""
 
 from __future__ import annotations
 
