@@ -45,7 +45,9 @@ def command_page(name: str) -> str:
     lines = [f"# {name}", ""]
     for block in re.split(r"\n\s*\n", (parser.description or "").strip()):
         lines += [*_block(block), ""]
-    lines += ["```", *parser.format_usage().removeprefix("usage: ").rstrip().splitlines(), "```", ""]
+    first, *others = parser.format_usage().removeprefix("usage: ").rstrip().splitlines()
+    lines += [f"An installed wheel has it as `cass-pipeline {name}`.", ""]
+    lines += ["```", first, *(f"    {line.strip()}" for line in others), "```", ""]
     lines += ["| option | what it does |", "|---|---|", *_options(parser)]
     if parser.epilog:
         lines += ["", "```", *parser.epilog.strip().splitlines(), "```"]

@@ -36,7 +36,10 @@ class DataSection:
         """Images by class and part."""
         caption = f"{self.title}: data, images by class and part"
         rows = [tuple(map(str, row)) for row in facts.count_rows(self.counts)] if self.counts else []
-        shown = [f"the pairs nearest the limit of what counts as a twin: {self.pairs}"] if self.pairs else []
+        shown = []
+        if self.pairs:  # without the folders above, which may name a person
+            named = f"{self.pairs.parent.name}/{self.pairs.name}"
+            shown = [f"the pairs nearest the limit of what counts as a twin: {named}, in the folder of shards"]
         return Table(None, caption, 1, ("", *self.counts), rows, (*self.lines, *shown))
 
 

@@ -12,7 +12,8 @@ from pipeline.results import texts, times
 from pipeline.results.collect import Cell
 from pipeline.results.datasets import DataSection
 from pipeline.results.differences import Comparison
-from pipeline.results.scores import largest, main_cells, title_of
+from pipeline.results.ensembles import Ensemble
+from pipeline.results.scores import best, largest, main_cells, title_of
 from pipeline.results.statistics import MIN_SEEDS
 from pipeline.results.training_text import each_of
 from pipeline.runs.methods import method_info
@@ -68,6 +69,7 @@ def summary(
         asked=_asked(plan, cells, data, methods),
         found=[
             *_gaps(cells),
+            *_frozen(cells),
             *_differences(compared),
             *_leaks(data),
             *_collapsed(plan),
@@ -134,6 +136,25 @@ def _gaps(cells: Sequence[Cell]) -> list[str]:
                 text += f" on average over {counted(len(gaps), 'setting')} ({low} to {high})"
             wide = "; so wide a gap may mean that validation images are not like test images, or that they share "
             out.append(f"{text}{wide}something with training images." if fmean(gaps) > WIDE_GAP else f"{text}.")
+    return out
+
+
+def _frozen(cells: Sequence[Cell]) -> list[str]:
+    """Where frozen features, which nothing trained, score as high as the best setting; validation chooses both."""
+    out = []
+    probes = [c for c in largest(main_cells(cells)) if not isinstance(c, Ensemble) and c.spec.probe and c.val_scores]
+    for trained in (each.cell for each in best(cells)):
+        members = [cell for cell in probes if cell.dataset == trained.dataset and cell.values(cell.metric)]
+        if not members or not trained.values(trained.metric):
+            continue
+        frozen = max(members, key=lambda cell: fmean(cell.val_scores.values()))
+        theirs, ours = (fmean(cell.values(cell.metric)) for cell in (frozen, trained))
+        if theirs >= ours:
+            out.append(
+                f"{trained.dataset}: frozen features are as good as training, or better. {title_of(frozen)} has "
+                f"{theirs:.4f} on test; the best trained setting, {title_of(trained)}, has {ours:.4f} (validation "
+                "chose both)."
+            )
     return out
 
 

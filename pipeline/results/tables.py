@@ -52,7 +52,8 @@ def tables(
         both = [cell for cell in ensembles if cell.experiment == "main"]
         if any(cell.printed for cell in main) or len({cell.dataset for cell in main}) > 1:
             out.append(table_1([*main, *both]))
-        out.append(table_2(plan, main))
+        if any(cell.printed or cell.method in paper.TABLE_2_HOURS for cell in main):  # else it would be empty
+            out.append(table_2(plan, main))
     out += [comparison_table(compared)] if compared else []
     if warning := texts.stand_in_note(plan):
         out = [replace(table, notes=(*table.notes, warning)) for table in out]

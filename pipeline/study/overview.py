@@ -82,8 +82,8 @@ def _has_any(entries: Sequence[TableEntry], of_paper: Collection[str]) -> bool:
 
 
 def _of_main(main: Sequence[TableEntry], *, with_paper: bool) -> list[TableOverview]:
-    """Tables 1 and 2, which all datasets' runs of the main experiment make; the first of several datasets only, unless
-    the paper's values are next to ours."""
+    """Tables 1 and 2, which all datasets' runs of the main experiment make; the first of several datasets only, the
+    second of CASS and DINO, unless the paper's values are next to ours."""
     datasets = list(dict.fromkeys(entry.spec.dataset.name for entry in main))
     title = datasets[0] if len(datasets) == 1 else f"all {len(datasets)}"
     techniques, fractions = {entry.row[0] for entry in main}, {entry.column for entry in main}
@@ -97,11 +97,12 @@ def _of_main(main: Sequence[TableEntry], *, with_paper: bool) -> list[TableOverv
     first = len(datasets) * len(techniques), len(fractions) * len(arms)
     second = len(datasets), len(TABLE_2_COLUMNS)
     numbers = (1, 2) if with_paper else (None, None)
-    both = [
-        TableOverview(numbers[0], title, TABLE_1, *first, *_counts(scores), len(scores)),
-        TableOverview(numbers[1], title, TABLE_2, *second, *_counts(timed), len(timed)),
-    ]
-    return both if with_paper or len(datasets) > 1 else both[1:]
+    out = []
+    if with_paper or len(datasets) > 1:
+        out.append(TableOverview(numbers[0], title, TABLE_1, *first, *_counts(scores), len(scores)))
+    if with_paper or timed:
+        out.append(TableOverview(numbers[1], title, TABLE_2, *second, *_counts(timed), len(timed)))
+    return out
 
 
 def _runs(entries: Iterable[TableEntry]) -> dict[str, str]:

@@ -289,6 +289,29 @@ def test_a_confusion_matrix_is_scikit_learns_normalised_by_row(plan):
     assert {f"{count:,}" for count in total.flatten() if count} <= texts
 
 
+@pytest.mark.parametrize(("number", "named"), [(4, [2, 3]), (5, [2, 3, 4])])
+def test_classes_are_named_below_the_lowest_matrix_of_each_column(plan, number, named):
+    group = next(iter(series.groups(collect.cells(plan))))
+    shown = series.at_largest_fraction(plan, group)
+    figure, _ = confusion._matrices((2 * list(shown))[:number])
+    panels = [axes for axes in figure.axes if axes.get_visible() and axes.images]
+    below = [any(label.get_visible() for label in axes.get_xticklabels()) for axes in panels]
+    assert [place for place, is_named in enumerate(below) if is_named] == named
+    assert [place for place, axes in enumerate(panels) if axes.get_xlabel()] == named
+
+
+def test_a_single_epoch_is_in_the_middle_and_no_marker_is_cut():
+    figure = style.new_figure(4, 2)
+    several = figure.subplots(1, 2, sharey="row")
+    for axes, value in zip(several, (0.2, 0.3), strict=True):
+        axes.plot([1], [value], "o")
+        style.whole_epochs(axes)
+        style.from_zero(*several)
+        assert axes.get_xlim() == (0.5, 1.5)
+        assert [tick for tick in axes.get_xticks() if 0.5 <= tick <= 1.5] == [1]
+    assert several[0].get_ylim() == several[1].get_ylim() == (0, pytest.approx(0.324))
+
+
 def test_where_an_image_may_have_several_classes_each_class_has_its_f1(tmp_path):
     shards = many_labels(tmp_path)
     plan = make_plan(str(finished.make_grid(tmp_path, shards, methods=("supervised",))), tiny.make_cluster(tmp_path))

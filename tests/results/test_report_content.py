@@ -20,7 +20,19 @@ from sklearn import metrics as sk
 
 from pipeline.jobs.plan import make_plan
 from pipeline.learn import metrics
-from pipeline.results import bootstrap, collect, documents, html, methods_section, report, report_json, summed
+from pipeline.results import (
+    bootstrap,
+    collect,
+    documents,
+    html,
+    methods_section,
+    report,
+    report_json,
+    scores,
+    summary,
+    summed,
+    tables,
+)
 from pipeline.results.content import Report
 from pipeline.runs.folder import Run
 from pipeline.runs.predictions import Predictions, read_predictions
@@ -131,6 +143,30 @@ def test_the_best_setting_is_chosen_on_validation_alone(made: Report) -> None:
     assert best.run.id == best.cell.runs[seed].id
     (row,) = made.best_table.rows
     assert row[2:4] == (" · ".join(chosen), made.main[0].rows[[r[0] for r in made.main[0].rows].index(row[2])][1])
+
+
+def test_frozen_features_that_are_as_good_as_training_are_found(folder: Path) -> None:
+    plan = make_plan(str(folder / "mine.py"), tiny.make_cluster(folder))
+    cells = [cell for cell in collect.cells(plan) if cell.method == "supervised"]
+    (best,) = scores.best(cells)
+    spec = dataclasses.replace(best.cell.spec, probe="linear")
+    frozen = dataclasses.replace(best.cell, row=("Frozen random, linear", "ResNet"), spec=spec)
+    test = fmean(best.cell.values(best.cell.metric))
+    said = f"Frozen random, linear · ResNet has {test:.4f} on test; the best trained setting, "
+    found = summary.summary(plan, [*cells, frozen], [], []).found
+    assert [line for line in found if f"are as good as training, or better. {said}" in line]
+    assert not [line for line in summary.summary(plan, cells, [], []).found if "frozen" in line]
+
+
+def test_no_table_of_times_is_there_without_cass_and_dino(folder: Path) -> None:
+    plan = make_plan(str(folder / "mine.py"), tiny.make_cluster(folder))
+    cells = collect.cells(plan)
+    for cell in cells:
+        cell.experiment = "main"
+    captions = {len(found): [table.caption for table in tables.tables(plan, found)] for found in (
+        cells, [cell for cell in cells if cell.method == "supervised"]
+    )}  # fmt: skip
+    assert ["time of pretraining" in each for each in captions.values()] == [True, False]
 
 
 def test_scores_by_class_are_scikit_learns_on_the_same_draws(made: Report) -> None:

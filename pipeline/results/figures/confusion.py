@@ -17,6 +17,7 @@ from pipeline.results.figures.publish import DrawnFigure, NothingToDraw, Planned
 from pipeline.results.figures.series import FinishedRuns, Group, at_largest_fraction, groups
 
 MAX_NUMBERED = 16  # classes; with more the numbers would not be legible
+TITLE = 16  # characters of a panel's title that fit into an inch
 
 
 def confusion(plan: Plan, cells: Sequence[Cell]) -> Iterator[PlannedFigure]:
@@ -57,20 +58,23 @@ def _draw(plan: Plan, group: Group) -> DrawnFigure:
 
 def _matrices(shown: list[FinishedRuns]) -> tuple[Figure, str]:
     classes = predictions_of(shown[0].runs[0].run).classes
-    columns = min(len(shown), 3)
+    columns = 2 if len(shown) == 4 else min(len(shown), 3)
     rows = -(-len(shown) // columns)
     side = max(2.0, 0.5 * len(classes))
     figure = style.new_figure(1.9 + (side + 0.1) * columns, 1.2 + (side + 0.3) * rows, images=True)
     panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flatten()
+    apart = "\n" if max(len(each.series.title) for each in shown) + len(" (n = 1)") > TITLE * side else " "
     for axes, each in zip(panels, shown, strict=False):
         total = sum(_counts(planned) for planned in each.runs)
         assert isinstance(total, np.ndarray)
         heat = _draw_matrix(axes, total, classes)
-        axes.set_title(f"{each.series.title} (n = {len(each.runs)})")
+        axes.set_title(f"{each.series.title}{apart}(n = {len(each.runs)})")
     for axes in panels[len(shown) :]:
         axes.set_visible(False)
     for number, axes in enumerate(panels[: len(shown)]):
-        axes.set_xlabel("predicted" if number + columns >= len(shown) else "")
+        is_lowest = number + columns >= len(shown)
+        axes.tick_params(labelbottom=is_lowest)
+        axes.set_xlabel("predicted" if is_lowest else "")
         axes.set_ylabel("true" if number % columns == 0 else "")
     figure.colorbar(heat, ax=panels.tolist(), label="share of the true class", shrink=0.8, aspect=25)
     return figure, (

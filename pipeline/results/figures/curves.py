@@ -98,7 +98,7 @@ def _pretraining(plan: Plan, dataset: str) -> DrawnFigure:
     figure.suptitle(dataset)
     for axes, what in zip(monitored, MONITORED.values(), strict=True):
         axes.set_title(what)
-        axes.set_ylim(bottom=0)
+        style.from_zero(axes)
     for axes in (loss, *monitored):
         style.whole_epochs(axes)
     arms = [Line2D([], [], color=style.INK, linestyle=line, label=arm) for arm, line in lines.items()]
@@ -251,10 +251,10 @@ def _finetuning(plan: Plan, group: Group) -> DrawnFigure:
         _draw_band(grid[1, column], [_curve(rows, f"val_{metric}") for rows in several], series.style)
     for column, fraction in enumerate(fractions):
         grid[0, column].set_title(f"{style.percent(fraction)} labels")
-        grid[0, column].set_ylim(bottom=0)
         style.whole_epochs(grid[0, column])
         style.whole_epochs(grid[1, column])
         grid[0, column].set_xlabel("")
+    style.from_zero(*grid[0])
     grid[0, 0].set_ylabel("validation loss")
     grid[1, 0].set_ylabel(f"validation\n{METRIC_TITLES[metric]}")
     shown = [series for series in group.series if any(title == series.title for title, _ in found)]

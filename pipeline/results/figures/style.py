@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,5 +121,16 @@ def hide_axes(axes: Axes) -> None:
 
 
 def whole_epochs(axes: Axes) -> None:
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+    """Name the horizontal axis, with ticks at whole epochs; a single epoch is in its middle."""
+    first, last = axes.dataLim.intervalx
+    if first == last:
+        axes.set_xlim(first - 0.5, last + 0.5)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, min_n_ticks=1))
     axes.set_xlabel("epoch")
+
+
+def from_zero(*several: Axes) -> None:
+    """Let vertical axes, which are to be equal, begin at zero and end above what is drawn, markers included."""
+    top = max(axes.dataLim.y1 for axes in several)
+    for axes in several:
+        axes.set_ylim(0, top * 1.08 if 0 < top < math.inf else None)
