@@ -9,14 +9,16 @@ import importlib
 import inspect
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from pipeline import api
 from pipeline.__main__ import COMMANDS, GROUPS, first_line
 from pipeline.runs import cluster, spec
 
 COMMANDS_FOLDER = "reference/commands"
+SAID = 6  # lines of a cell's text that the page of the notebook shows
 NOTEBOOK = Path(__file__).parents[1] / "own_images.ipynb"
 
 
@@ -122,13 +124,31 @@ def _documented(name: str, value: Callable[..., object]) -> list[str]:
 
 
 def _notebook() -> str:
-    """The notebook's cells as a page, without outputs: those are made where it is run."""
+    """The notebook's cells as a page, with the outputs that it is stored with."""
     cells = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
     lines = []
     for cell in cells:
         text = "".join(cell["source"])
         lines += [text, ""] if cell["cell_type"] == "markdown" else ["```python", text, "```", ""]
+        lines += _outputs(cell.get("outputs", []))
     return "\n".join(lines) + "\n"
+
+
+def _outputs(outputs: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """What a cell gave: a figure, a table, or text, of which the last lines."""
+    said = "".join("".join(each.get("text", "")) for each in outputs).splitlines()
+    for data in (each["data"] for each in outputs if "data" in each):
+        if "image/png" in data:
+            encoded = "".join(data["image/png"]).replace("\n", "")
+            yield f'<img alt="the figure that this cell draws" src="data:image/png;base64,{encoded}">\n'
+        elif "text/html" in data:
+            table = re.sub(r"<style.*?</style>|\n\s*", "", "".join(data["text/html"]), flags=re.DOTALL)
+            yield re.sub(r"<table[^>]*>", "<table>", table) + "\n"
+        else:
+            said += "".join(data["text/plain"]).splitlines()
+    if said:
+        shown = said if len(said) <= SAID else ["…", *said[-SAID:]]
+        yield "\n".join(["```text", *shown, "```", ""])
 
 
 def _dataclass_of(field: dataclasses.Field[object], module: object) -> type | None:

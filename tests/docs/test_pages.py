@@ -60,4 +60,7 @@ def test_the_site_builds_without_a_dead_link_or_anchor(tmp_path):
     launch = (tmp_path / "reference/commands/launch.html").read_text()
     assert "--dry-run" in launch and "print the plan" in launch
     assert "scratch_in_ram" in (tmp_path / "reference/cluster.html").read_text()
+    assert "An installed wheel has it as <code>cass-pipeline launch</code>" in launch
+    notebook = (tmp_path / "own_images.html").read_text()
+    assert 'src="data:image/png;base64,' in notebook and notebook.count("<td>0.") > 4  # its figure and its table
     assert 'src="https://' not in (tmp_path / "index.html").read_text()  # nothing is fetched
