@@ -114,7 +114,8 @@ LOWEST_PYTHON ?= 3.10
 LOWEST_TESTS ?= tests/core tests/runs tests/study tests/data tests/learn tests/models tests/results tests/api
 
 lowest: setup ## the tests with the lowest versions that are allowed (LOWEST_PYTHON, LOWEST_TESTS)
-	$(BIN)/uv venv --quiet --allow-existing --python $(LOWEST_PYTHON) .venv-lowest
+	$(BIN)/uv venv --quiet --allow-existing --python $(LOWEST_PYTHON) .venv-lowest || \
+		{ echo "Python $(LOWEST_PYTHON) was not found; give its path: make lowest LOWEST_PYTHON=/path/of/python3.10"; exit 1; }
 	$(BIN)/uv pip compile --quiet --resolution lowest-direct --python .venv-lowest/bin/python --no-header --no-annotate \
 		--extra dev pyproject.toml -o .venv-lowest/requirements.txt
 	$(BIN)/uv pip install --quiet --python .venv-lowest/bin/python -r .venv-lowest/requirements.txt
