@@ -111,7 +111,8 @@ lock: ## write requirements.lock again
 # The lowest versions that pyproject.toml allows, in an environment of their own, with the tests that need no scheduler.
 # Old libraries warn of new ones that they use: warnings are no errors here. LOWEST_PYTHON: a version or an interpreter.
 LOWEST_PYTHON ?= 3.10
-LOWEST_TESTS ?= tests/core tests/runs tests/study tests/data tests/learn tests/models tests/results tests/api
+LOWEST_TESTS ?= tests/core tests/runs tests/study tests/data tests/learn tests/models tests/results tests/api \
+	tests/jobs/test_launch.py tests/jobs/test_engines.py
 
 lowest: setup ## the tests with the lowest versions that are allowed (LOWEST_PYTHON, LOWEST_TESTS)
 	$(BIN)/uv venv --quiet --allow-existing --python $(LOWEST_PYTHON) .venv-lowest || \
