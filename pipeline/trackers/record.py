@@ -39,7 +39,7 @@ class Record:
     """The spec with dotted names."""
     tags: dict[str, str] = field(default_factory=dict)
     epochs: list[list[Point]] = field(default_factory=list)
-    """The points of each epoch in order; the last of an epoch has its `epoch/loss`, and every point a step of its own."""
+    """The points of each epoch in order; the last of an epoch has its LOSS, and every point has a step of its own."""
     result: dict[str, float] = field(default_factory=dict)
     """The numbers of the result, by names that begin with `result/`; empty before the run is done."""
     files: list[Path] = field(default_factory=list)
