@@ -105,7 +105,6 @@ class Chaos:
         self.chance = random.Random(seed)
         self.done: Counter[str] = Counter()
         self.mode = ""
-        self.preempts_next = False
         self.ray = ray
         self.results: dict[str, int] = {}
         self.changed: list[str] = []
@@ -219,14 +218,12 @@ class Chaos:
         process.communicate()
         return True
 
-    def preempt_by(self, flags: str) -> bool:
-        """Let preemption work in this mode from now on; whether it is another one."""
+    def preempt_by(self, flags: str) -> None:
+        """Let preemption work in another mode from now on."""
         mode = flags.split()[1]
-        if mode == self.mode:
-            return False
-        self.mode = mode
-        assert came_up(*flags.split())
-        return True
+        if mode != self.mode:
+            self.mode = mode
+            assert came_up(*flags.split())
 
     # --- What is there ----------------------------------------------------------------------------------------------
 
@@ -280,14 +277,12 @@ class Chaos:
         self.launch()
         bag: list[Callable[[], bool]] = []
         while (number := sum(self.done.values())) < events:
+            self.preempt_by(MODES[min(len(MODES) * number // events, len(MODES) - 1)])
             bag = bag or self.chance.sample(wrong, len(wrong))
-            if self.preempt_by(MODES[min(len(MODES) * number // events, len(MODES) - 1)]) or self.preempts_next:
-                bag.append(self.preempt)
-            event = bag.pop()
-            name = f"preempt ({self.mode})" if event == self.preempt else event.__name__
-            happened = event()
-            self.preempts_next = event == self.preempt and not happened  # no job runs: once one does
-            if happened:
+            preemption = f"preempt ({self.mode})"
+            event = bag.pop() if self.done[preemption] else self.preempt
+            name = preemption if event == self.preempt else event.__name__
+            if event():
                 self.done[name] += 1
                 self.say(name)
             elif all(run.state() == "done" for run in self.runs("rough")):

@@ -54,11 +54,8 @@ class UserDataset(Dataset):
             listing = webdataset_listing(root, self.options)
         else:
             listing = csv_listing(root, self.options, any_marks=self.any_marks)
-        kinds = Counter(passed.kind for passed in listing.passed_over)
-        instead = f" (passed over: {', '.join(f'{n} {kind}' for kind, n in kinds.items())})" if kinds else ""
-        volumes = "; --slices all reads volumes" if VOLUME in kinds else ""
         if not listing.records:
-            raise ValueError(f"{self.name}: no images under {root}{instead}{volumes}; {self.obtain}")
+            raise ValueError(f"{self.name}: no images under {root}{_instead(listing)}; {self.obtain}")
         labelled = [record for record in listing.records if record.labels and not record.problem]
         if labelled and len(listing.classes) < 2:
             closed = [r for r in listing.records if r.problem and r.problem.startswith(UNREADABLE)]
@@ -68,8 +65,8 @@ class UserDataset(Dataset):
                 )
             hint = f"; if its folders are the classes, give --raw {root / listing.classes[0]}"
             raise ValueError(
-                f"{self.name}: only one class, {listing.classes[0]!r}, under {root}{instead}{volumes}; give each "
-                "class a folder or column" + (hint if self.layout == "folder" else "")
+                f"{self.name}: only one class, {listing.classes[0]!r}, under {root}{_instead(listing)}; give "
+                "each class a folder or column" + (hint if self.layout == "folder" else "")
             )
         self._check_patterns(listing, root)
         return listing
@@ -79,3 +76,12 @@ class UserDataset(Dataset):
         for pattern in self.options.leave_out:
             if not any(is_left_out(relative_name(path, root), [pattern]) for path in left_out):
                 raise ValueError(f"--leave-out {pattern!r} fits no file or folder under {root}; correct or omit it")
+
+
+def _instead(listing: Listing) -> str:
+    """What errors say of the files that were passed over; empty where there are none."""
+    kinds = Counter(passed.kind for passed in listing.passed_over)
+    if not kinds:
+        return ""
+    volumes = "; --slices all reads volumes" if VOLUME in kinds else ""
+    return f" (passed over: {', '.join(f'{n} {kind}' for kind, n in kinds.items())}){volumes}"

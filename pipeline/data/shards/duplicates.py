@@ -157,7 +157,7 @@ def twins_elsewhere(
             names += [(other.name, split, other.rows["key"][row]) for row in rows]
             checksums = (other.rows["sha256"][row] for row in rows)
             by_checksum |= dict(zip(checksums, names[len(names) - len(rows) :], strict=True))
-    found = twins.find_twins(np.concatenate(thumbnails), twins.ALIKE)
+    found = twins.find_twins(np.concatenate(thumbnails))
     chosen = np.arange(len(own) + len(names)) >= len(own)
     upright, every = (each.twin_in(chosen) for each in (found.alike(0, mirrored=False), found))
     out = []
