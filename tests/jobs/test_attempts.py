@@ -9,7 +9,7 @@ from pipeline.cli.progress import LaunchProgress
 from pipeline.jobs.arrays import job_arrays, jobs_of
 from pipeline.jobs.plan import Plan, PlannedRun
 from pipeline.jobs.signals import REQUEUE
-from pipeline.jobs.slurm import attempts, endings, reconcile
+from pipeline.jobs.slurm import attempts, endings, reconcile, records, scheduler
 from pipeline.jobs.slurm.attempts import IDLE_JOBS, Attempts
 from pipeline.jobs.slurm.endings import Ending
 from pipeline.jobs.slurm.scheduler import QueuedJob
@@ -176,3 +176,21 @@ def test_a_run_reaches_its_newest_checkpoint_and_beyond_all_when_it_is_done(tmp_
     assert run.reached() == 200
     run["result"].touch()
     assert run.reached() > 10**9
+
+
+def test_a_name_that_is_no_utf_8_hides_neither_the_queue_nor_how_jobs_ended(tmp_path, monkeypatch):
+    """Names, comments and the reasons of drained nodes are of other people's encodings."""
+    comment = scheduler.comment_of(tmp_path, "mine")
+    lines = {
+        "squeue": f"7|RUNNING|None|n1|caf\\351\\n8|RUNNING|None|n1|{comment}\\n",
+        "scontrol": "JobId=1 JobName=caf\\351 JobState=RUNNING\\nJobId=8 JobName=a JobState=CANCELLED ExitCode=0:15\\n",
+    }
+    for tool, text in lines.items():
+        (tmp_path / tool).write_text(f"#!/bin/sh\nprintf '{text}'\n")
+        (tmp_path / tool).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert [job.id for job in scheduler.queued_jobs(tmp_path)] == ["8"]
+    found = endings.endings(["8", "9"], accounting=False)
+    assert found.keys() == {"8"} and found["8"].by_person
+    (tmp_path / "scontrol").write_text("#!/bin/sh\nprintf 'NodeName=n1 State=DRAIN Reason=L\\374fter [r]\\n'\n")
+    assert [node["NodeName"] for node in records.nodes()] == ["n1"]

@@ -34,7 +34,14 @@ def ask(*command: str, timeout: float = 60.0) -> str:
     """What a Slurm tool prints; `ValueError` with its own words if it is missing, fails or does not answer."""
     plain = {name: value for name, value in os.environ.items() if not name.startswith(USER_SETTINGS)}
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=plain | FIXED)
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",  # job names and nodes' reasons are of other people's encodings
+            timeout=timeout,
+            env=plain | FIXED,
+        )
     except FileNotFoundError:
         raise ValueError(f"there is no {command[0]} here; run this on a login node of the cluster") from None
     except subprocess.TimeoutExpired:
