@@ -71,7 +71,8 @@ class Stop:
         if os.getpid() == self.owner:  # not in a child that inherited the handler
             self.received.add(number)
             if self.stop_file:
-                self.stop_file.touch()
+                with contextlib.suppress(OSError):  # a full disk, or no folder: raised here, it would end the trials
+                    self.stop_file.touch()
             if self.requeues and self.grace:
                 signal.setitimer(signal.ITIMER_REAL, self.grace)
 

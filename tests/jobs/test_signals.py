@@ -169,3 +169,9 @@ def test_the_first_ctrl_c_is_answered_at_once(capfd):
         assert asked() and capfd.readouterr().err.strip() == "stopping; each run is saving"
         send(signal.SIGINT)
         assert capfd.readouterr().err == ""
+
+
+def test_a_stop_file_that_cannot_be_made_ends_no_job(tmp_path):
+    with Stop(stop_file=tmp_path / "removed" / "stop") as stop:
+        send(signal.SIGUSR2)
+        assert stop() and stop.requeues
