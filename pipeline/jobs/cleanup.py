@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pipeline.core import files
+from pipeline.jobs.snapshot import last_used
 from pipeline.jobs.submissions import read_submissions
 from pipeline.runs.cluster import Cluster
 from pipeline.runs.folder import Run
 
-NEW_SECONDS = 3600.0  # a younger copy of the code may belong to a launch that has not published a submission yet
+NEW_SECONDS = 3600.0  # a copy of the code used since may belong to a launch that has not published a submission yet
 
 
 class Removable(NamedTuple):
@@ -56,7 +57,7 @@ def _job_folders(runs: Path) -> list[Removable]:
     over = [submission for submission in sent if all(Run(runs / run).state() == "done" for run in submission.runs)]
     needed = {submission.code for submission in sent if submission not in over}
     old = time.time() - NEW_SECONDS
-    copies = [path for path in (runs / ".code").glob("*/") if path.name not in needed and path.stat().st_mtime < old]
+    copies = [path for path in (runs / ".code").glob("*/") if path.name not in needed and last_used(path) < old]
     return [
         *(Removable("a finished job's output", submission.folder) for submission in over),
         *(Removable("a copy of the code", path) for path in copies),

@@ -38,8 +38,13 @@ def library_versions(device: str = "cpu") -> dict[str, str]:
 
 
 def snapshot(runs: Path) -> Path:
-    """The folder `runs`/.code/<version>, which holds the package as it is now; it is made once, and never in part."""
+    """The folder `runs`/.code/<version>, which holds the package as it is now; it is made once, and never in part.
+
+    Each call notes the time on the package in it, so that `clean` keeps what a launch is about to send (`last_used`).
+    """
     folder = runs / ".code" / code_version()
+    with contextlib.suppress(OSError):  # absent, or another user's
+        os.utime(folder / PACKAGE.name)
     if not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".copy-"))
@@ -53,3 +58,8 @@ def snapshot(runs: Path) -> Path:
         except OSError:  # another launch was faster
             shutil.rmtree(temporary)
     return folder
+
+
+def last_used(folder: Path) -> float:
+    """When a launch last asked for this copy, in seconds since 1970."""
+    return max(path.stat().st_mtime for path in (folder, folder / PACKAGE.name) if path.exists())

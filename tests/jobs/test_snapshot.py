@@ -14,7 +14,7 @@ import small_shards
 import tiny
 
 from pipeline.core import files
-from pipeline.jobs import snapshot, submissions
+from pipeline.jobs import cleanup, snapshot, submissions
 from pipeline.jobs.arrays import JobArray, jobs_of
 from pipeline.jobs.plan import PlannedRun
 from pipeline.jobs.slurm.sharding import ShardPayload
@@ -95,3 +95,13 @@ def test_sharding_runs_from_the_copy(tmp_path):
     copy = snapshot.snapshot(tmp_path)
     run_from(copy, "-c", f"import pickle; pickle.loads({pickle.dumps(payload)!r})()")
     assert (tmp_path / "out" / plan.folder_name / "manifest.json").exists()
+
+
+def test_a_copy_that_a_launch_has_just_asked_for_is_not_removable_however_old_it_is(package, tmp_path):
+    copy = snapshot.snapshot(tmp_path / "runs")
+    for path in (copy, copy / "pipeline"):
+        os.utime(path, (0, 0))
+    cluster = tiny.make_cluster(tmp_path)
+    assert [found.path for found in cleanup.find_removable(cluster, scratch=False)] == [copy]
+    snapshot.snapshot(tmp_path / "runs")
+    assert cleanup.find_removable(cluster, scratch=False) == []
