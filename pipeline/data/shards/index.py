@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import glob
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -200,9 +201,9 @@ def shards_named(root: Path, text: str, size: int | None) -> Shards:
 
     Without `size` all of a dataset's shards must have one size. `ValueError` where there are none.
     """
-    if (Path(text) / "manifest.json").exists():
+    if "/" in text or (Path(text) / "manifest.json").exists():
         return open_shards(Path(text))
-    wanted = f"{text}-{'*' if size is None else size}-*/manifest.json"
+    wanted = f"{glob.escape(text)}-{'*' if size is None else size}-*/manifest.json"
     found = {path.parent: path.stat().st_mtime for path in root.glob(wanted)}
     if not found:
         pixels = "" if size is None else f" of {size} pixels"

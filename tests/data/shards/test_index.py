@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.core import files
 from pipeline.data.shards import index
-from pipeline.data.shards.index import COLUMNS, Shards, find_shards, open_shards, shards_of, write_index
+from pipeline.data.shards.index import COLUMNS, Shards, find_shards, open_shards, shards_named, shards_of, write_index
 from pipeline.runs.spec import DatasetRef
 
 
@@ -102,3 +102,14 @@ def test_a_spec_that_needs_another_size_is_an_error_that_names_both(tmp_path: Pa
     make(tmp_path, ONE.fingerprint)
     with pytest.raises(ValueError, match="the spec needs images of 384 pixels, the shards of isic hold 64; shard"):
         shards_of(tmp_path, ONE, size=384)
+
+
+def test_shards_are_named_by_their_dataset_or_their_folder_and_a_wrong_path_is_an_error(tmp_path: Path) -> None:
+    shards = make(tmp_path, "0123456789abcdef")
+    assert shards_named(tmp_path, "isic", 64).folder == shards_named(Path("elsewhere"), str(shards.folder), 64).folder
+    for text in (str(tmp_path / "typo"), "no/such", "./isic"):
+        with pytest.raises(ValueError, match="holds no finished shards"):
+            shards_named(tmp_path, text, 64)
+    for text in ("**", "i*", "[i]sic"):
+        with pytest.raises(ValueError, match="there are no shards of"):
+            shards_named(tmp_path, text, 64)
