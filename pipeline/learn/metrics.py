@@ -15,8 +15,8 @@ def score(targets: np.ndarray, scores: np.ndarray, classes: Sequence[str], task:
 
     f1_micro and recall_micro threshold every class at 0.5, as the paper's notebook does (fidelity 3b, 39 and 40); the
     others take the class with the highest score, or threshold at 0.5 where the task is multi-label. A metric that is
-    not defined (AUROC of a class without positives) is None. `majority` is the score of always naming the most common
-    class.
+    not defined is None: AUROC of a class without positives, balanced accuracy without any. `majority` is the score of
+    always naming the most common class.
     """
     single = task == "multi-class"
     with warnings.catch_warnings():
@@ -49,7 +49,7 @@ def _decided(scores: np.ndarray, single: bool) -> np.ndarray:
     return np.eye(scores.shape[1], dtype=int)[scores.argmax(axis=1)] if single else (scores > 0.5).astype(int)
 
 
-def _averages(targets: np.ndarray, scores: np.ndarray, single: bool) -> dict[str, float]:
+def _averages(targets: np.ndarray, scores: np.ndarray, single: bool) -> dict[str, float | None]:
     at_half, decided = (scores > 0.5).astype(int), _decided(scores, single)
     recall = sk.recall_score(targets, decided, average=None, zero_division=0)
     return {
@@ -57,7 +57,7 @@ def _averages(targets: np.ndarray, scores: np.ndarray, single: bool) -> dict[str
         "recall_micro": float(sk.recall_score(targets, at_half, average="micro", zero_division=0)),
         "f1_macro": float(sk.f1_score(targets, decided, average="macro", zero_division=0)),
         "accuracy": float(sk.accuracy_score(targets, decided)),
-        "balanced_accuracy": float(recall[targets.sum(axis=0) > 0].mean()),
+        "balanced_accuracy": float(recall[targets.sum(axis=0) > 0].mean()) if targets.any() else None,
     }
 
 

@@ -17,14 +17,15 @@ class Summed:
     parts: np.ndarray
     """float32 [n, k]: what is summed, small whole numbers."""
     score: Callable[[np.ndarray], np.ndarray]
-    """From sums [b, k] to scores [b]."""
+    """From sums [b, k] to scores [b]; NaN where sums do not define one."""
 
 
 def score(predictions: Predictions, metric: str, task: str) -> float | None:
     """A metric of predictions, equal to `learn.metrics`; None where it is not defined."""
     summed = summed_metric(metric, predictions.targets, predictions.scores, task)
     if summed is not None:
-        return float(summed.score(summed.parts.sum(axis=0, dtype=np.float64)[None])[0])
+        value = float(summed.score(summed.parts.sum(axis=0, dtype=np.float64)[None])[0])
+        return None if np.isnan(value) else value
     from pipeline.learn import metrics
 
     found = metrics.score(predictions.targets.astype(int), predictions.scores, predictions.classes, task)[metric]
@@ -63,9 +64,9 @@ def _f1(hits: np.ndarray, wrongs: np.ndarray, misses: np.ndarray) -> np.ndarray:
 
 
 def _mean_of_present(hits: np.ndarray, present: np.ndarray) -> np.ndarray:
-    """The mean recall of the classes that a draw has images of."""
-    there = present > 0
-    return np.asarray(ratio(hits, present).sum(axis=1) / np.maximum(there.sum(axis=1), 1))
+    """The mean recall of the classes that a draw has images of; NaN where it has none of any."""
+    there = (present > 0).sum(axis=1)
+    return np.where(there > 0, ratio(hits, present).sum(axis=1) / np.maximum(there, 1), np.nan)
 
 
 def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:

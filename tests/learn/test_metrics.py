@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from pipeline.learn.metrics import score
+from pipeline.results import bootstrap, summed
+from pipeline.runs.predictions import Predictions
 
 CLASSES = ("a", "b", "c")
 
@@ -39,3 +41,14 @@ def test_auroc_is_none_for_a_class_that_the_test_part_lacks():
     found = score(targets, scores, CLASSES, "multi-class")
     assert found["per_class"]["c"]["auroc"] is None
     assert found["auroc"] == pytest.approx(1.0)
+
+
+def test_balanced_accuracy_is_none_where_no_image_has_a_class():
+    targets, scores = np.zeros((3, 3), int), np.full((3, 3), 0.6)
+    assert score(targets, scores, CLASSES, "multi-label")["balanced_accuracy"] is None
+    predictions = Predictions(["x", "y", "z"], CLASSES, targets, scores)
+    assert summed.score(predictions, "balanced_accuracy", "multi-label") is None
+    predictions = Predictions(["x", "y", "z"], CLASSES, np.eye(3, dtype=int) * [1, 0, 0], scores)
+    images = bootstrap.TestImages(1, np.arange(3), 3)
+    (drawn,) = bootstrap.resampled([predictions], "balanced_accuracy", "multi-label", images)
+    assert 0 < np.isnan(drawn).sum() < len(drawn) and bootstrap.interval([drawn]) == (1.0, 1.0)
