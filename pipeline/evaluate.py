@@ -13,6 +13,7 @@ Exit code 0: all is tested; 1: some run could not be.
 from __future__ import annotations
 
 import argparse
+import errno
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from pipeline.cli import flags
+from pipeline.core import disks
 from pipeline.core.console import answer, counted, progress, run_command, table, visible
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from pipeline.runs.folder import Run
 
 T = TypeVar("T")
+CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS)  # of the folder of a run that somebody else trained
 
 
 def parser() -> argparse.ArgumentParser:
@@ -89,6 +92,10 @@ def attempt(work: Callable[[Run], T], run: Run) -> T | ValueError:
         return work(run)
     except ValueError as error:
         return error
+    except OSError as error:
+        if error.errno not in CLOSED:
+            raise
+        return ValueError(disks.error_text(error))
 
 
 def finetunes(args: argparse.Namespace) -> list[Run]:

@@ -16,6 +16,7 @@ from sklearn.metrics import balanced_accuracy_score, f1_score
 
 from pipeline.data.shards.index import open_shards
 from pipeline.data.shards.read import read_pixels
+from pipeline.evaluate import attempt
 from pipeline.jobs import audit
 from pipeline.models import evaluate
 from pipeline.models.info import ModelInfo
@@ -188,3 +189,16 @@ def test_a_grid_is_tested_and_its_report_has_a_table(home, tmp_path, first, seco
     assert "8 runs are tested already" in again.stdout
     refused = command("evaluate", *flags, "--on", "first", cwd=tmp_path)
     assert refused.returncode == 1 and refused.stderr.count("not tested: ") == 8
+
+
+def test_a_run_whose_folder_cannot_be_written_does_not_keep_the_others_from_their_test(run):
+    def closed(run):
+        raise PermissionError(13, "Permission denied", str(run.folder / "evaluation.json"))
+
+    def full(run):
+        raise OSError(28, "No space left on device")
+
+    found = attempt(closed, run)
+    assert isinstance(found, ValueError) and f"{run.folder}/evaluation.json: you may not read or write it" in str(found)
+    with pytest.raises(OSError, match="No space left"):
+        attempt(full, run)
