@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pipeline.core import files
 from pipeline.trackers.record import LOSS, Point, Record
 
 if TYPE_CHECKING:
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 RUN, SENT, REPLACED = "cass.run", "cass.sent", "cass.replaced"  # tags: the record's id and digest; deleted by us
 PARAMS, METRICS = 100, 1000  # that MLflow takes in one request
-LONGEST = 6000  # characters of a parameter
+LONGEST, LONGEST_NAME = 6000, 250  # characters of a parameter, of a name
 KIND = {"mlflow.experimentKind": "custom_model_development"}  # its page then shows runs and curves first
 STATUS = {"done": "FINISHED", "failed": "FAILED", "damaged": "FAILED", "running": "RUNNING", "interrupted": "KILLED"}
 PATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "30", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}
@@ -55,11 +57,12 @@ class Mlflow:
 
     def send(self, record: Record) -> str:
         with self._asking():
-            run = self.there.get(record.id)
+            run, digest = self.there.get(record.id), record.digest
             if run is None and record.id in self.removed:
                 return "removed"
-            if run is not None and run.data.tags.get(SENT) == record.digest:
+            if run is not None and run.data.tags.get(SENT) == digest:
                 return ""
+            record = renamed(record)
             done = "new" if run is None else "more"
             steps = self._steps(run) if run else {}
             if run is not None and not _begins(run, steps, record):
@@ -68,6 +71,7 @@ class Mlflow:
                 run, steps, done = None, {}, "again"
             run = run or self._create(record)
             self._tell(run, record, steps)
+            self.client.set_tag(run.info.run_id, SENT, digest)  # last: what a kill leaves untold the next call tells
             self.there[record.id] = self.client.get_run(run.info.run_id)
             return done
 
@@ -118,25 +122,25 @@ class Mlflow:
     def _untold(self, identity: str, point: Point) -> Point:
         """What the server lacks of a point that it was told: the probes of the end come to the last one later."""
         step, values = point
-        told = {name: self.client.get_metric_history(identity, _name(name)) for name in values}
+        told = {name: self.client.get_metric_history(identity, name) for name in values}
         return step, {name: values[name] for name in values if step not in {metric.step for metric in told[name]}}
 
     def _tell(self, run: MlflowRun, record: Record, steps: dict[int, float]) -> None:
-        """Tell what is not there yet, the digest last: what a kill leaves untold is told by the next call.
+        """Tell what is not there yet.
 
         A request holds whole epochs, and the server stores the metrics of one request together or not at all.
         """
         from mlflow.entities import Param, RunTag
 
         identity, known = run.info.run_id, run.data
-        params = [Param(_name(k), _text(v)) for k, v in record.params.items() if _name(k) not in known.params]
+        params = [Param(k, _text(v)) for k, v in record.params.items() if k not in known.params]
         for some in _chunks(params, PARAMS):
             self.client.log_batch(identity, params=some)
         when = run.info.start_time
         new = [_metrics(epoch, when) for epoch in record.epochs if epoch[-1][0] not in steps]
         if record.ended is not None and record.epochs and (last := record.epochs[-1][-1])[0] in steps:
             new.append(_metrics([self._untold(identity, last)], when))
-        new.append(_metrics([(0, {k: v for k, v in record.result.items() if _name(k) not in known.metrics})], when))
+        new.append(_metrics([(0, {k: v for k, v in record.result.items() if k not in known.metrics})], when))
         for request in _whole(new, METRICS):
             self.client.log_batch(identity, metrics=request)
         for path in record.files:
@@ -149,7 +153,6 @@ class Mlflow:
             self.client.delete_tag(identity, name)
         tags = {name: value for name, value in record.tags.items() if known.tags.get(name) != value}
         self.client.log_batch(identity, tags=[RunTag(name, value) for name, value in tags.items()])
-        self.client.set_tag(identity, SENT, record.digest)
 
     @contextlib.contextmanager
     def _asking(self) -> Iterator[None]:
@@ -167,10 +170,9 @@ def _begins(run: MlflowRun, steps: dict[int, float], record: Record) -> bool:
     """Whether what the server holds of a run is a beginning of the record."""
     losses = {epoch[-1][0]: epoch[-1][1][LOSS] for epoch in record.epochs}
     same_losses = all(losses[step] == value for step, value in steps.items() if step in losses)
-    params = {_name(name): _text(value) for name, value in record.params.items()}
+    params = {name: _text(value) for name, value in record.params.items()}
     same_params = all(params.get(name, value) == value for name, value in run.data.params.items())
-    result = {_name(name): value for name, value in record.result.items()}
-    same_result = all(result.get(name, value) == value for name, value in run.data.metrics.items())
+    same_result = all(record.result.get(name, value) == value for name, value in run.data.metrics.items())
     return same_losses and same_params and same_result
 
 
@@ -178,7 +180,7 @@ def _metrics(points: Sequence[Point], when: int) -> list[Any]:
     """All have the time of the run's start: folders do not say when an epoch ended. MLflow stores equal ones once."""
     from mlflow.entities import Metric
 
-    return [Metric(_name(name), value, when, step) for step, values in points for name, value in values.items()]
+    return [Metric(name, value, when, step) for step, values in points for name, value in values.items()]
 
 
 def _whole(groups: Iterable[list[T]], most: int) -> Iterator[list[T]]:
@@ -199,9 +201,35 @@ def _chunks(items: Iterable[T], most: int) -> Iterator[list[T]]:
         yield some
 
 
-def _name(name: str) -> str:
-    """A name with the characters that MLflow takes."""
-    return re.sub(r"[^\w.:/ -]", "_", name, flags=re.ASCII)
+def renamed(record: Record) -> Record:
+    """The record with the names that MLflow takes, as `names_of` gives them."""
+
+    def new(values: Mapping[str, T]) -> dict[str, T]:
+        names = names_of(values)
+        return {names[name]: value for name, value in values.items()}
+
+    in_epochs = names_of(name for epoch in record.epochs for _, values in epoch for name in values)
+    epochs = [[(step, {in_epochs[k]: v for k, v in values.items()}) for step, values in e] for e in record.epochs]
+    return dataclasses.replace(
+        record, params=new(record.params), tags=new(record.tags), result=new(record.result), epochs=epochs
+    )
+
+
+def names_of(names: Iterable[str]) -> dict[str, str]:
+    """For each name one that MLflow takes: of few characters, not too long, and no path that is another's.
+
+    A class may have any name. Of two that become the same, the later one ends with digits of a hash.
+    """
+    out: dict[str, str] = {}
+    taken: set[str] = set()
+    for name in dict.fromkeys(names):
+        parts = re.sub(r"[^\w.:/ -]", "_", name, flags=re.ASCII).split("/")
+        new = "/".join(part.replace(".", "_") or "_" if part in ("", ".", "..") else part for part in parts)
+        if len(new) > LONGEST_NAME or new in taken:
+            new = f"{new[: LONGEST_NAME - 9]}-{files.sha256_bytes(name.encode())[:8]}"
+        out[name] = new
+        taken.add(new)
+    return out
 
 
 def _text(value: Any) -> str:
