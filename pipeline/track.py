@@ -57,13 +57,13 @@ def main() -> int:
     args = flags.given(parser())
     from pipeline.cli.status_text import lives, read_queue, status_rows
 
-    plan = flags.read_plan(args)
+    plan, begun = flags.read_plan(args), False
     while True:
         rows = status_rows(plan, read_queue(plan)) if args.follow else []  # first: what has ended by now is told
         try:
-            code = send_all(plan, args)
+            code, begun = send_all(plan, args), True
         except ValueError as error:
-            if not args.follow:
+            if not (args.follow and begun):  # what is wrong from the start stays wrong: a tracker that is not installed
                 raise
             print(f"trying again soon: {error}", file=sys.stderr, flush=True)
             code = 2
