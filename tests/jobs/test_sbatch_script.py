@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import tiny
 
+from pipeline.jobs import submissions
 from pipeline.jobs.plan import make_plan
-from pipeline.jobs.slurm import reconcile
+from pipeline.jobs.slurm import reconcile, submit
 from pipeline.runs.cluster import Slurm
 
 GRID = """
@@ -60,3 +61,11 @@ def test_names_in_the_script_are_text_and_named_clusters_are_understood(tmp_path
     said = done.stdout
     assert said.count("sent 100 ") == 1 and said.count("sent 101 ") == 1 and "alpha" not in said
     assert Path(site.runs).is_dir()
+
+
+@pytest.mark.parametrize(("hours", "minutes"), [(0.008, 1), (0.02, 1), (0.5, 30), (168.0, 10_080)])
+def test_the_shortest_time_limit_is_a_minute_since_slurm_reads_none_as_no_limit(tmp_path, hours, minutes):
+    site = tiny.make_cluster(tmp_path, executor="slurm", slurm=Slurm(hours=hours, signal_seconds=20))
+    submission = submissions.Submission(tmp_path, "mine", (("a-1",),), fan_out=False, code="abc", by_hand=True)
+    text = submit.sbatch_text(submission, site, tmp_path, parallelism=1)
+    assert f"\n#SBATCH --time={minutes}\n" in text

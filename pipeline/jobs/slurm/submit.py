@@ -123,7 +123,7 @@ def executor_for(
     further["requeue" if slurm.requeues else "no-requeue"] = True
     executor.update_parameters(
         job_name=job_name(submission),
-        time=round(slurm.hours * 60),
+        time=max(1, round(slurm.hours * 60)),  # minutes; Slurm reads 0 as no limit
         nodes=1,
         ntasks_per_node=1,
         cpus_per_task=slurm.cpus,
