@@ -40,7 +40,8 @@ def of_cell(cell: Cell) -> list[ClassScores]:
     drawn = _drawn(cell)
     out = []
     for number, (name, first) in enumerate(found[0].items()):
-        values = {score: [each[name][score] for each in found if each[name][score] is not None] for score in SCORES}
+        shown = found if first["support"] else []  # without a test image of the class none of its scores is defined
+        values = {score: [each[name][score] for each in shown if each[name][score] is not None] for score in SCORES}
         ends = {
             score: bootstrap.interval(drawn[score][number]) if values[score] and drawn else None for score in SCORES
         }
@@ -63,6 +64,7 @@ def _drawn(cell: Cell) -> Drawn:
 def _counted(
     seeds: Sequence[Predictions], task: str, images: bootstrap.TestImages
 ) -> dict[str, list[list[np.ndarray]]]:
+    """Precision, recall and F1; NaN in draws without an image of the class, which say nothing of it."""
     classes = len(seeds[0].classes)
     out: Drawn = {score: [[] for _ in range(classes)] for score in SCORES[:3]}
     for each in seeds:
@@ -74,9 +76,9 @@ def _counted(
         hits, named, there = np.split(bootstrap.drawn_sums(parts, images), 3, axis=1)
         for number in range(classes):
             of = hits[:, number], named[:, number], there[:, number]
-            out["precision"][number].append(ratio(of[0], of[1]))
-            out["recall"][number].append(ratio(of[0], of[2]))
-            out["f1"][number].append(ratio(2 * of[0], of[1] + of[2]))
+            scores = ratio(of[0], of[1]), ratio(of[0], of[2]), ratio(2 * of[0], of[1] + of[2])
+            for name, values in zip(SCORES, scores, strict=False):
+                out[name][number].append(np.where(of[2] > 0, values, np.nan))
     return out
 
 

@@ -26,6 +26,7 @@ from pipeline.results import (
     documents,
     html,
     methods_section,
+    per_class,
     report,
     report_json,
     scores,
@@ -192,9 +193,32 @@ def test_scores_by_class_are_scikit_learns_on_the_same_draws(made: Report) -> No
         assert found.intervals["auroc"][0] <= fmean(areas) <= found.intervals["auroc"][1]
 
 
-def bootstrap_of(made: Report, name: str, number: int, seed: int) -> np.ndarray:
-    from pipeline.results import per_class
+def test_draws_without_an_image_of_a_rare_class_say_nothing_of_it() -> None:
+    """Else a network that is always right would have a recall of 0 to 1 where few test images show the class."""
+    truth = np.eye(3, dtype=np.int8)[[0, 0, *[1] * 48, *[2] * 50]]
+    always_right = Predictions(list(map(str, range(100))), ("rare", "b", "c"), truth, 0.1 + 0.8 * truth)
+    images = bootstrap.test_images("tiny", always_right.keys, {})
+    for task in ("multi-class", "multi-label"):
+        for classes in per_class._counted([always_right], task, images).values():
+            assert [bootstrap.interval(seeds) for seeds in classes] == [(1.0, 1.0)] * len(classes)
+    (counts,) = per_class._counted([always_right], "multi-class", images)["recall"][0]
+    assert 0 < np.isnan(counts).sum() < len(counts)
 
+
+def test_a_class_without_test_images_has_no_scores(made: Report) -> None:
+    cell = dataclasses.replace(made.best[0].cell, results=dict(made.best[0].cell.results))
+    for seed, result in cell.results.items():
+        first, *others = result.metrics["per_class"].items()
+        none = {"precision": 0.0, "recall": 0.0, "f1": 0.0, "support": 0, "auroc": None}
+        found = {**result.metrics, "per_class": {first[0]: none, **dict(others)}}
+        cell.results[seed] = dataclasses.replace(result, metrics=found)
+    lacking, *others = per_class.of_cell(cell)
+    assert lacking.images == 0 and not any(lacking.values.values()) and not any(lacking.intervals.values())
+    assert {scores._scored(lacking, name) for name in per_class.SCORES} == {"–"}
+    assert all(all(each.values.values()) for each in others)
+
+
+def bootstrap_of(made: Report, name: str, number: int, seed: int) -> np.ndarray:
     return per_class._drawn(made.best[0].cell)[name][number][seed]
 
 
