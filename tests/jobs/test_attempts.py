@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 import tiny
 
 from pipeline.cli.progress import LaunchProgress
 from pipeline.jobs.arrays import job_arrays, jobs_of
-from pipeline.jobs.plan import Plan, PlannedRun
+from pipeline.jobs.plan import TO_DO, Plan, PlannedRun
 from pipeline.jobs.signals import REQUEUE
 from pipeline.jobs.slurm import attempts, endings, reconcile, records, scheduler
 from pipeline.jobs.slurm.attempts import IDLE_JOBS, Attempts
@@ -166,6 +168,36 @@ def test_a_refusal_of_the_first_submission_ends_a_waiting_launch(tmp_path, monke
     plan = Plan("mine", tiny.make_cluster(tmp_path), paper.preset("paper"), [], [])
     with pytest.raises(ValueError, match="Invalid account"):
         reconcile.run_plan(plan, LaunchProgress())
+
+
+def test_a_run_folder_that_somebody_deletes_ends_no_waiting_launch(job, tmp_path, monkeypatch):
+    _, runs, _, _ = job
+    planned = {run.id: PlannedRun(run, run.spec, "pending", None) for run in runs}
+    plan = Plan("mine", tiny.make_cluster(tmp_path), paper.preset("paper"), [], [], runs=planned)
+    looks, sent = [], []
+
+    def queued_runs(folder, jobs):
+        looks.append(1)
+        if len(looks) == 3:  # its job ends, and its folder goes
+            shutil.rmtree(runs[0].folder)
+        live = {run.id: QueuedJob("5", "RUNNING", "", "s", "") for run in runs}
+        return live if len(looks) < 3 else {}
+
+    def submit_missing(plan, **options):
+        sent.append([run.id for run in runs if run.state() in TO_DO])
+        if len(sent) == 2:
+            for run in planned.values():
+                run.state = "failed"
+            monkeypatch.setattr(reconcile, "refresh", lambda plan: None)
+        return [], []
+
+    for name, value in {"queued_runs": queued_runs, "submit_missing": submit_missing, "POLL_SECONDS": 0.0}.items():
+        monkeypatch.setattr(reconcile, name, value)
+    monkeypatch.setattr(reconcile, "queued_jobs", lambda runs: [])
+    monkeypatch.setattr(reconcile.limits, "read_limits", lambda slurm: [])
+    monkeypatch.setattr(attempts, "endings", lambda ids, accounting: {})
+    assert reconcile.run_plan(plan, LaunchProgress())
+    assert sent == [[run.id for run in runs]] * 2
 
 
 def test_a_run_reaches_its_newest_checkpoint_and_beyond_all_when_it_is_done(tmp_path):

@@ -60,7 +60,7 @@ def run_plan(plan: Plan, progress: PlanProgress) -> bool:
                     told = said
                     live = queued_runs(runs, queued_jobs(runs))
                 begun = True
-            except ValueError as error:
+            except (ValueError, OSError) as error:  # also a run's folder that somebody deletes, a disk that is away
                 if not begun:
                     raise
                 progress.say([f"trying again soon: {error}"])
