@@ -411,3 +411,10 @@ def test_techniques_keep_their_styles_and_no_two_have_the_same():
     assert (styles[0], styles[2], styles[4]) == tuple(
         style.METHOD_STYLES[name] for name in ("cass", "dino", "supervised")
     )
+
+
+def test_dollar_signs_in_a_name_are_text_and_no_formula(tmp_path):
+    with style.in_style():
+        figure = style.new_figure(3, 3)
+        figure.subplots().set_xticks(range(2), ["$x^{$", "b $_y_$"])
+        assert style.save(figure, tmp_path, "named") == ["named.pdf", "named.png"]

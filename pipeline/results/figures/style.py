@@ -28,6 +28,7 @@ FORMATS: dict[str, dict[str, Any]] = {  # neither may hold the time at which it 
 RC: Any = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so every machine has it
     "font.size": 8.5,
+    "text.parse_math": False,  # a class may have dollar signs in its name
     "text.color": INK,
     "axes.labelcolor": INK,
     "axes.edgecolor": "#888888",
