@@ -9,14 +9,16 @@ from typing import Any
 import numpy as np
 from sklearn import metrics as sk
 
+AVERAGES = ("f1_micro", "recall_micro", "f1_macro", "accuracy", "balanced_accuracy")
+
 
 def score(targets: np.ndarray, scores: np.ndarray, classes: Sequence[str], task: str) -> dict[str, Any]:
     """All metrics of predictions. targets [n, classes] of 0 and 1, scores [n, classes] in [0, 1] (sigmoid).
 
     f1_micro and recall_micro threshold every class at 0.5, as the paper's notebook does (fidelity 3b, 39 and 40); the
     others take the class with the highest score, or threshold at 0.5 where the task is multi-label. A metric that is
-    not defined is None: AUROC of a class without positives, balanced accuracy without any. `majority` is the score of
-    always naming the most common class.
+    not defined is None: AUROC of a class without positives, all but accuracy where no image has a class. `majority` is
+    the score of always naming the most common class.
     """
     single = task == "multi-class"
     with warnings.catch_warnings():
@@ -51,13 +53,16 @@ def _decided(scores: np.ndarray, single: bool) -> np.ndarray:
 
 def _averages(targets: np.ndarray, scores: np.ndarray, single: bool) -> dict[str, float | None]:
     at_half, decided = (scores > 0.5).astype(int), _decided(scores, single)
+    there = targets.any(axis=0)
+    if not there.any():
+        return {**dict.fromkeys(AVERAGES), "accuracy": float(sk.accuracy_score(targets, decided))}
     recall = sk.recall_score(targets, decided, average=None, zero_division=0)
     return {
         "f1_micro": float(sk.f1_score(targets, at_half, average="micro", zero_division=0)),
         "recall_micro": float(sk.recall_score(targets, at_half, average="micro", zero_division=0)),
         "f1_macro": float(sk.f1_score(targets, decided, average="macro", zero_division=0)),
         "accuracy": float(sk.accuracy_score(targets, decided)),
-        "balanced_accuracy": float(recall[targets.sum(axis=0) > 0].mean()) if targets.any() else None,
+        "balanced_accuracy": float(recall[there].mean()),
     }
 
 

@@ -187,7 +187,9 @@ class Evaluator:
 
 def of_present(metrics: dict[str, Any]) -> dict[str, Any]:
     """The metrics, F1 (macro) averaged over the classes that have images: the other dataset may lack some of ours."""
-    share = float(np.mean([each["support"] > 0 for each in metrics["per_class"].values()])) or 1.0
+    share = float(np.mean([each["support"] > 0 for each in metrics["per_class"].values()]))
+    if not share:
+        return metrics
     out = {**metrics, "f1_macro": metrics["f1_macro"] / share}  # the F1 of a class without images is 0
     if majority := metrics["majority"]:
         out["majority"] = {**majority, "f1_macro": majority["f1_macro"] / share}

@@ -45,7 +45,7 @@ class Tested:
         ends = resampled.interval(seeds, self.cell.metric, self.first.task, units.of)
         if ends is None or self.cell.metric != "f1_macro":
             return ends
-        share = _present(self.first) / len(seeds[0].classes)  # `resampled` averages over classes without images too
+        share = _present(self.first) / len(seeds[0].classes)  # `summed` counts classes without images as 0
         return ends[0] / share, ends[1] / share
 
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.results import bootstrap
+from pipeline.results import bootstrap, summed
 from pipeline.results.collect import Cell
 from pipeline.results.resampled import Interval
-from pipeline.results.summed import ratio
 from pipeline.runs.predictions import Predictions
 
-SCORES = ("precision", "recall", "f1", "auroc")
+COUNTED = {"precision": summed.precision, "recall": summed.recall, "f1": summed.f1}
+SCORES = (*COUNTED, "auroc")
 
 Drawn = dict[str, list[list[np.ndarray]]]
 """By score and class: each seed's values on the draws of the test images, [RESAMPLES]."""
@@ -66,7 +66,7 @@ def _counted(
 ) -> dict[str, list[list[np.ndarray]]]:
     """Precision, recall and F1; NaN in draws without an image of the class, which say nothing of it."""
     classes = len(seeds[0].classes)
-    out: Drawn = {score: [[] for _ in range(classes)] for score in SCORES[:3]}
+    out: Drawn = {score: [[] for _ in range(classes)] for score in COUNTED}
     for each in seeds:
         truth = each.targets > 0.5
         predicted = each.scores > 0.5
@@ -76,9 +76,8 @@ def _counted(
         hits, named, there = np.split(bootstrap.drawn_sums(parts, images), 3, axis=1)
         for number in range(classes):
             of = hits[:, number], named[:, number], there[:, number]
-            scores = ratio(of[0], of[1]), ratio(of[0], of[2]), ratio(2 * of[0], of[1] + of[2])
-            for name, values in zip(SCORES, scores, strict=False):
-                out[name][number].append(np.where(of[2] > 0, values, np.nan))
+            for name, score in COUNTED.items():
+                out[name][number].append(score(*of))
     return out
 
 

@@ -1,4 +1,9 @@
-"""Metrics as functions of sums over images: scores of stored predictions, and of draws of their images."""
+"""Metrics as functions of sums over images: scores of stored predictions, and of draws of their images.
+
+A draw without an image of a class says nothing of the class: its mean over classes leaves the class out, and without
+an image of any class only accuracy is defined. A class without an image among all has an F1 of 0 in `learn.metrics`,
+as scikit-learn counts it, and in every draw.
+"""
 
 from __future__ import annotations
 
@@ -41,15 +46,16 @@ def summed_metric(metric: str, targets: np.ndarray, scores: np.ndarray, task: st
     predicted = scores > 0.5
     if metric not in ("f1_micro", "recall_micro") and task == "multi-class":
         predicted = np.eye(scores.shape[1], dtype=bool)[scores.argmax(axis=1)]
-    hit, wrong, missed = truth & predicted, predicted & ~truth, truth & ~predicted  # [n, classes] each
+    hit, there = truth & predicted, truth.any(axis=0).mean()  # [n, classes]; the share of classes that have an image
     exact: np.ndarray = (truth == predicted).all(axis=1, keepdims=True)
-    totals = [part.sum(axis=1, keepdims=True) for part in (hit, wrong, missed)]
+    classwise = [hit, predicted, truth]
+    totals = [part.sum(axis=1, keepdims=True) for part in classwise]
     known: dict[str, tuple[list[np.ndarray], Callable[[list[np.ndarray]], np.ndarray]]] = {
-        "f1_micro": (totals, lambda sums: _f1(*sums)[:, 0]),
-        "recall_micro": ([totals[0], totals[2]], lambda sums: ratio(sums[0], sums[0] + sums[1])[:, 0]),
-        "f1_macro": ([hit, wrong, missed], lambda sums: _f1(*sums).mean(axis=1)),
-        "balanced_accuracy": ([hit, truth], lambda sums: _mean_of_present(*sums)),
-        "accuracy": ([exact, np.ones_like(exact)], lambda sums: ratio(*sums)[:, 0]),
+        "f1_micro": (totals, lambda sums: f1(*sums)[:, 0]),
+        "recall_micro": (totals, lambda sums: recall(*sums)[:, 0]),
+        "f1_macro": (classwise, lambda sums: there * _mean(f1(*sums))),
+        "balanced_accuracy": (classwise, lambda sums: _mean(recall(*sums))),
+        "accuracy": ([exact, np.ones_like(exact)], lambda sums: _ratio(*sums)[:, 0]),
     }
     if metric not in known:
         return None
@@ -59,17 +65,29 @@ def summed_metric(metric: str, targets: np.ndarray, scores: np.ndarray, task: st
     )
 
 
-def _f1(hits: np.ndarray, wrongs: np.ndarray, misses: np.ndarray) -> np.ndarray:
-    return ratio(2 * hits, 2 * hits + wrongs + misses)
+def f1(hits: np.ndarray, named: np.ndarray, there: np.ndarray) -> np.ndarray:
+    """F1 from counts of right predictions, of predictions and of images of a class; NaN where it has no image."""
+    return np.where(there > 0, _ratio(2 * hits, named + there), np.nan)
 
 
-def _mean_of_present(hits: np.ndarray, present: np.ndarray) -> np.ndarray:
-    """The mean recall of the classes that a draw has images of; NaN where it has none of any."""
-    there = (present > 0).sum(axis=1)
-    return np.where(there > 0, ratio(hits, present).sum(axis=1) / np.maximum(there, 1), np.nan)
+def recall(hits: np.ndarray, named: np.ndarray, there: np.ndarray) -> np.ndarray:
+    """As `f1`."""
+    return np.where(there > 0, _ratio(hits, there), np.nan)
 
 
-def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+def precision(hits: np.ndarray, named: np.ndarray, there: np.ndarray) -> np.ndarray:
+    """As `f1`; 0 for a class that has images and is never predicted."""
+    return np.where(there > 0, _ratio(hits, named), np.nan)
+
+
+def _mean(of_classes: np.ndarray) -> np.ndarray:
+    """The mean [b] of the classes [b, classes] that have a score; NaN where none has."""
+    defined = ~np.isnan(of_classes)
+    total, number = np.nansum(of_classes, axis=1), defined.sum(axis=1)
+    return np.where(number > 0, _ratio(total, number), np.nan)
+
+
+def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     """part / whole, and 0 where whole is 0."""
     out = np.zeros_like(part, dtype=np.float64)
     np.divide(part, whole, out=out, where=whole > 0)

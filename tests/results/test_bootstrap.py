@@ -43,6 +43,25 @@ def test_a_drawn_score_is_scikit_learns_of_the_drawn_images(metric, task, groupe
             assert found.scores[seed][number] == pytest.approx(wanted)
 
 
+def test_a_draw_without_an_image_of_a_rare_class_says_nothing_of_it():
+    """A network that is always right has a macro F1 of 1 in each draw; a class without any test image counts as 0."""
+    truth = np.eye(3, dtype=int)[[0, 0, *[1] * 30]]
+    right = Predictions([str(i) for i in range(32)], CLASSES, truth, 0.1 + 0.8 * truth)
+    lacking = np.mean(
+        [not np.isin([0, 1], picked).any() for picked in drawn_images(bootstrap.test_images("mine", right.keys, {}))]
+    )
+    assert 0.05 < lacking < 0.3
+    for metric, wanted in (("f1_macro", 2 / 3), ("balanced_accuracy", 1.0)):
+        assert metrics.score(truth, right.scores, CLASSES, "multi-class")[metric] == pytest.approx(wanted)
+        found = bootstrap.draw({77: right}, "mine", metric, "multi-class", {})
+        np.testing.assert_allclose(found.scores[77], wanted)
+    scores = np.random.default_rng(1).random((32, 3))
+    found = bootstrap.draw({77: Predictions(right.keys, CLASSES, truth, scores)}, "mine", "f1_macro", "multi-class", {})
+    for picked, drawn in zip(drawn_images(found.images)[:50], found.scores[77], strict=False):
+        per_class = metrics.score(truth[picked], scores[picked], CLASSES, "multi-class")["per_class"].values()
+        assert drawn == pytest.approx(2 / 3 * np.mean([each["f1"] for each in per_class if each["support"]]))
+
+
 def test_images_of_a_group_are_drawn_together_and_one_less_unit_than_there_is():
     keys = list("abcdef")
     images = bootstrap.test_images("mine", keys, {"a": "x", "c": "x", "d": "y"})
