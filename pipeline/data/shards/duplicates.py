@@ -27,6 +27,7 @@ MARGIN = 0.01  # raw files that are that much less alike count too: storing an i
 BLOCK = 256  # images that are decoded at once
 DRAWN = 12  # pairs on each side of the limit
 CELL, GAP, TITLE, CAPTION = 128, 4, 20, 32  # of the sheet, in pixels
+LEAST = 3  # cells wide, for the titles
 NAMED = 100  # pairs with different labels that a manifest names
 
 REVISION = 1
@@ -217,13 +218,13 @@ def draw_pairs(shards: Shards, found: Twins) -> bytes | None:
     if not len(pairs):
         return None
     splits = shards.rows["split"]
-    line = TITLE + 2 * CELL + CAPTION
-    sheet = Image.new("RGB", (DRAWN * (CELL + GAP), 2 * line), "white")
-    draw = ImageDraw.Draw(sheet)
-    titles = (f"taken for twins: likeness {twins.ALIKE} and above", "not taken for twins")
-    for top, title, pairs in zip((0, line), titles, (above, below), strict=True):
-        draw.text((GAP, top + GAP), title, fill="black")
-        for column, pair in enumerate(pairs):
+    rows = {f"taken for twins, likeness {twins.ALIKE} and above": above, "not taken for twins": below}
+    heights = [TITLE + (2 * CELL + CAPTION if len(row) else 0) for row in rows.values()]
+    sheet = Image.new("RGB", (max(LEAST, len(above), len(below)) * (CELL + GAP), sum(heights)), "white")
+    draw, top = ImageDraw.Draw(sheet), 0
+    for height, (title, row) in zip(heights, rows.items(), strict=True):
+        draw.text((GAP, top + GAP), title if len(row) else f"{title}: none", fill="black")
+        for column, pair in enumerate(row):
             left = column * (CELL + GAP)
             members = [pair.first, pair.second]
             for number, pixels in enumerate(read_pixels(shards, members)):
@@ -231,4 +232,5 @@ def draw_pairs(shards: Shards, found: Twins) -> bytes | None:
                 sheet.paste(image, (left, top + TITLE + number * CELL))
             caption = f"{pair.likeness:.3f} {', '.join(splits[row] for row in members)}\n{pair.mirror}"
             draw.text((left + GAP, top + TITLE + 2 * CELL), caption, fill="black")
+        top += height
     return images.encode(np.asarray(sheet), format="png", quality=None)

@@ -191,6 +191,23 @@ def test_other_shards_have_the_twins_that_the_manifest_counts(fixed: Path, tmp_p
     assert sorted(counted) == ["exact", "mirrored", "near"]
 
 
+@pytest.mark.usefixtures("inline")
+def test_the_sheet_has_a_row_of_pairs_on_each_side_of_the_limit_that_has_any(fixed: Path, tmp_path: Path) -> None:
+    _, shards = written_as("image", fixed, tmp_path)
+
+    def size_of(*likenesses: float) -> tuple[int, int]:
+        pairs = Pairs.of(Pair(0, 1, likeness, "as it is") for likeness in likenesses)
+        png = duplicates.draw_pairs(shards, Twins(np.arange(len(shards.rows["key"])), pairs))
+        assert png is not None
+        return Image.open(io.BytesIO(png)).size
+
+    both, twins_alone, none = size_of(0.99, 0.98, 0.95), size_of(0.99, 0.98), size_of(0.95)
+    row = duplicates.TITLE + 2 * duplicates.CELL + duplicates.CAPTION
+    assert both[1] == 2 * row and twins_alone[1] == none[1] == row + duplicates.TITLE
+    assert size_of(*[0.99] * 9)[0] == 3 * both[0]
+    assert duplicates.draw_pairs(shards, Twins(np.arange(len(shards.rows["key"])), Pairs.of([]))) is None
+
+
 def blended(path: Path, *, likeness: float) -> Image.Image:
     """An image and as much noise as leaves this likeness to the image alone, within 0.002."""
     image = np.asarray(Image.open(path).convert("RGB"), float)
