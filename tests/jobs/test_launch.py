@@ -76,7 +76,7 @@ def test_a_failed_run_fails_alone_and_waits_for_retry(site):
 
 
 def test_ctrl_c_saves_every_run_and_the_same_command_continues(site):
-    epochs = 90  # long enough to be stopped and found running
+    epochs = 60  # long enough to be stopped and found running
     site.write_grid(epochs=epochs)
     process = site.start("launch")
     run = site.wait_for_a_step("cass")

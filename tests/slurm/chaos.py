@@ -286,11 +286,10 @@ class Chaos:
                 self.done[name] += 1
                 self.say(name)
             elif all(run.state() == "done" for run in self.runs("rough")):
-                print(f"the grid was done after {sum(self.done.values())} events; give more epochs for more")
                 return
             else:
                 self.launch()
-            time.sleep(self.chance.uniform(1, 8))
+            time.sleep(self.chance.uniform(1, 6))
 
     def bring_to_end(self) -> None:
         end = time.monotonic() + PATIENCE
@@ -301,10 +300,12 @@ class Chaos:
             self.say("continuing")
             time.sleep(15)
 
-    def wrong(self) -> list[str]:
+    def wrong(self, events: int) -> list[str]:
         """What is not as it should be, once all is over."""
         self.note_results()
         out = [f"{name}: its result was written twice" for name in self.changed]
+        if (number := sum(self.done.values())) < events:
+            out.append(f"the grid was done after {number} events; give more epochs for more")
         modes = [flags.split()[1] for flags in MODES]
         out += [f"no job was preempted by {mode}" for mode in modes if not self.done[f"preempt ({mode})"]]
         calm = {run.id: run for run in self.runs("calm")}
@@ -364,7 +365,7 @@ def main(folder: Path, *, events: int, seed: int, epochs: int, ray: bool = False
     chaos.disturb(events)
     chaos.bring_to_end()
     came_up(*MODES[0].split(), "--gpus", "rtx8000:1")
-    found = chaos.wrong()
+    found = chaos.wrong(events)
     counts = ", ".join(f"{count} {name}" for name, count in sorted(chaos.done.items()))
     print(f"{sum(chaos.done.values())} events: {counts}")
     requeues = sum(

@@ -71,9 +71,10 @@ def test_it_waits_for_its_own_kind_or_continues_on_the_other_or_restarts_as_the_
 
     move("gpu[2-3]")
     shown = ("scontrol", "--oneliner", "show", "job", job)
-    wait(lambda: "ExcNodeList=gpu[2-3]" in call(*shown), "the job to keep to the kind that its run began on")
+    kept = ("JobState=PENDING", "ExcNodeList=gpu[2-3]")  # it is requeued first, and then told where to start
+    wait(lambda: all(part in call(*shown) for part in kept), "the job to keep to the kind that its run began on")
     reached = run.reached()
-    assert "JobState=PENDING" in call(*shown) and run.state() == "interrupted" and reached
+    assert run.state() == "interrupted" and reached
     assert "waits for GPU RTX 8000 (gres:rtx8000)" in site.run("status")[1]
     only("gpu1")
     wait(lambda: starts(run) == 2 and run.reached() > reached, "the run to continue where it began")
