@@ -417,4 +417,20 @@ def test_dollar_signs_in_a_name_are_text_and_no_formula(tmp_path):
     with style.in_style():
         figure = style.new_figure(3, 3)
         figure.subplots().set_xticks(range(2), ["$x^{$", "b $_y_$"])
-        assert style.save(figure, tmp_path, "named") == ["named.pdf", "named.png"]
+        assert style.save(figure, tmp_path, "named") == (["named.pdf", "named.png"], "")
+
+
+def test_characters_that_no_font_has_are_told_below_the_figure_and_warn_nobody(tmp_path):
+    def planned(name: str) -> publish.PlannedFigure:
+        def draw() -> publish.DrawnFigure:
+            figure = style.new_figure(3, 3)
+            figure.subplots().set_title(name)
+            return publish.DrawnFigure(figure, "A caption.", [])
+
+        return publish.PlannedFigure(kind="k", name="n", dataset="d", paper="", draw=draw)
+
+    (tmp_path / "figures").mkdir()
+    private = "\ue123\ue124"  # characters for private use: no font for texts has them
+    for name, wanted in ((f"{private} ä λ", private), ("ä λ ж", "")):
+        (drawn,) = publish.draw_all([planned(name)], tmp_path / "figures", with_images=False).figures
+        assert drawn["caption"] == "A caption." + (publish.BOXES.format(wanted) if wanted else "")

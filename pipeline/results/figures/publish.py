@@ -17,6 +17,7 @@ from pipeline.core import files
 from pipeline.results.figures import style
 
 LIST = "figures.json"
+BOXES = " No font of the machine that drew it has {}; they are boxes here (Noto Sans has most scripts)."
 PATIENCE = 600.0  # seconds that a report waits for another one of the same folder
 
 
@@ -72,7 +73,7 @@ def draw_all(planned: Iterable[PlannedFigure], folder: Path, *, with_images: boo
             try:
                 with style.in_style():
                     drawn = each.draw()
-                    paths = style.save(drawn.figure, folder, each.name)
+                    paths, boxes = style.save(drawn.figure, folder, each.name)
             except NothingToDraw as nothing:
                 out.skipped.append(_reason(each, str(nothing)))
             except ValueError as error:
@@ -84,7 +85,7 @@ def draw_all(planned: Iterable[PlannedFigure], folder: Path, *, with_images: boo
                         "kind": each.kind,
                         "dataset": each.dataset,
                         "files": paths,
-                        "caption": drawn.caption,
+                        "caption": drawn.caption + (BOXES.format(boxes) if boxes else ""),
                         "paper": each.paper,
                         "runs": sorted(drawn.runs),
                         "pictures": each.images,

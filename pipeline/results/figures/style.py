@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import itertools
+import logging
 import math
+import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import matplotlib
+from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -25,8 +31,13 @@ FORMATS: dict[str, dict[str, Any]] = {  # neither may hold the time at which it 
     "pdf": {"CreationDate": None, "Producer": None, "Creator": None},
     "png": {"Software": None},
 }
+FONT = "DejaVu Sans"  # comes with matplotlib, so every machine has it
+OTHER_SCRIPTS = (  # for characters that it lacks, those of these that a machine has
+    *("Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans CJK KR", "Source Han Sans SC", "WenQuanYi Zen Hei"),
+    *("Microsoft YaHei", "Yu Gothic", "Malgun Gothic", "PingFang SC", "Hiragino Sans", "Apple SD Gothic Neo"),
+    *("Noto Sans Devanagari", "Noto Sans Bengali", "Noto Sans Thai", "Arial Unicode MS"),
+)
 RC: Any = {
-    "font.family": "DejaVu Sans",  # comes with matplotlib, so every machine has it
     "font.size": 8.5,
     "text.parse_math": False,  # a class may have dollar signs in its name
     "text.color": INK,
@@ -86,19 +97,41 @@ def new_figure(width: float, height: float, *, images: bool = False) -> Figure:
 
 def in_style() -> Any:
     """The context in which every figure is drawn and saved."""
-    return matplotlib.rc_context(RC)
+    return matplotlib.rc_context({**RC, "font.family": _fonts()})
 
 
-def save(figure: Figure, folder: Path, name: str) -> list[str]:
-    """Publish the figure as PDF and PNG; returns the files' names. Call it as the only writer of the folder."""
+@functools.cache
+def _fonts() -> list[str]:
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # of weights that such a font lacks
+    listed = {font.fname for font in font_manager.fontManager.ttflist}  # when matplotlib first ran here
+    for path in set(font_manager.findSystemFonts()) - listed:
+        with contextlib.suppress(OSError, RuntimeError):  # of no use to matplotlib
+            font_manager.fontManager.addfont(path)
+    installed = {font.name for font in font_manager.fontManager.ttflist}
+    return [FONT, *(name for name in OTHER_SCRIPTS if name in installed)]
+
+
+def save(figure: Figure, folder: Path, name: str) -> tuple[list[str], str]:
+    """Publish the figure as PDF and PNG; returns the files' names, and the characters that no font here has.
+
+    Call it as the only writer of the folder.
+    """
     files.remove_temporaries(folder, f"{name}.")
     out = []
-    for ending, metadata in FORMATS.items():
-        with files.publish(folder / f"{name}.{ending}") as file:
-            figure.savefig(file, format=ending, metadata=metadata)
-        figure.set_layout_engine("none")  # laying out is slow; done once, both files also look the same
-        out.append(f"{name}.{ending}")
-    return out
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        for ending, metadata in FORMATS.items():
+            with files.publish(folder / f"{name}.{ending}") as file:
+                figure.savefig(file, format=ending, metadata=metadata)
+            figure.set_layout_engine("none")  # laying out is slow; done once, both files also look the same
+            out.append(f"{name}.{ending}")
+    missing = set()
+    for warning in said:
+        if lacking := re.match(r"Glyph (\d+) .* missing from", str(warning.message)):
+            missing.add(chr(int(lacking[1])))
+        else:
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    return out, "".join(sorted(missing))
 
 
 def legend(figure: Figure, handles: Sequence[Any]) -> None:
