@@ -248,7 +248,7 @@ class Run:
             return damage
         if not self["error"].exists():
             return ""
-        lines = self["error"].read_text(encoding="utf-8").strip().splitlines()
+        lines = self["error"].read_text(encoding="utf-8", errors="replace").strip().splitlines()
         return lines[-1] if lines else "unknown error"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 
 import pytest
@@ -198,6 +199,57 @@ def test_a_run_folder_that_somebody_deletes_ends_no_waiting_launch(job, tmp_path
     monkeypatch.setattr(attempts, "endings", lambda ids, accounting: {})
     assert reconcile.run_plan(plan, LaunchProgress())
     assert sent == [[run.id for run in runs]] * 2
+
+
+def test_a_disk_that_is_away_for_a_moment_ends_no_waiting_launch(job, tmp_path, monkeypatch):
+    """Whatever it reads just then: the states of runs as it polls them, or what another command cancelled."""
+    _, runs, _, _ = job
+    planned = {run.id: PlannedRun(run, run.spec, "pending", None) for run in runs}
+    plan = Plan("mine", tiny.make_cluster(tmp_path), paper.preset("paper"), [], [], runs=planned)
+    reads, looks, said, state, cancelled = [], [], [], Run.state, reconcile.submissions.cancelled_runs
+
+    def read(run):
+        reads.append(run.id)
+        if len(reads) == 3:
+            raise OSError(errno.ESTALE, "Stale file handle", str(run.folder))
+        return "done" if len(reads) > 20 else state(run)
+
+    def look(folder):
+        looks.append(1)
+        if len(looks) == 3:
+            raise OSError(errno.EIO, "Input/output error", str(folder))
+        return cancelled(folder)
+
+    monkeypatch.setattr(Run, "state", read)
+    monkeypatch.setattr(reconcile.submissions, "cancelled_runs", look)
+    monkeypatch.setattr(reconcile, "POLL_SECONDS", 0.0)
+    monkeypatch.setattr(reconcile, "queued_jobs", lambda runs: [])
+    monkeypatch.setattr(reconcile, "submit_missing", lambda plan, **options: ([], []))
+    monkeypatch.setattr(reconcile.limits, "read_limits", lambda slurm: [])
+    monkeypatch.setattr(LaunchProgress, "say", lambda self, lines: said.extend(lines))
+    assert reconcile.run_plan(plan, LaunchProgress())
+    tried = [line for line in said if line.startswith("trying again soon: ")]
+    assert len(tried) == 2 and "Stale file handle" in tried[0] and "Input/output error" in tried[1]
+
+
+def test_what_a_person_cancelled_is_known_also_where_the_disk_was_away_as_it_was_read(job, monkeypatch):
+    watched, runs, _, _ = job
+    live = {run.id: QueuedJob(str(number), "RUNNING", "", "s", "") for number, run in enumerate(runs)}
+    watched.note_queue(live)
+    monkeypatch.setattr(attempts, "endings", lambda ids, accounting: dict.fromkeys(ids, Ending("CANCELLED", "0:0")))
+    reads, state = [], Run.state
+
+    def read(run):
+        reads.append(run.id)
+        if len(reads) == 2:
+            raise OSError(errno.ESTALE, "Stale file handle", str(run.folder))
+        return state(run)
+
+    monkeypatch.setattr(Run, "state", read)
+    with pytest.raises(OSError, match="Stale file handle"):
+        watched.note_queue({})
+    watched.note_queue({})
+    assert watched.cancelled == {run.id for run in runs}
 
 
 def test_a_run_reaches_its_newest_checkpoint_and_beyond_all_when_it_is_done(tmp_path):

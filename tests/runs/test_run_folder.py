@@ -65,6 +65,13 @@ def test_a_run_without_an_error_has_no_reason(run: Run) -> None:
     assert run.reason() == ""
 
 
+def test_an_error_that_is_no_utf_8_is_a_reason_all_the_same(run: Run) -> None:
+    """A waiting launch and status read it."""
+    run.announce(FINETUNE)
+    run["error"].write_bytes(b"Traceback\nOSError: caf\xe9.tar\n")
+    assert run.reason() == "OSError: caf\ufffd.tar"
+
+
 def test_a_finished_run_is_done_whatever_else_is_in_its_folder(run: Run) -> None:
     run.announce(FINETUNE)
     files.write_text(run["error"], "killed\n")

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 
 from pipeline.core import files
 from pipeline.core.console import counted
 from pipeline.jobs.fanout import parent_state
 from pipeline.jobs.plan import TO_DO
-from pipeline.jobs.slurm.endings import endings
+from pipeline.jobs.slurm.endings import Ending, endings
 from pipeline.jobs.slurm.scheduler import QueuedJob
 from pipeline.jobs.submissions import Submission
 from pipeline.runs.folder import Run
@@ -49,28 +50,35 @@ class Attempts:
         by_job: dict[str, list[str]] = {}
         for run, queued in live.items():
             by_job.setdefault(queued.id, []).append(run)
-        gone = {job: self.jobs.pop(job) for job in list(self.jobs) if job not in by_job and not self._works(job)}
+        gone = [job for job in self.jobs if job not in by_job and not self._works(job)]
         for job, its_runs in by_job.items():
             self._note(job, its_runs)
-        left = {job: names for job, before in gone.items() if (names := self._to_do(before))}
+        left = {job: names for job in gone if (names := self._to_do(self.jobs[job]))}
         how = endings(left, accounting=self.accounting) if left else {}
+        further = {job: any(self._run(run).reached() > then for run, then in self.jobs[job].items()) for job in left}
+        began = {name for names in left.values() for name in names if self._could_begin(name)}
         said = []
-        for job, names in left.items():
-            words = how[job].words if job in how else "ended"
-            if job in how and how[job].by_person:
-                self.cancelled.update(names)
-                said.append(f"job {job} was {words}: {counted(len(names), 'run')} not sent again by this launch")
-                continue
-            further = any(self._run(run).reached() > before for run, before in gone[job].items())
-            if not further:  # the others could not begin: they wait for their pretraining run
-                names = [name for name in names if parent_state(self._run(name)) == "done"]
-            for name in names:
-                self.idle[name] = 0 if further else self.idle[name] + 1
-                if self.idle[name] >= IDLE_JOBS:
-                    note_idle(self._run(name), words)
-            if names:
-                said.append(f"job {job}: {words}" + ("" if further else "; it got no further than the one before"))
+        for job in gone:  # only now, so that a disk that is away for a moment has no ending forgotten
+            del self.jobs[job]
+            if job in left:
+                said += self._judge(job, left[job], how.get(job), further=further[job], began=began)
         return said
+
+    def _judge(
+        self, job: str, names: list[str], how: Ending | None, *, further: bool, began: Container[str]
+    ) -> list[str]:
+        """Note what becomes of the runs that a job left; returns it in words."""
+        words = how.words if how else "ended"
+        if how and how.by_person:
+            self.cancelled.update(names)
+            return [f"job {job} was {words}: {counted(len(names), 'run')} not sent again by this launch"]
+        if not further:
+            names = [name for name in names if name in began]
+        for name in names:
+            self.idle[name] = 0 if further else self.idle[name] + 1
+            if self.idle[name] >= IDLE_JOBS:
+                note_idle(self._run(name), words)
+        return [f"job {job}: {words}" + ("" if further else "; it got no further than the one before")] if names else []
 
     def _note(self, job: str, its_runs: Iterable[str]) -> None:
         if job not in self.jobs:
@@ -82,6 +90,12 @@ class Attempts:
 
     def _to_do(self, names: Iterable[str]) -> list[str]:
         return [name for name in names if self._run(name).state() in TO_DO]
+
+    def _could_begin(self, name: str) -> bool:
+        """Whether a run waits for no pretraining run; also not where somebody has deleted its folder."""
+        with contextlib.suppress(FileNotFoundError):
+            return parent_state(self._run(name)) == "done"
+        return False
 
     def _run(self, name: str) -> Run:
         return Run(self.runs / name)

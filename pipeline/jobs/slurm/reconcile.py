@@ -42,15 +42,15 @@ def run_plan(plan: Plan, progress: PlanProgress) -> bool:
     runs = Path(plan.cluster.runs)
     attempts = Attempts(runs, accounting=plan.cluster.slurm.accounting)
     live: dict[str, QueuedJob] = {}
-    begun, lost, told = False, True, list[str]()
+    begun, lost, told, unread = False, True, list[str](), ""
     site = limits.read_limits(plan.cluster.slurm)
     before = submissions.cancelled_runs(runs)
     with signals_noted("leaving; the jobs continue") as asked:
         while not asked():
-            if (submissions.cancelled_runs(runs) - before) & plan.runs.keys():
-                progress.say(["another command cancelled runs of this grid; they are not submitted again"])
-                return False
             try:
+                if (submissions.cancelled_runs(runs) - before) & plan.runs.keys():
+                    progress.say(["another command cancelled runs of this grid; they are not submitted again"])
+                    return False
                 live = queued_runs(runs, queued_jobs(runs))
                 progress.say(attempts.note_queue({run: job for run, job in live.items() if run in plan.runs}))
                 if lost:
@@ -65,8 +65,9 @@ def run_plan(plan: Plan, progress: PlanProgress) -> bool:
                     raise
                 progress.say([f"trying again soon: {error}"])
             for _ in range(QUEUE_POLLS):
-                refresh(plan)
-                progress.show(plan)
+                if (problem := look(plan, progress)) and problem != unread:
+                    progress.say([f"trying again soon: {problem}"])
+                unread = problem
                 if asked():
                     return False
                 time.sleep(POLL_SECONDS)
@@ -81,15 +82,33 @@ def run_plan(plan: Plan, progress: PlanProgress) -> bool:
     return False
 
 
-def refresh(plan: Plan) -> None:
-    """Read the states again; a run that starts from a failed or damaged run is `blocked`."""
+def look(plan: Plan, progress: PlanProgress) -> str:
+    """Read and show the states; returns what cannot be read now: a disk may be away for a moment."""
+    problem = refresh(plan)
+    try:
+        progress.show(plan)
+    except (ValueError, OSError) as error:  # it reads, too
+        problem = problem or str(error)
+    return problem
+
+
+def refresh(plan: Plan) -> str:
+    """Read the states again; a run that starts from a failed or damaged run is `blocked`.
+
+    A run that cannot be read keeps the state it had; returns why, of the first such run.
+    """
+    problem = ""
     needed = {planned.parent for planned in plan.in_state(*TO_DO)}  # a run that starts from one may find it damaged
     for name, planned in plan.runs.items():
         if planned.state != "done" or name in needed:
-            planned.refresh()
+            try:
+                planned.refresh()
+            except (ValueError, OSError) as error:
+                problem = problem or str(error)
     for planned in plan.in_state(*TO_DO):
         if planned.parent and plan.runs[planned.parent].state in STUCK:
             planned.state = "blocked"
+    return problem
 
 
 def submit_missing(
