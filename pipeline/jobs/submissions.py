@@ -76,12 +76,16 @@ class Submission:
         """Say that a person cancelled it, so that a launch that waits for it does not submit its runs again."""
         (self.folder / "cancelled").touch()
 
-    def live_tasks(self) -> Iterator[tuple[str, tuple[str, ...]]]:
+    def live_tasks(self, seen: str = "") -> Iterator[tuple[str, tuple[str, ...]]]:
         """The Slurm id of each task with its runs, without those that it skipped: they may be submitted again.
 
-        Yields nothing until the job's id is known.
+        Yields nothing until the job's id is known. seen: the id that the queue shows, for one sent by hand, which no
+        launch has noted yet.
         """
-        if job := self.job:
+        job = self.job
+        if not job and self.by_hand and seen:
+            job = {"id": seen}
+        if job:
             for index, task in enumerate(self.tasks):
                 skipped = skipped_runs(self.folder / str(index)) if self.fan_out else {}
                 name = f"{job['id']}_{index}" if len(self.tasks) > 1 else str(job["id"])

@@ -13,7 +13,7 @@ from planned import planned_runs
 
 from pipeline.cli import plan_text
 from pipeline.jobs.plan import Plan
-from pipeline.jobs.slurm import limits, reconcile, scheduler, submit
+from pipeline.jobs.slurm import limits, queue, reconcile, scheduler, submit
 from pipeline.jobs.slurm.reasons import advice
 from pipeline.runs.cluster import Slurm
 from pipeline.study import paper
@@ -189,6 +189,29 @@ def test_the_script_for_sbatch_keeps_to_the_limits_too(
     plan.cluster = dataclasses.replace(plan.cluster, slurm=dataclasses.replace(SLURM, gres="gpu:8"))
     with pytest.raises(ValueError, match="nothing is printed; first:\n  MaxTRESPerJob gres/gpu=4 of user"):
         reconcile.script(plan)
+
+
+def test_a_second_script_sends_nothing_that_the_first_has_sent(
+    site: dict[str, str], plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever is told of jobs left for a later script prints one, perhaps before any launch has seen the first."""
+    sent: list[scheduler.QueuedJob] = []
+    for module in (reconcile, queue):
+        monkeypatch.setattr(module, "queued_jobs", lambda runs: sent)
+    monkeypatch.setattr(reconcile, "max_array_size", lambda: 1001)
+    monkeypatch.setattr(reconcile, "snapshot", lambda runs: Path("code"))
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr(limits, "room", lambda found, most: (7 - len(sent), "max_jobs is 7"))
+    assert reconcile.script(plan).count("sbatch --parsable") == 1
+    runs = Path(plan.cluster.runs)
+    (first,) = reconcile.submissions.read_submissions(runs)
+    for task in range(len(first.tasks)):
+        sent.append(scheduler.QueuedJob(f"21_{task}", "PENDING", "Priority", first.id, ""))
+    assert len(sent) == 7 and reconcile.script(plan).count("sbatch --parsable") == 0
+    monkeypatch.setattr(limits, "room", lambda found, most: (None, ""))
+    assert reconcile.script(plan).count("sbatch --parsable") == 2, "what waits for them, and the supervised ones"
+    assert queue.queued_runs(runs, sent).keys() == first.runs, "status and cancel know them, too"
+    assert queue.read_queue(plan).jobs.keys() == first.runs and first.job == {}
 
 
 def test_where_limits_are_hidden_a_refused_array_is_sent_in_part(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:

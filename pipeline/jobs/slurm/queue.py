@@ -15,9 +15,10 @@ from pipeline.jobs.slurm.scheduler import QueuedJob, queued_jobs
 def queued_runs(runs: Path, jobs: Sequence[QueuedJob]) -> dict[str, QueuedJob]:
     """The runs that the jobs in the queue train or will train, by run id."""
     by_id = {job.id: job for job in jobs}
+    seen = {job.submission: job.id.split("_")[0] for job in jobs}
     out: dict[str, QueuedJob] = {}
     for submission in submissions.read_submissions(runs):
-        for task, its_runs in submission.live_tasks():
+        for task, its_runs in submission.live_tasks(seen.get(submission.id, "")):
             job = by_id.get(task)
             if job and job.submission == submission.id:  # a cluster that is set up again gives the same job ids again
                 out |= {run: job for run in its_runs}
