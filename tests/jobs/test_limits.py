@@ -13,23 +13,25 @@ from planned import planned_runs
 
 from pipeline.cli import plan_text
 from pipeline.jobs.plan import Plan
-from pipeline.jobs.slurm import limits, queue, reconcile, scheduler, submit
+from pipeline.jobs.slurm import limits, reconcile, scheduler, submit
 from pipeline.jobs.slurm.reasons import advice
 from pipeline.runs.cluster import Slurm
 from pipeline.study import paper
 
 ME = getpass.getuser()
 SLURM = Slurm(partition="main", gres="gpu:rtx8000:2", cpus=4, memory_gb=32.0)
-ASSOC = "format=account,user,partition,parentname,defaultqos,maxsubmit,maxjobs,maxtres,grpsubmit,grpjobs,grptres"
+ASSOC = "format=account,user,partition,parentname,defaultqos,maxsubmit,maxjobs,maxtres,grpsubmit,grpjobs,grptres,qos"
 QOS = "format=maxsubmitpu,maxjobspu,maxtrespu,maxtres,grpsubmit,grpjobs,grptres,flags"
+BOTH = "long,normal"  # a user's QOS, none of them the default
 SITE = {
     "scontrol show config": "AccountingStorageEnforce = associations,limits,qos\nMaxArraySize = 1001\n",
     f"sacctmgr -nP show user {ME} format=defaultaccount": "lab|\n",
     # user, then account and the one above it: MaxSubmitJobs 5, MaxJobs 4; GrpSubmitJobs 50, 12 GPUs; 8 jobs at once
-    f"sacctmgr -nP show assoc account=lab user={ME} {ASSOC}": f"lab|{ME}||||5|4|gres/gpu=4|||\nlab|{ME}|x|||1|||||\n",
-    f"sacctmgr -nP show assoc account=lab {ASSOC}": f"lab|||faculty|||||50||gres/gpu=12\nlab|{ME}||||5|4||||\n",
-    f"sacctmgr -nP show assoc account=faculty {ASSOC}": "faculty|||root||||||8|\n",
-    f"sacctmgr -nP show assoc account=root {ASSOC}": "root||||||||||\n",
+    f"sacctmgr -nP show assoc account=lab user={ME} {ASSOC}": f"lab|{ME}||||5|4|gres/gpu=4||||{BOTH}\n"
+    f"lab|{ME}|x|||1||||||{BOTH}\n",
+    f"sacctmgr -nP show assoc account=lab {ASSOC}": f"lab|||faculty|||||50||gres/gpu=12|\nlab|{ME}||||5|4|||||{BOTH}\n",
+    f"sacctmgr -nP show assoc account=faculty {ASSOC}": "faculty|||root||||||8||\n",
+    f"sacctmgr -nP show assoc account=root {ASSOC}": "root|||||||||||\n",
     "scontrol --all --oneliner show partition": "PartitionName=main Default=YES QoS=short ExclusiveUser=YES State=UP\n",
     f"sacctmgr -nP show qos name=short {QOS}": "3||cpu=16,gres/gpu:rtx8000=6||||mem=128G|\n",
     "squeue -h -r -o %u|%a|%q|%P": f"{ME}|lab|normal|main\n{ME}|home|normal|main\nanna|lab|normal|fat\n",
@@ -113,6 +115,36 @@ def test_a_limit_of_a_qos_counts_instead_of_an_associations_of_its_kind(site: di
         assert not any("PerJob" in line for line in limits.limit_lines(found, 99, max_jobs=0) if not problems)
 
 
+def test_without_a_default_the_only_qos_and_the_default_partition_are_those_of_a_job(site: dict[str, str]) -> None:
+    """As Slurm chooses them; each of them may have the limits that bind."""
+    mine = f"sacctmgr -nP show assoc account=lab user={ME} {ASSOC}"
+    site[mine] = site[mine].replace(BOTH, "normal")
+    site[f"sacctmgr -nP show qos name=normal {QOS}"] = "9|2|||||mem=64G|\n"
+    found = limits.read_limits(dataclasses.replace(SLURM, partition=""))
+    assert [str(limit) for limit in found if limit.kind == "MaxJobs"] == ["MaxJobs of QOS normal"]
+    assert [limit.of for limit in found if limit.kind == "MaxSubmitJobs"] == ["partition main (QOS short)"]
+    assert limits.room(found, 0)[0] == 1  # two jobs of ours are in that partition, of 3
+
+
+def test_an_association_for_the_partition_counts_instead_of_the_one_for_all(site: dict[str, str]) -> None:
+    """Slurm charges a job to one of them."""
+    partitions = "scontrol --all --oneliner show partition"
+    site[partitions] += "PartitionName=x State=UP\n"
+    found = limits.read_limits(dataclasses.replace(SLURM, partition="x"))
+    own = [(str(limit), limit.jobs) for limit in found if "user" in limit.of]
+    assert own == [(f"MaxSubmitJobs of user {ME} in account lab, partition x", 1)]
+
+
+def test_only_the_associations_of_this_cluster_count(site: dict[str, str]) -> None:
+    """The accounting of a university is often that of several clusters."""
+    site["scontrol show config"] += "ClusterName = here\n"
+    for where in (f"account=lab user={ME}", "account=lab", "account=faculty", "account=root"):
+        of_all = site.pop(f"sacctmgr -nP show assoc {where} {ASSOC}")
+        site[f"sacctmgr -nP show assoc {where} {ASSOC}"] = f"lab|{ME}||||1||||||{BOTH}\n{of_all}"
+        site[f"sacctmgr -nP show assoc cluster=here {where} {ASSOC}"] = of_all
+    test_limits_of_user_accounts_and_qos_are_read(site)
+
+
 @pytest.mark.parametrize(("flags", "most"), [("DenyOnLimit", 3), ("DenyOnLimit,OverPartQOS", 9), ("", 3)])
 def test_the_partitions_qos_counts_before_the_jobs_own_unless_that_says_otherwise(
     site: dict[str, str], flags: str, most: int
@@ -189,29 +221,6 @@ def test_the_script_for_sbatch_keeps_to_the_limits_too(
     plan.cluster = dataclasses.replace(plan.cluster, slurm=dataclasses.replace(SLURM, gres="gpu:8"))
     with pytest.raises(ValueError, match="nothing is printed; first:\n  MaxTRESPerJob gres/gpu=4 of user"):
         reconcile.script(plan)
-
-
-def test_a_second_script_sends_nothing_that_the_first_has_sent(
-    site: dict[str, str], plan: Plan, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Whoever is told of jobs left for a later script prints one, perhaps before any launch has seen the first."""
-    sent: list[scheduler.QueuedJob] = []
-    for module in (reconcile, queue):
-        monkeypatch.setattr(module, "queued_jobs", lambda runs: sent)
-    monkeypatch.setattr(reconcile, "max_array_size", lambda: 1001)
-    monkeypatch.setattr(reconcile, "snapshot", lambda runs: Path("code"))
-    monkeypatch.setenv("PATH", "")
-    monkeypatch.setattr(limits, "room", lambda found, most: (7 - len(sent), "max_jobs is 7"))
-    assert reconcile.script(plan).count("sbatch --parsable") == 1
-    runs = Path(plan.cluster.runs)
-    (first,) = reconcile.submissions.read_submissions(runs)
-    for task in range(len(first.tasks)):
-        sent.append(scheduler.QueuedJob(f"21_{task}", "PENDING", "Priority", first.id, ""))
-    assert len(sent) == 7 and reconcile.script(plan).count("sbatch --parsable") == 0
-    monkeypatch.setattr(limits, "room", lambda found, most: (None, ""))
-    assert reconcile.script(plan).count("sbatch --parsable") == 2, "what waits for them, and the supervised ones"
-    assert queue.queued_runs(runs, sent).keys() == first.runs, "status and cancel know them, too"
-    assert queue.read_queue(plan).jobs.keys() == first.runs and first.job == {}
 
 
 def test_where_limits_are_hidden_a_refused_array_is_sent_in_part(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:

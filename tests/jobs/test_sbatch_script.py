@@ -8,11 +8,14 @@ from pathlib import Path
 
 import pytest
 import tiny
+from planned import planned_runs
 
 from pipeline.jobs import submissions
-from pipeline.jobs.plan import make_plan
-from pipeline.jobs.slurm import reconcile, submit
+from pipeline.jobs.plan import Plan, make_plan
+from pipeline.jobs.slurm import limits, queue, reconcile, submit
+from pipeline.jobs.slurm.scheduler import QueuedJob
 from pipeline.runs.cluster import Slurm
+from pipeline.study import paper
 
 GRID = """
 import tiny
@@ -69,3 +72,27 @@ def test_the_shortest_time_limit_is_a_minute_since_slurm_reads_none_as_no_limit(
     submission = submissions.Submission(tmp_path, "mine", (("a-1",),), fan_out=False, code="abc", by_hand=True)
     text = submit.sbatch_text(submission, site, tmp_path, parallelism=1)
     assert f"\n#SBATCH --time={minutes}\n" in text
+
+
+def test_a_second_script_sends_nothing_that_the_first_has_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever is told of jobs left for a later script prints one, perhaps before any launch has seen the first."""
+    plan = Plan("mine", tiny.make_cluster(tmp_path, executor="slurm", slurm=Slurm()), paper.preset("paper"), [], [])
+    plan.runs = {planned.run.id: planned for planned in planned_runs(tmp_path / "runs", seeds=range(77, 84))}
+    sent: list[QueuedJob] = []
+    for module in (reconcile, queue):
+        monkeypatch.setattr(module, "queued_jobs", lambda runs: sent)
+    monkeypatch.setattr(reconcile, "max_array_size", lambda: 1001)
+    monkeypatch.setattr(reconcile, "snapshot", lambda runs: Path("code"))
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr(limits, "read_limits", lambda slurm: [])
+    monkeypatch.setattr(limits, "room", lambda found, most: (7 - len(sent), "max_jobs is 7"))
+    assert reconcile.script(plan).count("sbatch --parsable") == 1
+    runs = Path(plan.cluster.runs)
+    (first,) = submissions.read_submissions(runs)
+    for task in range(len(first.tasks)):
+        sent.append(QueuedJob(f"21_{task}", "PENDING", "Priority", first.id, ""))
+    assert len(sent) == 7 and reconcile.script(plan).count("sbatch --parsable") == 0
+    monkeypatch.setattr(limits, "room", lambda found, most: (None, ""))
+    assert reconcile.script(plan).count("sbatch --parsable") == 2, "what waits for them, and the supervised ones"
+    assert queue.queued_runs(runs, sent).keys() == first.runs, "status and cancel know them, too"
+    assert queue.read_queue(plan).jobs.keys() == first.runs and first.job == {}

@@ -24,7 +24,7 @@ DEPTH = 8  # accounts above an account
 NAMES = {"maxsubmit": "MaxSubmitJobs", "grpsubmit": "GrpSubmitJobs", "maxjobs": "MaxJobs", "grpjobs": "GrpJobs"}
 TRES = {"grptres": "GrpTRES", "maxtres": "MaxTRESPerJob", "maxtrespu": "MaxTRESPerUser"}
 USER, GROUP = ("maxsubmit", "maxjobs", "maxtres"), ("grpsubmit", "grpjobs", "grptres")
-ASSOCIATION = ("account", "user", "partition", "parentname", "defaultqos", *USER, *GROUP)
+ASSOCIATION = ("account", "user", "partition", "parentname", "defaultqos", *USER, *GROUP, "qos")
 QOS = {"maxsubmitpu": "maxsubmit", "maxjobspu": "maxjobs", "maxtrespu": "maxtrespu", "maxtres": "maxtres"}
 FULL = "SubmitJob"  # in sbatch's words where one of these limits is reached: AssocMaxSubmitJobLimit, QOSMaxSubmitJob…
 UNITS = {"": 1.0, "K": 1 / 1024, "M": 1.0, "G": 1024.0, "T": 1024.0**2}  # of memory, in megabytes
@@ -80,19 +80,20 @@ def read_limits(slurm: Slurm) -> list[Limit]:
     if not slurm.accounting:
         return []
     try:
-        enforced = scheduler.config(timeout=records.SECONDS).get("AccountingStorageEnforce", "").lower()
+        config = scheduler.config(timeout=records.SECONDS)
+        enforced = config.get("AccountingStorageEnforce", "").lower()
         if not {"limits", "safe", "all"} & set(enforced.split(",")):
             return []
         me = pwd.getpwuid(os.getuid()).pw_name
         account = slurm.account or default_account(me)
-        rows = records.associations(ASSOCIATION, f"account={account}", f"user={me}")
-        partition = slurm.partition.split(",")[0]
-        own = [row for row in rows if row["partition"] in ("", partition)]
+        partition = _partition(slurm)
+        name = partition.get("PartitionName", "")
+        rows = records.associations(config, ASSOCIATION, f"account={account}", f"user={me}")
+        own = [row for row in rows if row["partition"] == name] or [row for row in rows if not row["partition"]]
         out = [limit for row in own for limit in _of_user(row, me, slurm)]
-        out += _of_accounts(account, slurm)
-        qos = slurm.qos or next((row["defaultqos"] for row in own if row["defaultqos"]), "")
-        of_job, over = _of_qos(qos, slurm)
-        of_partition, _ = _of_qos(_partition_qos(partition), slurm, partition=partition)
+        out += _of_accounts(account, slurm, config)
+        of_job, over = _of_qos(slurm.qos or _default_qos(own), slurm)
+        of_partition, _ = _of_qos(partition.get("QoS", "").replace("N/A", ""), slurm, partition=name)
         return _in_force(*((of_job, of_partition) if over else (of_partition, of_job)), out)
     except (KeyError, ValueError):  # some sites do not let users ask; sbatch will tell
         return []
@@ -178,7 +179,7 @@ def _of_user(row: Record, me: str, slurm: Slurm) -> list[Limit]:
     return _limits({name: row[name] for name in (*USER, *GROUP)}, slurm, **whose)
 
 
-def _of_accounts(account: str, slurm: Slurm) -> list[Limit]:
+def _of_accounts(account: str, slurm: Slurm, config: Record) -> list[Limit]:
     """Those of the account and of the accounts above it, which all their users share.
 
     Of those above, only the jobs of this account are counted: whoever is told of too many by sbatch sends fewer.
@@ -186,7 +187,7 @@ def _of_accounts(account: str, slurm: Slurm) -> list[Limit]:
     out: list[Limit] = []
     above = account
     for _ in range(DEPTH):
-        found = records.associations(ASSOCIATION, f"account={above}") if above else []
+        found = records.associations(config, ASSOCIATION, f"account={above}") if above else []
         rows = [row for row in found if not row["user"]]
         if not rows:
             break
@@ -196,12 +197,21 @@ def _of_accounts(account: str, slurm: Slurm) -> list[Limit]:
     return out
 
 
-def _partition_qos(partition: str) -> str:
-    """The QOS whose limits hold for all jobs of a partition; empty where there is none."""
-    if not partition:
-        return ""
-    found = [one for one in records.partitions() if one.get("PartitionName") == partition]
-    return found[0].get("QoS", "").replace("N/A", "") if found else ""
+def _default_qos(own: Sequence[Record]) -> str:
+    """What QOS Slurm gives to a job that names none: the user's default, else the only one that the user may use."""
+    if named := [row["defaultqos"] for row in own if row["defaultqos"]]:
+        return named[0]
+    allowed = {name for row in own for name in row["qos"].split(",") if name}
+    return allowed.pop() if len(allowed) == 1 else ""
+
+
+def _partition(slurm: Slurm) -> Record:
+    """The partition that jobs go to, the first of several; else the site's default one."""
+    wanted = slurm.partition.split(",")[0]
+    for one in records.partitions():
+        if one.get("PartitionName") == wanted or (not wanted and one.get("Default") == "YES"):
+            return one
+    return {"PartitionName": wanted}
 
 
 def _of_qos(name: str, slurm: Slurm, partition: str = "") -> tuple[list[Limit], bool]:

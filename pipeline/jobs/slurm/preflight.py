@@ -165,7 +165,7 @@ def _accounting_problems(slurm: Slurm, config: records.Record) -> list[str]:
         ]
     try:
         user = pwd.getpwuid(os.getuid()).pw_name
-        rows = records.associations(("account", "partition", "qos"), f"user={user}")
+        rows = records.associations(config, ("account", "partition", "qos"), f"user={user}")
     except (KeyError, ValueError):  # some sites do not let users ask; sbatch will tell
         return []
     enforced = config.get("AccountingStorageEnforce", "none") not in ("none", "(null)", "")

@@ -40,9 +40,13 @@ def accounted(columns: Sequence[str], *what: str) -> list[Record]:
     return [dict(zip(columns, line, strict=True)) for line in lines if len(line) == len(columns)]
 
 
-def associations(columns: Sequence[str], *where: str) -> list[Record]:
-    """The associations of users, accounts and partitions; where: `user=anna`, `account=lab`."""
-    return accounted(columns, "assoc", *where)
+def associations(config: Record, columns: Sequence[str], *where: str) -> list[Record]:
+    """The associations of users, accounts and partitions; where: `user=anna`, `account=lab`.
+
+    Accounting may be that of several clusters, with associations in each: `config` says which one this is.
+    """
+    here = config.get("ClusterName", "")
+    return accounted(columns, "assoc", *([f"cluster={here}"] if here else []), *where)
 
 
 def hours_of(limit: str) -> float:

@@ -75,7 +75,7 @@ def ask_site() -> SiteAnswers:
     found = sorted(filter(None, offers), key=lambda each: (not each.gres, not each.is_default, -each.gpus, -each.hours))
     if not found:
         raise ValueError("no partition is up, has a node and gives a job a minute")
-    accounts, max_jobs = _associations()
+    accounts, max_jobs = _associations(config)
     return SiteAnswers(
         offers=found,
         temporary=config.get("TmpFS", "/tmp"),
@@ -123,11 +123,11 @@ def _answers(*command: str) -> bool:
     return True
 
 
-def _associations() -> tuple[list[str], int]:
+def _associations(config: Record) -> tuple[list[str], int]:
     """This user's accounts, and the least limit of jobs in the queue; none where Slurm does not say."""
     try:
         user = pwd.getpwuid(os.getuid()).pw_name
-        rows = records.associations(("account", "maxsubmitjobs"), f"user={user}")
+        rows = records.associations(config, ("account", "maxsubmitjobs"), f"user={user}")
     except (KeyError, ValueError):  # some sites do not let users ask
         return [], 0
     limits = [int(row["maxsubmitjobs"]) for row in rows if row["maxsubmitjobs"].isdigit()]
