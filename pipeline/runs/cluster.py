@@ -188,8 +188,13 @@ class Cluster:
                 f"scratch is {self.scratch!r}; no command ({found[0]}) may be in it, but a variable: set one in "
                 "[slurm] setup (export NAME=…) and write $NAME"
             )
+        if "${" in VARIABLE.sub("", self.scratch):
+            raise ValueError(
+                f"scratch is {self.scratch!r}; only $NAME and ${{NAME}} are resolved there, none with a default or "
+                "another change: set a variable in [slurm] setup (export NAME=…) and write $NAME"
+            )
         for name in PATHS:
-            if name != "scratch" and VARIABLE.search(getattr(self, name)):
+            if name != "scratch" and (VARIABLE.search(getattr(self, name)) or "${" in getattr(self, name)):
                 raise ValueError(
                     f"{name} is {getattr(self, name)!r}; only scratch may hold variables: every job has its own"
                 )

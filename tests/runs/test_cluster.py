@@ -121,6 +121,16 @@ def test_scratch_with_a_command_is_refused(tmp_path: Path, scratch: str) -> None
         load(tmp_path, f"scratch = '{scratch}'")
 
 
+@pytest.mark.parametrize("scratch", ["${SLURM_TMPDIR:-/tmp}/cass", "/local/${USER%%@*}", "$TMPDIR/${1}", "${"])
+def test_scratch_with_more_than_a_variables_name_is_refused(tmp_path: Path, scratch: str) -> None:
+    """Taken for text it was a folder of that name on the disk that all nodes share."""
+    with pytest.raises(ValueError, match=r"only \$NAME and \$\{NAME\} are resolved there.*\[slurm\] setup"):
+        load(tmp_path, f"scratch = '{scratch}'")
+    with pytest.raises(ValueError, match=r"runs is .*only scratch may hold variables"):
+        load(tmp_path, f"runs = '{scratch}'")
+    assert load(tmp_path, "scratch = '/a$/${X}$'").scratch == "/a$/${X}$"
+
+
 def test_scratch_may_hold_variables_which_each_job_resolves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SLURM_TMPDIR", raising=False)
     found = load(tmp_path, 'scratch = "$SLURM_TMPDIR/cass-${USER_OF_NODE}"')
