@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pipeline.runs.cluster import Cluster, Slurm
 
-NODES = "CASS_PIPELINE_NODES"  # environment variable: `gres|features|nodes` of this node, then of the partition's
+NODES = "CASS_PIPELINE_NODES"  # environment variable: a line `gres|features|nodes` of this node, then the partition's
 VISIBLE = "CASS_PIPELINE_VISIBLE_DEVICES"  # CUDA_VISIBLE_DEVICES of a job on this machine; "all": it is unset
 
 
@@ -72,7 +72,8 @@ def name_in_slurm(model: str) -> str:
 
     Empty outside a job, or where neither does, as on a node with several types.
     """
-    kinds, features, _ = next(iter(_nodes()), (set(), [], ""))
+    this, _ = _nodes()
+    kinds, features, _ = this or (set(), [], "")
     if len(kinds) == 1:
         return f"gres:{min(kinds)}"
     fitting = [name for name in features if _is_in(name, model)] if not kinds else []
@@ -85,7 +86,7 @@ def request_of(name: str, slurm: Slurm) -> str:
     It excludes the others: Slurm (22.05) refuses a type for a pending job that requested none.
     """
     kind, _, value = name.partition(":")
-    partition = _nodes()[1:]
+    _, partition = _nodes()
     others = [
         nodes
         for kinds, features, nodes in partition
@@ -97,13 +98,19 @@ def request_of(name: str, slurm: Slurm) -> str:
     return "ExcNodeList=" + ",".join([*excluded, *others])
 
 
-def _nodes() -> list[tuple[set[str], list[str], str]]:
-    """Types of GPU, features and names: of this node, then of all kinds of node in the partition."""
-    rows = [line.split("|") for line in os.environ.get(NODES, "").splitlines() if line.count("|") == 2]
-    return [
-        ({kind for name, kind in parse_gres(gres) if name == "gpu" and kind}, features.split(","), nodes.strip())
-        for gres, features, nodes in rows
-    ]
+Kind = tuple[set[str], list[str], str]
+"""Types of GPU, features and names of nodes."""
+
+
+def _nodes() -> tuple[Kind | None, list[Kind]]:
+    """This node, None where Slurm did not say; and all kinds of node in the partition."""
+
+    def kind(line: str) -> Kind:
+        gres, features, nodes = line.split("|")
+        return {kind for name, kind in parse_gres(gres) if name == "gpu" and kind}, features.split(","), nodes.strip()
+
+    this, *partition = os.environ.get(NODES, "").split("\n")
+    return kind(this) if this.count("|") == 2 else None, [kind(line) for line in partition if line.count("|") == 2]
 
 
 def _is_in(word: str, model: str) -> bool:

@@ -54,6 +54,8 @@ def begin(run: Run, hardware: dict[str, Any], inputs: dict[str, str], site: Clus
             weights=given,
             card=name_in_slurm(hardware["model"]),
         )
+    if not start.card:  # Slurm did not say at the first start
+        start = dataclasses.replace(start, card=name_in_slurm(start.hardware["model"]))
     for name, checksum in inputs.items():
         if (first := start.inputs.get(name, "nothing")) != checksum:
             raise ValueError(_changed(run, name, first, checksum))

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import tiny
 
-from pipeline.jobs import preflight
+from pipeline.jobs import gpus, preflight
 from pipeline.jobs.signals import REQUEUE, STOPPED
 from pipeline.jobs.slurm import batch
 from pipeline.jobs.slurm.endings import Ending
@@ -70,7 +70,7 @@ def test_the_shell_changes_what_the_job_requests_before_its_next_start(tmp_path,
     (tmp_path / "12.request").write_text("ExcNodeList=of_an_earlier_start")
     ids = {"SLURM_JOB_ID": "12", "SLURMD_NODENAME": "n7", "SLURM_JOB_PARTITION": "main"}
     said = shell("\n".join(script), tmp_path, **ids).stdout.splitlines()
-    assert said[:2] == ["-h -N -n n7 -o %G|%f|%N ", "-h -e -p main -o %G|%f|%N "]
+    assert said[:2] == ["-a -h -N -n n7 -o %G|%f|%N ", "-h -e -p main -o %G|%f|%N "]
     asked = ["requeue 12", *([f"update JobId=12 {request_}"] if request_ else [])]
     assert (tmp_path / "asked").read_text().splitlines() == asked
 
@@ -113,7 +113,35 @@ def test_the_nodes_of_all_partitions_that_a_job_may_use_are_asked_for(tmp_path):
     found = dataclasses.replace(found, slurm=dataclasses.replace(found.slurm, partition="a,b"))
     script = [*batch.lines_before(found, CODE, tmp_path), f'echo "${batch.NODES}"']
     said = shell("\n".join(script), tmp_path, SLURMD_NODENAME="n7", SLURM_JOB_PARTITION="b").stdout.splitlines()
-    assert said == ["-h -N -n n7 -o %G|%f|%N ", "-h -e -p a,b -o %G|%f|%N "]
+    assert said == ["-a -h -N -n n7 -o %G|%f|%N ", "-h -e -p a,b -o %G|%f|%N "]
+
+
+def test_a_node_that_slurm_does_not_name_is_not_taken_for_the_partitions_first(tmp_path, monkeypatch):
+    """Its GPU would have another's name for good: the controller was busy, or the person's SINFO_PARTITION hid it."""
+    program(
+        tmp_path,
+        "sinfo",
+        '[ -z "$SINFO_PARTITION" ] || exit 1\ncase "$*" in *-N*) [ ! -e away ] || exit 1; echo "gpu:rtx8000:1|x|n7";;\n'
+        '*) echo "gpu:a100:4|y|n[1-3]"; echo "gpu:rtx8000:1|x|n[4-9]";; esac',
+    )
+    script = "\n".join([*batch.lines_before(site(tmp_path), CODE, tmp_path), f'printf %s "${batch.NODES}"'])
+    for answers, name in ((True, "gres:rtx8000"), (False, "")):
+        if not answers:
+            (tmp_path / "away").touch()
+        said = shell(script, tmp_path, SLURMD_NODENAME="n7", SINFO_PARTITION="debug").stdout
+        monkeypatch.setenv(batch.NODES, said)
+        assert gpus.name_in_slurm("Quadro RTX 8000") == name
+        assert gpus.request_of("gres:rtx8000", Slurm()) == "ExcNodeList=n[1-3]", "the others are all there"
+
+
+def test_a_partition_of_thousands_of_kinds_of_node_leaves_room_in_the_environment(tmp_path):
+    """Some sites give each node a feature of its own; no program started with all of them."""
+    program(tmp_path, "sinfo", 'for i in $(seq 4000); do echo "gpu:rtx8000:1|rack$((i / 40)),node$i,epyc|n$i"; done')
+    lines = batch.lines_before(site(tmp_path), CODE, tmp_path)
+    done = shell("\n".join([*lines, f'/bin/echo "${batch.NODES}"']), tmp_path, SLURMD_NODENAME="n1")
+    said = done.stdout.splitlines()
+    assert done.returncode == 0 and done.stderr == "" and len(done.stdout) > 90_000
+    assert said[:2] == ["gpu:rtx8000:1|rack0,node1,epyc|n1"] * 2 and all(line.count("|") == 2 for line in said)
 
 
 def test_a_job_that_is_no_array_is_named_by_its_own_number(tmp_path):

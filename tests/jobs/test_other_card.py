@@ -97,6 +97,15 @@ def test_a_run_waits_for_its_own_and_nothing_of_it_changes(begun, monkeypatch):
     assert begin(run, RTX, {}, site).hardware == RTX and not run["waits"].exists()
 
 
+def test_a_name_that_slurm_did_not_say_at_the_first_start_is_noted_at_a_later_one(begun, monkeypatch):
+    run, site = begun
+    run["start"].unlink()
+    monkeypatch.setenv(gpus.NODES, f"\n{PARTITION}")
+    assert begin(run, RTX, {}, site).card == "" and run.start().card == ""
+    monkeypatch.setenv(gpus.NODES, nodes("gpu:rtx8000:1"))
+    assert begin(run, RTX, {}, site).card == "gres:rtx8000" and run.start().card == "gres:rtx8000"
+
+
 def test_where_the_site_cannot_tell_them_apart_it_fails_and_names_the_ways(begun, monkeypatch):
     run, site = begun
     for gres in ("gpu:rtx8000:1", "gpu:4"):  # two models of one type; the second node names none

@@ -19,6 +19,7 @@ from pipeline.runs.container import EXEC, PYXIS
 JOB = "${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}"
 REQUEUES = 60  # attempts while slurmctld does not answer: it may be down for almost an hour
 REQUEUE_SECONDS = 5  # from the first attempt to the second; each later pause is so much longer, up to a minute
+NODES_BYTES = 100_000  # of the list of nodes; Linux takes 131,072 of a variable
 GPU_FLAG = "$([ -e /dev/nvidiactl ] && echo --nv)"  # asked on the node
 UNSIGNALLED = """bash -c 'trap "" USR2 TERM; exec "$@"' container"""
 """Starts a runtime that ignores the signals which Slurm sends to all processes of a step; Python inside notes them."""
@@ -89,11 +90,17 @@ def python_words(cluster: Cluster, code: Path) -> str:
 
 
 def _node_lines(partitions: str) -> str:
-    """What asks for the kinds of this node and of the partitions' nodes, for jobs/gpus."""
+    """What asks for the kinds of this node and of the partitions' nodes, for jobs/gpus.
+
+    The first line is this node's, empty where sinfo does not answer. Of nodes with features of their own, a line each,
+    there may be more than the environment takes: as many as fit.
+    """
     wanted = shlex.quote(partitions) if partitions else '"$SLURM_JOB_PARTITION"'
     return (
-        'timeout 20 sinfo -h -N -n "$SLURMD_NODENAME" -o "%G|%f|%N" | head -n 1; '
-        f'timeout 20 sinfo -h -e -p {wanted} -o "%G|%f|%N"'
+        "unset SINFO_PARTITION; size=0; "
+        'echo "$(timeout 20 sinfo -a -h -N -n "$SLURMD_NODENAME" -o "%G|%f|%N" | head -n 1)"; '
+        f'timeout 20 sinfo -h -e -p {wanted} -o "%G|%f|%N" | while IFS= read -r line; do '
+        f'[ $((size += ${{#line}} + 1)) -gt {NODES_BYTES} ] || printf "%s\\n" "$line"; done'
     )
 
 
