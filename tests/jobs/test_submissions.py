@@ -175,6 +175,28 @@ def test_a_noted_array_is_released_whatever_reason_slurm_shows(tmp_path, command
     assert commands == [("scontrol", "release", "21")] and submission.job["released"] is True
 
 
+@pytest.mark.parametrize(("reason", "held"), [("Priority", False), ("JobHeldUser", True), ("Dependency", True)])
+def test_an_array_that_was_released_without_a_note_holds_no_launch_up(tmp_path, monkeypatch, reason, held):
+    """Its launch got no answer in time; scontrol complains of tasks that have ended since, for minutes each."""
+    submission = published(tmp_path, 77)
+    submission.note_job("21", released=False)
+    other = QueuedJob("22", "PENDING", "JobHeldUser", "x", "")
+    queue = [QueuedJob("21_1", "PENDING", reason, submission.id, ""), other]
+    monkeypatch.setattr(reconcile, "queued_jobs", lambda runs: queue)
+
+    def ask(*command: str) -> None:
+        if command == ("scontrol", "release", "21"):
+            raise ValueError("scontrol release failed: 21_0: Job is no longer pending execution")
+
+    monkeypatch.setattr(reconcile, "ask", ask)
+    if held:
+        with pytest.raises(ValueError, match="no longer pending"):
+            reconcile.repair(tmp_path, queue)
+    else:
+        reconcile.repair(tmp_path, queue)
+    assert submission.job["released"] is not held
+
+
 def test_an_old_submission_is_cancelled(tmp_path, old, commands):
     reconcile.cancel_jobs(tmp_path, [queued("17_0")])
     assert commands == [("scancel", "17_0")]

@@ -199,10 +199,24 @@ def repair(runs: Path, jobs: Sequence[QueuedJob]) -> list[str]:
             submission.note_job(array, released=True)
         elif submission.job and not submission.job["released"]:
             if array:
-                ask("scontrol", "release", array)
+                _release(array, runs)
                 said.append(f"released {array}, whose launch was killed before it could")
             submission.note_job(submission.job["id"], released=True)
     return said
+
+
+def _release(array: str, runs: Path) -> None:
+    """Release an array whose launch has not noted that it did.
+
+    If it did (it was killed just then, or Slurm answered too late), tasks may have ended; of those scontrol complains,
+    as long as the controller remembers them. So the queue decides whether any is held still.
+    """
+    try:
+        ask("scontrol", "release", array)
+    except ValueError:
+        left = [job for job in queued_jobs(runs) if job.id.split("_")[0] == array]
+        if any(job.reason in ("JobHeldUser", "Dependency") for job in left):  # a held one may be shown with either
+            raise
 
 
 def arrays_to_send(
