@@ -25,7 +25,7 @@ from pipeline.core.console import counted, run_command
 
 if TYPE_CHECKING:
     from pipeline.jobs.plan import Plan
-    from pipeline.trackers.record import Tracker
+    from pipeline.trackers.record import Record, Tracker
 
 TRACKERS = ("mlflow", "wandb", "trackio")
 FOLDER = Path("reports")  # of the trackers that are a folder
@@ -57,24 +57,23 @@ def main() -> int:
     args = flags.given(parser())
     from pipeline.cli.status_text import lives, read_queue, status_rows
 
-    plan, begun = flags.read_plan(args), False
+    begun = False
     while True:
-        rows = status_rows(plan, read_queue(plan)) if args.follow else []  # first: what has ended by now is told
         try:
+            plan = flags.read_plan(args)
+            rows = status_rows(plan, read_queue(plan)) if args.follow else []  # first: what has ended by now is told
             code, begun = send_all(plan, args), True
-        except ValueError as error:
+            if not args.follow or not lives(rows, Path(plan.cluster.runs)):
+                return code
+        except (ValueError, OSError) as error:
             if not (args.follow and begun):  # what is wrong from the start stays wrong: a tracker that is not installed
                 raise
             print(f"trying again soon: {error}", file=sys.stderr, flush=True)
-            code = 2
-        if not args.follow or (not lives(rows, Path(plan.cluster.runs)) and code != 2):
-            return code
         time.sleep(FOLLOW_SECONDS)
-        plan = flags.read_plan(args)
 
 
 def send_all(plan: Plan, args: argparse.Namespace) -> int:
-    """Send the plan's runs that have started, and its report; 1 if a folder could not be read."""
+    """Send the plan's runs that have started, and its report; 1 if a folder could not be read, or one was refused."""
     from pipeline.core import files
     from pipeline.trackers.record import STARTED, report_record, run_record
 
@@ -89,10 +88,11 @@ def send_all(plan: Plan, args: argparse.Namespace) -> int:
                 print(f"{planned.name}: not told: {error}", file=sys.stderr)
                 bad += 1
                 continue
-            done[tracker.send(record)] += 1
+            bad += not _told(tracker, planned.name, record, done)
         if report := report_record(plan.grid, plan.report_folder):
-            done[tracker.send(report)] += 1
-    told = ", ".join(f"{done[key]} {word}" for key, word in WORDS.items() if done[key]) or "nothing has started"
+            bad += not _told(tracker, "the report", report, done)
+    told = ", ".join(f"{done[key]} {word}" for key, word in WORDS.items() if done[key])
+    told = told or ("nothing was told" if bad else "nothing has started")
     waiting = len(plan.runs) - len(plan.in_state(*STARTED))
     print(f"{told}" + (f"; {counted(waiting, 'run has', 'runs have')} not started" if waiting else ""), flush=True)
     if args.to == "wandb" and done["new"] + done["more"]:
@@ -101,6 +101,18 @@ def send_all(plan: Plan, args: argparse.Namespace) -> int:
         folder, project = shlex.quote(str(_folder(args).resolve())), shlex.quote(args.project)
         print(f"see them: TRACKIO_DIR={folder} trackio show --project {project}", flush=True)
     return 1 if bad else 0
+
+
+def _told(tracker: Tracker, name: str, record: Record, done: Counter[str]) -> bool:
+    """Send one record and count what was done; False where the tracker does not take it: others may be taken."""
+    from pipeline.trackers.record import Refused
+
+    try:
+        done[tracker.send(record)] += 1
+    except Refused as error:
+        print(f"{name}: {error}", file=sys.stderr, flush=True)
+        return False
+    return True
 
 
 def open_tracker(args: argparse.Namespace) -> Tracker:

@@ -58,6 +58,10 @@ class Record:
         return files.sha256_bytes(json.dumps(value, sort_keys=True).encode())[:16]
 
 
+class Refused(ValueError):
+    """A tracker that answers does not take one record; it may take others."""
+
+
 class Tracker(Protocol):
     """Where records go."""
 
@@ -65,7 +69,7 @@ class Tracker(Protocol):
         """Make the tracker's run of this record equal to it; returns what was done: `new`, `more`, `again` (it held
         another training of the same run), `removed` (a person deleted it there, so it stays away), or nothing.
 
-        Raises `ValueError` where the tracker does not answer.
+        Raises `ValueError` where the tracker does not answer, `Refused` where it does not take this record.
         """
 
 

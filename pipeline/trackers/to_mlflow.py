@@ -11,7 +11,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipeline.core import files
-from pipeline.trackers.record import LOSS, Point, Record
+from pipeline.trackers.record import LOSS, Point, Record, Refused
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -56,7 +56,7 @@ class Mlflow:
             self.removed = {run.data.tags[RUN] for run in gone if REPLACED not in run.data.tags}
 
     def send(self, record: Record) -> str:
-        with self._asking():
+        with self._asking(one=True):
             run, digest = self.there.get(record.id), record.digest
             if run is None and record.id in self.removed:
                 return "removed"
@@ -143,8 +143,6 @@ class Mlflow:
         new.append(_metrics([(0, {k: v for k, v in record.result.items() if k not in known.metrics})], when))
         for request in _whole(new, METRICS):
             self.client.log_batch(identity, metrics=request)
-        for path in record.files:
-            self.client.log_artifact(identity, str(path))
         if record.ended is not None:
             self.client.set_terminated(identity, STATUS[record.state], round(record.ended * 1000))
         else:
@@ -153,17 +151,30 @@ class Mlflow:
             self.client.delete_tag(identity, name)
         tags = {name: value for name, value in record.tags.items() if known.tags.get(name) != value}
         self.client.log_batch(identity, tags=[RunTag(name, value) for name, value in tags.items()])
+        for path in record.files:  # last: some servers have no place for them that can be reached from here
+            self.client.log_artifact(identity, str(path))
 
     @contextlib.contextmanager
-    def _asking(self) -> Iterator[None]:
-        """Turn what MLflow raises into a `ValueError` that names the server."""
+    def _asking(self, *, one: bool = False) -> Iterator[None]:
+        """Turn what MLflow raises into a `ValueError` that names the server; with `one`, into `Refused` where the
+        server answers and only does not take this one record."""
         from mlflow.exceptions import MlflowException
 
         try:
             yield
         except (MlflowException, OSError, ImportError) as error:
             words = " ".join(str(error).split())
+            if one and self._answers():
+                raise Refused(f"MLflow at {self.uri} answers and did not take all of it: {words[:300]}") from error
             raise ValueError(f"MLflow at {self.uri}: {words[:300]}; start it, or give another --uri") from error
+
+    def _answers(self) -> bool:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return self.client.get_experiment(self.experiment) is not None
+        except (MlflowException, OSError):
+            return False
 
 
 def _begins(run: MlflowRun, steps: dict[int, float], record: Record) -> bool:

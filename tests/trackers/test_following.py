@@ -38,6 +38,24 @@ def test_what_is_wrong_from_the_start_is_an_error(followed: list[int | ValueErro
     assert followed == [0]
 
 
+def test_a_disk_that_is_away_for_a_moment_ends_no_following(
+    followed: list[int | ValueError], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It reads the plan and the run folders again each time."""
+    reads: list[int] = []
+
+    def status_rows(plan: object, queue: object) -> list[object]:
+        reads.append(1)
+        if len(reads) == 2:
+            raise OSError(116, "Stale file handle", "runs/a-1")
+        return []
+
+    monkeypatch.setattr(status_text, "status_rows", status_rows)
+    followed += [0, 0]
+    assert track.main() == 0 and not followed
+    assert capsys.readouterr().err == "trying again soon: [Errno 116] Stale file handle: 'runs/a-1'\n"
+
+
 def test_a_tracker_that_stops_answering_is_asked_again(
     followed: list[int | ValueError], capsys: pytest.CaptureFixture[str]
 ) -> None:
