@@ -253,6 +253,20 @@ def test_a_dry_run_says_when_limits_will_bind(
 
 
 @pytest.mark.parametrize(
+    ("settings", "tasks"),
+    [
+        ("MaxArraySize = 0", 1),
+        ("", 1001),
+        ("MaxArraySize = 100001\nSchedulerParameters = bf_continue,max_array_tasks=50,defer", 50),
+        ("MaxArraySize = 20\nSchedulerParameters = max_array_tasks=50", 20),
+    ],
+)
+def test_an_array_has_at_most_the_tasks_that_the_site_allows(site: dict[str, str], settings: str, tasks: int) -> None:
+    site["scontrol show config"] = f"{settings}\n"
+    assert scheduler.max_array_size() == tasks
+
+
+@pytest.mark.parametrize(
     ("reason", "said"),
     [
         ("JobHeldAdmin", "an administrator holds it"),

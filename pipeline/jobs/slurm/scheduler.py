@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -80,8 +81,11 @@ def config(*, timeout: float = 60.0) -> dict[str, str]:
 
 
 def max_array_size() -> int:
-    """The site's MaxArraySize: indices are below it, so an array has at most this many tasks."""
-    return max(1, int(config().get("MaxArraySize", MAX_ARRAY)))
+    """How many tasks an array may have: the site's MaxArraySize, below which indices are, or its max_array_tasks."""
+    site = config()
+    most = int(site.get("MaxArraySize", MAX_ARRAY))
+    tasks = re.search(r"\bmax_array_tasks=(\d+)", site.get("SchedulerParameters", ""))
+    return max(1, min(most, int(tasks[1])) if tasks else most)
 
 
 def scancel(job_ids: Sequence[str]) -> None:
