@@ -11,7 +11,7 @@ import dataclasses
 import shutil
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,7 +74,8 @@ class Submission:
 
     def note_cancelled(self) -> None:
         """Say that a person cancelled it, so that a launch that waits for it does not submit its runs again."""
-        (self.folder / "cancelled").touch()
+        with contextlib.suppress(FileNotFoundError):  # its runs are done, and clean has removed it meanwhile
+            (self.folder / "cancelled").touch()
 
     def live_tasks(self, seen: str = "") -> Iterator[tuple[str, tuple[str, ...]]]:
         """The Slurm id of each task with its runs, without those that it skipped: they may be submitted again.
@@ -160,9 +161,15 @@ def has_launch(runs: Path) -> bool:
     return files.is_locked(runs / LIVES, shared=True)
 
 
-def cancelled_runs(runs: Path) -> set[str]:
-    """The ids of the runs of submissions that a person cancelled."""
-    return {run for submission in read_submissions(runs) if submission.cancelled for run in submission.runs}
+def cancelled_submissions(runs: Path) -> set[str]:
+    """The ids of the submissions that a person cancelled."""
+    return {submission.id for submission in read_submissions(runs) if submission.cancelled}
+
+
+def cancelled_runs(runs: Path, but: Container[str] = ()) -> set[str]:
+    """The ids of the runs of submissions that a person cancelled, without those submissions in `but`."""
+    found = [submission for submission in read_submissions(runs) if submission.cancelled and submission.id not in but]
+    return {run for submission in found for run in submission.runs}
 
 
 def job_logs(runs: Path, run_id: str) -> list[Path]:

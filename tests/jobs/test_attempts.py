@@ -214,11 +214,11 @@ def test_a_disk_that_is_away_for_a_moment_ends_no_waiting_launch(job, tmp_path, 
             raise OSError(errno.ESTALE, "Stale file handle", str(run.folder))
         return "done" if len(reads) > 20 else state(run)
 
-    def look(folder):
+    def look(folder, but):
         looks.append(1)
-        if len(looks) == 3:
+        if len(looks) == 2:
             raise OSError(errno.EIO, "Input/output error", str(folder))
-        return cancelled(folder)
+        return cancelled(folder, but)
 
     monkeypatch.setattr(Run, "state", read)
     monkeypatch.setattr(reconcile.submissions, "cancelled_runs", look)

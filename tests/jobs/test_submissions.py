@@ -11,12 +11,15 @@ import pytest
 import tiny
 from planned import planned_runs
 
+from pipeline.cli.progress import LaunchProgress
 from pipeline.core import files
 from pipeline.jobs import cleanup, submissions
 from pipeline.jobs.arrays import JobArray, job_arrays, jobs_of
+from pipeline.jobs.plan import Plan
 from pipeline.jobs.slurm import reconcile, scheduler, submit
 from pipeline.jobs.slurm.queue import queued_runs
 from pipeline.jobs.slurm.scheduler import QueuedJob
+from pipeline.study import paper
 
 RESULT = {
     "metrics": {}, "seconds": 1.0, "images_per_second": 1.0, "epochs": 1, "best_epoch": None, "device": "cpu",
@@ -88,6 +91,36 @@ def test_the_submission_remembers_that_a_person_cancelled_it(tmp_path):
     assert submissions.cancelled_runs(tmp_path) == set()
     submission.note_cancelled()
     assert submissions.cancelled_runs(tmp_path) == set(submission.tasks[0])
+
+
+def test_a_waiting_launch_leaves_at_a_second_cancel_of_the_same_runs_too(tmp_path, monkeypatch):
+    """The first one's submission is there still; the launch came after it, and the second cancel came to that."""
+    planned = {each.run.id: each for each in planned_runs(tmp_path, [77])}
+    plan = Plan("mine", tiny.make_cluster(tmp_path, runs=str(tmp_path)), paper.preset("paper"), [], [], runs=planned)
+    published(tmp_path, 77).note_cancelled()
+    said = []
+
+    def submit_missing(plan, **options):
+        second = published(tmp_path, 77)
+        second.note_job("22", released=True)
+        reconcile.cancel_jobs(tmp_path, [QueuedJob("22", "PENDING", "Priority", second.id, "")])
+        return [second], ["sent 22"]
+
+    for name, value in {"submit_missing": submit_missing, "POLL_SECONDS": 0.0, "scancel": lambda jobs: None}.items():
+        monkeypatch.setattr(reconcile, name, value)
+    monkeypatch.setattr(reconcile, "queued_jobs", lambda runs: [])
+    monkeypatch.setattr(reconcile.limits, "read_limits", lambda slurm: [])
+    monkeypatch.setattr("pipeline.jobs.slurm.attempts.endings", lambda ids, accounting: {})
+    monkeypatch.setattr(LaunchProgress, "say", lambda self, lines: said.extend(lines))
+    assert reconcile.run_plan(plan, LaunchProgress()) is False
+    assert said == ["sent 22", "another command cancelled runs of this grid; they are not submitted again"]
+
+
+def test_a_submission_that_clean_has_removed_keeps_no_other_from_being_cancelled(tmp_path):
+    submission = published(tmp_path, 77)
+    submission.remove()
+    submission.note_cancelled()
+    assert not submission.folder.exists()
 
 
 # --- Submissions of earlier code -------------------------------------------------------------------------------------

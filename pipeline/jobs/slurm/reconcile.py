@@ -44,11 +44,11 @@ def run_plan(plan: Plan, progress: PlanProgress) -> bool:
     live: dict[str, QueuedJob] = {}
     begun, lost, told, unread = False, True, list[str](), ""
     site = limits.read_limits(plan.cluster.slurm)
-    before = submissions.cancelled_runs(runs)
+    before = submissions.cancelled_submissions(runs)
     with signals_noted("leaving; the jobs continue") as asked:
         while not asked():
             try:
-                if (submissions.cancelled_runs(runs) - before) & plan.runs.keys():
+                if submissions.cancelled_runs(runs, but=before) & plan.runs.keys():
                     progress.say(["another command cancelled runs of this grid; they are not submitted again"])
                     return False
                 live = queued_runs(runs, queued_jobs(runs))
