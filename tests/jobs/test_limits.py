@@ -255,7 +255,6 @@ def test_a_dry_run_says_when_limits_will_bind(
 @pytest.mark.parametrize(
     ("settings", "tasks"),
     [
-        ("MaxArraySize = 0", 1),
         ("", 1001),
         ("MaxArraySize = 100001\nSchedulerParameters = bf_continue,max_array_tasks=50,defer", 50),
         ("MaxArraySize = 20\nSchedulerParameters = max_array_tasks=50", 20),

@@ -96,3 +96,24 @@ def test_a_second_script_sends_nothing_that_the_first_has_sent(tmp_path: Path, m
     assert reconcile.script(plan).count("sbatch --parsable") == 2, "what waits for them, and the supervised ones"
     assert queue.queued_runs(runs, sent).keys() == first.runs, "status and cancel know them, too"
     assert queue.read_queue(plan).jobs.keys() == first.runs and first.job == {}
+
+
+def test_a_refusal_says_what_was_sent_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever reads only that sbatch refused an array would take the others for not sent, too."""
+    plan = Plan("mine", tiny.make_cluster(tmp_path, executor="slurm", slurm=Slurm()), paper.preset("paper"), [], [])
+    plan.runs = {planned.run.id: planned for planned in planned_runs(tmp_path / "runs", seeds=[77])}
+
+    def send(submission: submissions.Submission, *_: object, **__: object) -> str:
+        if "finetune" in submission.name:
+            raise ValueError(f"sbatch refused {submission.name}: Invalid qos")
+        submission.note_job("21", released=True)
+        return "21"
+
+    monkeypatch.setattr(submit, "send", send)
+    monkeypatch.setattr(reconcile, "queued_jobs", lambda runs: [])
+    monkeypatch.setattr(reconcile, "max_array_size", lambda: 1001)
+    monkeypatch.setattr(reconcile, "snapshot", lambda runs: Path("code"))
+    with pytest.raises(
+        ValueError, match=r"refused mine\..*: Invalid qos; before that it sent 21 mine\.tiny\.cass\.s77"
+    ):
+        reconcile.submit_missing(plan, site=[])

@@ -143,7 +143,7 @@ def submit_missing(
                     job_id = submit.send(submission, plan.cluster, code, after=after, parallelism=array.parallelism)
                 except ValueError as error:  # others' jobs count too, or the site hides a limit
                     if limits.FULL not in str(error) or (len(array.jobs) == 1 and not (sent or live)):
-                        raise
+                        raise ValueError("; before that it ".join([str(error), *said])) from error
                     array = dataclasses.replace(array, jobs=array.jobs[: len(array.jobs) // 2])
                     room, why = len(array.jobs), "sbatch says that the site takes no more of them now"
                     continue
