@@ -123,6 +123,22 @@ def test_a_job_that_gets_further_is_sent_again_any_number_of_times(job):
     assert [run.state() for run in runs] == ["pending", "pending"] and not watched.cancelled
 
 
+def test_a_job_that_comes_back_again_and_again_without_a_step_is_told_of_and_not_given_up(job):
+    """It is the same job for Slurm, and requeues itself up to slurm.requeues times: at a limit that is too short."""
+    watched, runs, _, _ = job
+    said = []
+    for start in range(2 * IDLE_JOBS + 1):
+        for state in ("PENDING", "RUNNING", "SUSPENDED", "RUNNING"):
+            if (start, state) == (2, "SUSPENDED"):
+                (runs[1].folder / "checkpoint-0000000005-0123.pt").touch()
+            said += [
+                (start, line) for line in watched.note_queue({r.id: QueuedJob("9", state, "", "s", "") for r in runs})
+            ]
+    assert [start for start, _ in said] == [3 + IDLE_JOBS]  # the third start got further
+    assert said[0][1].startswith("job 9 came back into the queue 3 times in a row without a step beyond its checkpoint")
+    assert not watched.idle and runs[0].state() == "pending"
+
+
 def test_jobs_in_a_row_that_get_no_further_are_a_failure_that_says_so(job):
     watched, runs, ends, steps = job
     steps += [[], [], [5]]

@@ -33,6 +33,10 @@ class Attempts:
         """Of each job that has not ended, how far each of its runs was when it was sent or first seen."""
         self.idle: Counter[str] = Counter()
         """By run, how many of its jobs in a row got no further."""
+        self.at_work: dict[str, dict[str, int]] = {}
+        """Of each job at work, how far each of its runs was as it began."""
+        self.fruitless: Counter[str] = Counter()
+        """By job, how many times in a row it came back into the queue and had got no further."""
         self.cancelled: set[str] = set()
         """Runs whose job a person cancelled; they are not sent again."""
 
@@ -57,7 +61,7 @@ class Attempts:
         how = endings(left, accounting=self.accounting) if left else {}
         further = {job: any(self._run(run).reached() > then for run, then in self.jobs[job].items()) for job in left}
         began = {name for names in left.values() for name in names if self._could_begin(name)}
-        said = []
+        said = [line for job, its_runs in by_job.items() for line in self._returned(job, live[its_runs[0]])]
         for job in gone:  # only now, so that a disk that is away for a moment has no ending forgotten
             del self.jobs[job]
             if job in left:
@@ -79,6 +83,25 @@ class Attempts:
             if self.idle[name] >= IDLE_JOBS:
                 note_idle(self._run(name), words)
         return [f"job {job}: {words}" + ("" if further else "; it got no further than the one before")] if names else []
+
+    def _returned(self, job: str, queued: QueuedJob) -> list[str]:
+        """Say of a job that was at work and waits again where that happened several times and it got no further.
+
+        It is not given up: a preemption is no failure. But a time limit below what a first checkpoint takes never ends.
+        """
+        if queued.state == "RUNNING" and job not in self.at_work:
+            self.at_work[job] = {run: self._run(run).reached() for run in self.jobs[job]}
+        if queued.state != "PENDING" or job not in self.at_work:
+            return []
+        before = self.at_work.pop(job)
+        further = any(self._run(run).reached() > then for run, then in before.items())
+        self.fruitless[job] = times = 0 if further else self.fruitless[job] + 1
+        if further or times % IDLE_JOBS:
+            return []
+        return [
+            f"job {job} came back into the queue {times} times in a row without a step beyond its checkpoint: "
+            f"python -m pipeline.logs {min(before)} --job; a longer slurm.hours or fewer checkpoint_minutes may help"
+        ]
 
     def _note(self, job: str, its_runs: Iterable[str]) -> None:
         if job not in self.jobs:
