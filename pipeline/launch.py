@@ -128,11 +128,11 @@ def dry_run(plan: Plan) -> int:
 
 def print_sbatch(plan: Plan) -> int:
     """Publish the plan and print the script that submits it."""
-    from pipeline.jobs.slurm import reconcile
+    from pipeline.jobs.slurm import sending
 
     if plan.cluster.executor != "slurm":
         raise ValueError('--print-sbatch needs a cluster file with executor = "slurm"; give --cluster')
-    script = reconcile.script(plan)
+    script = sending.script(plan)
     answer({"script": script})
     hand_over(f"{script}\n")
     return 0
@@ -141,9 +141,9 @@ def print_sbatch(plan: Plan) -> int:
 def submit(plan: Plan, hint: str) -> int:
     """Submit what is to be submitted to Slurm, and leave."""
     from pipeline.cli.plan_text import plan_facts
-    from pipeline.jobs.slurm import reconcile
+    from pipeline.jobs.slurm import sending
 
-    _, said = reconcile.submit_missing(plan)
+    _, said = sending.submit_missing(plan)
     print("\n".join(said) if said else "nothing to send: every run to do has a job in the queue")
     print(f"their states: python -m pipeline.status {hint}")
     answer({**plan_facts(plan), "sent": said})
@@ -173,9 +173,9 @@ def run_to_end(plan: Plan, hint: str) -> int:
     progress = LaunchProgress()
     with launch_lives(Path(plan.cluster.runs)):
         if plan.cluster.executor == "slurm":
-            from pipeline.jobs.slurm import reconcile
+            from pipeline.jobs.slurm import waiting
 
-            completed = reconcile.run_plan(plan, progress)
+            completed = waiting.run_plan(plan, progress)
             farewell = "no longer watching; the jobs continue. The same command watches again."
         else:
             from pipeline.jobs import local

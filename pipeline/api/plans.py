@@ -118,12 +118,12 @@ class GridPlan:
             progress = LaunchProgress()
             with launch_lives(Path(plan.cluster.runs)):
                 if on_slurm:
-                    from pipeline.jobs.slurm import reconcile
+                    from pipeline.jobs.slurm import sending, waiting
 
                     if wait:
-                        reconcile.run_plan(plan, progress)
+                        waiting.run_plan(plan, progress)
                     else:
-                        progress.say(reconcile.submit_missing(plan)[1])
+                        progress.say(sending.submit_missing(plan)[1])
                 else:
                     from pipeline.jobs import local
 

@@ -87,7 +87,7 @@ def milestones_text(plan: Plan) -> str:
 
 def arrays_text(plan: Plan) -> str:
     """The arrays that a launch would submit; as if the queue were empty, if Slurm does not answer."""
-    from pipeline.jobs.slurm import limits, queue, reconcile, scheduler
+    from pipeline.jobs.slurm import limits, queue, scheduler, sending
 
     runs = Path(plan.cluster.runs)
     out = []
@@ -98,7 +98,7 @@ def arrays_text(plan: Plan) -> str:
         live, limit = {}, scheduler.MAX_ARRAY
         out.append(f"as if the queue were empty: {error}")
     rows: list[tuple[str, int, int, int, str]] = []
-    for array in reconcile.arrays_to_send(plan, live, limit=limit):
+    for array in sending.arrays_to_send(plan, live, limit=limit):
         count = sum(len(job.runs) for job in array.jobs)
         after = f"afterany {counted(len(array.parents), 'run')}" if array.parents else ""
         rows.append((array.name, len(array.jobs), array.parallelism, count, after))

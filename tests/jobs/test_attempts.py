@@ -12,7 +12,7 @@ from pipeline.cli.progress import LaunchProgress
 from pipeline.jobs.arrays import job_arrays, jobs_of
 from pipeline.jobs.plan import TO_DO, Plan, PlannedRun
 from pipeline.jobs.signals import REQUEUE
-from pipeline.jobs.slurm import attempts, endings, reconcile, records, scheduler
+from pipeline.jobs.slurm import attempts, endings, records, scheduler, waiting
 from pipeline.jobs.slurm.attempts import IDLE_JOBS, Attempts
 from pipeline.jobs.slurm.endings import Ending
 from pipeline.jobs.slurm.scheduler import QueuedJob
@@ -176,15 +176,15 @@ def test_what_a_person_cancelled_is_not_sent_again_and_has_not_failed(job):
 
 def test_a_refusal_of_the_first_submission_ends_a_waiting_launch(tmp_path, monkeypatch):
     """Later ones are tried again: the queue may be down for a while."""
-    monkeypatch.setattr(reconcile, "queued_jobs", lambda runs: [])
+    monkeypatch.setattr(waiting, "queued_jobs", lambda runs: [])
 
     def refused(plan, **options):
         raise ValueError("sbatch refused mine: Invalid account")
 
-    monkeypatch.setattr(reconcile, "submit_missing", refused)
+    monkeypatch.setattr(waiting, "submit_missing", refused)
     plan = Plan("mine", tiny.make_cluster(tmp_path), paper.preset("paper"), [], [])
     with pytest.raises(ValueError, match="Invalid account"):
-        reconcile.run_plan(plan, LaunchProgress())
+        waiting.run_plan(plan, LaunchProgress())
 
 
 def test_a_run_folder_that_somebody_deletes_ends_no_waiting_launch(job, tmp_path, monkeypatch):
@@ -205,15 +205,15 @@ def test_a_run_folder_that_somebody_deletes_ends_no_waiting_launch(job, tmp_path
         if len(sent) == 2:
             for run in planned.values():
                 run.state = "failed"
-            monkeypatch.setattr(reconcile, "refresh", lambda plan: None)
+            monkeypatch.setattr(waiting, "refresh", lambda plan: None)
         return [], []
 
     for name, value in {"queued_runs": queued_runs, "submit_missing": submit_missing, "POLL_SECONDS": 0.0}.items():
-        monkeypatch.setattr(reconcile, name, value)
-    monkeypatch.setattr(reconcile, "queued_jobs", lambda runs: [])
-    monkeypatch.setattr(reconcile.limits, "read_limits", lambda slurm: [])
+        monkeypatch.setattr(waiting, name, value)
+    monkeypatch.setattr(waiting, "queued_jobs", lambda runs: [])
+    monkeypatch.setattr(waiting.limits, "read_limits", lambda slurm: [])
     monkeypatch.setattr(attempts, "endings", lambda ids, accounting: {})
-    assert reconcile.run_plan(plan, LaunchProgress())
+    assert waiting.run_plan(plan, LaunchProgress())
     assert sent == [[run.id for run in runs]] * 2
 
 
@@ -222,7 +222,7 @@ def test_a_disk_that_is_away_for_a_moment_ends_no_waiting_launch(job, tmp_path, 
     _, runs, _, _ = job
     planned = {run.id: PlannedRun(run, run.spec, "pending", None) for run in runs}
     plan = Plan("mine", tiny.make_cluster(tmp_path), paper.preset("paper"), [], [], runs=planned)
-    reads, looks, said, state, cancelled = [], [], [], Run.state, reconcile.submissions.cancelled_runs
+    reads, looks, said, state, cancelled = [], [], [], Run.state, waiting.submissions.cancelled_runs
 
     def read(run):
         reads.append(run.id)
@@ -237,13 +237,13 @@ def test_a_disk_that_is_away_for_a_moment_ends_no_waiting_launch(job, tmp_path, 
         return cancelled(folder, but)
 
     monkeypatch.setattr(Run, "state", read)
-    monkeypatch.setattr(reconcile.submissions, "cancelled_runs", look)
-    monkeypatch.setattr(reconcile, "POLL_SECONDS", 0.0)
-    monkeypatch.setattr(reconcile, "queued_jobs", lambda runs: [])
-    monkeypatch.setattr(reconcile, "submit_missing", lambda plan, **options: ([], []))
-    monkeypatch.setattr(reconcile.limits, "read_limits", lambda slurm: [])
+    monkeypatch.setattr(waiting.submissions, "cancelled_runs", look)
+    monkeypatch.setattr(waiting, "POLL_SECONDS", 0.0)
+    monkeypatch.setattr(waiting, "queued_jobs", lambda runs: [])
+    monkeypatch.setattr(waiting, "submit_missing", lambda plan, **options: ([], []))
+    monkeypatch.setattr(waiting.limits, "read_limits", lambda slurm: [])
     monkeypatch.setattr(LaunchProgress, "say", lambda self, lines: said.extend(lines))
-    assert reconcile.run_plan(plan, LaunchProgress())
+    assert waiting.run_plan(plan, LaunchProgress())
     tried = [line for line in said if line.startswith("trying again soon: ")]
     assert len(tried) == 2 and "Stale file handle" in tried[0] and "Input/output error" in tried[1]
 

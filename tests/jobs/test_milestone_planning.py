@@ -11,7 +11,7 @@ from sites import Site
 from pipeline.core import files
 from pipeline.jobs import plan as plans
 from pipeline.jobs import submissions
-from pipeline.jobs.slurm import reconcile, scheduler
+from pipeline.jobs.slurm import scheduler, sending
 from pipeline.runs.folder import Run
 from pipeline.runs.spec import PretrainSpec
 
@@ -110,7 +110,7 @@ def test_a_run_that_has_started_publishes_what_its_start_fixed_and_no_more(plan_
 
 def test_a_publisher_and_its_milestones_are_one_job_and_their_fine_tunes_wait_for_it(plan_of):
     plan = plan_of(*PAPER)
-    pretraining, *fan_outs = reconcile.arrays_to_send(plan, {}, limit=1001)
+    pretraining, *fan_outs = sending.arrays_to_send(plan, {}, limit=1001)
     (job,) = pretraining.jobs
     assert [planned.spec.epochs for planned in job.runs] == [300, 200, 100, 50]
     assert str(pretraining) == "a job, 4 runs"
@@ -130,14 +130,14 @@ def test_a_run_with_a_job_in_the_queue_is_not_sent_again_nor_given_more_mileston
     found = by_epochs(plan_of(*PAPER))
     job = scheduler.QueuedJob("17", "PENDING", "", "submission", "")
     plan = plan_of(*PAPER)
-    arrays = reconcile.arrays_to_send(plan, {found[300].run.id: job, found[100].run.id: job}, limit=1001)
+    arrays = sending.arrays_to_send(plan, {found[300].run.id: job, found[100].run.id: job}, limit=1001)
     sent = [[planned.spec.epochs for planned in job.runs] for job in arrays[0].jobs]
     assert sent == [[200, 50]]
     assert len(arrays) == 5  # the fine-tunes of all four
 
     start(found[300], [50])
     with found[300].run.lock():  # running, started by hand: its milestone waits, and so does what starts from that
-        arrays = reconcile.arrays_to_send(plan_of(50, 300), {}, limit=1001)
+        arrays = sending.arrays_to_send(plan_of(50, 300), {}, limit=1001)
     assert arrays == []
 
 

@@ -12,7 +12,7 @@ from planned import planned_runs
 
 from pipeline.jobs import submissions
 from pipeline.jobs.plan import Plan, make_plan
-from pipeline.jobs.slurm import limits, queue, reconcile, submit
+from pipeline.jobs.slurm import limits, queue, sending, submit
 from pipeline.jobs.slurm.scheduler import QueuedJob
 from pipeline.runs.cluster import Slurm
 from pipeline.study import paper
@@ -50,10 +50,10 @@ def test_names_in_the_script_are_text_and_named_clusters_are_understood(tmp_path
         (programs / program).write_text(text)
         (programs / program).chmod(0o755)
     monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setattr(reconcile, "queued_jobs", lambda runs: [])
-    monkeypatch.setattr(reconcile, "max_array_size", lambda: 1001)
+    monkeypatch.setattr(sending, "queued_jobs", lambda runs: [])
+    monkeypatch.setattr(sending, "max_array_size", lambda: 1001)
     site = tiny.make_cluster(tmp_path, shards=str(shards.folder.parent), executor="slurm", slurm=Slurm())
-    script = reconcile.script(make_plan(str(tmp_path / f"{name}.py"), site))
+    script = sending.script(make_plan(str(tmp_path / f"{name}.py"), site))
     calls = tmp_path / "calls"
     done = subprocess.run(
         ["bash", "-c", script], cwd=tmp_path, env={**os.environ, "CALLS": str(calls)}, capture_output=True, text=True
@@ -79,21 +79,21 @@ def test_a_second_script_sends_nothing_that_the_first_has_sent(tmp_path: Path, m
     plan = Plan("mine", tiny.make_cluster(tmp_path, executor="slurm", slurm=Slurm()), paper.preset("paper"), [], [])
     plan.runs = {planned.run.id: planned for planned in planned_runs(tmp_path / "runs", seeds=range(77, 84))}
     sent: list[QueuedJob] = []
-    for module in (reconcile, queue):
+    for module in (sending, queue):
         monkeypatch.setattr(module, "queued_jobs", lambda runs: sent)
-    monkeypatch.setattr(reconcile, "max_array_size", lambda: 1001)
-    monkeypatch.setattr(reconcile, "snapshot", lambda runs: Path("code"))
+    monkeypatch.setattr(sending, "max_array_size", lambda: 1001)
+    monkeypatch.setattr(sending, "snapshot", lambda runs: Path("code"))
     monkeypatch.setenv("PATH", "")
     monkeypatch.setattr(limits, "read_limits", lambda slurm: [])
     monkeypatch.setattr(limits, "room", lambda found, most: (7 - len(sent), "max_jobs is 7"))
-    assert reconcile.script(plan).count("sbatch --parsable") == 1
+    assert sending.script(plan).count("sbatch --parsable") == 1
     runs = Path(plan.cluster.runs)
     (first,) = submissions.read_submissions(runs)
     for task in range(len(first.tasks)):
         sent.append(QueuedJob(f"21_{task}", "PENDING", "Priority", first.id, ""))
-    assert len(sent) == 7 and reconcile.script(plan).count("sbatch --parsable") == 0
+    assert len(sent) == 7 and sending.script(plan).count("sbatch --parsable") == 0
     monkeypatch.setattr(limits, "room", lambda found, most: (None, ""))
-    assert reconcile.script(plan).count("sbatch --parsable") == 2, "what waits for them, and the supervised ones"
+    assert sending.script(plan).count("sbatch --parsable") == 2, "what waits for them, and the supervised ones"
     assert queue.queued_runs(runs, sent).keys() == first.runs, "status and cancel know them, too"
     assert queue.read_queue(plan).jobs.keys() == first.runs and first.job == {}
 
@@ -110,10 +110,10 @@ def test_a_refusal_says_what_was_sent_before_it(tmp_path: Path, monkeypatch: pyt
         return "21"
 
     monkeypatch.setattr(submit, "send", send)
-    monkeypatch.setattr(reconcile, "queued_jobs", lambda runs: [])
-    monkeypatch.setattr(reconcile, "max_array_size", lambda: 1001)
-    monkeypatch.setattr(reconcile, "snapshot", lambda runs: Path("code"))
+    monkeypatch.setattr(sending, "queued_jobs", lambda runs: [])
+    monkeypatch.setattr(sending, "max_array_size", lambda: 1001)
+    monkeypatch.setattr(sending, "snapshot", lambda runs: Path("code"))
     with pytest.raises(
         ValueError, match=r"refused mine\..*: Invalid qos; before that it sent 21 mine\.tiny\.cass\.s77"
     ):
-        reconcile.submit_missing(plan, site=[])
+        sending.submit_missing(plan, site=[])

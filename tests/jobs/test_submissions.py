@@ -16,7 +16,7 @@ from pipeline.core import files
 from pipeline.jobs import cleanup, submissions
 from pipeline.jobs.arrays import JobArray, job_arrays, jobs_of
 from pipeline.jobs.plan import Plan
-from pipeline.jobs.slurm import reconcile, scheduler, submit
+from pipeline.jobs.slurm import reconcile, scheduler, submit, waiting
 from pipeline.jobs.slurm.queue import queued_runs
 from pipeline.jobs.slurm.scheduler import QueuedJob
 from pipeline.study import paper
@@ -106,13 +106,13 @@ def test_a_waiting_launch_leaves_at_a_second_cancel_of_the_same_runs_too(tmp_pat
         reconcile.cancel_jobs(tmp_path, [QueuedJob("22", "PENDING", "Priority", second.id, "")])
         return [second], ["sent 22"]
 
-    for name, value in {"submit_missing": submit_missing, "POLL_SECONDS": 0.0, "scancel": lambda jobs: None}.items():
-        monkeypatch.setattr(reconcile, name, value)
-    monkeypatch.setattr(reconcile, "queued_jobs", lambda runs: [])
-    monkeypatch.setattr(reconcile.limits, "read_limits", lambda slurm: [])
+    for name, value in {"submit_missing": submit_missing, "POLL_SECONDS": 0.0, "queued_jobs": lambda runs: []}.items():
+        monkeypatch.setattr(waiting, name, value)
+    monkeypatch.setattr(reconcile, "scancel", lambda jobs: None)
+    monkeypatch.setattr(waiting.limits, "read_limits", lambda slurm: [])
     monkeypatch.setattr("pipeline.jobs.slurm.attempts.endings", lambda ids, accounting: {})
     monkeypatch.setattr(LaunchProgress, "say", lambda self, lines: said.extend(lines))
-    assert reconcile.run_plan(plan, LaunchProgress()) is False
+    assert waiting.run_plan(plan, LaunchProgress()) is False
     assert said == ["sent 22", "another command cancelled runs of this grid; they are not submitted again"]
 
 

@@ -19,7 +19,7 @@ from pipeline.jobs.engines import processes
 from pipeline.jobs.estimate import DECODED, estimate
 from pipeline.jobs.fanout import FanOutPayload, payload_of
 from pipeline.jobs.plan import PlannedRun
-from pipeline.jobs.slurm import reconcile
+from pipeline.jobs.slurm import sending
 from pipeline.runs.cluster import Slurm
 from pipeline.runs.folder import Run
 from pipeline.runs.identity import run_id
@@ -38,7 +38,7 @@ def test_the_60_pretraining_jobs_of_the_main_grid_become_15(tmp_path):
     plan = plans.make_plan("main", site)
     for planned in plan.runs.values():
         planned.state = "missing"  # as if there were shards
-    arrays = reconcile.arrays_to_send(plan, {}, limit=1001)
+    arrays = sending.arrays_to_send(plan, {}, limit=1001)
     first, *others = arrays
     assert (first.name, len(first.jobs)) == ("main.pretrain.s77-81", 15)
     assert [len(job.runs) for job in first.jobs] == [4] * 15 and all(job.parts for job in first.jobs)
@@ -48,7 +48,7 @@ def test_the_60_pretraining_jobs_of_the_main_grid_become_15(tmp_path):
     assert all(len(kind) <= 2 for kind in kinds), "runs of one job take equally long as far as possible"
     alone = dataclasses.replace(site, slurm=dataclasses.replace(NODE, runs_per_job=1))
     plan.cluster = alone
-    before = reconcile.arrays_to_send(plan, {}, limit=1001)
+    before = sending.arrays_to_send(plan, {}, limit=1001)
     assert sum(len(array.jobs) for array in before if not array.jobs[0].fan_out) == 60
     assert [str(array) for array in others] == [str(array) for array in before if array.jobs[0].fan_out]
 
