@@ -137,9 +137,9 @@ def shared_groups(groups: Sequence[str | None], table: Sequence[str]) -> int | N
     return sum(part == "test" and group in trained for group, part in zip(groups, table, strict=True))
 
 
-def identical_across(checksums: Sequence[str], table: Sequence[str]) -> int:
-    """How many files have a byte-identical twin in another split."""
+def identical_across(contents: Sequence[str], table: Sequence[str]) -> int:
+    """How many images have a byte-identical twin in another split; contents: equal for such twins."""
     where: dict[str, set[str]] = {}
-    for checksum, part in zip(checksums, table, strict=True):
-        where.setdefault(checksum, set()).add(part)
-    return sum(len(where[checksum]) > 1 for checksum in checksums)
+    for content, part in zip(contents, table, strict=True):
+        where.setdefault(content, set()).add(part)
+    return sum(len(where[content]) > 1 for content in contents)

@@ -175,17 +175,17 @@ def summarise(
     found: Twins,
     *,
     keys: Sequence[str],
-    checksums: Sequence[str],
+    contents: Sequence[str],
     table: Sequence[str],
     labels: Sequence[Labels],
 ) -> dict[str, Any]:
     """What manifests say of twins, under `twins`: images of val and test with a twin in train, twins of two labels.
 
-    checksums: of the raw files. An image counts once: as exact, else as near, else as mirrored.
+    contents: equal for byte-identical images. An image counts once: as exact, else as near, else as mirrored.
     """
     splits = np.array(table, dtype="U5")
-    trained = {checksum for checksum, split in zip(checksums, table, strict=True) if split == "train"}
-    exact = np.array([checksum in trained for checksum in checksums], bool)
+    trained = {content for content, split in zip(contents, table, strict=True) if split == "train"}
+    exact = np.array([content in trained for content in contents], bool)
     upright = found.alike(twins.ALIKE, mirrored=False).twin_in(splits == "train") >= 0
     every = found.alike(twins.ALIKE).twin_in(splits == "train") >= 0
     out: dict[str, Any] = {"revision": REVISION}

@@ -27,6 +27,7 @@ def make_manifest(
     """The manifest of a plan's shards: from the rows of their index, what was seen, what could not be used, twins."""
     written = {row["key"] for row in rows}
     samples = [sample for sample in every_sample(plan) if sample.key in written]
+    stored = {row["key"]: row["sha256"] for row in rows}
     counts = count_images(((row["split"], row["labels"]) for row in rows), plan.listing.classes)
     return {
         "name": plan.dataset.name,
@@ -38,7 +39,7 @@ def make_manifest(
         "label_fractions": list(plan.dataset.label_fractions),
         "settings": plan.settings.to_json(),
         "counts": to_json(counts),
-        **leaks(samples),
+        **leaks(samples, stored),
         **kinds(plan, samples),
         **_read_as(plan),
         "twins": _twins(samples, rows, found),
@@ -70,12 +71,13 @@ def _stored(folder: Path, row: Mapping[str, Any], origin: Origin) -> Sample:
 
 
 def _twins(samples: Sequence[Sample], rows: Sequence[Mapping[str, Any]], found: Twins) -> dict[str, Any]:
-    checksums = {sample.key: sample.checksum for sample in samples}
+    stored = {row["key"]: row["sha256"] for row in rows}
+    contents = dict(zip((sample.key for sample in samples), _contents(samples, stored), strict=True))
     keys = [row["key"] for row in rows]
     return duplicates.summarise(
         found,
         keys=keys,
-        checksums=[checksums[key] for key in keys],
+        contents=[contents[key] for key in keys],
         table=[row["split"] for row in rows],
         labels=[row["labels"] if row["labels"] is None else tuple(row["labels"]) for row in rows],
     )
@@ -114,13 +116,37 @@ def kinds(plan: ShardPlan, samples: Sequence[Sample]) -> dict[str, Any]:
     }
 
 
-def leaks(samples: Sequence[Sample]) -> dict[str, int | None]:
-    """What is known of leaks between the splits of these samples, by its keys in manifests."""
+def leaks_of_plan(plan: ShardPlan, samples: Sequence[Sample]) -> dict[str, int | None]:
+    """`leaks` before anything is written: of shards that are extended, the images of one file are told apart."""
+    several: dict[str, set[str]] = {}
+    rows = plan.parent.rows if plan.parent else []
+    for sample, row in zip(samples, rows, strict=False):
+        several.setdefault(sample.checksum, set()).add(row["sha256"])
+    return leaks(
+        samples,
+        {
+            row["key"]: row["sha256"]
+            for sample, row in zip(samples, rows, strict=False)
+            if len(several[sample.checksum]) > 1
+        },
+    )
+
+
+def _contents(samples: Sequence[Sample], stored: Mapping[str, str]) -> list[str]:
+    """What is equal for two samples of equal files, and differs for images of one file that holds several.
+
+    stored: the checksums of stored images, by key, as far as they are known.
+    """
+    return [f"{sample.checksum} {stored.get(sample.key, sample.record.part)}" for sample in samples]
+
+
+def leaks(samples: Sequence[Sample], stored: Mapping[str, str]) -> dict[str, int | None]:
+    """What is known of leaks between the splits of these samples, by its keys in manifests; stored: as `_contents`."""
     table = [sample.split for sample in samples]
     groups = [sample.group for sample in samples]
     return {
         "groups": len(set(groups) - {None}),
         "without_group": groups.count(None),
         "test_sharing_group_with_train": splits.shared_groups(groups, table),
-        "identical_across_splits": splits.identical_across([sample.checksum for sample in samples], table),
+        "identical_across_splits": splits.identical_across(_contents(samples, stored), table),
     }

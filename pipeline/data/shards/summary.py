@@ -11,7 +11,7 @@ from pipeline.data.records import PassedOver
 from pipeline.data.shards import facts
 from pipeline.data.shards.counts import SplitCounts, count_images, counts_of, gaps, to_json
 from pipeline.data.shards.index import Shards
-from pipeline.data.shards.manifest import every_sample, kinds, leaks
+from pipeline.data.shards.manifest import every_sample, kinds, leaks_of_plan
 from pipeline.data.shards.observed import Observed
 from pipeline.data.shards.plan import ShardPlan
 from pipeline.data.shards.quarantine import Entry, relative_name
@@ -24,7 +24,7 @@ def of_plan(plan: ShardPlan) -> str:
     samples = every_sample(plan)
     counts = count_images(((sample.split, sample.record.labels) for sample in samples), plan.listing.classes)
     title = f"{plan.dataset.name}: {plan.listing.task}"
-    known = leaks(samples) | kinds(plan, samples)
+    known = leaks_of_plan(plan, samples) | kinds(plan, samples)
     return _summary(title, counts, known, [], plan, plan.quarantined, Observed())
 
 
@@ -33,7 +33,7 @@ def json_of_plan(plan: ShardPlan) -> dict[str, Any]:
     samples = every_sample(plan)
     counts = count_images(((sample.split, sample.record.labels) for sample in samples), plan.listing.classes)
     head = {"name": plan.dataset.name, "task": plan.listing.task}
-    return head | _facts(counts, leaks(samples), plan, plan.quarantined)
+    return head | _facts(counts, leaks_of_plan(plan, samples), plan, plan.quarantined)
 
 
 def of_shards(shards: Shards, plan: ShardPlan) -> str:

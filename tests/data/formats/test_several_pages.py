@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,8 @@ from pipeline.data import images
 from pipeline.data.formats import files
 from pipeline.data.formats.reading import Reading
 from pipeline.data.layouts import UserDataset
+from pipeline.data.shards import summary
+from pipeline.data.shards.extend import extended_plan
 from pipeline.data.shards.plan import ShardPlan, make_plan
 from pipeline.data.shards.transcode import AUTO, ShardSettings
 
@@ -30,6 +33,14 @@ def save(path: Path, pixels: list[np.ndarray], **more: object) -> Path:
     first, *rest = [Image.fromarray(each) for each in pixels]
     first.save(path, save_all=True, append_images=rest, **more)
     return path
+
+
+def four_files(tmp_path: Path) -> Path:
+    """Two files of five pages in each of two classes."""
+    for number in range(4):
+        (folder := tmp_path / "raw" / "ab"[number % 2]).mkdir(parents=True, exist_ok=True)
+        save(folder / f"{number}.tif", frames(5, number))
+    return tmp_path / "raw"
 
 
 def plan_of(raw: Path, which: str | None, split: str = AUTO) -> ShardPlan:
@@ -81,6 +92,36 @@ def test_every_frame_of_an_animation_is_a_sample(tmp_path: Path, format: str) ->
     assert sorted(found) == [(0,), (1,), (2,)]
     for number, each in enumerate(pixels):
         assert (found[number,] == each).all(), number
+
+
+def test_the_pages_of_one_file_are_no_copies_of_each_other_and_copies_of_the_file_are(tmp_path: Path) -> None:
+    raw = four_files(tmp_path)
+    plan = plan_of(raw, "all", "image")
+    manifest = written(plan, tmp_path / "out").manifest
+    assert {sample.split for sample in plan.samples} == {"train", "val", "test"}
+    assert manifest["identical_across_splits"] == summary.json_of_plan(plan)["identical_across_splits"] == 0
+    for split in ("val", "test"):
+        counts = manifest["twins"][split]
+        assert counts["images"] and not (counts["exact"] or counts["near"] or counts["mirrored"])
+    shutil.copy(raw / "a" / "0.tif", raw / "a" / "again.tif")
+    plan = plan_of(raw, "all", "image")
+    shards = written(plan, tmp_path / "twice")
+    parts: dict[tuple[int, ...], set[str]] = {}
+    for sample in plan.samples:
+        if sample.record.path.name in ("0.tif", "again.tif"):
+            parts.setdefault(sample.record.part, set()).add(sample.split)
+    apart = 2 * sum(len(each) > 1 for each in parts.values())
+    assert apart and shards.manifest["identical_across_splits"] == apart
+    assert summary.json_of_plan(plan)["identical_across_splits"] == apart
+
+
+def test_dry_runs_of_shards_that_grow_tell_stored_pages_of_one_file_apart(tmp_path: Path) -> None:
+    raw = four_files(tmp_path)
+    shards = written(plan_of(raw, "all", "image"), tmp_path / "out")
+    save(raw / "a" / "new.tif", frames(5, 9))
+    plan = extended_plan(UserDataset("mine", "folder"), raw, shards, workers=1, progress=silent)
+    assert len(plan.samples) == 5 and summary.json_of_plan(plan)["identical_across_splits"] == 0
+    assert written(plan, tmp_path / "out").manifest["identical_across_splits"] == 0
 
 
 def test_without_the_flag_they_are_quarantined_with_a_reason_that_names_it(tmp_path: Path) -> None:
