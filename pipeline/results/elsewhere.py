@@ -87,7 +87,18 @@ def _table(members: Sequence[Tested], plan: Plan) -> Table:
     ]
     title = f"{cell.dataset} on other data: {first.dataset}, {cell.experiment}, {texts.METRIC_TITLES[cell.metric]}"
     header = (*labels, f"test of {cell.dataset}", f"on {first.dataset}", "95 %", "images", "twins")
-    return Table(None, title, len(labels), header, rows, (*_notes(first), *filter(None, [texts.stand_in_note(plan)])))
+    return Table(
+        None,
+        title,
+        len(labels),
+        header,
+        rows,
+        (
+            *_notes(first),
+            *texts.absent_notes([each.cell for each in members]),
+            *filter(None, [texts.stand_in_note(plan)]),
+        ),
+    )
 
 
 def _notes(first: Evaluation) -> list[str]:

@@ -10,7 +10,7 @@ from pipeline.data.shards import facts
 from pipeline.data.shards.counts import counts_of
 from pipeline.data.shards.index import Shards, shards_of
 from pipeline.jobs.plan import Plan
-from pipeline.results import leakage
+from pipeline.results import leakage, texts
 from pipeline.results.collect import Cell
 from pipeline.results.tables import Table
 from pipeline.study.setting import DatasetInfo
@@ -39,6 +39,7 @@ def _table(plan: Plan, cells: Sequence[Cell], old: DatasetInfo, new: DatasetInfo
             *_said(plan, old, new),
             "the same recipe on both; the difference: mean ± sample standard deviation over runs of the same seed "
             "(number of seeds)",
+            *texts.absent_notes(list(shown.values())),
         ),
         cells={(row, 5 - column): cell for (row, column), cell in shown.items()},
     )

@@ -62,6 +62,7 @@ def _table(name: str, cells: Sequence[Cell], by_image: str, grouped: str) -> Tab
             "grouped: no twin of a test image is trained on, nor another image of its patient or lesion where they are "
             "known; where the curator fixed the test part, both splits are tested on the same images, and grouped "
             "trains on the images that are left (see the data section)",
+            *texts.absent_notes(list(shown.values())),
         ),
         cells=shown,
     )

@@ -103,15 +103,15 @@ def _table(members: Sequence[Comparison], plan: Plan) -> Table:
 
 def _notes(members: Sequence[Comparison]) -> list[str]:
     first = members[0]
+    single = first.cell.task == "multi-class"  # then those of mixed labels are not scored
     out = [
-        f"{first.images} test images of {first.groups} groups"
+        f"{first.images} test images of {first.groups + (first.mixed if single else 0)} groups"
         + (f"; {first.alone} images have no group, each counts as one" if first.alone else ""),
         "mean ± sample standard deviation over seeds (number of seeds); 95 %: of the mean, over resampled groups",
         "rule: how a group's score follows from those of its images, chosen on validation groups by the same metric",
     ]
     if first.mixed:
-        scored = first.cell.results and all(r.task == "multi-class" for r in first.cell.results.values())
-        what = "left out of the scores by group" if scored else "they count for each label of an image"
+        what = "left out of the scores by group" if single else "they count for each label of an image"
         out.append(f"groups whose images have different labels: {first.mixed}, {what}")
     reasons = dict.fromkeys(each.choice.reason for each in members if not each.choice.reason.startswith("validation "))
     out += [f"where the rule is the mean because {reason}" for reason in reasons]

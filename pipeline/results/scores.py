@@ -144,6 +144,7 @@ def best_table(plan: Plan, found: Sequence[Best]) -> Table:
         "frozen features and means of two networks are not among them",
         f"its run with the highest validation score: {', '.join(each.run.id for each in found)}",
         "majority: what always naming the most frequent class scores",
+        *texts.absent_notes([each.cell for each in found]),
         *filter(None, [texts.stand_in_note(plan)]),
     )
     cells_at = {(number, 4): each.cell for number, each in enumerate(found)}

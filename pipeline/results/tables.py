@@ -121,7 +121,7 @@ def table_1(main: Sequence[Cell]) -> Table:
     header = ("dataset", "technique", *(f"{fraction} {network}" for fraction, network in columns))
     what = "ours | paper: means over seeds" if with_paper else "means over seeds"
     of = ", ".join(f"{dataset}: {metric}" for dataset, metric in texts.metrics_of(main).items())
-    notes = (f"{what}, on the test images, of each dataset's own metric ({of})",)
+    notes = (f"{what}, on the test images, of each dataset's own metric ({of})", *texts.absent_notes(main))
     caption = "all datasets, techniques and label fractions"
     return Table(1 if with_paper else None, caption, 2, header, rows, notes, shown)
 

@@ -139,10 +139,23 @@ def score_notes(cells: Sequence[Cell]) -> list[str]:
     notes += [f"damaged: {line}" for cell in cells for line in cell.damage.values()]
     if lost := next((cell.groups.unknown for cell in cells if cell.groups and cell.groups.unknown), ""):
         notes.append(f"patients and lesions are not known here, intervals are over images: {lost}")
+    notes += absent_notes(cells)
     majority = [result.metrics["majority"] for cell in cells for result in cell.results.values()]
     if majority and (score := (majority[0] or {}).get(cells[0].metric)) is not None:
         notes.append(f"always predicting the most frequent class of the test part scores {score:.4f}")
     return notes
+
+
+def absent_notes(cells: Sequence[Cell]) -> list[str]:
+    """What F1 (macro) is at most where the test part lacks classes: scores of other test parts have other ends."""
+    found = {}
+    for cell in cells:
+        by_class = next((r.metrics.get("per_class") or {} for r in cell.results.values()), {})
+        present = sum(each["support"] > 0 for each in by_class.values())
+        if cell.metric == "f1_macro" and present < len(by_class):
+            most = f"{present / len(by_class):.4f} on {cell.dataset}"
+            found[cell.dataset] = f"at most {most} ({present} of {len(by_class)} classes have test images)"
+    return [f"F1 (macro) counts classes without test images as 0: {', '.join(found.values())}"] if found else []
 
 
 def dataset_notes(cells: Sequence[Cell], plan: Plan) -> list[str]:

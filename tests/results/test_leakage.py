@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 from pathlib import Path
 
@@ -60,6 +61,24 @@ def test_the_table_is_the_difference_of_runs_of_the_same_seed(folder: Path) -> N
     assert float(row[4].split(" ± ")[0]) == pytest.approx(mean, abs=6e-5)
     assert float(row[4].split(" ± ")[1].split()[0]) == pytest.approx(deviation, abs=6e-5) and row[4].endswith("(2)")
     assert next(r for r in table.rows if r[0].startswith("CASS"))[4] == "–"
+
+
+def test_f1_over_fewer_classes_in_one_split_is_said_beside_the_difference(folder: Path) -> None:
+    """A class that one test part lacks costs F1 (macro) its share there, which is no leakage."""
+    plan = make_plan(str(folder / "mine.py"), tiny.make_cluster(folder), datasets=BOTH)
+    cells = collect.cells(plan)
+    assert not any("at most" in note for note in leakage.tables(plan, cells)[0].notes)
+    for cell in cells:
+        cell.metric = "f1_macro"
+        for seed, result in cell.results.items():
+            lacking = {name: {**each, "support": 0} for name, each in list(result.metrics["per_class"].items())[:1]}
+            by_class = result.metrics["per_class"] | (lacking if cell.dataset == "tiny-grouped" else {})
+            cell.results[seed] = dataclasses.replace(result, metrics={**result.metrics, "per_class": by_class})
+    (table,) = leakage.tables(plan, cells)
+    assert table.notes[-1] == (
+        "F1 (macro) counts classes without test images as 0: at most 0.5000 on tiny-grouped "
+        "(1 of 2 classes have test images)"
+    )
 
 
 def test_one_split_alone_has_its_plain_name_and_no_such_table(folder: Path) -> None:

@@ -90,6 +90,10 @@ def test_the_report_has_the_table_and_the_figure(plan, tmp_path):
     text = documents.as_text(report.make_report(plan))
     assert "patients: by patient or lesion" in text and "groups whose images have different labels: " in text
     assert "images have no group, each counts as one" in text
+    cell = next(cell for cell in collect.cells(plan) if cell.results)
+    keys = next(iter(cell.predictions.values())).keys
+    units = len(Units.of_images(keys, cell.groups.by_key).names)
+    assert f"{len(keys)} test images of {units} groups" in text
     drawn = gallery.draw(plan, collect.cells(plan), tmp_path, kinds=["by-group"])
     (figure,) = drawn.figures
     assert figure["name"] == "by-group-patients" and "95 % interval over resampled groups" in figure["caption"]

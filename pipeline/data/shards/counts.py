@@ -84,7 +84,7 @@ def gaps(counts: Mapping[str, SplitCounts]) -> list[str]:
         if lacking and split not in empty:
             out.append(
                 f"classes without an image in {split}: {_names(lacking)}; scores on {split} are over "
-                f"{len(names) - len(lacking) - len(nowhere)} of {len(names)} classes"
+                f"{len(names) - len(lacking) - len(nowhere)} of {len(names)} classes, F1 (macro) counts the others as 0"
             )
     return out
 

@@ -54,7 +54,8 @@ def test_parts_without_labels_and_classes_without_images_are_said() -> None:
     assert gaps(counts(a=(8, 1, 1), b=(8, 0, 1), c=(0, 0, 3), d=(0, 0, 0))) == [
         "classes without any image: d",
         "classes that training never sees: c (in test alone); they can only be scored wrong",
-        "classes without an image in val: b, c; scores on val are over 1 of 4 classes",
+        "classes without an image in val: b, c; scores on val are over 1 of 4 classes, "
+        "F1 (macro) counts the others as 0",
     ]
 
 
