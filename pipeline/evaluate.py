@@ -1,7 +1,8 @@
 """Test finished fine-tunes on another dataset.
 
 Its images are those of shards of the same size. Classes of the same name are one; images of other classes, and images
-with a twin among those that a run was trained on, are left out and counted. Runs that were tested already are skipped.
+with a twin among those that a run was trained on, with all of their patient or lesion, are left out and counted. Runs
+that were tested already are skipped.
 
 python -m pipeline.evaluate RUN --on DATASET             RUN: a run's id, a part of one, or its folder
 python -m pipeline.evaluate --grid NAME --on DATASET     all finished fine-tunes of a grid

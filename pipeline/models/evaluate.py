@@ -1,9 +1,10 @@
-"""A fine-tune on another dataset: our class by theirs, images without twins of training images, and their scores."""
+"""A fine-tune on another dataset: our class by theirs, images without twins of training images and without
+their patients, and their scores."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from pipeline.data.shards import duplicates
 from pipeline.data.shards.duplicates import TwinElsewhere
 from pipeline.data.shards.index import Shards, shards_of
 from pipeline.runs.cluster import Cluster
-from pipeline.runs.evaluation import Evaluation, known, write
+from pipeline.runs.evaluation import OF_PATIENT, Evaluation, known, write
 from pipeline.runs.folder import Run
 from pipeline.runs.predictions import Predictions, read_classes
 from pipeline.runs.spec import FinetuneSpec
@@ -60,11 +61,16 @@ class Selection:
     left_out: dict[str, int]
 
 
-def select(shards: Shards, mapping: Mapping[str, str], classes: Sequence[str], task: str, skip: set[str]) -> Selection:
-    """The labelled images whose classes we have, without those whose keys are in `skip`.
+def select(
+    shards: Shards, mapping: Mapping[str, str], classes: Sequence[str], task: str, seen: Collection[str]
+) -> Selection:
+    """The labelled images whose classes we have, without those whose keys are in `seen`, since they have a twin among
+    what the run has seen, and without the other images of their patients and lesions.
 
     Where an image has one class of ours, an image of several is left out.
     """
+    groups = shards.groups()
+    patients = {groups[key] for key in seen if key in groups}
     rows, targets = [], []
     left_out: Counter[str] = Counter()
     numbers = range(len(shards.rows["key"]))
@@ -77,8 +83,10 @@ def select(shards: Shards, mapping: Mapping[str, str], classes: Sequence[str], t
             left_out[f"class {', '.join(labels)}"] += 1
         elif task == "multi-class" and len(ours) != 1:
             left_out["several classes" if ours else "no class"] += 1
-        elif keys[row] in skip:
+        elif keys[row] in seen:
             left_out["twin of a training image"] += 1
+        elif groups.get(keys[row]) in patients:
+            left_out[OF_PATIENT] += 1
         else:
             rows.append(row)
             targets.append([name in ours for name in classes])

@@ -65,7 +65,7 @@ def _tested(cell: Cell) -> Iterable[Tested]:
     by_dataset: dict[tuple[str, ...], list[tuple[Evaluation, Predictions]]] = {}
     for seed in cell.results:
         for each, predictions in evaluation.all_of(cell.runs[seed]):
-            way = (each.dataset, each.fingerprint, str(each.mapping))
+            way = (each.dataset, each.fingerprint, str(each.mapping), str(evaluation.OF_PATIENT in each.left_out))
             by_dataset.setdefault(way, []).append((each, predictions))
     return [Tested(cell, found) for found in by_dataset.values()]
 

@@ -18,6 +18,7 @@ from pipeline.runs.folder import Run
 from pipeline.runs.predictions import Predictions, read_predictions, write_predictions
 
 MOVE = "delete it, and evaluate the run again"
+OF_PATIENT = "of a patient or lesion with a twin of a training image"  # in `left_out`; earlier code scored them
 
 
 @dataclass(frozen=True, kw_only=True)

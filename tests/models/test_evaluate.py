@@ -164,6 +164,23 @@ def test_an_image_of_several_classes_counts_where_the_task_has_several(second):
     assert single.targets[:, 1].sum() == 0 and sum(single.left_out.values()) + len(single.rows) == 170
 
 
+def test_of_a_patient_with_a_twin_no_image_is_scored(tmp_path):
+    """Another image of a patient whom the run has seen is no image from elsewhere."""
+    shards = tiny.make_patients(tmp_path)
+    mapping, groups = {name: name for name in shards.classes}, shards.groups()
+    labels = shards.labels(range(len(shards.rows["key"])))
+    labelled = {key for key, names in zip(shards.rows["key"], labels, strict=True) if names is not None}
+    seen = sorted(labelled & groups.keys())[0]
+    others = {key for key in labelled - {seen} if groups.get(key) == groups[seen]}
+    chosen = evaluate.select(shards, mapping, shards.classes, "multi-class", {seen})
+    assert others and chosen.left_out["of a patient or lesion with a twin of a training image"] == len(others)
+    assert chosen.left_out["twin of a training image"] == 1
+    scored = {shards.rows["key"][row] for row in chosen.rows}
+    assert scored == labelled - others - {seen}
+    alone = sorted(labelled - groups.keys())[0]  # without a group nothing says who it is
+    assert len(evaluate.select(shards, mapping, shards.classes, "multi-class", {alone}).rows) == len(labelled) - 1
+
+
 def test_how_images_are_stored_is_compared(second, first):
     shards = open_shards(second[0].folder)
     assert evaluate.differences(shards, first) == []

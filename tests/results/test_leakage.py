@@ -63,7 +63,7 @@ def test_the_table_is_the_difference_of_runs_of_the_same_seed(folder: Path) -> N
     assert next(r for r in table.rows if r[0].startswith("CASS"))[4] == "–"
 
 
-def test_f1_over_fewer_classes_in_one_split_is_said_beside_the_difference(folder: Path) -> None:
+def test_f1_over_fewer_classes_in_one_split_is_said_next_to_the_difference(folder: Path) -> None:
     """A class that one test part lacks costs F1 (macro) its share there, which is no leakage."""
     plan = make_plan(str(folder / "mine.py"), tiny.make_cluster(folder), datasets=BOTH)
     cells = collect.cells(plan)
