@@ -61,6 +61,9 @@ def test_the_table_is_the_difference_of_runs_of_the_same_seed(folder: Path) -> N
     assert float(row[4].split(" ± ")[0]) == pytest.approx(mean, abs=6e-5)
     assert float(row[4].split(" ± ")[1].split()[0]) == pytest.approx(deviation, abs=6e-5) and row[4].endswith("(2)")
     assert next(r for r in table.rows if r[0].startswith("CASS"))[4] == "–"
+    for split in ("image", "grouped"):  # what is counted, not what a split should do
+        (note,) = [note for note in table.notes if note.startswith(f"split {split}: no lesion or patient is known")]
+        assert "of 4 test images have a twin in train" in note
 
 
 def test_f1_over_fewer_classes_in_one_split_is_said_next_to_the_difference(folder: Path) -> None:

@@ -86,6 +86,16 @@ def twins(known: Mapping[str, Any]) -> list[str]:
     return out
 
 
+def _split(shards: Shards) -> str:
+    """What the split keeps together, and not more than is counted: a curator may have put it into several parts."""
+    split = shards.manifest["settings"].get("split", "")
+    known: Mapping[str, Mapping[str, int]] = shards.manifest.get("twins", {})
+    counts = [known[part][kind] for part in ("test", "val") if part in known for kind in ("exact", "near", "mirrored")]
+    apart = groups_of(shards).get("test_sharing_group_with_train") or any(counts)
+    but = ", but for those that are counted below" if split == "grouped" and apart else ""
+    return f"split {split}: {SPLITS.get(split, 'not known')}{but}"
+
+
 def part_hash(shards: Shards, split: str) -> str:
     """8 digits of a hash of a split's keys, labels and stored bytes: equal where two shards have the same there."""
     rows = shards.of_split(split)
@@ -97,10 +107,9 @@ def part_hash(shards: Shards, split: str) -> str:
 def lines(shards: Shards) -> list[str]:
     """All that a report and a model card say of shards below the table of counts: one sentence each."""
     manifest = shards.manifest
-    split = manifest["settings"].get("split", "")
     shared, of_test, left_out = leaks(shards)
     out = [
-        f"split {split}: {SPLITS.get(split, 'not known')}",
+        _split(shards),
         shared,
         of_test,
         *twins(manifest)[1:],

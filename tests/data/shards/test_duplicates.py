@@ -16,7 +16,7 @@ from pipeline.core import files
 from pipeline.core.console import silent
 from pipeline.data import twins
 from pipeline.data.layouts import UserDataset
-from pipeline.data.shards import duplicates, summary
+from pipeline.data.shards import duplicates, facts, summary
 from pipeline.data.shards.index import Shards, open_shards
 from pipeline.data.shards.plan import ShardPlan, make_plan
 from pipeline.data.twins import Pair, Pairs, Twins
@@ -96,6 +96,9 @@ def test_training_images_with_a_twin_in_a_fixed_test_are_left_out_and_named(fixe
         UserDataset("mine", "folder"), fixed, GROUPED, workers=1, progress=silent, keep_leaks=True
     )  # as the curator has it
     assert len(kept.samples) == 24 and kept.fingerprint != plan.fingerprint
+    whole, leaky = (facts.lines(each)[0] for each in (shards, written(kept, tmp_path)))
+    assert whole == "split grouped: patients, lesions and twins stay in one part"
+    assert leaky == f"{whole}, but for those that are counted below"
 
 
 @pytest.mark.usefixtures("inline")
