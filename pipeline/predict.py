@@ -61,6 +61,7 @@ def main() -> int:
     from pipeline.data import images
     from pipeline.data.shards.remote import copy_small_files
     from pipeline.models import contents, groups, inputs, network, predict
+    from pipeline.models.info import temperature_text
     from pipeline.runs.cluster import load_cluster
 
     images.check_bits(args.bits)
@@ -106,6 +107,8 @@ def main() -> int:
     if args.list:
         lines = [f"{visible(name)}\t{visible(path)}\n" for name, path in given.real.items()]
         files.write_text(args.list, "".join(lines))
+    if args.calibrated:
+        print(temperature_text(args.network, info, Path(site.runs)), file=sys.stderr)
     say(args, predicted, skipped, [*contents.differences(info, settings), *given.notes], bits_of(args, settings))
     return 1 if skipped else 0
 

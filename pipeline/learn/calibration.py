@@ -28,6 +28,11 @@ def fit(logits: np.ndarray, targets: np.ndarray, task: str) -> float:
     return min(float(np.exp(found.x)), *LIMITS, key=lambda temperature: loss(np.log(temperature)))
 
 
+def undetermined(temperature: float) -> str:
+    """That a temperature is one of `LIMITS`, for a sentence on it; else empty."""
+    return "" if temperature not in LIMITS else "; it is at its limit: validation had too few images, or no errors"
+
+
 def negative_log_likelihood(logits: np.ndarray, targets: np.ndarray, task: str) -> float:
     """The mean over images (multi-label: over images and classes) of −log of the probability of what is true."""
     if task == "multi-class":

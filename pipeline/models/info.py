@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.core import files, seals
+from pipeline.core.console import counted
 from pipeline.data.shards.index import shards_of
-from pipeline.runs.folder import Run
+from pipeline.learn import calibration
+from pipeline.runs.folder import Run, find_run
 from pipeline.runs.identity import from_json, to_json
 from pipeline.runs.predictions import read_classes
 from pipeline.runs.spec import Arm, FinetuneSpec
@@ -129,6 +131,14 @@ class ModelInfo:
         """Whether both are the same network of the same run, with the same weights."""
         names = ("run", "network", "weights_sha256")
         return all(getattr(self, name) == getattr(other, name) for name in names)
+
+
+def temperature_text(text: str, info: ModelInfo, runs: Path) -> str:
+    """What a person must know of calibrated scores; text: the network's export or run."""
+    assert info.temperature is not None
+    images = None if is_export(Path(text)) else find_run(runs, text).result().temperature_images
+    by = f"fitted on {counted(images, 'validation image')}" if images else "its README.md says on how many images"
+    return f"calibrated by the temperature {info.temperature:.4f}, {by}{calibration.undetermined(info.temperature)}"
 
 
 def is_export(folder: Path) -> bool:

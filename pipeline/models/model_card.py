@@ -11,6 +11,7 @@ from pipeline.data.datasets import DATASETS
 from pipeline.data.shards import facts
 from pipeline.data.shards.counts import counts_of
 from pipeline.data.shards.index import shards_of
+from pipeline.learn import calibration
 from pipeline.learn.weights import start_weights
 from pipeline.models.info import ModelInfo
 from pipeline.runs.folder import Run
@@ -157,7 +158,7 @@ def _calibration(result: Result, info: ModelInfo) -> str:
     link = "softmax(-1)" if info.task == "multi-class" else "sigmoid()"
     return (
         f"Temperature T = {temperature:.4f}, fitted on {images}: `(logits / T).{link}` are calibrated scores, which "
-        "`pipeline.predict --calibrated` gives."
+        f"`pipeline.predict --calibrated` gives{calibration.undetermined(temperature)}."
     )
 
 

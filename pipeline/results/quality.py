@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import fmean
 
+from pipeline.core.console import counted
 from pipeline.learn import calibration
 from pipeline.learn.calibration import Reliability
 from pipeline.results import texts
@@ -56,9 +57,25 @@ def _table(cells: Sequence[Cell], specificity: float) -> Table:
             f"ECE: {calibration.BINS} bins of equal width over {over}; calibrated: {link} of the logits of the stored "
             "scores over the temperature that the run fitted on its validation images; not known for earlier runs, "
             "frozen features and means of two networks",
+            *_fitted(cells),
         ),
         cells={(number, 0): cell for number, cell in enumerate(cells)},
     )
+
+
+def _fitted(cells: Sequence[Cell]) -> list[str]:
+    """How many validation images gave the temperatures: at a part of the labels that can be three."""
+    by_column: dict[str, list[int]] = {}
+    at_limit = 0
+    for cell in cells:
+        for result in (cell.results[seed] for seed in cell.predictions):
+            if result.temperature is not None:
+                by_column.setdefault(cell.column, []).append(result.temperature_images or 0)
+                at_limit += result.temperature in calibration.LIMITS
+    said = [f"{column}: {' to '.join(map(str, sorted({min(n), max(n)})))}" for column, n in by_column.items()]
+    low, high = calibration.LIMITS
+    limit = f"; {counted(at_limit, 'run')} at a limit ({low:g} or {high:g}), where they determine none"
+    return [f"validation images that gave a temperature: {', '.join(said)}{limit if at_limit else ''}"] if said else []
 
 
 def _row(cell: Cell, specificity: float, *, with_interval: bool) -> tuple[str, ...]:

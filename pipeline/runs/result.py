@@ -114,6 +114,12 @@ class Result:
         return None if found is None else float(found["temperature"])
 
     @property
+    def temperature_images(self) -> int | None:
+        """How many validation images gave it."""
+        found = self.notes.get("calibration")
+        return None if found is None else int(found["images"])
+
+    @property
     def gpu_memory(self) -> dict[str, int]:
         """Bytes of the GPU at the peak of the run's last start: `allocated`, `reserved`; empty on a CPU and of results
         of earlier code."""

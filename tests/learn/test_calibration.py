@@ -44,6 +44,8 @@ def test_a_temperature_stays_within_its_limits_where_nothing_is_wrong_or_all_is(
     low, high = calibration.LIMITS
     assert calibration.fit(0.4 * targets - 0.2, targets, task) == pytest.approx(low, rel=1e-3)
     assert calibration.fit(0.2 - 0.4 * targets, targets, task) == pytest.approx(high, rel=1e-3)
+    assert "at its limit" in calibration.undetermined(calibration.fit(0.4 * targets - 0.2, targets, task))
+    assert calibration.undetermined(1.5) == ""
 
 
 def test_probabilities_are_scipys_and_keep_the_highest_class() -> None:

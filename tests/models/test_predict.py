@@ -110,6 +110,9 @@ def test_calibrated_scores_are_the_softmax_of_the_stored_logits_over_the_runs_te
         files_of = (sources[key] for key in table["key"])
         done = command("predict", asked, *files_of, "--calibrated", "--csv", tmp_path / "scores.csv", cwd=home)
         assert done.returncode == 0, done.stderr
+        notes = vit.result().notes["calibration"]
+        by = f"fitted on {notes['images']} validation images" if asked == vit.id else "its README.md says on how many"
+        assert f"calibrated by the temperature {notes['temperature']:.4f}, {by}" in done.stderr
         rows = rows_of((tmp_path / "scores.csv").read_text())
         found = np.array([[float(row[f"score:{name}"]) for name in ("cross", "disc")] for row in rows])
         assert found == pytest.approx(wanted, abs=1e-4)

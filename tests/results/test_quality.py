@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 from pathlib import Path
 
 import finished
@@ -175,6 +176,14 @@ def test_the_calibration_error_is_of_the_stored_scores_before_and_after_the_stor
     assert [float(text) for text in row[6:8]] == pytest.approx(np.mean(errors, axis=0), abs=6e-5)
     old = next(r for c, r in zip(cells, table.rows, strict=True) if c.method == "dino")
     assert old[7:] == ("not known", "not known")
+    fitted = "validation images that gave a temperature: 10%: 8, 100%: 8"
+    assert table.notes[-1] == fitted
+    for few, seed in zip((3, 5), cell.results, strict=False):
+        result = cell.results[seed]
+        notes = {**result.notes, "calibration": {"temperature": calibration.LIMITS[0], "images": few}}
+        cell.results[seed] = dataclasses.replace(result, notes=notes)
+    said = quality.tables(cells, 0.8)[0].notes[-1]
+    assert said == f"{fitted[:-1]}3 to 8; 2 runs at a limit (0.05 or 20), where they determine none"
 
 
 def test_a_specificity_that_is_none_is_refused(folder) -> None:
