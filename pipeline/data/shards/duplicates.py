@@ -194,14 +194,22 @@ def summarise(
         near, mirrored = of & upright & ~exact, of & every & ~upright & ~exact
         counts = {"exact": of & exact, "near": near, "mirrored": mirrored}
         out[split] = {"images": int(of.sum()), **{name: int(which.sum()) for name, which in counts.items()}}
-    pairs, equal = found.alike(twins.ALIKE).pairs, np.flatnonzero(found.first_of != np.arange(len(keys)))
-    ends = np.concatenate([pairs.first, found.first_of[equal]]), np.concatenate([pairs.second, equal])
-    kinds: dict[frozenset[str] | None, int] = {None: -1}
-    kind = np.array([kinds.setdefault(None if of is None else frozenset(of), len(kinds)) for of in labels])
-    one, other = (kind[end] for end in ends)
-    which = np.flatnonzero((one >= 0) & (other >= 0) & (one != other))
-    differing = [sorted((keys[i], keys[j])) for i, j in zip(ends[0][which], ends[1][which], strict=True)]
+    differing = [sorted((keys[i], keys[j])) for i, j in _of_other_labels(found.alike(twins.ALIKE), labels)]
     return out | {"other_labels": len(differing), "with_other_labels": sorted(differing)[:NAMED]}
+
+
+def _of_other_labels(found: Twins, labels: Sequence[Labels]) -> list[tuple[int, int]]:
+    """Twins with different labels: of equal images each one that differs from the first labelled one, which stands for
+    all of them among near twins. (An unlabelled first one must not hide that the others differ.)"""
+    kinds: dict[frozenset[str] | None, int] = {None: -1}
+    kind = np.array([kinds.setdefault(None if of is None else frozenset(of), len(kinds)) for of in labels], np.int64)
+    labelled, shown = np.flatnonzero(kind >= 0), found.first_of.copy()
+    shown[found.first_of[labelled[::-1]]] = labelled[::-1]
+    pairs, equal = found.pairs, labelled[shown[found.first_of[labelled]] != labelled]
+    one = np.concatenate([shown[pairs.first], shown[found.first_of[equal]]])
+    other = np.concatenate([shown[pairs.second], equal])
+    which = (kind[one] >= 0) & (kind[other] >= 0) & (kind[one] != kind[other])
+    return list(zip(one[which].tolist(), other[which].tolist(), strict=True))
 
 
 def draw_pairs(shards: Shards, found: Twins) -> bytes | None:

@@ -146,6 +146,19 @@ def test_twins_with_different_labels_are_named(tmp_path: Path) -> None:
     assert "1 pair of twins has different labels" in summary.of_shards(shards, plan)
 
 
+def test_unlabelled_images_do_not_hide_that_their_twins_have_different_labels() -> None:
+    labels = [None, ("a",), ("b",), ("a",), None, ("b",), (), None]
+    keys = list("stuvwxyz")
+    pairs = Pairs.of([Pair(0, 4, 0.98, "as it is"), Pair(4, 6, 0.98, "as it is"), Pair(0, 7, 0.98, "as it is")])
+    found = Twins(np.array([0, 0, 0, 0, 4, 4, 6, 7]), pairs)  # 0 to 3 are equal, and 4 and 5
+    more = {"keys": keys, "contents": keys, "table": ["train"] * 8}
+    named = duplicates.summarise(found, labels=labels, **more)
+    # t stands for its equals s to v; x for w; y has no class; z no label
+    assert named["with_other_labels"] == [["t", "u"], ["t", "x"], ["x", "y"]] and named["other_labels"] == 3
+    without = duplicates.summarise(found, labels=[("a",)] * 7 + [None], **more)
+    assert without["other_labels"] == 0
+
+
 def test_units_join_groups_and_twins() -> None:
     groups = ["x", "x", None, None, "y", None, None]
     found = Twins(np.array([0, 1, 2, 3, 4, 2, 6]), Pairs.of([Pair(1, 2, 0.98, "as it is")]))
