@@ -89,7 +89,7 @@ def main() -> int:
     skipped = [predict.Skipped(*each) for each in given.skipped]
     skipped += [each for each in found if isinstance(each, predict.Skipped)]
     if grouping is not None:
-        print(grouping.text(), file=sys.stderr)
+        print(grouping.text(calibrated=args.calibrated), file=sys.stderr)
         rows = groups.by_group(predicted, grouping, info)
         csv, shown = groups.as_csv(rows, info.classes), groups.as_table(rows, info.classes)
         told = {"rule": grouping.choice.rule, "groups": groups.as_json(rows, info.classes)}

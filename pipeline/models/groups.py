@@ -86,8 +86,14 @@ class Grouping:
     """Of the images that have one, by the images' names."""
     choice: Choice
 
-    def text(self) -> str:
-        return f"the score of a group is the {self.choice.rule} of its images' ({self.choice.reason})"
+    def text(self, *, calibrated: bool = False) -> str:
+        text = f"the score of a group is the {self.choice.rule} of its images' ({self.choice.reason})"
+        if not calibrated:
+            return text
+        return (
+            text
+            + "; images are calibrated, groups are not: their scores are no probabilities, and need not add up to 1"
+        )
 
 
 def find(

@@ -5,14 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import hospital
+import numpy as np
+import pytest
 
 from pipeline.core.console import silent
 from pipeline.data.formats import kinds
 from pipeline.data.formats.files import Source
 from pipeline.data.formats.reading import Reading, Secret
 from pipeline.data.shards.transcode import ShardSettings
+from pipeline.learn.by_group import Choice, Units
 from pipeline.models.contents import Contents, Given, _add, read
-from pipeline.models.groups import groups_of_paths
+from pipeline.models.groups import Grouping, groups_of_paths
 
 
 def given(path: str, kind: str | None) -> Given:
@@ -26,6 +29,15 @@ def test_a_group_by_a_pattern_is_a_hash_where_there_is_dicom() -> None:
     assert not any("DOE" in group or "ROE" in group for group in found.values())
     plain = groups_of_paths([given(path, None) for path in paths], "^([^/]+)/", [Path("scans")])
     assert set(plain.values()) == {"DOE_JOHN", "ROE_JANE"}
+
+
+def test_scores_of_groups_are_no_probabilities_and_are_not_called_so() -> None:
+    """Each class by itself: the maxima of two images' probabilities add up to more than 1."""
+    images = np.array([[0.9, 0.1], [0.2, 0.8]])
+    assert Units.of_images(["1", "2"], {"1": "p", "2": "p"}).scores(images, "max").sum() == pytest.approx(1.7)
+    grouping = Grouping({"1": "p", "2": "p"}, Choice("max", "validation mean 0.5, max 0.6"))
+    assert "groups are not: their scores are no probabilities" in grouping.text(calibrated=True)
+    assert grouping.text() == "the score of a group is the max of its images' (validation mean 0.5, max 0.6)"
 
 
 def test_files_of_the_same_content_keep_names_of_their_own() -> None:
