@@ -51,7 +51,8 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--keep-leaks",
         action="store_true",
-        help="grouped: keep training images that have a near duplicate in the test or val that the curator fixed",
+        help="grouped: keep training images with a near duplicate, or an image of their lesion or patient, in the test "
+        "or val that the curator fixed",
     )
     add(
         "--format",

@@ -63,9 +63,15 @@ def draw(root: Path, count: int = 60) -> Path:
 
 
 def plan_of(
-    raw: Path, *, settings: ShardSettings = SETTINGS, dataset: Dataset | None = None, workers: int = 1
+    raw: Path,
+    *,
+    settings: ShardSettings = SETTINGS,
+    dataset: Dataset | None = None,
+    workers: int = 1,
+    keep_leaks: bool = False,
 ) -> ShardPlan:
-    return make_plan(dataset or UserDataset("mine", "folder"), raw, settings, workers=workers, progress=silent)
+    own = dataset or UserDataset("mine", "folder")
+    return make_plan(own, raw, settings, workers=workers, progress=silent, keep_leaks=keep_leaks)
 
 
 def written(plan: ShardPlan, out: Path, *, workers: int = 1, max_bad: float = 0.01, strict: bool = False) -> Shards:

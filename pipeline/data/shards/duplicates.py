@@ -30,6 +30,8 @@ CELL, GAP, TITLE, CAPTION = 128, 4, 20, 32  # of the sheet, in pixels
 LEAST = 3  # cells wide, for the titles
 NAMED = 100  # pairs with different labels that a manifest names
 
+LeftOut = dict[int, PassedOver]
+
 REVISION = 1
 """Raised when other images become twins: `--split grouped` may then split in another way."""
 
@@ -106,11 +108,31 @@ def leaking(table: Sequence[str], found: Twins) -> dict[int, int]:
     return out
 
 
-def left_out(records: Sequence[Record], table: Sequence[str], leaks: Mapping[int, int]) -> tuple[PassedOver, ...]:
-    """What a listing says of images that are left out because they leak."""
-    return tuple(
-        PassedOver(records[i].path, f"{table[i]} images with a twin in {table[twin]}") for i, twin in leaks.items()
-    )
+def sharing(table: Sequence[str], groups: Sequence[str | None], leaks: Mapping[int, int]) -> dict[int, str]:
+    """The other training and validation images whose patient or lesion is in a part that they must not know, which the
+    curator put into several; with that part.
+
+    leaks: of `leaking`; what has a twin in a part says that its patient is there. Groups are not chained further.
+    """
+    held_out: dict[str, set[str]] = {"test": set(), "val": set()}
+    for i, (group, part) in enumerate(zip(groups, table, strict=True)):
+        for shown in {part, table[leaks.get(i, i)]} & held_out.keys():
+            held_out[shown] |= {group} if group else set()
+    out = {}
+    for i, (group, part) in enumerate(zip(groups, table, strict=True)):
+        unknown = {"train": ("test", "val"), "val": ("test",), "test": ()}[part]
+        where = [other for other in unknown if group in held_out[other]]
+        if where and i not in leaks:
+            out[i] = where[0]
+    return out
+
+
+def left_out(records: Sequence[Record], table: Sequence[str], groups: Sequence[str | None], found: Twins) -> LeftOut:
+    """What a listing says of images that are left out because they leak, by their positions."""
+    leaks = leaking(table, found)
+    why = {i: f"images with a twin in {table[twin]}" for i, twin in leaks.items()}
+    why |= {i: f"images of a lesion or patient in {part}" for i, part in sharing(table, groups, leaks).items()}
+    return {i: PassedOver(records[i].path, f"{table[i]} {text}") for i, text in why.items()}
 
 
 def stored_twins(shards: Shards, *, progress: Any) -> Twins:

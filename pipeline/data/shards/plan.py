@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.core.console import counted
 from pipeline.core.seeds import derive
 from pipeline.data import images, splits
 from pipeline.data.formats import kinds
@@ -116,9 +117,9 @@ def make_plan(
 ) -> ShardPlan:
     """Read all files under `root` and plan their shards; writes nothing.
 
-    A grouped split keeps twins together, and leaves out what the curator put in two splits, unless `keep_leaks`. With
-    `id_key` the ids in headers become hashes with this key. Raises `ValueError` if the dataset's files cannot be
-    listed, and if none of its images is in train.
+    A grouped split keeps twins, patients and lesions together, and leaves out what the curator put in two splits,
+    unless `keep_leaks`. With `id_key` the ids in headers become hashes with this key. Raises `ValueError` if the files
+    cannot be listed, and if no image is in train.
     """
     secret = new_secret(id_key)
     listing, raw = read_listing(dataset, root, settings.reading, secret, workers=workers, progress=progress)
@@ -132,7 +133,7 @@ def make_plan(
         sources = [image.source for image in raw.images]
         found = duplicates.find_raw_twins(sources, settings, workers=workers, progress=progress)
     samples, left_out, joined = _samples(raw.images, keys, listing, settings, found, keep_leaks=keep_leaks)
-    _check_train(dataset, samples)
+    _check_train(dataset, samples, len(left_out))
     return plan_with(
         samples,
         raw,
@@ -241,23 +242,24 @@ def _samples(
         listing.classes,
         grouped=settings.split == "grouped",
     )
-    leaks = {} if found is None or keep_leaks else duplicates.leaking(table, found)
+    leaks = {} if found is None or keep_leaks else duplicates.left_out(records, table, groups, found)
     samples = [
         sample_of(image, key, group, split)
         for i, (key, image, group, split) in enumerate(zip(keys, usable, groups, table, strict=True))
         if i not in leaks
     ]
-    left_out = zip([records[i] for i in leaks], duplicates.left_out(records, table, leaks), strict=True)
-    return sorted(samples, key=lambda sample: sample.key), list(left_out), duplicates.joined(groups, units)
+    left_out = [(records[i], passed) for i, passed in leaks.items()]
+    return sorted(samples, key=lambda sample: sample.key), left_out, duplicates.joined(groups, units)
 
 
-def _check_train(dataset: Dataset, samples: list[Sample]) -> None:
-    """Raise `ValueError` if there are samples and none is in train."""
+def _check_train(dataset: Dataset, samples: list[Sample], leaking: int) -> None:
+    """Raise `ValueError` if there are samples and none is in train; leaking: how many are left out because they do."""
     if samples and not any(sample.split == "train" for sample in samples):
         parts = ", ".join(f"{count:,} in {part}" for part, count in Counter(sample.split for sample in samples).items())
+        left_out = f"; {counted(leaking, 'image')} left out because of a twin, patient or lesion in test or val"
         raise ValueError(
-            f"{dataset.name}: no image is in train ({parts}); put some there in the split column or the folders, or "
-            "leave some without a split"
+            f"{dataset.name}: no image is in train ({parts}{left_out if leaking else ''}); put some there in the split "
+            "column or the folders, or leave some without a split" + (", or --keep-leaks" if leaking else "")
         )
 
 

@@ -182,6 +182,51 @@ def test_leaks_by_hand() -> None:
     assert duplicates.leaking(table, found) == {0: 2, 1: 5, 3: 4}
 
 
+def test_images_of_patients_in_other_parts_leak_by_hand() -> None:
+    table = ["train", "val", "test", "train", "val", "train", "train", "val", "train", "test"]
+    groups = ["p", "p", "p", "q", "q", "r", "s", "r", None, None]
+    # 5 shows the same as test image 9, so patient r is in test: 7 too; s is nowhere else
+    assert duplicates.sharing(table, groups, {5: 9}) == {0: "test", 1: "test", 3: "val", 7: "test"}
+    assert duplicates.sharing(table, [None] * 10, {5: 9}) == {}
+
+
+@pytest.mark.usefixtures("inline")
+def test_a_patient_whom_the_curator_put_in_several_parts_is_trained_on_in_none(tmp_path: Path) -> None:
+    raw, images = tmp_path / "raw", patches(24)
+    raw.mkdir()
+    rows = ["file,label,patient,split"]
+    for number, image in enumerate(images):
+        (raw / f"{number}.png").write_bytes(encoded(image, "PNG"))
+        part = ("train", "train", "test", "val")[number % 4] if number < 8 else ("train", "test", "val")[number % 3]
+        rows.append(f"{number}.png,{'ab'[number % 2]},p{number // 4 if number < 8 else number},{part}")
+    (raw / "labels.csv").write_text("\n".join(rows))
+    dataset = UserDataset("mine", "csv")
+    plan = plan_of(raw, dataset=dataset, settings=GROUPED)
+    shards = written(plan, tmp_path)
+    lost = {passed.path.name: passed.kind for passed in plan.listing.passed_over}
+    why = "images of a lesion or patient in test"
+    assert lost == {f"{n}.png": f"{'val' if n in (3, 7) else 'train'} {why}" for n in (0, 1, 3, 4, 5, 7)}
+    assert shards.manifest["test_sharing_group_with_train"] == 0
+    said = summary.of_shards(shards, plan)
+    assert "0 test images share a lesion or patient with a training image" in said
+    assert "4 train images of a lesion or patient in test" in facts.leaks(shards)[2]
+    kept = make_plan(dataset, raw, GROUPED, workers=1, progress=silent, keep_leaks=True)
+    assert len(kept.samples) == 24
+
+
+@pytest.mark.usefixtures("inline")
+def test_where_all_training_images_leak_the_error_says_so(tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    rows = ["file,label,patient,split"]
+    for number, image in enumerate(patches(6)):
+        (raw / f"{number}.png").write_bytes(encoded(image, "PNG"))
+        rows.append(f"{number}.png,{'ab'[number // 3]},p,{('train', 'test')[number % 2]}")
+    (raw / "labels.csv").write_text("\n".join(rows))
+    with pytest.raises(ValueError, match="3 images left out because of a twin, patient .* or --keep-leaks"):
+        plan_of(raw, dataset=UserDataset("mine", "csv"), settings=GROUPED)
+
+
 @pytest.mark.usefixtures("inline")
 def test_shards_of_earlier_versions_say_nothing_of_twins(fixed: Path, tmp_path: Path) -> None:
     plan, shards = written_as("image", fixed, tmp_path)
