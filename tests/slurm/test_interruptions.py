@@ -12,7 +12,8 @@ from sites import SLURM, Site
 
 from pipeline.core import files
 from pipeline.jobs import submissions
-from pipeline.jobs.slurm import queue, reconcile, scheduler
+from pipeline.jobs.slurm import queue, scheduler
+from pipeline.jobs.snapshot import snapshot
 
 pytestmark = pytest.mark.usefixtures("devcluster")
 LONG = 400  # epochs that do not end while a test watches
@@ -70,7 +71,7 @@ def test_a_grid_goes_through_arrays_and_dependencies_to_its_end_and_a_failed_see
     assert runs["cass-s78"].state() == "failed"
     assert runs["cass-test_resnet-100pct"].state() == "done"
     assert runs["cass-test_resnet-100pct-s78"].state() == "pending"
-    assert runs["cass"].result().code == reconcile.snapshot(site.folder / "runs").name
+    assert runs["cass"].result().code == snapshot(site.folder / "runs").name
 
     code, out = site.run("status")
     assert "4 done" in out and "which is failed" in out

@@ -14,7 +14,7 @@ from test_interruptions import wait
 
 from pipeline.cli import plan_text, status_text
 from pipeline.jobs.plan import Plan
-from pipeline.jobs.slurm import queue, reconcile, scheduler
+from pipeline.jobs.slurm import queue, reconcile, scheduler, sending
 from pipeline.runs.cluster import Slurm
 from pipeline.study import paper
 
@@ -59,20 +59,20 @@ def test_the_queue_never_has_more_jobs_than_allowed(plan: Plan) -> None:
     runs = Path(plan.cluster.runs)
     allow("MaxSubmitJobs=5")
     assert "MaxSubmitJobs of user root in account root is 5: 5 of" in plan_text.arrays_text(plan)
-    _, said = reconcile.submit_missing(plan)
+    _, said = sending.submit_missing(plan)
     assert "2 of 7 jobs left for a later launch: MaxSubmitJobs of user root in account root is 5" in said[1]
     assert len(scheduler.queued_jobs(runs)) == 5
-    assert reconcile.submit_missing(plan)[0] == []
-    assert reconcile.submit_missing(plan, site=[])[0] == []  # sbatch refuses even one more
+    assert sending.submit_missing(plan)[0] == []
+    assert sending.submit_missing(plan, site=[])[0] == []  # sbatch refuses even one more
     allow("MaxSubmitJobs=8")
-    reconcile.submit_missing(plan)
+    sending.submit_missing(plan)
     assert len(scheduler.queued_jobs(runs)) == 8
     assert len(queue.queued_runs(runs, scheduler.queued_jobs(runs))) >= 8  # no run twice
 
 
 def test_a_refused_array_is_sent_in_part_where_limits_are_hidden(plan: Plan) -> None:
     allow("MaxSubmitJobs=4")
-    _, said = reconcile.submit_missing(plan, site=[])
+    _, said = sending.submit_missing(plan, site=[])
     assert len(scheduler.queued_jobs(Path(plan.cluster.runs))) == 3  # half of seven
     assert "left for a later launch: sbatch says" in said[1]
 
@@ -81,7 +81,7 @@ def test_status_says_what_holds_a_job_and_what_to_do(plan: Plan) -> None:
     allow("MaxSubmitJobs=5")
     allow("MaxJobs=1")
     assert "MaxJobs of user root in account root: 1 job runs at once at most" in plan_text.arrays_text(plan)
-    reconcile.submit_missing(plan)
+    sending.submit_missing(plan)
     jobs = scheduler.queued_jobs(Path(plan.cluster.runs))
     call("scontrol", "hold", jobs[0].id)
 
