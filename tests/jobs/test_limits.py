@@ -13,7 +13,7 @@ from planned import planned_runs
 
 from pipeline.cli import plan_text
 from pipeline.jobs.plan import Plan
-from pipeline.jobs.slurm import limits, reconcile, scheduler, submit
+from pipeline.jobs.slurm import limits, scheduler, sending, submit
 from pipeline.jobs.slurm.reasons import advice
 from pipeline.runs.cluster import Slurm
 from pipeline.study import paper
@@ -177,9 +177,9 @@ class Queue:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, most: int, others: int = 0) -> None:
         self.most, self.used, self.sent, self.longest = most, others, [], others
         self.refusal = "sbatch: error: AssocMaxSubmitJobLimit"
-        monkeypatch.setattr(reconcile, "queued_jobs", lambda runs: [])
-        monkeypatch.setattr(reconcile, "max_array_size", lambda: 1001)
-        monkeypatch.setattr(reconcile, "snapshot", lambda runs: Path("code"))
+        monkeypatch.setattr(sending, "queued_jobs", lambda runs: [])
+        monkeypatch.setattr(sending, "max_array_size", lambda: 1001)
+        monkeypatch.setattr(sending, "snapshot", lambda runs: Path("code"))
         monkeypatch.setattr(submit, "send", self.send)
 
     def send(self, submission, *_, **__) -> str:
@@ -204,7 +204,7 @@ def test_a_launch_sends_what_fits_and_says_what_it_left(
     site: dict[str, str], plan: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     queue = Queue(monkeypatch, most=1)
-    submissions, said = reconcile.submit_missing(plan)
+    submissions, said = sending.submit_missing(plan)
     assert queue.sent == [1] and [len(each.tasks) for each in submissions] == [1]
     assert "6 of 7 jobs left for a later launch: MaxSubmitJobs of partition main (QOS short) is 3" in said[1]
     assert all("left for a later launch" in line for line in said[1:]) and len(said) > 2
@@ -215,17 +215,17 @@ def test_the_script_for_sbatch_keeps_to_the_limits_too(
 ) -> None:
     Queue(monkeypatch, most=1)
     monkeypatch.setenv("PATH", "")  # a script is printed also where Slurm is not installed
-    script = reconcile.script(plan)
+    script = sending.script(plan)
     assert script.count("sbatch --parsable") == 1 and "#SBATCH --array" not in script
     assert "6 of 7 jobs left for a later script: MaxSubmitJobs of partition main (QOS short) is 3" in script
     plan.cluster = dataclasses.replace(plan.cluster, slurm=dataclasses.replace(SLURM, gres="gpu:8"))
     with pytest.raises(ValueError, match="nothing is printed; first:\n  MaxTRESPerJob gres/gpu=4 of user"):
-        reconcile.script(plan)
+        sending.script(plan)
 
 
 def test_where_limits_are_hidden_a_refused_array_is_sent_in_part(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     queue = Queue(monkeypatch, most=5, others=1)
-    _, said = reconcile.submit_missing(plan, site=[])
+    _, said = sending.submit_missing(plan, site=[])
     assert queue.sent == [3] and queue.used == 4
     assert "4 of 7 jobs left for a later launch: sbatch says" in said[1]
 
@@ -235,10 +235,10 @@ def test_a_refusal_for_another_reason_or_of_a_single_job_is_an_error(
 ) -> None:
     queue = Queue(monkeypatch, most=0)
     with pytest.raises(ValueError, match="AssocMaxSubmitJobLimit"):
-        reconcile.submit_missing(plan, site=[])
+        sending.submit_missing(plan, site=[])
     queue.refusal = "Invalid account"
     with pytest.raises(ValueError, match="Invalid account"):
-        reconcile.submit_missing(plan, site=[])
+        sending.submit_missing(plan, site=[])
     assert queue.sent == [] and not list((Path(plan.cluster.runs) / ".submissions").iterdir())
 
 
@@ -292,7 +292,7 @@ def test_requeues_of_none_are_not_asked_for(tmp_path: Path, plan: Plan, monkeypa
     monkeypatch.setenv("PATH", "")
     for requeues, wanted, unwanted in ((5, "--requeue", "--no-requeue"), (0, "--no-requeue", "--requeue")):
         cluster = dataclasses.replace(plan.cluster, slurm=dataclasses.replace(SLURM, requeues=requeues))
-        made = reconcile.submissions.Submission(
+        made = sending.submissions.Submission(
             tmp_path / "runs" / ".submissions" / "a", "a", (("r",),), False, "c", True
         )
         made.folder.mkdir(parents=True, exist_ok=True)

@@ -6,8 +6,8 @@ import importlib
 import sys
 
 from pipeline.core.console import run_command
-from pipeline.jobs.slurm import reconcile
+from pipeline.jobs.slurm import waiting
 
 if __name__ == "__main__":
-    reconcile.POLL_SECONDS, reconcile.QUEUE_POLLS = 0.5, 2
+    waiting.POLL_SECONDS, waiting.QUEUE_POLLS = 0.5, 2
     run_command(importlib.import_module(f"pipeline.{sys.argv.pop(1)}").main)
