@@ -17,6 +17,7 @@ from pipeline.results.ensembles import Ensemble
 from pipeline.results.per_class import ClassScores
 from pipeline.results.tables import Table
 from pipeline.runs.folder import Run
+from pipeline.runs.methods import CONTROLS
 
 
 @dataclass(frozen=True)
@@ -70,9 +71,13 @@ def largest(cells: Sequence[Cell]) -> list[Cell]:
 
 
 def best(cells: Sequence[Cell]) -> list[Best]:
-    """One for each dataset with a finished fine-tune that has validation scores; frozen features are no model."""
+    """One for each dataset with a finished fine-tune that has validation scores; frozen features are no model, and a
+    control is no setting to choose."""
     trained = [
-        c for c in largest(main_cells(cells)) if not isinstance(c, Ensemble) and not c.spec.probe and c.val_scores
+        cell
+        for cell in largest(main_cells(cells))
+        if not isinstance(cell, Ensemble) and not cell.spec.probe and cell.val_scores
+        if cell.method not in CONTROLS
     ]
     out = []
     for dataset in dict.fromkeys(cell.dataset for cell in trained):
@@ -141,7 +146,7 @@ def best_table(plan: Plan, found: Sequence[Best]) -> Table:
             f"{each.cell.dataset} {100 * each.cell.label_fraction:g} % (of {counted(each.settings, 'setting')})"
             for each in found
         ),
-        "frozen features and means of two networks are not among them",
+        "frozen features, means of two networks and controls are not among them",
         f"its run with the highest validation score: {', '.join(each.run.id for each in found)}",
         "majority: what always naming the most frequent class scores",
         *texts.absent_notes([each.cell for each in found]),

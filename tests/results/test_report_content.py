@@ -37,7 +37,7 @@ from pipeline.results import (
 from pipeline.results.content import Report
 from pipeline.runs.folder import Run
 from pipeline.runs.predictions import Predictions, read_predictions
-from pipeline.runs.spec import FinetuneSpec
+from pipeline.runs.spec import FinetuneSpec, Method
 from pipeline.runs.start_weights import StartWeights
 from pipeline.study import experiments, paper
 from pipeline.study.setting import DatasetInfo
@@ -144,6 +144,17 @@ def test_the_best_setting_is_chosen_on_validation_alone(made: Report) -> None:
     assert best.run.id == best.cell.runs[seed].id
     (row,) = made.best_table.rows
     assert row[2:4] == (" · ".join(chosen), made.main[0].rows[[r[0] for r in made.main[0].rows].index(row[2])][1])
+
+
+def test_a_control_is_no_best_setting_whatever_its_score(folder: Path) -> None:
+    plan = make_plan(str(folder / "mine.py"), tiny.make_cluster(folder))
+    cells = [cell for cell in collect.cells(plan) if cell.spec.pretrain is not None]
+    (best,) = scores.best(cells)
+    pretrain = dataclasses.replace(best.cell.spec.pretrain, method=Method(name="bn_only", revision=1))
+    control = dataclasses.replace(best.cell, spec=dataclasses.replace(best.cell.spec, pretrain=pretrain))
+    (other,) = scores.best([control if cell is best.cell else cell for cell in cells])
+    assert other.cell is not control and other.settings == best.settings - 1
+    assert scores.best([control]) == []
 
 
 def test_frozen_features_that_are_as_good_as_training_are_found(folder: Path) -> None:
