@@ -36,6 +36,8 @@ def problems(cluster: Cluster, plan: Plan | None = None) -> list[str]:
                 f"slurm.runs_per_job is {together}, and a job with gres = {cluster.slurm.gres!r} has "
                 f"{counted(has, 'GPU')}; request as many, or set it to {has}"
             )
+        if "%" in (runs := str(Path(cluster.runs).absolute())):
+            out.append(f"runs is {runs}: in a job's output path Slurm replaces % and what follows; give one without it")
         shared = {name: getattr(cluster, name) for name in ("runs", "shards", "weights")}
         if image := cluster.slurm.container.file:
             shared["image"] = str(image)
