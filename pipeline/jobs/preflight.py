@@ -17,6 +17,7 @@ from pipeline.jobs import plan as plans
 from pipeline.jobs.estimate import estimate, gigabytes
 from pipeline.jobs.gpus import gpus_of_job
 from pipeline.jobs.plan import Plan
+from pipeline.jobs.slurm import submit
 from pipeline.jobs.slurm.preflight import is_this_machine, slurm_problems
 from pipeline.runs.cluster import Cluster
 
@@ -36,8 +37,7 @@ def problems(cluster: Cluster, plan: Plan | None = None) -> list[str]:
                 f"slurm.runs_per_job is {together}, and a job with gres = {cluster.slurm.gres!r} has "
                 f"{counted(has, 'GPU')}; request as many, or set it to {has}"
             )
-        if "%" in (runs := str(Path(cluster.runs).absolute())):
-            out.append(f"runs is {runs}: in a job's output path Slurm replaces % and what follows; give one without it")
+        out += submit.path_problems(Path(cluster.runs).absolute())
         shared = {name: getattr(cluster, name) for name in ("runs", "shards", "weights")}
         if image := cluster.slurm.container.file:
             shared["image"] = str(image)

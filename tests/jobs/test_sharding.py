@@ -49,6 +49,13 @@ def submit_missing(plan: ShardPlan, out: Path) -> list[str]:
     return sharding.submit_missing(plan, out, SITE, max_bad=0.01, strict=False)
 
 
+def test_a_folder_that_slurm_would_change_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    plan = one_machine.plan_of(one_machine.draw(tmp_path / "raw"))
+    with pytest.raises(ValueError, match="50%x: Slurm replaces %"):
+        submit_missing(plan, tmp_path / "50%x")
+    assert not (tmp_path / "50%x").exists()
+
+
 def test_an_array_and_a_job_after_it_make_the_bytes_of_one_machine(fake: Fake, tmp_path: Path) -> None:
     plan = one_machine.plan_of(one_machine.draw(tmp_path / "raw"))
     submit_missing(plan, tmp_path / "out")

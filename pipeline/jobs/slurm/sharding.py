@@ -66,6 +66,8 @@ def submit_missing(
     `out` is absolute, on a disk that the nodes share. The jobs request no GPU. Raises `ValueError` if more images are
     unusable than `max_bad` and `strict` allow.
     """
+    if found := submit.path_problems(out):
+        raise ValueError(found[0])
     quarantine.check(plan.quarantined, total=len(plan.listing.records), max_bad=max_bad, strict=strict)
     jobs = out / ".jobs" / plan.folder_name
     site = dataclasses.replace(cluster, shards=str(out), slurm=dataclasses.replace(cluster.slurm, gres=""))

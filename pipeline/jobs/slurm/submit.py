@@ -83,6 +83,13 @@ def check_comment(submission: Submission, job_id: str) -> None:
         )
 
 
+def path_problems(folder: Path) -> list[str]:
+    """Why jobs cannot write their output below an absolute folder; empty where nothing is known against it."""
+    if "%" not in str(folder):
+        return []
+    return [f"{folder}: Slurm replaces % and what follows in the path of a job's output; give a folder without it"]
+
+
 def job_name(submission: Submission) -> str:
     """The submission's name without characters that a shell or Slurm reads as more than text."""
     return re.sub(r"[^\w.@%+=:,-]", "_", submission.name)
