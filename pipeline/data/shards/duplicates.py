@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -108,30 +108,25 @@ def leaking(table: Sequence[str], found: Twins) -> dict[int, int]:
     return out
 
 
-def sharing(table: Sequence[str], groups: Sequence[str | None], leaks: Mapping[int, int]) -> dict[int, str]:
-    """The other training and validation images whose patient or lesion is in a part that they must not know, which the
+def sharing(table: Sequence[str], groups: Sequence[str | None]) -> dict[int, str]:
+    """The training and validation images whose patient or lesion is in a part that they must not know, which the
     curator put into several; with that part.
 
-    leaks: of `leaking`; what has a twin in a part says that its patient is there. Groups are not chained further.
+    A twin in a part says nothing of its patient's other images, as where a dataset grows (decision 30).
     """
-    held_out: dict[str, set[str]] = {"test": set(), "val": set()}
-    for i, (group, part) in enumerate(zip(groups, table, strict=True)):
-        for shown in {part, table[leaks.get(i, i)]} & held_out.keys():
-            held_out[shown] |= {group} if group else set()
+    held_out = {part: {g for g, p in zip(groups, table, strict=True) if p == part and g} for part in ("test", "val")}
+    unknown = {"train": ("test", "val"), "val": ("test",), "test": ()}
     out = {}
     for i, (group, part) in enumerate(zip(groups, table, strict=True)):
-        unknown = {"train": ("test", "val"), "val": ("test",), "test": ()}[part]
-        where = [other for other in unknown if group in held_out[other]]
-        if where and i not in leaks:
+        if where := [other for other in unknown[part] if group in held_out[other]]:
             out[i] = where[0]
     return out
 
 
 def left_out(records: Sequence[Record], table: Sequence[str], groups: Sequence[str | None], found: Twins) -> LeftOut:
     """What a listing says of images that are left out because they leak, by their positions."""
-    leaks = leaking(table, found)
-    why = {i: f"images with a twin in {table[twin]}" for i, twin in leaks.items()}
-    why |= {i: f"images of a lesion or patient in {part}" for i, part in sharing(table, groups, leaks).items()}
+    why = {i: f"images of a lesion or patient in {part}" for i, part in sharing(table, groups).items()}
+    why |= {i: f"images with a twin in {table[twin]}" for i, twin in leaking(table, found).items()}
     return {i: PassedOver(records[i].path, f"{table[i]} {text}") for i, text in why.items()}
 
 

@@ -17,6 +17,7 @@ from pipeline.core.console import silent
 from pipeline.data import twins
 from pipeline.data.layouts import UserDataset
 from pipeline.data.shards import duplicates, facts, summary
+from pipeline.data.shards.extend import extended_plan
 from pipeline.data.shards.index import Shards, open_shards
 from pipeline.data.shards.plan import ShardPlan, make_plan
 from pipeline.data.twins import Pair, Pairs, Twins
@@ -185,9 +186,8 @@ def test_leaks_by_hand() -> None:
 def test_images_of_patients_in_other_parts_leak_by_hand() -> None:
     table = ["train", "val", "test", "train", "val", "train", "train", "val", "train", "test"]
     groups = ["p", "p", "p", "q", "q", "r", "s", "r", None, None]
-    # 5 shows the same as test image 9, so patient r is in test: 7 too; s is nowhere else
-    assert duplicates.sharing(table, groups, {5: 9}) == {0: "test", 1: "test", 3: "val", 7: "test"}
-    assert duplicates.sharing(table, [None] * 10, {5: 9}) == {}
+    assert duplicates.sharing(table, groups) == {0: "test", 1: "test", 3: "val", 5: "val"}  # s is nowhere else
+    assert duplicates.sharing(table, [None] * 10) == {}
 
 
 @pytest.mark.usefixtures("inline")
@@ -212,6 +212,30 @@ def test_a_patient_whom_the_curator_put_in_several_parts_is_trained_on_in_none(t
     assert "4 train images of a lesion or patient in test" in facts.leaks(shards)[2]
     kept = make_plan(dataset, raw, GROUPED, workers=1, progress=silent, keep_leaks=True)
     assert len(kept.samples) == 24
+
+
+@pytest.mark.usefixtures("inline")
+def test_an_extension_adds_none_of_what_was_left_out(tmp_path: Path) -> None:
+    """Patient q is in train alone, and one of his images shows what a test image shows: that one is left out."""
+    raw, images = tmp_path / "raw", patches(24)
+    raw.mkdir()
+    images[0] = images[20]
+    rows = ["file,label,patient,split"]
+    for number, image in enumerate(images):
+        (raw / f"{number}.png").write_bytes(encoded(image, "PNG"))
+        part = "train" if number < 12 else "val" if number < 18 else "test"
+        patient = "q" if number < 4 else "r" if number in (11, 23) else f"p{number}"
+        rows.append(f"{number}.png,{'ab'[number % 2]},{patient},{part}")
+    (raw / "labels.csv").write_text("\n".join(rows))
+    dataset = UserDataset("mine", "csv")
+    plan = plan_of(raw, dataset=dataset, settings=GROUPED)
+    lost = {passed.path.name: passed.kind for passed in plan.listing.passed_over}
+    assert lost == {
+        "0.png": "train images with a twin in test",
+        "11.png": "train images of a lesion or patient in test",
+    }
+    grown = extended_plan(dataset, raw, written(plan, tmp_path), workers=1, progress=silent)
+    assert not grown.samples and len(grown.listing.passed_over) == 2
 
 
 @pytest.mark.usefixtures("inline")
