@@ -72,7 +72,7 @@ def select(
     groups = shards.groups()
     patients = {groups[key] for key in seen if key in groups}
     rows, targets = [], []
-    left_out: Counter[str] = Counter()
+    left_out: Counter[str] = Counter({OF_PATIENT: 0} if groups else {})  # earlier code scored them
     numbers = range(len(shards.rows["key"]))
     keys = shards.rows["key"].array.to_pylist()
     for row, labels in zip(numbers, shards.labels(numbers), strict=True):
@@ -216,4 +216,5 @@ def differences(shards: Shards, trained: Shards) -> list[str]:
 
 def reasons(left_out: Mapping[str, int]) -> str:
     """`12 images: no label; 3 images: twin of a training image`."""
-    return "; ".join(f"{counted(count, 'image')}: {reason}" for reason, count in left_out.items()) or "none left out"
+    found = {reason: count for reason, count in left_out.items() if count}
+    return "; ".join(f"{counted(count, 'image')}: {reason}" for reason, count in found.items()) or "none left out"

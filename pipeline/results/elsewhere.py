@@ -29,7 +29,9 @@ class Tested:
     @property
     def key(self) -> tuple[str, ...]:
         """What is one table."""
-        return self.cell.experiment, self.cell.dataset, self.first.dataset, self.first.fingerprint
+        first = self.first
+        of_patients = str(evaluation.OF_PATIENT in first.left_out)  # which earlier code scored
+        return self.cell.experiment, self.cell.dataset, first.dataset, first.fingerprint, of_patients
 
     def scores(self) -> list[float]:
         values = [each.metrics.get(self.cell.metric) for each, _ in self.found]
@@ -106,7 +108,8 @@ def _notes(first: Evaluation) -> list[str]:
         "mean ± sample standard deviation over seeds (number of seeds); 95 %: of the mean on the other data, over "
         "resampled groups, else images",
         "classes, theirs → ours: " + ", ".join(f"{their} → {our}" for their, our in first.mapping.items()),
-        "left out: " + ("; ".join(f"{count} ({reason})" for reason, count in first.left_out.items()) or "none"),
+        "left out: "
+        + ("; ".join(f"{count} ({reason})" for reason, count in first.left_out.items() if count) or "none"),
         "twins: images that show the same as one that the run has seen (exact, near, mirrored); none is scored",
     ]
     present, classes = _present(first), len(first.metrics["per_class"])

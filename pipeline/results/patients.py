@@ -28,6 +28,9 @@ class Comparison:
     """Images without a group, among the groups."""
     mixed: int
     """Groups of mixed labels."""
+    present: int
+    """Classes that a scored group has, of `classes`."""
+    classes: int
     by_image: list[float]
     """The score of each seed."""
     image_interval: Interval
@@ -63,6 +66,8 @@ def _compare(cell: Cell, groups: Mapping[str, str]) -> Comparison | None:
         groups=len(of_groups[0].keys),
         alone=units.alone,
         mixed=made[0].mixed,
+        present=int(of_groups[0].targets.any(axis=0).sum()),
+        classes=len(of_groups[0].classes),
         by_image=resampled.scores(test, cell.metric, cell.task),
         image_interval=bootstrap.cell_interval(cell),
         by_group=resampled.scores(of_groups, cell.metric, cell.task),
@@ -113,6 +118,9 @@ def _notes(members: Sequence[Comparison]) -> list[str]:
     if first.mixed:
         what = "left out of the scores by group" if single else "they count for each label of an image"
         out.append(f"groups whose images have different labels: {first.mixed}, {what}")
+    if first.cell.metric == "f1_macro" and first.present < first.classes:
+        most = f"at most {first.present / first.classes:.4f} ({first.present} of {first.classes} classes have groups)"
+        out.append(f"F1 (macro) counts classes without a group as 0: by patient or lesion {most}")
     reasons = dict.fromkeys(each.choice.reason for each in members if not each.choice.reason.startswith("validation "))
     out += [f"where the rule is the mean because {reason}" for reason in reasons]
     return out

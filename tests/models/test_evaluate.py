@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import elsewhere
 import finished
@@ -21,7 +22,9 @@ from pipeline.jobs import audit
 from pipeline.models import evaluate
 from pipeline.models.info import ModelInfo
 from pipeline.models.network import Network
+from pipeline.results import elsewhere as tested_elsewhere
 from pipeline.runs import evaluation
+from pipeline.runs.evaluation import OF_PATIENT
 
 
 @pytest.fixture(scope="module")
@@ -219,3 +222,11 @@ def test_a_run_whose_folder_cannot_be_written_does_not_keep_the_others_from_thei
     assert isinstance(found, ValueError) and f"{run.folder}/evaluation.json: you may not read or write it" in str(found)
     with pytest.raises(OSError, match="No space left"):
         attempt(full, run)
+
+
+def test_scores_of_earlier_code_which_kept_a_twins_patient_are_in_a_table_of_their_own():
+    cell = SimpleNamespace(experiment="main", dataset="mine")
+    left_out = ({}, {"no label": 1}, {OF_PATIENT: 3})
+    found = [SimpleNamespace(dataset="other", fingerprint="f", left_out=each) for each in left_out]
+    old, also_old, new = (tested_elsewhere.Tested(cell, [(each, None)]).key for each in found)
+    assert old == also_old != new

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import finished
 import numpy as np
 import pandas as pd
@@ -66,6 +68,13 @@ def test_the_comparison_is_that_of_pandas(plan, shards):
             assert each.by_group[number] == pytest.approx(by_patient)
         assert each.group_interval[0] <= np.mean(each.by_group) <= each.group_interval[1]
         assert each.choice.reason.startswith("validation mean ")
+
+
+def test_classes_that_no_scored_group_has_are_told_where_they_count_as_0(plan):
+    found = patients.compare(collect.cells(plan))[0]
+    assert found.present == found.classes == 2 and not any("F1 (macro)" in line for line in patients._notes([found]))
+    said = patients._notes([dataclasses.replace(found, present=1)])
+    assert "F1 (macro) counts classes without a group as 0: by patient or lesion at most 0.5000" in " ".join(said)
 
 
 def test_an_interval_over_groups_is_that_of_drawing_whole_groups(plan):
