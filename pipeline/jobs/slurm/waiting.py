@@ -27,7 +27,7 @@ def run_plan(plan: Plan, progress: PlanProgress) -> bool:
     runs = Path(plan.cluster.runs)
     attempts = Attempts(runs, accounting=plan.cluster.slurm.accounting)
     live: dict[str, QueuedJob] = {}
-    begun, lost, told, unread = False, True, list[str](), ""
+    begun, lost, told, trouble, unread = False, True, list[str](), "", ""
     site = limits.read_limits(plan.cluster.slurm)
     before = submissions.cancelled_submissions(runs)
     with signals_noted("leaving; the jobs continue") as asked:
@@ -44,11 +44,13 @@ def run_plan(plan: Plan, progress: PlanProgress) -> bool:
                     progress.say([line for line in said if line not in told])
                     told = said
                     live = queued_runs(runs, queued_jobs(runs))
-                begun = True
+                begun, trouble = True, ""
             except (ValueError, OSError) as error:  # also a run's folder that somebody deletes, a disk that is away
                 if not begun:
                     raise
-                progress.say([f"trying again soon: {error}"])
+                if str(error) != trouble:
+                    progress.say([f"trying again soon: {error}"])
+                trouble = str(error)
             for _ in range(QUEUE_POLLS):
                 if (problem := look(plan, progress)) and problem != unread:
                     progress.say([f"trying again soon: {problem}"])
