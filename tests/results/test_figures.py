@@ -420,6 +420,17 @@ def test_dollar_signs_in_a_name_are_text_and_no_formula(tmp_path):
         assert style.save(figure, tmp_path, "named") == (["named.pdf", "named.png"], "")
 
 
+def test_a_font_that_matplotlib_cannot_read_is_passed_over(monkeypatch, tmp_path):
+    (tmp_path / "odd.ttf").write_bytes(b"no font")
+
+    def addfont(path):
+        raise UnicodeDecodeError("utf-16-be", b"x", 0, 1, f"truncated data of {path}")
+
+    monkeypatch.setattr(style.font_manager, "findSystemFonts", lambda: [str(tmp_path / "odd.ttf")])
+    monkeypatch.setattr(style.font_manager.fontManager, "addfont", addfont)
+    assert style._fonts.__wrapped__()[0] == style.FONT
+
+
 def test_characters_that_no_font_has_are_told_below_the_figure_and_warn_nobody(tmp_path):
     def planned(name: str) -> publish.PlannedFigure:
         def draw() -> publish.DrawnFigure:

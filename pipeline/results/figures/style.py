@@ -105,7 +105,7 @@ def _fonts() -> list[str]:
     logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # of weights that such a font lacks
     listed = {font.fname for font in font_manager.fontManager.ttflist}  # when matplotlib first ran here
     for path in set(font_manager.findSystemFonts()) - listed:
-        with contextlib.suppress(OSError, RuntimeError):  # of no use to matplotlib
+        with contextlib.suppress(Exception):  # matplotlib cannot read every font, and raises what it likes
             font_manager.fontManager.addfont(path)
     installed = {font.name for font in font_manager.fontManager.ttflist}
     return [FONT, *(name for name in OTHER_SCRIPTS if name in installed)]
