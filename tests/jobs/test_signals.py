@@ -135,6 +135,7 @@ def test_no_time_passes_for_a_run_while_its_process_is_stopped(tmp_path):
         "heartbeat.SECONDS, heartbeat.LATE = 0.1, 1.0\n"
         "with heartbeat.heartbeat(Run(pathlib.Path('.'))):\n"
         "    before = time.monotonic() - clock.working()\n"
+        "    time.sleep(0.05)  # the heartbeat waits by then: half of its period\n"
         "    print('ready', flush=True)\n"
         "    sys.stdin.readline()\n"
         "    time.sleep(0.5)\n"
