@@ -30,8 +30,6 @@ CELL, GAP, TITLE, CAPTION = 128, 4, 20, 32  # of the sheet, in pixels
 LEAST = 3  # cells wide, for the titles
 NAMED = 100  # pairs with different labels that a manifest names
 
-LeftOut = dict[int, PassedOver]
-
 REVISION = 1
 """Raised when other images become twins: `--split grouped` may then split in another way."""
 
@@ -123,7 +121,9 @@ def sharing(table: Sequence[str], groups: Sequence[str | None]) -> dict[int, str
     return out
 
 
-def left_out(records: Sequence[Record], table: Sequence[str], groups: Sequence[str | None], found: Twins) -> LeftOut:
+def left_out(
+    records: Sequence[Record], table: Sequence[str], groups: Sequence[str | None], found: Twins
+) -> dict[int, PassedOver]:
     """What a listing says of images that are left out because they leak, by their positions."""
     why = {i: f"images of a lesion or patient in {part}" for i, part in sharing(table, groups).items()}
     why |= {i: f"images with a twin in {table[twin]}" for i, twin in leaking(table, found).items()}

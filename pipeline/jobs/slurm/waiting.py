@@ -48,13 +48,9 @@ def run_plan(plan: Plan, progress: PlanProgress) -> bool:
             except (ValueError, OSError) as error:  # also a run's folder that somebody deletes, a disk that is away
                 if not begun:
                     raise
-                if str(error) != trouble:
-                    progress.say([f"trying again soon: {error}"])
-                trouble = str(error)
+                trouble = _told(progress, str(error), trouble)
             for _ in range(QUEUE_POLLS):
-                if (problem := look(plan, progress)) and problem != unread:
-                    progress.say([f"trying again soon: {problem}"])
-                unread = problem
+                unread = _told(progress, look(plan, progress), unread)
                 if asked():
                     return False
                 time.sleep(POLL_SECONDS)
@@ -67,6 +63,13 @@ def run_plan(plan: Plan, progress: PlanProgress) -> bool:
             if not lost and not live.keys() & left and not plan.in_state("running"):
                 return True
     return False
+
+
+def _told(progress: PlanProgress, problem: str, before: str) -> str:
+    """Say a problem, unless it was said before or there is none; returns it."""
+    if problem and problem != before:
+        progress.say([f"trying again soon: {problem}"])
+    return problem
 
 
 def look(plan: Plan, progress: PlanProgress) -> str:
