@@ -76,8 +76,7 @@ def best(cells: Sequence[Cell]) -> list[Best]:
     trained = [
         cell
         for cell in largest(main_cells(cells))
-        if not isinstance(cell, Ensemble) and not cell.spec.probe and cell.val_scores
-        if cell.method not in CONTROLS
+        if not (isinstance(cell, Ensemble) or cell.spec.probe or cell.method in CONTROLS) and cell.val_scores
     ]
     out = []
     for dataset in dict.fromkeys(cell.dataset for cell in trained):

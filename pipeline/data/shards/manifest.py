@@ -42,7 +42,7 @@ def make_manifest(
         **leaks(samples, stored),
         **kinds(plan, samples),
         **_read_as(plan),
-        "twins": _twins(samples, rows, found),
+        "twins": _twins(samples, stored, rows, found),
         "source_sha256": plan.source_sha256,
         "versions": {name: version(name) for name in ("pillow", "numpy", "pyarrow")},
         "pixels_by": images.makers(plan.settings.format),
@@ -70,8 +70,9 @@ def _stored(folder: Path, row: Mapping[str, Any], origin: Origin) -> Sample:
     return Sample(key=row["key"], record=record, source=source, **more)
 
 
-def _twins(samples: Sequence[Sample], rows: Sequence[Mapping[str, Any]], found: Twins) -> dict[str, Any]:
-    stored = {row["key"]: row["sha256"] for row in rows}
+def _twins(
+    samples: Sequence[Sample], stored: Mapping[str, str], rows: Sequence[Mapping[str, Any]], found: Twins
+) -> dict[str, Any]:
     contents = dict(zip((sample.key for sample in samples), _contents(samples, stored), strict=True))
     keys = [row["key"] for row in rows]
     return duplicates.summarise(
@@ -119,17 +120,10 @@ def kinds(plan: ShardPlan, samples: Sequence[Sample]) -> dict[str, Any]:
 def leaks_of_plan(plan: ShardPlan, samples: Sequence[Sample]) -> dict[str, int | None]:
     """`leaks` before anything is written: of shards that are extended, the images of one file are told apart."""
     several: dict[str, set[str]] = {}
-    rows = plan.parent.rows if plan.parent else []
-    for sample, row in zip(samples, rows, strict=False):
+    known = list(zip(samples, plan.parent.rows if plan.parent else [], strict=False))
+    for sample, row in known:
         several.setdefault(sample.checksum, set()).add(row["sha256"])
-    return leaks(
-        samples,
-        {
-            row["key"]: row["sha256"]
-            for sample, row in zip(samples, rows, strict=False)
-            if len(several[sample.checksum]) > 1
-        },
-    )
+    return leaks(samples, {row["key"]: row["sha256"] for sample, row in known if len(several[sample.checksum]) > 1})
 
 
 def _contents(samples: Sequence[Sample], stored: Mapping[str, str]) -> list[str]:
